@@ -1,0 +1,49 @@
+# Every target works on a fresh clone: what it needs is installed first, from the lock, into .venv.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+NNEXP := .venv/bin/nnexp
+export MLFLOW_DISABLE_TELEMETRY := true
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: .venv/installed ## install into .venv from requirements.lock
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("nnexp needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .venv/uv.lock
+	.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: install ## the default experiment: gender and XOR, learning rates, initialisations, seeds
+	@$(NNEXP) train experiment=learning_rate_init
+
+sweep: install ## a sweep of your own: make sweep ARGS="learning_rate=0.1,0.5 seed=range(5)"
+	@$(NNEXP) train -m $(ARGS)
+
+summary: install ## summarise what is recorded: make summary ARGS="--by init"
+	@$(NNEXP) summarize $(ARGS)
+
+ui: install ## the MLflow UI on http://127.0.0.1:5000
+	@$(NNEXP) ui
+
+experiments: install ## run every experiment of experiments/ and write its report
+	@.venv/bin/python -m experiments.report
+
+test: install ## the whole test suite
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint: install ## style, types
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+lock: install ## resolve requirements.lock anew
+	.venv/bin/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command 'make lock' --group dev pyproject.toml --output-file requirements.lock
+
+clean: ## remove .venv and caches; the recorded runs stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: help install run sweep summary ui experiments test lint lock clean

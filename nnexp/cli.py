@@ -1,0 +1,138 @@
+"""The verbs. Nothing heavy is imported until a verb needs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from nnexp.config import RequestError
+from nnexp.progress import Terminated, say
+
+FORMATS = click.Choice(["table", "csv", "markdown", "json"])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def nnexp() -> None:
+    """Train small networks from scratch, record them in MLflow, and summarise what a sweep found."""
+
+
+@nnexp.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="Train and record one run, or with -m a sweep.",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def train(arguments: tuple[str, ...]) -> None:
+    from nnexp.app import train_command
+
+    train_command(list(arguments))
+
+
+@nnexp.command()
+@click.option("--experiment", default="nnexp", show_default=True, help="The MLflow experiment.")
+@click.option("--sweep", help="Only the runs of this sweep, by its id.")
+@click.option("--by", help="Params to group by, a,b; else all that vary.")
+@click.option("--over", default="seed", show_default=True, help="The param that a group averages over.")
+@click.option("--metric", default="loss", show_default=True, help="The metric, its last value.")
+@click.option("--where", help="Only runs for which this holds: 'learning_rate > 0.1 and init == \"he\"'.")
+@click.option(
+    "--threshold", type=float, help="Add the median of epochs until the metric is at or below this."
+)
+@click.option("--format", "style", type=FORMATS, default="table", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+def summarize(
+    experiment: str,
+    sweep: str | None,
+    by: str | None,
+    over: str,
+    metric: str,
+    where: str | None,
+    threshold: float | None,
+    style: str,
+    out: Path | None,
+) -> None:
+    """Summarise recorded runs: count, mean, spread, interval, shares, by any params."""
+    from nnexp import show
+
+    groups = None if by is None else [name.strip() for name in by.split(",") if name.strip()]
+    show.summary(experiment, sweep, groups, over, metric, where, threshold, style, out)
+
+
+@nnexp.command()
+@click.argument("run_id")
+def show(run_id: str) -> None:
+    """What one run was: configuration, curve, weights, equation, provenance."""
+    from nnexp import show as shown
+
+    shown.run(run_id)
+
+
+@nnexp.command()
+@click.argument("run_id")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--format", "style", type=FORMATS, default="table", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
+    """Apply a recorded network to the rows of a CSV file."""
+    from nnexp import show
+
+    show.predict(run_id, file, style, out)
+
+
+@nnexp.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+def ui(port: int) -> None:
+    """Open the MLflow UI on this store, for this machine only."""
+    from nnexp import ui as page
+
+    page.serve(port)
+
+
+def main() -> None:
+    """The `nnexp` command, with the exit statuses that the README lists."""
+    signal.signal(signal.SIGTERM, _terminate)
+    traced = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    arguments = _completion(sys.argv[1:])
+    try:
+        nnexp.main(arguments, prog_name="nnexp", standalone_mode=False)
+    except RequestError as error:
+        if traced:
+            traceback.print_exc()
+        say(f"nnexp: {error}")
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        say("nnexp: interrupted")
+        sys.exit(130)
+    except Terminated:
+        say("nnexp: terminated")
+        sys.exit(143)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has left; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if traced:
+            traceback.print_exc()
+        say(f"nnexp: failed: {type(error).__name__}: {error}")
+        sys.exit(1)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _completion(arguments: list[str]) -> list[str]:
+    """Hydra's shell completion asks the program itself, with the line typed so far; it belongs to `train`."""
+    if arguments[:1] in (["-sc"], ["--shell-completion"]):
+        os.environ["COMP_LINE"] = re.sub(r"^(\S+)\s+train\b", r"\1", os.environ.get("COMP_LINE", "nnexp"))
+        return ["train", *arguments]
+    return arguments

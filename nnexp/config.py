@@ -1,0 +1,376 @@
+"""What one run is: a frozen, validated `RunConfig`, its canonical form and its key.
+
+The one place where a Hydra config becomes plain values. A value that is wrong raises `RequestError` here,
+with the key, the value and what is allowed, before anything runs or is recorded. Defaults are in conf/.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "identity")
+LOSSES = ("mse", "bce", "cross_entropy")
+CENTERS = ("articles", "mean", "none", "standardize")
+# What each loss asks of the output layer; its totals are turned into probabilities in one way only.
+LOSS_OUTPUTS = {"mse": (*ACTIVATIONS, "softmax"), "bce": ("sigmoid",), "cross_entropy": ("softmax",)}
+MAX_WEIGHTS = 10_000_000
+
+
+class RequestError(ValueError):
+    """The request was wrong: nothing was run or recorded. The text is for the person who typed it."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> RequestError:
+    """An unknown name, the nearest known one, and all that are known."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return RequestError(f"unknown {what} {name!r}.{hint} Known: {', '.join(known)}")
+
+
+# --- What a value may be. A rule says it in words, and returns the value as its plain Python type.
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`allowed` in words, and `parse`, which raises ValueError for anything else."""
+
+    allowed: str
+    parse: Callable[[Any], Any]
+
+
+def _number(above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf) -> Rule:
+    bounds = [f"> {above:g}"] * (above > -math.inf) + [f">= {at_least:g}"] * (at_least > -math.inf)
+    bounds += [f"< {below:g}"] * (below < math.inf)
+
+    def parse(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError
+        number = float(value) + 0.0  # -0.0 becomes 0.0: one value, one spelling
+        if not (math.isfinite(number) and above < number < below and number >= at_least):
+            raise ValueError
+        return number
+
+    return Rule(", ".join(["a finite number", *bounds]), parse)
+
+
+def _whole(at_least: int, at_most: int = 2**63 - 1, also: str | None = None) -> Rule:
+    def parse(value: Any) -> int | str:
+        if also is not None and value == also:
+            return also
+        if isinstance(value, float) and value.is_integer():  # epochs=1e3
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError
+        if not at_least <= value <= at_most:
+            raise ValueError
+        return value
+
+    top = f", at most {at_most}" if at_most < 2**63 - 1 else ""
+    words = f"a whole number >= {at_least}{top}"
+    return Rule(words + (f", or {also}" if also else ""), parse)
+
+
+def _flag() -> Rule:
+    def parse(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+
+    return Rule("true or false", parse)
+
+
+def _one_of(*names: str) -> Rule:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ValueError
+        return value
+
+    return Rule(", ".join(names), parse)
+
+
+def _list_of(rule: Rule, allowed: str, min_length: int = 0) -> Rule:
+    def parse(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple) or len(value) < min_length:
+            raise ValueError
+        return tuple(rule.parse(item) for item in value)
+
+    return Rule(allowed, parse)
+
+
+def _text(allowed: str, pattern: str = r"[^\x00-\x1f\x7f\ud800-\udfff]+", number: bool = False) -> Rule:
+    def parse(value: Any) -> str:
+        if number and isinstance(value, int | float) and not isinstance(value, bool):
+            value = f"{value:g}" if isinstance(value, float) else str(value)
+        if not isinstance(value, str) or not value.strip() or not re.fullmatch(pattern, value):
+            raise ValueError
+        return value
+
+    return Rule(allowed, parse)
+
+
+def _optional(rule: Rule, otherwise: str) -> Rule:
+    def parse(value: Any) -> Any:
+        return None if value is None else rule.parse(value)
+
+    return Rule(f"{rule.allowed}; null: {otherwise}", parse)
+
+
+_COLUMN = _text("a column's name", number=True)
+_PLAIN_NAME = _text(
+    "a plain name of at most 100 characters: no /, \\, .., control characters or blanks at its ends",
+    r"(?!.*\.\.)(?!\s)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,100}(?<!\s)",
+)
+_URI = _text(
+    "sqlite:///FILE, postgresql://…, http://… or https://…",
+    r"(sqlite:///|postgresql(\+\w+)?://|https?://)[^\x00-\x20\x7f\ud800-\udfff][^\x00-\x1f\x7f\ud800-\udfff]*",
+)
+
+
+# --- The run. A field's metadata is what `nnexp train --help` prints; RULES below it what it checks.
+
+
+def _key(rule: Rule, meaning: str) -> Any:
+    return field(metadata={"rule": rule, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Which table, which columns of it, and how its inputs are centred."""
+
+    name: str = _key(_text("a data set of conf/dataset/"), "the data set's name")
+    path: str = _key(_text("a CSV file"), "the table: UTF-8, a header, commas")
+    features: tuple[str, ...] = _key(
+        _list_of(_COLUMN, "a list of column names, [a,b]", min_length=1), "the input columns"
+    )
+    target: str = _key(_COLUMN, "the column to predict")
+    classes: tuple[str, ...] | None = _key(
+        _optional(
+            _list_of(_COLUMN, "a list of two or more labels", min_length=2),
+            "text labels (or 0 and 1) are classes in sorted order, other numbers a regression",
+        ),
+        "the target's labels in order; the first is 0",
+    )
+    new_rows: str | None = _key(
+        _optional(_text("a CSV file"), "no new rows"), "rows to predict after training"
+    )
+    center: str = _key(_one_of(*CENTERS), "what is taken from the inputs, learned on the training rows")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A named option of a group and that option's own numbers: `init=normal init.scale=1`."""
+
+    name: str
+    options: tuple[tuple[str, float], ...]
+
+
+_OPTIONS = {
+    "init.scale": (_number(above=0), "multiplies every initial weight's spread"),
+    "optimizer.momentum": (_number(at_least=0, below=1), "share of the last step that is kept"),
+    "optimizer.beta1": (_number(at_least=0, below=1), "decay of the gradient's running mean"),
+    "optimizer.beta2": (_number(at_least=0, below=1), "decay of its running square"),
+    "optimizer.epsilon": (_number(above=0), "keeps the division finite"),
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, as plain validated values. Build it with `from_hydra` or `from_mapping`."""
+
+    dataset: DatasetConfig
+    init: Choice
+    optimizer: Choice
+    hidden: tuple[int, ...] = _key(
+        _list_of(_whole(1), "a list of whole numbers >= 1; [] for none"), "widths of the hidden layers"
+    )
+    activation: str = _key(_one_of(*ACTIVATIONS), "of the hidden layers")
+    output_activation: str = _key(_one_of(*ACTIVATIONS, "softmax"), "of the output layer")
+    loss: str = _key(
+        _one_of(*LOSSES), "what training lowers; bce needs a sigmoid output, cross_entropy softmax"
+    )
+    learning_rate: float = _key(_number(above=0), "size of a step down the gradient")
+    epochs: int = _key(_whole(1), "passes over the training rows")
+    batch_size: int | str = _key(_whole(1, also="full"), "rows a step; full for all of them")
+    shuffle: bool = _key(_flag(), "a new row order each epoch, drawn from the seed")
+    validation_fraction: float = _key(
+        _number(at_least=0, below=1), "share of rows, drawn from the seed, kept for val_loss"
+    )
+    seed: int = _key(_whole(0, 2**32 - 1), "seed of weights, split and order")
+    log_every: int = _key(_whole(1), "epochs between two recorded points of the curves")
+    weights_every: int = _key(_whole(0), "epochs between two kept weights; 0: first and last only")
+    figures: bool = _key(_flag(), "log plots of the run")
+    model: bool = _key(_flag(), "log a servable MLflow model")
+    experiment_name: str = _key(_PLAIN_NAME, "the MLflow experiment to record in")
+    tracking_uri: str | None = _key(
+        _optional(_URI, "MLFLOW_TRACKING_URI, else the project's mlflow.db"), "the MLflow store"
+    )
+
+    @classmethod
+    def from_hydra(cls, config: DictConfig) -> RunConfig:
+        """Resolve interpolations and validate. Raises RequestError."""
+        try:
+            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+        except OmegaConfBaseException as error:
+            raise RequestError(str(error).splitlines()[0]) from error
+        if not isinstance(values, dict):
+            raise RequestError("a configuration is a mapping of keys to values")
+        return cls.from_mapping({str(k): v for k, v in values.items() if k != "hydra"})
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Validate plain nested values, such as a recorded config.yaml. Raises RequestError."""
+        names = [f.name for f in fields(cls)]
+        _refuse_other_keys(values, names, "")
+        parsed: dict[str, Any] = {}
+        for f in fields(cls):
+            if f.name == "dataset":
+                parsed["dataset"] = _dataset(values["dataset"])
+            elif f.name in ("init", "optimizer"):
+                parsed[f.name] = _choice(f.name, values[f.name])
+            else:
+                parsed[f.name] = _checked(f.name, values[f.name], f.metadata["rule"])
+        config = cls(**parsed)
+        config._check_combinations()
+        return config
+
+    def _check_combinations(self) -> None:
+        outputs = LOSS_OUTPUTS[self.loss]
+        if self.output_activation not in outputs:
+            raise RequestError(
+                f"loss={self.loss} does not go with output_activation={self.output_activation}: "
+                f"it needs output_activation={' or '.join(outputs)}"
+            )
+
+    def leaves(self) -> dict[str, Any]:
+        """Every key with its value, flat, by the names that are typed: `init`, `init.scale`, …"""
+        flat: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, DatasetConfig):
+                flat["dataset"] = value.name
+                flat |= {
+                    f"dataset.{g.name}": getattr(value, g.name) for g in fields(value) if g.name != "name"
+                }
+            elif isinstance(value, Choice):
+                flat[f.name] = value.name
+                flat |= {f"{f.name}.{option}": number for option, number in value.options}
+            else:
+                flat[f.name] = value
+        return flat
+
+    def params(self) -> dict[str, str]:
+        """What MLflow records: every leaf that can change the result, as text."""
+        return {k: _as_text(v) for k, v in self.leaves().items() if k not in NOT_RESULT and v is not None}
+
+    def nested(self) -> dict[str, Any]:
+        """The values as config.yaml holds them: `from_mapping(config.nested()) == config`."""
+        result: dict[str, Any] = {}
+        for key, value in self.leaves().items():
+            group, _, option = key.partition(".")
+            value = list(value) if isinstance(value, tuple) else value
+            if group in GROUPS:
+                result.setdefault(group, {})[option or "name"] = value
+            else:
+                result[key] = value
+        return result
+
+    def run_key(self, data_sha256: str, engine: str) -> str:
+        """SHA-256 of all that decides the result: one key, the same bits.
+
+        Where the table lies and what the run is called decide nothing: the data count by their bytes.
+        """
+        decisive = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | _LOCATIONS}
+        canonical = {"config": decisive, "data": data_sha256, "engine": engine}
+        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+GROUPS = ("dataset", "init", "optimizer")
+# Keys that say where and what else to record, and cannot change a result.
+NOT_RESULT = frozenset({"figures", "model", "experiment_name", "tracking_uri"})
+_LOCATIONS = frozenset({"dataset", "dataset.path", "dataset.new_rows"})
+
+
+def key_help() -> list[tuple[str, str, str]]:
+    """(key, what it allows, what it means) of every key but the three groups' names."""
+    rows = [(f"dataset.{f.name}", f) for f in fields(DatasetConfig) if f.name != "name"]
+    rows += [(f.name, f) for f in fields(RunConfig) if f.name not in GROUPS]
+    table = [(key, f.metadata["rule"].allowed, f.metadata["meaning"]) for key, f in rows]
+    return table + [(key, rule.allowed, meaning) for key, (rule, meaning) in _OPTIONS.items()]
+
+
+def key_names() -> list[str]:
+    """Every key, in the order in which people read them."""
+    keys = [key for key, _, _ in key_help()]
+    return [
+        key for f in fields(RunConfig) for key in ([f.name, *(k for k in keys if k.startswith(f"{f.name}."))])
+    ]
+
+
+def _checked(key: str, value: Any, rule: Rule) -> Any:
+    if value == "???":
+        raise RequestError(f"{key} is not given: it must be {rule.allowed}")
+    try:
+        return rule.parse(value)
+    except ValueError:
+        raise RequestError(f"{key}={_as_text(value)}: must be {rule.allowed}") from None
+
+
+def _refuse_other_keys(values: Any, names: Iterable[str], prefix: str) -> None:
+    names = list(names)
+    if not isinstance(values, Mapping):
+        raise RequestError(
+            f"{prefix.rstrip('.')}={_as_text(values)}: must be a mapping of {', '.join(names)}"
+        )
+    for name in values:
+        if name not in names:
+            raise unknown("key", f"{prefix}{name}", [prefix + n for n in names])
+    for name in names:
+        if name not in values:
+            raise RequestError(f"{prefix}{name} is not given")
+
+
+def _dataset(values: Any) -> DatasetConfig:
+    _refuse_other_keys(values, [f.name for f in fields(DatasetConfig)], "dataset.")
+    parsed = {
+        f.name: _checked(f"dataset.{f.name}", values[f.name], f.metadata["rule"])
+        for f in fields(DatasetConfig)
+    }
+    for key in ("features", "classes"):
+        items = parsed[key] or ()
+        if len(set(items)) < len(items):
+            raise RequestError(f"dataset.{key}={_as_text(items)}: a name stands there twice")
+    if parsed["target"] in parsed["features"]:
+        raise RequestError(f"dataset.target={parsed['target']} is also one of dataset.features")
+    return DatasetConfig(**parsed)
+
+
+def _choice(group: str, values: Any) -> Choice:
+    """A group's name and numbers; which numbers it has is written in its YAML file."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
+        raise RequestError(f"{group}={_as_text(values)}: must be the name of one of conf/{group}/")
+    options = []
+    for option, value in sorted((str(k), v) for k, v in values.items() if k != "name"):
+        key = f"{group}.{option}"
+        rule, _ = _OPTIONS.get(key, (_number(), ""))
+        options.append((option, _checked(key, value, rule)))
+    return Choice(values["name"], tuple(options))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, default=str, separators=(",", ":"))

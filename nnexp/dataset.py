@@ -1,0 +1,276 @@
+"""What the network learns from: a CSV file read, checked cell by cell, split and centred.
+
+Every refusal names the file, the column and the row, counted from 1 below the header.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+from nnexp.config import DatasetConfig, RequestError
+
+Array = NDArray[np.float64]
+
+PROJECT = Path(__file__).resolve().parent.parent
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+# The articles shift weight and height by round numbers near the mean "to make the numbers look nice".
+ARTICLES_SHIFT = {"weight_lb": 135.0, "height_in": 66.0}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file as text: a header, rows as long as it, and where it came from."""
+
+    path: Path
+    header: list[str]
+    rows: list[list[str]]
+    content: bytes
+
+    def column(self, name: str) -> list[str]:
+        """A column's cells. Raises RequestError when it is absent or a cell of it is missing."""
+        if name not in self.header:
+            raise RequestError(f"{self.path}: no column {name!r}; it has {', '.join(self.header)}")
+        cells = [row[self.header.index(name)].strip() for row in self.rows]
+        for i, cell in enumerate(cells, 1):
+            if cell.lower() in MISSING:
+                raise RequestError(f"{self.path}: column {name!r}, row {i}: the value is missing ({cell!r})")
+        return cells
+
+    def numbers(self, name: str) -> Array:
+        """A column as finite numbers, of shape (rows,). Raises RequestError at the first that is not."""
+        values = []
+        for i, cell in enumerate(self.column(name), 1):
+            value = _finite(cell)
+            if value is None:
+                raise RequestError(f"{self.path}: column {name!r}, row {i}: {cell!r} is not a finite number")
+            values.append(value)
+        return np.array(values)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Raw values: X (n, features); y (n,), the class index or the number to predict."""
+
+    name: str
+    names: tuple[str, ...]  # of the rows
+    X: Array
+    y: Array
+    features: tuple[str, ...]
+    target: str
+    classes: tuple[str, ...]  # empty for a regression
+    new_names: tuple[str, ...]
+    X_new: Array  # (new rows, features)
+    sha256: str  # of the bytes of the table and, where there are any, of the new rows
+
+    def __str__(self) -> str:
+        """One line for people: what was read."""
+        kind = (
+            "classes " + ", ".join(f"{label}={i}" for i, label in enumerate(self.classes))
+            if self.classes
+            else "regression"
+        )
+        return f"{self.name}: {len(self.X)} rows, {', '.join(self.features)} -> {self.target} ({kind})"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a network sees: inputs (X - shift) / scale, and y as its output layer is compared with it."""
+
+    X: Array  # (n_train, features)
+    y: Array  # (n_train, outputs)
+    X_val: Array  # (n_val, features), n_val may be 0
+    y_val: Array
+    val_rows: NDArray[np.int64]  # which rows of the data set are validation rows
+    shift: Array  # (features,)
+    scale: Array
+
+
+def load(config: DatasetConfig) -> Dataset:
+    """Read and check the data set. Raises RequestError."""
+    table = read_table(locate(config.path, config.name))
+    X = np.column_stack([table.numbers(name) for name in config.features])
+    classes, y = _target(table, config)
+    new_names: tuple[str, ...] = ()
+    X_new, content = np.empty((0, X.shape[1])), table.content
+    if config.new_rows is not None:
+        new = read_table(locate(config.new_rows, config.name))
+        X_new = np.column_stack([new.numbers(name) for name in config.features])
+        new_names = row_names(new)
+        _refuse_twice(new, new_names)
+        content += new.content
+    sha256 = hashlib.sha256(content).hexdigest()
+    name = Path(config.path).stem if config.name == "csv" else config.name
+    names = row_names(table)
+    return Dataset(name, names, X, y, config.features, config.target, classes, new_names, X_new, sha256)
+
+
+def locate(path: str, name: str) -> Path:
+    """A data set of the project lies in the project; a path of one's own is as in any command."""
+    return Path(path).absolute() if name == "csv" else PROJECT / path
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV file: UTF-8, commas, a header, one value a column in each row. Raises RequestError."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise RequestError(
+            f"{path}: line {line} is not UTF-8 (byte {content[error.start]:#04x}): save the file as UTF-8"
+        ) from None
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if any(row)]
+    except csv.Error as error:
+        raise RequestError(f"{path}: not a CSV file: {error}") from None
+    if not rows:
+        raise RequestError(f"{path}: the file is empty; it must have a header and rows")
+    header, *rows = [[cell.strip() for cell in row] for row in rows]
+    _check_header(path, header)
+    if not rows:
+        raise RequestError(f"{path}: there are no rows below the header")
+    for i, row in enumerate(rows, 1):
+        if len(row) != len(header):
+            raise RequestError(
+                f"{path}: row {i} has {len(row)} values where the header has {len(header)} columns"
+            )
+    return Table(path, header, rows, content)
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    if len(header) == 1:
+        for delimiter, name in {";": "semicolons", "\t": "tabs", "|": "bars"}.items():
+            if delimiter in header[0]:
+                raise RequestError(f"{path}: the columns are separated by {name}; they must be by commas")
+    for name, count in Counter(header).items():
+        if count > 1:
+            raise RequestError(f"{path}: the header has the column {name!r} {count} times")
+
+
+def row_names(table: Table) -> tuple[str, ...]:
+    """The rows' names: the column `name` where there is one, else row 1, row 2, …"""
+    if "name" not in table.header:
+        return tuple(f"row {i}" for i in range(1, len(table.rows) + 1))
+    return tuple(table.column("name"))
+
+
+def _refuse_twice(table: Table, names: tuple[str, ...]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise RequestError(f"{table.path}: column 'name' has {name!r} {count} times")
+
+
+def _target(table: Table, config: DatasetConfig) -> tuple[tuple[str, ...], Array]:
+    """The classes (none for a regression) and y."""
+    cells = table.column(config.target)
+    numbers = [_finite(cell) for cell in cells]
+    if config.classes is None:
+        _check_labels(table, config.target, cells, numbers)
+    is_text = None in numbers
+    if config.classes is None and not is_text and not set(numbers) <= {0.0, 1.0}:
+        return (), table.numbers(config.target)
+    # 1, 1.0 and 01 are one label where the column is numbers
+    labels = cells if is_text else [f"{number:g}" for number in numbers]
+    classes = config.classes or tuple(sorted(set(labels)))
+    index = {label: i for i, label in enumerate(classes)}
+    for i, label in enumerate(labels, 1):
+        if label not in index:
+            raise RequestError(
+                f"{table.path}: column {config.target!r}, row {i}: {label!r} is not one of "
+                f"dataset.classes={','.join(classes)}"
+            )
+    return classes, np.array([float(index[label]) for label in labels])
+
+
+def _check_labels(table: Table, target: str, cells: list[str], numbers: list[float | None]) -> None:
+    """Refuse a target that is neither labels nor numbers."""
+    where = f"{table.path}: column {target!r}"
+    if None in numbers and any(number is not None for number in numbers):
+        i = numbers.index(None)
+        raise RequestError(
+            f"{where}, row {i + 1}: {cells[i]!r} is text where other rows have numbers; "
+            "if they are all labels, list them in dataset.classes"
+        )
+    values = set(cells if None in numbers else numbers)
+    if len(values) == 1:
+        raise RequestError(
+            f"{where} has one class only, {cells[0]!r} in every row: there is nothing to tell apart"
+        )
+    if None in numbers and len(values) == len(cells) > 2:
+        raise RequestError(f"{where}: every row has a label of its own; a class must repeat")
+
+
+def prepare(dataset: Dataset, center: str, fraction: float, seed: int, softmax: bool) -> Prepared:
+    """Split off the validation rows, centre by what the training rows say, encode y.
+
+    The validation rows are drawn by RandomState([seed, 1]): from the seed, and apart from the weights'
+    draws, so that one seed means one split whatever the initialisation. Raises RequestError.
+    """
+    n = len(dataset.X)
+    n_val = max(1, round(fraction * n)) if fraction > 0 else 0
+    if n_val >= n:
+        raise RequestError(
+            f"validation_fraction={fraction:g} of the {n} rows of {dataset.name} leaves none to train on"
+        )
+    order = RandomState([seed, 1]).permutation(n) if n_val else np.arange(n)
+    train, val = np.sort(order[n_val:]), np.sort(order[:n_val])
+    shift, scale = centring(center, dataset.X[train], dataset.features)
+    y = encode(dataset, softmax)
+    return Prepared(
+        X=(dataset.X[train] - shift) / scale,
+        y=y[train],
+        X_val=(dataset.X[val] - shift) / scale,
+        y_val=y[val],
+        val_rows=val,
+        shift=shift,
+        scale=scale,
+    )
+
+
+def centring(center: str, X: Array, features: tuple[str, ...]) -> tuple[Array, Array]:
+    """(shift, scale), each of shape (features,), learned on the training rows X. Raises RequestError."""
+    none, one = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    if center == "none":
+        return none, one
+    if center == "articles":
+        if not set(features) <= set(ARTICLES_SHIFT):
+            raise RequestError(
+                "dataset.center=articles is the shift of the articles' table (135 lb, 66 in); "
+                f"for {', '.join(features)} use mean, none or standardize"
+            )
+        return np.array([ARTICLES_SHIFT[name] for name in features]), one
+    # fsum is exact, so that a sum's order and the machine's vector width cannot show
+    mean = np.array([math.fsum(column) for column in X.T]) / len(X)
+    if center == "mean":
+        return mean, one
+    deviation = np.sqrt([math.fsum(column) / len(X) for column in ((X - mean) ** 2).T])
+    return mean, np.where(deviation > 0, deviation, 1.0)  # a constant column stays at 0
+
+
+def encode(dataset: Dataset, softmax: bool) -> Array:
+    """y of shape (n, outputs): one column, or one a class for softmax and for more than two classes."""
+    if not softmax and len(dataset.classes) <= 2:
+        return dataset.y[:, None].copy()
+    one_hot: Array = np.eye(len(dataset.classes))[dataset.y.astype(int)]
+    return one_hot
+
+
+def _finite(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in cell else None

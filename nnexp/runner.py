@@ -1,0 +1,307 @@
+"""The wiring: configuration -> data set -> training -> MLflow. One run, or the points of a sweep."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from mlflow.entities import DatasetInput
+
+from nnexp import dataset as datasets
+from nnexp.config import RequestError, RunConfig
+from nnexp.dataset import Dataset
+from nnexp.network import equation
+from nnexp.progress import Meter, Terminated, say
+from nnexp.summary import as_text, summarize, varying
+from nnexp.tracking.model import log_model
+from nnexp.tracking.provenance import command
+from nnexp.tracking.read import load_runs
+from nnexp.tracking.store import Store, experiment_id, open_store
+from nnexp.tracking.weights import Model, pack, weights_sha256
+from nnexp.tracking.write import dataset_input, finish_run, log_points, start_run
+from nnexp.train import ENGINE, Trained, check, train
+
+# A run that trains for longer than this shows its curves in the UI while it trains.
+LIVE_SECONDS = 2.0
+# MLflow's limit on a param's length.
+MAX_PARAM = 6000
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run that is in the store, and the network it trained."""
+
+    run_id: str
+    trained: Trained
+    model: Model
+    predictions: pd.DataFrame  # of every row and new row
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that is in the store: its parent's id, and a line for each point that failed."""
+
+    sweep_id: str
+    total: int
+    failures: list[str]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the runs of one command are recorded."""
+
+    store: Store
+    experiment_id: str
+    inputs: dict[str, DatasetInput]  # by the data set's SHA-256
+
+
+def run(config: RunConfig) -> Recorded:
+    """Train and record one run. Raises RequestError before anything is recorded."""
+    dataset = datasets.load(config.dataset)
+    check(dataset, config)
+    place = _place(config, [dataset])
+    say(str(dataset))
+    run_id = _start(place, config, dataset, {})
+    with _recorded_end(place.store, run_id):
+        trained = _train_live(place.store, run_id, dataset, config)
+        model = _model(trained, dataset)
+        weights = pack(model, trained.kept)
+        table = predictions(model, trained, dataset)
+        files = _files(trained, weights) | _single_files(trained, model, dataset)
+        files["predictions.csv"] = table.to_csv(index=False).encode()
+        if config.model:
+            log_model(place.store, run_id, dataset, weights)
+        finish_run(place.store, run_id, "FINISHED", files, _result_tags(trained))
+    return Recorded(run_id, trained, model, table)
+
+
+def sweep(configs: Sequence[RunConfig], name: str | None) -> Sweep:
+    """Train and record the points of a sweep under a parent run; a point that fails does not stop the others.
+
+    Raises RequestError, naming the point, before anything is recorded.
+    """
+    configs = list(dict.fromkeys(configs))
+    varied = varied_leaves(configs)
+    loaded = {c: datasets.load(c) for c in dict.fromkeys(config.dataset for config in configs)}
+    for i, config in enumerate(configs, 1):
+        try:
+            check(loaded[config.dataset], config)
+        except RequestError as error:
+            raise RequestError(f"point {i} of {len(configs)}: {error}") from error
+    place = _place(configs[0], list(loaded.values()))
+    parent = _start_parent(place, name or "sweep", len(configs), varied)
+    failures: list[str] = []
+    done, total = 0, sum(config.epochs for config in configs)
+    with _recorded_end(place.store, parent), Meter("training", total, "epochs") as meter:
+        for key, dataset in loaded.items():
+            members = [config for config in configs if config.dataset == key]
+            for progress in train(dataset, members):
+                meter.update(done + progress.epochs_done)
+                for i, result in progress.ended:
+                    _record_child(place, parent, members[i], dataset, result)
+                    if isinstance(result, Exception):
+                        failures.append(f"{run_name(members[i], dataset)}: {_reason(result)}")
+                        say(f"failed: {failures[-1]}")
+            done += sum(config.epochs for config in members)
+        _finish_parent(place.store, parent, configs, failures)
+    return Sweep(parent, len(configs), failures)
+
+
+def run_name(config: RunConfig, dataset: Dataset) -> str:
+    """What the run is, at a glance: `xor lr=0.5 init=normal seed=3`."""
+    return f"{dataset.name} lr={config.learning_rate:g} init={config.init.name} seed={config.seed}"
+
+
+def varied_leaves(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
+    """The keys whose values differ between the configs, each with its values in order of appearance."""
+    leaves = [config.leaves() for config in configs]
+    keys = dict.fromkeys(key for leaf in leaves for key in leaf)
+    values = {key: list(dict.fromkeys(leaf.get(key) for leaf in leaves)) for key in keys}
+    return {key: seen for key, seen in values.items() if len(seen) > 1}
+
+
+def _place(config: RunConfig, loaded: Sequence[Dataset]) -> _Place:
+    store = open_store(config.tracking_uri)
+    inputs = {dataset.sha256: dataset_input(dataset) for dataset in loaded}
+    return _Place(store, experiment_id(store, config.experiment_name), inputs)
+
+
+def _start(place: _Place, config: RunConfig, dataset: Dataset, tags: Mapping[str, str]) -> str:
+    ours = {
+        "nnexp.run_key": config.run_key(dataset.sha256, ENGINE),
+        "nnexp.data_sha256": dataset.sha256,
+        "nnexp.engine": ENGINE,
+        **tags,
+    }
+    name, data = run_name(config, dataset), [place.inputs[dataset.sha256]]
+    return start_run(place.store, place.experiment_id, name, config.params(), ours, data)
+
+
+def _train_live(store: Store, run_id: str, dataset: Dataset, config: RunConfig) -> Trained:
+    """Train one run, its points reaching the store while it trains. Raises what training raised."""
+    logged, spoke = 0, time.monotonic()
+    with Meter(run_name(config, dataset), config.epochs, "epochs") as meter:
+        for progress in train(dataset, [config]):
+            for _, result in progress.ended:
+                if isinstance(result, Exception):
+                    raise result
+                log_points(store, run_id, [*_points(result, logged), *_predictions(result, dataset)])
+                return result
+            current = progress.current
+            if current is None:
+                continue
+            meter.update(progress.epochs_done, f"loss {current.curves['loss'][-1]:.4g}")
+            if time.monotonic() - spoke > LIVE_SECONDS:
+                log_points(store, run_id, _points(current, logged))
+                logged, spoke = len(current.epochs), time.monotonic()
+    raise RuntimeError("training ended without a result")
+
+
+def _record_child(
+    place: _Place, parent: str, config: RunConfig, dataset: Dataset, result: Trained | Exception
+) -> None:
+    tags = {"mlflow.parentRunId": parent, "nnexp.sweep_id": parent}
+    run_id = _start(place, config, dataset, tags)
+    with _recorded_end(place.store, run_id):
+        if isinstance(result, Exception):
+            _finish_failed(place.store, run_id, result)
+            return
+        log_points(place.store, run_id, [*_points(result, 0), *_predictions(result, dataset)])
+        files = _files(result, pack(_model(result, dataset), result.kept))
+        finish_run(place.store, run_id, "FINISHED", files, _result_tags(result))
+
+
+def _start_parent(place: _Place, name: str, total: int, varied: Mapping[str, Sequence[Any]]) -> str:
+    ranges = {key: ", ".join(map(str, values)) for key, values in varied.items()}
+    params = {
+        key: text if len(text) <= MAX_PARAM else f"{len(varied[key])} values" for key, text in ranges.items()
+    }
+    title = f"{name}: {total} runs over {', '.join(varied) or 'one point'}"
+    return start_run(place.store, place.experiment_id, title, params, {"nnexp.sweep": name})
+
+
+def _finish_parent(store: Store, parent: str, configs: Sequence[RunConfig], failures: Sequence[str]) -> None:
+    """Counts, the summary table and a description that the UI shows."""
+    runs = load_runs(configs[0].experiment_name, sweep=parent, tracking_uri=store.uri)
+    counts = {
+        "runs": len(configs),
+        "failed": len(failures),
+        "diverged": int((runs["outcome"] == "diverged").sum()),
+    }
+    log_points(store, parent, [(f"sweep/{key}", 0, value) for key, value in counts.items()])
+    files, note = {}, f"`{command()}`\n\n{len(configs)} runs, {len(failures)} failed."
+    if len(failures) < len(configs):
+        table = summarize(runs, varying(runs))
+        files["summary.csv"] = (as_text(table, "csv") + "\n").encode()
+        files["summary.md"] = (as_text(table, "markdown") + "\n").encode()
+        note += "\n\n" + as_text(table.head(50), "markdown")
+    if failures:
+        files["failures.txt"] = ("\n".join(failures) + "\n").encode()
+    tags = {"mlflow.note.content": note[:5000]}
+    finish_run(store, parent, "FAILED" if failures else "FINISHED", files, tags)
+
+
+def _points(trained: Trained, since: int) -> Iterator[tuple[str, int, float]]:
+    """The curves' points from the `since`-th on, as (metric, completed epochs, value)."""
+    for name, values in trained.curves.items():
+        yield from ((name, e, v) for e, v in zip(trained.epochs[since:], values[since:], strict=True))
+
+
+def _predictions(trained: Trained, dataset: Dataset) -> Iterator[tuple[str, int, float]]:
+    """`prediction/<name>` of the new rows: the output, or the probability of the last of two classes;
+    of more classes one metric each, `prediction/<name>/<class>`."""
+    y_pred = _model(trained, dataset).outputs(dataset.X_new)
+    for name, row in zip(dataset.new_names, y_pred, strict=True):
+        key = "prediction/" + metric_name(name)
+        if len(row) <= 2:
+            yield key, trained.epochs[-1], float(row[-1])
+        else:
+            for label, value in zip(dataset.classes, row, strict=True):
+                yield f"{key}/{metric_name(label)}", trained.epochs[-1], float(value)
+
+
+def metric_name(text: str) -> str:
+    """The text with what MLflow does not allow in a metric's name replaced by _."""
+    return re.sub(r"[^\w .:-]", "_", text)
+
+
+def _model(trained: Trained, dataset: Dataset) -> Model:
+    data = trained.prepared
+    return Model(trained.final, trained.initial, data.shift, data.scale, dataset.features, dataset.classes)
+
+
+def _files(trained: Trained, weights: bytes) -> dict[str, bytes]:
+    """The artifacts of every run."""
+    text = yaml.safe_dump(trained.config.nested(), sort_keys=False, allow_unicode=True)
+    return {"config.yaml": text.encode(), "weights.npz": weights}
+
+
+def _single_files(trained: Trained, model: Model, dataset: Dataset) -> dict[str, bytes]:
+    """What a run of its own adds: the equation and, unless told not to, figures."""
+    files = {"equation.txt": (equation(model.network, model.input_names()) + "\n").encode()}
+    if trained.config.figures:
+        from nnexp import plots  # matplotlib takes long to import, and a sweep's runs have no figures
+
+        title = run_name(trained.config, dataset)
+        figures = {"curves": plots.curves(trained.epochs, trained.curves, title)}
+        if len(dataset.features) == 2 and np.isfinite(trained.curves["loss"][-1]):
+            figures["decision_surface"] = plots.decision_surface(model, dataset, title)
+        for name, figure in figures.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, dpi=120)
+            files[f"figures/{name}.png"] = buffer.getvalue()
+    return files
+
+
+def predictions(model: Model, trained: Trained, dataset: Dataset) -> pd.DataFrame:
+    """Every row and new row: name, part (train, validation, new), raw features, target, outputs, label."""
+    part = np.array(["train"] * len(dataset.X) + ["new"] * len(dataset.X_new), dtype=object)
+    part[trained.prepared.val_rows] = "validation"
+    X = np.vstack([dataset.X, dataset.X_new])
+    target = [dataset.classes[int(i)] for i in dataset.y] if dataset.classes else list(dataset.y)
+    table = pd.DataFrame({"name": [*dataset.names, *dataset.new_names], "part": part})
+    table[list(dataset.features)] = X
+    table[dataset.target] = pd.Series([*target, *[None] * len(dataset.X_new)], dtype=object)
+    return table.join(model.predict(X))
+
+
+def _result_tags(trained: Trained) -> dict[str, str]:
+    return {
+        "nnexp.outcome": trained.outcome,
+        "nnexp.weights_sha256": weights_sha256(trained.final.layers),
+    }
+
+
+@contextmanager
+def _recorded_end(store: Store, run_id: str) -> Iterator[None]:
+    """Whatever stops the work is recorded on the run before it goes on its way: FAILED or KILLED, and why."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as error:
+        finish_run(store, run_id, "KILLED", {}, {"nnexp.reason": _reason(error)})
+        raise
+    except BaseException as error:
+        _finish_failed(store, run_id, error)
+        raise
+
+
+def _finish_failed(store: Store, run_id: str, error: BaseException) -> None:
+    text = "".join(traceback.format_exception(error))
+    finish_run(store, run_id, "FAILED", {"traceback.txt": text.encode()}, {"nnexp.reason": _reason(error)})
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted (Ctrl-C)"
+    if isinstance(error, Terminated):
+        return "terminated (SIGTERM)"
+    return f"{type(error).__name__}: {error}"[:500]

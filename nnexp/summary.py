@@ -1,0 +1,150 @@
+"""What a set of runs says: DataFrame in, DataFrame out.
+
+Runs that diverged have no meaningful loss: they are counted, as a share, and kept out of the statistics of
+the metric. Two runs with one key are one result recorded twice, and count once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from nnexp.config import RequestError, key_names, unknown
+
+# Statistics of the metric, in the order in which they are shown.
+STATISTICS = ("mean", "std", "ci95_low", "ci95_high", "min", "median", "max")
+
+
+def params_of(runs: pd.DataFrame) -> list[str]:
+    """The columns of `load_runs` that are params."""
+    roots = {key.partition(".")[0] for key in key_names()} - {"loss"} | {"params"}
+    return [column for column in runs.columns if column.partition(".")[0] in roots]
+
+
+def finished(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that finished, each key once: the last time it was recorded."""
+    return runs[runs["status"] == "FINISHED"].drop_duplicates("run_key", keep="last")
+
+
+def varying(runs: pd.DataFrame, over: str = "seed") -> list[str]:
+    """The params worth grouping by: those that vary, but for `over` and what another one already tells."""
+    varied = [p for p in params_of(runs) if p != over and runs[p].nunique(dropna=False) > 1]
+    return [p for p in varied if not _told_by(runs, p, [q for q in varied if q == p.partition(".")[0] != p])]
+
+
+def mixed(runs: pd.DataFrame, by: Sequence[str], over: str = "seed") -> list[str]:
+    """The params that vary inside the groups of `by` besides `over`: a mean over them mixes things."""
+    return [p for p in varying(runs, over) if p not in by and not _told_by(runs, p, by)]
+
+
+def _told_by(runs: pd.DataFrame, param: str, others: Sequence[str]) -> bool:
+    """Whether `param` has one value in every group of the others."""
+    if not others:
+        return False
+    return bool((runs.groupby(list(others), dropna=False)[param].nunique(dropna=False) <= 1).all())
+
+
+def select(runs: pd.DataFrame, where: str | None) -> pd.DataFrame:
+    """The rows for which a pandas expression holds, such as `learning_rate > 0.1 and init == "he"`.
+
+    Raises RequestError.
+    """
+    if where is None:
+        return runs
+    try:
+        chosen = runs.query(where)
+    except Exception as error:  # pandas' own, and whatever evaluating the expression raised
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(
+            f"--where {where!r}: {reason}; write it over the columns {', '.join(params_of(runs))}, …, "
+            "names with a dot between backticks"
+        ) from error
+    if not isinstance(chosen, pd.DataFrame):
+        raise RequestError(f"--where {where!r}: must be true or false for each run")
+    return chosen
+
+
+def summarize(
+    runs: pd.DataFrame,
+    by: Sequence[str],
+    metric: str = "loss",
+    *,
+    history: pd.DataFrame | None = None,
+    threshold: float | None = None,
+) -> pd.DataFrame:
+    """One row a group of `by`, sorted by it: n, the STATISTICS of the metric's last value, then shares.
+
+    `n` counts the runs that finished, `ci95_*` is Student's interval for the mean, `solved` the share with
+    accuracy 1 at the end, `diverged` the share whose loss stopped being finite. With a `threshold` and the
+    curves of `load_history`, `epochs_to` is the median number of completed epochs after which the metric is
+    first at or below it, infinite where half of the runs or more never are. Raises RequestError.
+    """
+    runs = finished(runs)
+    columns = params_of(runs)
+    by = ["params.loss" if name == "loss" else name for name in by]
+    for name in by:
+        if name not in columns:
+            raise unknown("param in --by", name, columns)
+    if metric not in runs.columns or not pd.api.types.is_numeric_dtype(runs[metric]):
+        numeric = [c for c in runs.select_dtypes("number").columns if c not in columns]
+        raise unknown("metric", metric, numeric)
+    if threshold is not None and history is not None:
+        runs = runs.assign(epochs_to=epochs_to(runs, history, threshold))
+    if not by:
+        return pd.DataFrame([_row(runs, metric)])
+    groups = runs.groupby(list(by), dropna=False)
+    return pd.DataFrame([dict(zip(by, keys, strict=True)) | _row(group, metric) for keys, group in groups])
+
+
+def epochs_to(runs: pd.DataFrame, history: pd.DataFrame, threshold: float) -> pd.Series:
+    """Completed epochs at the first recorded point at or below the threshold, inf where there is none."""
+    below = history[history["value"] <= threshold]
+    first = below.groupby("run_id")["epoch"].min()
+    return runs["run_id"].map(first).astype(float).fillna(np.inf)
+
+
+def _row(group: pd.DataFrame, metric: str) -> dict[str, float]:
+    values = group.loc[group["outcome"] != "diverged", metric].dropna().to_numpy(dtype=float)
+    n = len(values)
+    mean, std = (values.mean(), values.std(ddof=1)) if n > 1 else (values.sum() if n else np.nan, np.nan)
+    half = stats.t.ppf(0.975, n - 1) * std / np.sqrt(n) if n > 1 else np.nan
+    low, median, high = np.quantile(values, [0, 0.5, 1]) if n else [np.nan] * 3
+    row = {"n": len(group), "mean": mean, "std": std, "ci95_low": mean - half, "ci95_high": mean + half}
+    row |= {"min": low, "median": median, "max": high}
+    if "accuracy" in group and group["accuracy"].notna().any():
+        row["solved"] = float((group["accuracy"] == 1.0).mean())
+    row["diverged"] = float((group["outcome"] == "diverged").mean())
+    if "epochs_to" in group:
+        row["epochs_to"] = float(np.sort(group["epochs_to"])[len(group) // 2])
+    return row
+
+
+def as_text(table: pd.DataFrame, style: str = "table") -> str:
+    """The table for people (`table`), or as csv, markdown or json (records)."""
+    if style == "csv":
+        return table.to_csv(index=False, lineterminator="\n").rstrip("\n")
+    if style == "json":
+        rows = [{k: _json(v) for k, v in row.items()} for row in table.to_dict(orient="records")]
+        return json.dumps(rows, indent=2, ensure_ascii=False)
+    rounded = table.copy()
+    for column in table.select_dtypes("float").columns:
+        rounded[column] = [_short(value) for value in table[column]]
+    return rounded.to_markdown(
+        index=False,
+        tablefmt="github" if style == "markdown" else "simple",
+        disable_numparse=True,
+        colalign=["right" if pd.api.types.is_numeric_dtype(table[c]) else "left" for c in table.columns],
+    )
+
+
+def _json(value: object) -> object:
+    """The value, or null where JSON has no word for it."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _short(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.4g}"

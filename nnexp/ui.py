@@ -1,0 +1,33 @@
+"""Serve the MLflow UI on this machine only."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from nnexp.config import RequestError
+from nnexp.progress import say
+from nnexp.tracking.store import open_store, resolve_uri
+
+HOST = "127.0.0.1"
+
+
+def serve(port: int) -> None:
+    """Replace this process by MLflow's server. Raises RequestError when the port is taken."""
+    uri = resolve_uri(None)
+    if uri.startswith("http"):
+        print(f"this store is a server and has its own UI: {uri}")
+        return
+    store = open_store()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise RequestError(f"--port {port}: {error.strerror}; name another") from error
+    say(f"the MLflow UI: http://{HOST}:{port}  (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
+    os.execv(sys.executable, command)
