@@ -29,6 +29,8 @@ def train_command(arguments: list[str]) -> None:
     try:
         _check_overrides([a for a in arguments if not a.startswith("-")])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)()
+    except _Raised as raised:
+        raise raised.error from None
     except (HydraException, OmegaConfBaseException) as error:
         raise RequestError(plain(error)) from error
 
@@ -52,12 +54,22 @@ def run_sweep(points: Iterable[DictConfig], count: int, name: str | None) -> Non
         raise SystemExit(1)
 
 
+class _Raised(BaseException):
+    """Carries a run's error past Hydra, which would print it in its own words on the way."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 def _run_one(config: DictConfig) -> None:
     """Hydra's task function: one composed run."""
-    request = RunConfig.from_hydra(config)
-    from nnexp import runner, show
+    try:
+        request = RunConfig.from_hydra(config)
+        from nnexp import runner, show
 
-    show.recorded(runner.run(request))
+        show.recorded(runner.run(request))
+    except Exception as error:
+        raise _Raised(error) from error
 
 
 def _check_overrides(arguments: list[str]) -> None:

@@ -31,11 +31,15 @@ class RequestError(ValueError):
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> RequestError:
-    """An unknown name, the nearest known one, and all that are known."""
+    """An unknown name, the nearest known one, and what is known unless that is a long list."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return RequestError(f"unknown {what} {name!r}.{hint} Known: {', '.join(known)}")
+    text = f"unknown {what} {name!r}."
+    if near:
+        text += f" Did you mean {near[0]}?"
+    if not near or len(known) <= 12:
+        text += f" Known: {', '.join(known) or 'none'}"
+    return RequestError(text)
 
 
 # --- What a value may be. A rule says it in words, and returns the value as its plain Python type.

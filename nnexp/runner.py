@@ -17,6 +17,7 @@ import yaml
 from mlflow.entities import DatasetInput
 
 from nnexp import dataset as datasets
+from nnexp import engine
 from nnexp.config import RequestError, RunConfig
 from nnexp.dataset import Dataset
 from nnexp.network import equation
@@ -28,7 +29,7 @@ from nnexp.tracking.read import load_runs
 from nnexp.tracking.store import Store, experiment_id, open_store
 from nnexp.tracking.weights import Model, pack, weights_sha256
 from nnexp.tracking.write import dataset_input, finish_run, log_points, start_run
-from nnexp.train import ENGINE, Trained, check, train
+from nnexp.train import Trained, check, train
 
 # A run that trains for longer than this shows its curves in the UI while it trains.
 LIVE_SECONDS = 2.0
@@ -137,9 +138,9 @@ def _place(config: RunConfig, loaded: Sequence[Dataset]) -> _Place:
 
 def _start(place: _Place, config: RunConfig, dataset: Dataset, tags: Mapping[str, str]) -> str:
     ours = {
-        "nnexp.run_key": config.run_key(dataset.sha256, ENGINE),
+        "nnexp.run_key": config.run_key(dataset.sha256, engine.VERSION),
         "nnexp.data_sha256": dataset.sha256,
-        "nnexp.engine": ENGINE,
+        "nnexp.engine": engine.VERSION,
         **tags,
     }
     name, data = run_name(config, dataset), [place.inputs[dataset.sha256]]
@@ -213,7 +214,8 @@ def _finish_parent(store: Store, parent: str, configs: Sequence[RunConfig], fail
 def _points(trained: Trained, since: int) -> Iterator[tuple[str, int, float]]:
     """The curves' points from the `since`-th on, as (metric, completed epochs, value)."""
     for name, values in trained.curves.items():
-        yield from ((name, e, v) for e, v in zip(trained.epochs[since:], values[since:], strict=True))
+        points = zip(trained.epochs[since:].tolist(), values[since:].tolist(), strict=True)
+        yield from ((name, epoch, value) for epoch, value in points)
 
 
 def _predictions(trained: Trained, dataset: Dataset) -> Iterator[tuple[str, int, float]]:
@@ -223,10 +225,10 @@ def _predictions(trained: Trained, dataset: Dataset) -> Iterator[tuple[str, int,
     for name, row in zip(dataset.new_names, y_pred, strict=True):
         key = "prediction/" + metric_name(name)
         if len(row) <= 2:
-            yield key, trained.epochs[-1], float(row[-1])
+            yield key, int(trained.epochs[-1]), float(row[-1])
         else:
             for label, value in zip(dataset.classes, row, strict=True):
-                yield f"{key}/{metric_name(label)}", trained.epochs[-1], float(value)
+                yield f"{key}/{metric_name(label)}", int(trained.epochs[-1]), float(value)
 
 
 def metric_name(text: str) -> str:

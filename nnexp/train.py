@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nnexp import init, network
+from nnexp import engine, init, network
 from nnexp.config import MAX_WEIGHTS, Choice, RequestError, RunConfig, unknown
 from nnexp.dataset import Dataset, Prepared, prepare
 from nnexp.network import Layers, Network
 
 Array = NDArray[np.float64]
 
-ENGINE = "numpy-1"
+# A shard's memory is bounded by its number of runs and by what their curves take.
+MAX_SHARD, SHARD_BYTES = 2048, 128 * 2**20
+# Work between two yields: this long, beginning with a guess of so many steps of one sample.
+CHUNK_SECONDS, CHUNK_STEPS = 0.2, 200_000
 # A regression has converged when it explains this share of the target's variance.
 CONVERGED_R2 = 0.99
 # The values an output layer can give; a target beyond them can never be reached.
@@ -29,12 +32,12 @@ OUTPUT_RANGE = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, np.inf
 
 @dataclass(frozen=True)
 class Trained:
-    """One network, trained so far. Curves hold one value per recorded point, of `epochs` completed."""
+    """One network, trained so far. Curves hold one value for each of `epochs`, the completed epochs."""
 
     config: RunConfig
     prepared: Prepared
-    epochs: list[int]
-    curves: dict[str, list[float]]  # loss, grad_norm; accuracy, val_loss, val_accuracy where they apply
+    epochs: NDArray[np.int64]  # (points,)
+    curves: dict[str, Array]  # (points,): loss, grad_norm; accuracy, val_loss, val_accuracy where they apply
     initial: Network
     final: Network
     kept: dict[int, Layers]  # the weights every `weights_every` epochs
@@ -43,7 +46,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Progress:
-    """Epochs trained of all to train, the runs that ended since the last one, the one under way."""
+    """Epochs trained so far, the runs that ended since the last Progress, and the run under way, if it is one."""
 
     epochs_done: int
     ended: list[tuple[int, Trained | Exception]]  # with the position in the configs; an error is a failed run
@@ -126,70 +129,175 @@ def log_epochs(config: RunConfig) -> list[int]:
 
 
 def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
-    """Train a network per config; yield at every recorded point. Raises RequestError before any work.
+    """Train a network per config, many at once; yield several times a second, and each result once.
 
-    A run that raises ends as its exception, and the others go on.
+    Runs of one shape are a batch of the engine, in shards that bound the memory. Runs that differ in `epochs`
+    only are one training, of which the shorter are the beginning. A shard that raises ends its runs as that
+    exception, and the others go on. Raises RequestError before any work.
     """
     prepared = [check(dataset, config) for config in configs]
-    before = 0
-    for i, (config, data) in enumerate(zip(configs, prepared, strict=True)):
+    done = 0
+    for members in _shards(configs, prepared):
+        shard = _Shard(dataset, [configs[i] for i in members], [prepared[i] for i in members])
         try:
-            for run in _train_one(dataset, config, data):
-                ended = run.epochs[-1] == config.epochs or run.outcome == "diverged"
-                yield Progress(before + run.epochs[-1], [(i, run)] if ended else [], run)
+            for epochs_done, ended, current in shard.train():
+                yield Progress(done + epochs_done, [(members[i], run) for i, run in ended], current)
         except Exception as error:
-            yield Progress(before + config.epochs, [(i, error)], None)
-        before += config.epochs
+            yield Progress(done + shard.epochs_total, [(i, error) for i in members], None)
+        done += shard.epochs_total
 
 
-def _train_one(dataset: Dataset, config: RunConfig, data: Prepared) -> Iterator[Trained]:
-    net = initial_network(dataset, config)
-    run = Trained(config, data, [], {}, net, net, {}, "finished")
-    orders = RandomState([config.seed, 2])
-    memory: Any = None
-    points = set(log_epochs(config))
-    for epoch in range(config.epochs + 1):
-        if epoch > 0:
-            order = orders.permutation(len(data.X)) if config.shuffle else np.arange(len(data.X))
-            net, memory = _epoch(net, data, order, config, memory)
-        if config.weights_every and epoch % config.weights_every == 0:
-            run.kept[epoch] = net.layers
-        if epoch in points:
-            run = _with_point(run, dataset, net, epoch)
-            yield run
-            if run.outcome == "diverged":
-                return
+def _shards(configs: Sequence[RunConfig], prepared: Sequence[Prepared]) -> Iterator[list[int]]:
+    """The positions of runs that train together: one shape of network and data, bounded in memory."""
+    groups: dict[RunConfig, list[int]] = {}
+    for i, config in enumerate(configs):
+        groups.setdefault(_shape(config), []).append(i)
+    for group in groups.values():
+        points = max(len(log_epochs(configs[i])) for i in group)
+        config, data = configs[group[0]], prepared[group[0]]
+        own_rows = config.validation_fraction > 0
+        floats = 5 * points + 8 * data.X.shape[1] + own_rows * (data.X.size + data.X_val.size)
+        size = max(engine.N_LANES, min(MAX_SHARD, SHARD_BYTES // (8 * floats)))
+        # By length, so that the lanes of a block end together, and the lengths of one training are neighbours.
+        group.sort(key=lambda i: (configs[i].epochs, configs[i].seed))
+        yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
-def _epoch(
-    net: Network, data: Prepared, order: NDArray[np.int64], config: RunConfig, memory: Any
-) -> tuple[Network, Any]:
-    """One pass over the training rows in this order, a step of the optimizer a batch."""
-    size = len(data.X) if config.batch_size == "full" else int(config.batch_size)
-    options: Mapping[str, float] = dict(config.optimizer.options)
-    sizes, w = network.sizes(net.layers), network.flatten(net.layers)
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        grad = network.flatten(network.gradients(net, data.X[rows], data.y[rows]))
-        w, memory = network.step(config.optimizer.name, w, grad, memory, config.learning_rate, options)
-        net = replace(net, layers=network.unflatten(w, sizes))
-    return net, memory
+def _shape(config: RunConfig) -> RunConfig:
+    """What runs of a batch share: the config without what the engine lets each run have for itself.
+
+    Runs whose last epoch is not one of the regular points stay among themselves: a point more would look
+    for divergence where the run alone would not.
+    """
+    is_regular = config.epochs % config.log_every == 0
+    return replace(
+        config,
+        init=Choice("", ()),
+        optimizer=Choice(config.optimizer.name, ()),
+        learning_rate=1.0,
+        seed=0,
+        epochs=1 if is_regular else config.epochs,
+    )
 
 
-def _with_point(run: Trained, dataset: Dataset, net: Network, epoch: int) -> Trained:
-    """The run with one more point on its curves; a point that is not finite is not recorded."""
-    data = run.prepared
-    grad = network.flatten(network.gradients(net, data.X, data.y))
-    point = {"loss": network.loss(net, data.X, data.y), "grad_norm": float(np.sqrt(np.sum(grad * grad)))}
-    if dataset.classes:
-        point["accuracy"] = accuracy(data.y, network.feedforward(net, data.X))
-    if len(data.X_val):
-        point["val_loss"] = network.loss(net, data.X_val, data.y_val)
-        if dataset.classes:
-            point["val_accuracy"] = accuracy(data.y_val, network.feedforward(net, data.X_val))
-    curves = {name: [*run.curves.get(name, []), value] for name, value in point.items()}
-    outcome = _outcome(point, data.y)
-    return replace(run, epochs=[*run.epochs, epoch], curves=curves, final=net, outcome=outcome)
+class _Shard:
+    """Runs that train together as lanes of one engine batch."""
+
+    def __init__(self, dataset: Dataset, configs: list[RunConfig], prepared: list[Prepared]) -> None:
+        self._dataset, self._configs, self._prepared = dataset, configs, prepared
+        self.epochs_total = sum(config.epochs for config in configs)
+        lanes: dict[RunConfig, int] = {}  # a training, by its config without its length
+        self._lane = [lanes.setdefault(replace(c, epochs=1), len(lanes)) for c in configs]
+        longest = [0] * len(lanes)
+        for i, lane in enumerate(self._lane):
+            longest[lane] = max(longest[lane], configs[i].epochs)
+        self._leads = [self._lane.index(lane) for lane in range(len(lanes))]
+        leads = [configs[i] for i in self._leads]
+        data = [prepared[i] for i in self._leads]
+        self._initial = [initial_network(dataset, config) for config in leads]
+        first, own_rows = leads[0], leads[0].validation_fraction > 0
+        self._n = len(data[0].X)
+        options = [dict(config.optimizer.options) for config in leads]
+
+        def rows(name: str) -> Array:
+            arrays = [getattr(d, name) for d in data]
+            return np.stack(arrays) if own_rows else np.asarray(arrays[0])
+
+        self._batch = engine.Batch(
+            engine.Model(
+                tuple(network_sizes(dataset, first)),
+                first.activation,
+                first.output_activation,
+                first.loss,
+                first.optimizer.name,
+                self._n if first.batch_size == "full" else int(first.batch_size),
+                bool(dataset.classes),
+            ),
+            rows("X"),
+            rows("y"),
+            np.stack([network.flatten(net.layers) for net in self._initial]),
+            [config.learning_rate for config in leads],
+            longest,
+            {name: [own[name] for own in options] for name in options[0]},
+            rows("X_val") if own_rows else None,
+            rows("y_val") if own_rows else None,
+        )
+        self._orders = [RandomState([c.seed, 2]) for c in leads] if first.shuffle else []
+        points = sorted({epoch for config in configs for epoch in log_epochs(config)})
+        self._points = np.array(points, dtype=np.int64)
+        self._curves: dict[str, Array] = {}
+        self._kept: dict[int, Array] = {}  # weights of all lanes, by epoch
+
+    def train(self) -> Iterator[tuple[int, list[tuple[int, Trained]], Trained | None]]:
+        """(epochs done, runs that ended, the run under way if it is the only one), a few times a second."""
+        batch, every = self._batch, self._configs[0].weights_every
+        stops = {config.epochs for config in self._configs}
+        last = max(stops)
+        stops |= set(range(0, last + 1, every)) if every else set()
+        waiting = list(range(len(self._configs)))
+        chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, len(self._leads))))
+        if every:
+            self._kept[0] = batch.weights
+        while waiting:
+            started = time.monotonic()
+            until = min(batch.epoch + chunk, min(stop for stop in stops if stop > batch.epoch))
+            self._advance(until)
+            weights = batch.weights
+            if every and until % every == 0:
+                self._kept[until] = weights
+            diverged = batch.diverged
+            ended = [i for i in waiting if self._end(i, diverged) <= until]
+            waiting = [i for i in waiting if self._end(i, diverged) > until]
+            done = sum(min(config.epochs, until) for config in self._configs)
+            current = (
+                self._trained(waiting[0], until, weights) if len(self._configs) == 1 and waiting else None
+            )
+            yield done, [(i, self._trained(i, self._end(i, diverged), weights)) for i in ended], current
+            # Chunks of a length that lets the caller show progress, and an interrupt arrive, at once.
+            pace = CHUNK_SECONDS / max(time.monotonic() - started, 1e-6)
+            chunk = max(1, int(chunk * min(4.0, max(0.25, pace))))
+
+    def _end(self, i: int, diverged: NDArray[np.int64]) -> int:
+        """The epoch at which a run ends: its last, or the one at which it was found to have diverged."""
+        epochs, found = self._configs[i].epochs, int(diverged[self._lane[i]])
+        return epochs if found < 0 else min(epochs, found)
+
+    def _advance(self, until: int) -> None:
+        """Train all lanes up to `until` completed epochs and add what was measured to the curves."""
+        batch, since = self._batch, self._batch.epoch
+        at = np.flatnonzero((self._points > since) & (self._points <= until))
+        if not self._curves:
+            at = np.concatenate([[0], at])  # the untrained networks are measured in the first call
+        order = None
+        if self._orders:
+            keys = np.stack([rng.random_sample((until - since, self._n)) for rng in self._orders])
+            order = np.argsort(keys, axis=2, kind="stable")
+        measured = batch.advance(until, self._points[at], order)
+        for name in ("loss", "accuracy", "grad_norm", "val_loss", "val_accuracy"):
+            values = getattr(measured, name)
+            if values is not None:
+                shape = (len(self._leads), len(self._points))
+                self._curves.setdefault(name, np.full(shape, np.nan))[:, at] = values
+
+    def _trained(self, i: int, end: int, weights: Array) -> Trained:
+        """Run i as it stands at epoch `end`, given the weights of all lanes then."""
+        config, lane = self._configs[i], self._lane[i]
+        at = (self._points <= end) & ((self._points % config.log_every == 0) | (self._points == end))
+        curves = {name: values[lane, at] for name, values in self._curves.items()}
+        initial = self._initial[lane]
+        sizes = network.sizes(initial.layers)
+        kept = {e: network.unflatten(w[lane], sizes) for e, w in self._kept.items() if e <= end}
+        point = {name: float(values[-1]) for name, values in curves.items()}
+        return Trained(
+            config,
+            self._prepared[i],
+            self._points[at],
+            curves,
+            initial,
+            replace(initial, layers=network.unflatten(weights[lane], sizes)),
+            kept,
+            _outcome(point, self._prepared[i].y),
+        )
 
 
 def _outcome(point: Mapping[str, float], y: Array) -> str:
@@ -199,12 +307,3 @@ def _outcome(point: Mapping[str, float], y: Array) -> str:
         return "converged" if point["accuracy"] == 1.0 else "finished"
     variance = float(np.mean((y - y.mean()) ** 2))
     return "converged" if point["loss"] <= (1 - CONVERGED_R2) * variance else "finished"
-
-
-def accuracy(y: Array, y_pred: Array) -> float:
-    """Share of rows whose class is right: beyond 0.5 for one output, the largest of several."""
-    if y.shape[1] == 1:
-        right = (y_pred >= 0.5) == (y >= 0.5)
-    else:
-        right = (y_pred.argmax(axis=1) == y.argmax(axis=1))[:, None]
-    return float(np.mean(right & np.isfinite(y_pred).all(axis=1, keepdims=True)))

@@ -16,7 +16,7 @@ import numpy as np
 from nnexp.dataset import PROJECT
 from nnexp.tracking.store import masked
 
-PACKAGES = ("numpy", "mlflow", "hydra-core")
+PACKAGES = ("numpy", "numba", "mlflow", "hydra-core")
 
 
 @cache
