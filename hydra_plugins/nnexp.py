@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -54,6 +55,9 @@ class GridSweeper(Sweeper):
         ranges = [f"{key!s}={value}" for key, value in self._params.items()]
         parser = OverridesParser.create(config_loader=self._context.config_loader)
         overrides = parser.parse_overrides([*ranges, *arguments])
+        for override in overrides:
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                raise HydraException(f"{override.input_line}: a grid takes listed values or a range()")
         (points,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         return self._launcher.launch(points, initial_job_idx=0)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,16 +24,25 @@ def train_command(arguments: list[str]) -> None:
     if {"--help", "-h"} & set(arguments):
         print(help_text())
         return
-    # Hydra then raises its errors to us, instead of printing them and leaving with status 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["nnexp", *arguments]
     try:
         _check_overrides([a for a in arguments if not a.startswith("-")])
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)()
+        with _hydra_raises(arguments):
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)()
     except _Raised as raised:
         raise raised.error from None
     except (HydraException, OmegaConfBaseException) as error:
         raise RequestError(plain(error)) from error
+
+
+@contextmanager
+def _hydra_raises(arguments: list[str]) -> Iterator[None]:
+    """Hydra reads these arguments, and raises its errors to us instead of printing them and leaving with 1."""
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR", "0")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["nnexp", *arguments], "1"
+    try:
+        yield
+    finally:
+        sys.argv, os.environ["HYDRA_FULL_ERROR"] = argv, full_error
 
 
 def run_sweep(points: Iterable[DictConfig], count: int, name: str | None) -> None:

@@ -56,16 +56,16 @@ def select(runs: pd.DataFrame, where: str | None) -> pd.DataFrame:
     if where is None:
         return runs
     try:
-        chosen = runs.query(where)
+        chosen = runs.eval(where)
     except Exception as error:  # pandas' own, and whatever evaluating the expression raised
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(
             f"--where {where!r}: {reason}; write it over the columns {', '.join(params_of(runs))}, …, "
             "names with a dot between backticks"
         ) from error
-    if not isinstance(chosen, pd.DataFrame):
+    if not (isinstance(chosen, pd.Series) and chosen.dtype == bool):
         raise RequestError(f"--where {where!r}: must be true or false for each run")
-    return chosen
+    return runs[chosen]
 
 
 def summarize(

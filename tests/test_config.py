@@ -1,0 +1,103 @@
+"""The configuration: what each key takes, its canonical form, its key."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from nnexp.config import RequestError, RunConfig, key_names
+from nnexp.help import CONF, help_text, options
+
+
+@pytest.fixture
+def default(configure):
+    return configure()
+
+
+def test_the_defaults_are_the_articles(default):
+    assert (default.dataset.name, default.dataset.center) == ("gender", "articles")
+    assert (default.learning_rate, default.epochs, default.hidden) == (0.1, 1000, (2,))
+    assert (default.activation, default.loss, default.batch_size) == ("sigmoid", "mse", 1)
+
+
+@pytest.mark.parametrize("group", ["dataset", "init", "optimizer"])
+def test_every_option_of_a_group_composes_and_validates(configure, group):
+    own = ["dataset.path=x.csv", "dataset.features=[a]", "dataset.target=y"]
+    for option in options(group):
+        config = configure(f"{group}={option}", *(own if option == "csv" else []))
+        assert getattr(config, group).name == option
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_composes(configure, name):
+    assert configure(f"experiment={name}").epochs >= 1
+
+
+def test_plain_values_rebuild_the_config_through_yaml(configure):
+    config = configure("optimizer=adam", "hidden=[3,4]", "batch_size=full", "init=he", "seed=7")
+    assert RunConfig.from_mapping(yaml.safe_load(yaml.safe_dump(config.nested()))) == config
+
+
+def test_whole_numbers_and_floats_are_read_as_what_they_are(configure):
+    config = configure("epochs=1e3", "learning_rate=1", "validation_fraction=0")
+    assert (config.epochs, config.learning_rate) == (1000, 1.0)
+    assert isinstance(config.epochs, int)
+    assert isinstance(config.learning_rate, float)
+
+
+def test_the_run_key_changes_with_all_that_decides_the_result_and_nothing_else(configure, default):
+    key = default.run_key("data", "1")
+    for other in ("seed=1", "init.scale=2", "hidden=[3]", "dataset.center=mean", "optimizer=momentum"):
+        assert configure(other).run_key("data", "1") != key
+    for same in ("figures=false", "model=false", "experiment_name=x", "learning_rate=1e-1", "hidden=[2]"):
+        assert configure(same).run_key("data", "1") == key
+    assert default.run_key("other data", "1") != key
+    assert default.run_key("data", "2") != key
+
+
+def test_the_run_key_is_pinned(default):
+    """A finished run is found by its key: this changes only when old records should not be found any more."""
+    assert default.run_key("0" * 64, "1") == "05173f6daf4c3d9ab76afd7a2e1b3fcfec8a3ea56d27de59af59ab211bcc7f1f"
+
+
+def test_params_have_one_entry_a_leaf_by_the_names_that_are_typed(default):
+    params = default.params()
+    assert params["init"] == "normal"
+    assert params["init.scale"] == "1.0"
+    assert params["hidden"] == "[2]"
+    assert params["learning_rate"] == "0.1"
+    assert not {"tracking_uri", "experiment_name", "figures", "model"} & set(params)
+
+
+def test_every_key_of_the_defaults_is_in_the_help_with_its_meaning(default):
+    page = help_text()
+    for key in [*default.leaves(), *key_names()]:
+        assert f"  {key}=" in page
+    for option in [*options("dataset"), *options("init"), *options("optimizer")]:
+        assert option in page
+
+
+def test_every_default_is_written_once_and_is_allowed():
+    written = yaml.safe_load((CONF / "config.yaml").read_text())
+    assert set(written) - {"defaults", "hydra"} == {
+        key for key in key_names() if "." not in key and key not in ("dataset", "init", "optimizer")
+    }
+
+
+def test_an_unknown_key_is_told_with_the_nearest_known_one(default):
+    with pytest.raises(RequestError, match="unknown key 'learnin_rate'. Did you mean learning_rate"):
+        RunConfig.from_mapping(default.nested() | {"learnin_rate": 1})
+
+
+def test_a_missing_key_is_told(default):
+    values = default.nested()
+    del values["epochs"]
+    with pytest.raises(RequestError, match="epochs is not given"):
+        RunConfig.from_mapping(values)
+
+
+def test_a_config_cannot_be_changed(default):
+    with pytest.raises(AttributeError):
+        default.seed = 3
+    assert replace(default, seed=3) != default
+    assert len({default, replace(default, seed=0)}) == 1

@@ -1,0 +1,148 @@
+"""Tables: what is read, how it is split and centred, and every way a file can be wrong."""
+
+import numpy as np
+import pytest
+
+from nnexp.config import RequestError
+from nnexp.dataset import load, prepare
+
+
+@pytest.fixture
+def table(configure, tmp_path):
+    """`table("a,b,y\\n1,2,0\\n…")` is the data set of that file; features a and b, target y."""
+
+    def loaded(text, *overrides):
+        path = tmp_path / "own.csv"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        own = ["dataset=csv", f"dataset.path='{path}'", "dataset.features=[a,b]", "dataset.target=y"]
+        return load(configure(*own, *overrides).dataset)
+
+    return loaded
+
+
+def test_the_gender_table_is_the_articles_in_pounds_and_inches(configure):
+    data = load(configure("dataset=gender").dataset)
+    assert data.names == ("Alice", "Bob", "Charlie", "Diana")
+    assert data.X.tolist() == [[133, 65], [160, 72], [152, 70], [120, 60]]
+    assert data.y.tolist() == [1, 0, 0, 1]
+    assert data.classes == ("M", "F")
+    assert data.new_names == ("Emily", "Frank")
+    assert data.X_new.tolist() == [[128, 63], [155, 68]]
+
+
+@pytest.mark.parametrize(
+    ("center", "first", "new"),
+    [
+        ("articles", [-2, -1], [-7, -3]),
+        ("none", [133, 65], [128, 63]),
+        ("mean", [-8.25, -1.75], [-13.25, -3.75]),
+        ("standardize", [-0.525267, -0.375780], [-0.843611, -0.805242]),
+    ],
+)
+def test_the_shift_is_learned_on_the_rows_and_applied_to_new_ones(configure, center, first, new):
+    data = load(configure("dataset=gender").dataset)
+    prepared = prepare(data, center, 0.0, 0, softmax=False)
+    np.testing.assert_allclose(prepared.X[0], first, atol=1e-6)
+    np.testing.assert_allclose((data.X_new[0] - prepared.shift) / prepared.scale, new, atol=1e-6)
+
+
+def test_validation_rows_do_not_reach_the_shift(configure):
+    data = load(configure("dataset=gender").dataset)
+    prepared = prepare(data, "mean", 0.25, seed=3, softmax=False)
+    train = np.setdiff1d(np.arange(4), prepared.val_rows)
+    assert len(prepared.val_rows) == len(prepared.X_val) == 1
+    np.testing.assert_allclose(prepared.shift, data.X[train].mean(axis=0))
+    np.testing.assert_allclose(prepared.X, data.X[train] - prepared.shift)
+
+
+def test_the_split_follows_the_seed(configure):
+    data = load(configure("dataset=line").dataset)
+    splits = [prepare(data, "none", 0.4, seed, softmax=False).val_rows.tolist() for seed in (0, 0, 1, 2, 3)]
+    assert splits[0] == splits[1]
+    assert len({tuple(split) for split in splits}) > 1
+
+
+def test_a_constant_column_is_not_divided_by_zero(table):
+    data = table("a,b,y\n1,7,0\n2,7,1\n")
+    prepared = prepare(data, "standardize", 0.0, 0, softmax=False)
+    assert prepared.X.tolist() == [[-1, 0], [1, 0]]
+
+
+def test_text_labels_are_classes_in_sorted_order(table):
+    data = table("a,b,y\n1,2,no\n3,4,yes\n5,6,maybe\n7,8,no\n9,9,yes\n1,1,maybe\n")
+    assert data.classes == ("maybe", "no", "yes")
+    assert data.y.tolist() == [1, 2, 0, 1, 2, 0]
+    assert prepare(data, "none", 0.0, 0, softmax=False).y.shape == (6, 3)
+
+
+def test_a_stated_order_of_classes_is_kept(table):
+    data = table("a,b,y\n1,2,no\n3,4,yes\n", "dataset.classes=[yes,no]")
+    assert data.y.tolist() == [1, 0]
+
+
+def test_numbers_are_a_regression_unless_they_are_listed_as_classes(table):
+    text = "a,b,y\n1,2,2\n3,4,3\n5,6,7\n"
+    assert table(text).classes == ()
+    assert table(text, "dataset.classes=[2,3,7]").y.tolist() == [0, 1, 2]
+
+
+def test_zeros_and_ones_are_classes_however_they_are_written(table):
+    data = table("a,b,y\n1,2,0\n3,4,1.0\n5,6,01\n")
+    assert data.classes == ("0", "1")
+    assert data.y.tolist() == [0, 1, 1]
+
+
+def test_a_byte_order_mark_quotes_blanks_and_empty_lines_are_read(table):
+    data = table(b'\xef\xbb\xbfa, b ,y\r\n"1",2,0\r\n\r\n3, 4,1\r\n')
+    assert data.X.tolist() == [[1, 2], [3, 4]]
+
+
+def test_the_hash_is_of_the_bytes(table, configure):
+    assert table("a,b,y\n1,2,0\n3,4,1\n").sha256 != table("a,b,y\n1,2,0\n3,4,1").sha256
+    gender = configure("dataset=gender").dataset
+    assert load(gender).sha256 == load(gender).sha256
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "the file is empty"),
+        ("\n\n", "the file is empty"),
+        ("a,b,y\n", "no rows below the header"),
+        ("a,b,y\n1,,0\n2,3,1\n", "column 'b', row 1: the value is missing"),
+        ("a,b,y\n1,2,0\n2,NA,1\n", "column 'b', row 2: the value is missing"),
+        ("a,b,y\n1,2,0\n2,3,\n", "column 'y', row 2: the value is missing"),
+        ("a,b,y\n1,2,0\n2,tall,1\n", "column 'b', row 2: 'tall' is not a finite number"),
+        ("a,b,y\n1,inf,0\n2,3,1\n", "column 'b', row 1: 'inf' is not a finite number"),
+        ("a,b,y\n1,1e999,0\n2,3,1\n", "column 'b', row 1: '1e999' is not a finite number"),
+        ("a,b,y\n1,1_000,0\n2,3,1\n", "column 'b', row 1: '1_000' is not a finite number"),
+        ("a,c,y\n1,2,0\n2,3,1\n", "no column 'b'; it has a, c, y"),
+        ("a,b,z\n1,2,0\n2,3,1\n", "no column 'y'; it has a, b, z"),
+        ("a,b,y\n1,2,yes\n2,3,yes\n", "one class only, 'yes' in every row"),
+        ("a,b,y\n1,2,1\n2,3,1\n", "one class only, '1' in every row"),
+        ("a,b,b,y\n1,2,2,0\n", "the header has the column 'b' 2 times"),
+        ("a;b;y\n1;2;0\n", "separated by semicolons"),
+        ("a\tb\ty\n1\t2\t0\n", "separated by tabs"),
+        ("a,b,y\n1,2,0\n1,2,0,5\n", "row 2 has 4 values where the header has 3 columns"),
+        ("a,b,y\n1,2\n", "row 1 has 2 values where the header has 3 columns"),
+        (b"a,b,y\n1,2,0\n2,3,1\n4,\xff\xfe,1\n", "line 4 is not UTF-8"),
+        ('a,b,y\n1,"2,0\n', "not a CSV file"),
+        ("a,b,y\n1,2,no\n3,4,5\n", "column 'y', row 1: 'no' is text where other rows have numbers"),
+        ("a,b,y\n1,2,u\n3,4,v\n5,6,w\n", "every row has a label of its own"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_file_the_column_and_the_row(table, text, words):
+    with pytest.raises(RequestError) as refused:
+        table(text)
+    assert words in str(refused.value)
+    assert "own.csv" in str(refused.value)
+
+
+def test_a_label_that_is_not_listed_is_refused(table):
+    with pytest.raises(RequestError, match=r"row 2: 'b' is not one of dataset\.classes=a,c"):
+        table("a,b,y\n1,2,a\n3,4,b\n", "dataset.classes=[a,c]")
+
+
+def test_a_file_that_is_not_there_is_refused(configure, tmp_path):
+    with pytest.raises(RequestError, match="cannot be read: No such file"):
+        load(configure("dataset=csv", "dataset.path=gone.csv", "dataset.features=[a]", "dataset.target=y").dataset)

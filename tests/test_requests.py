@@ -1,0 +1,175 @@
+"""Wrong requests: each ends with status 2 and a plain word, and nothing is recorded."""
+
+import pytest
+
+TABLE = "dataset=csv dataset.path=own.csv dataset.features=[a,b] dataset.target=y"
+
+# What is typed after `nnexp train`, and what must stand in the answer.
+WRONG = {
+    # values
+    "learning_rate=0": "finite number, > 0",
+    "learning_rate=-0.1": "finite number, > 0",
+    "learning_rate=nan": "learning_rate=nan",
+    "learning_rate=inf": "learning_rate=inf",
+    "learning_rate=-inf": "finite number",
+    "learning_rate=1E400": "finite number",
+    "learning_rate=fast": "learning_rate=fast",
+    "learning_rate=null": "learning_rate=null",
+    "learning_rate=": "learning_rate=",
+    "learning_rate=[0.1]": "finite number",
+    "learning_rate=true": "finite number",
+    "learning_rate={a:1}": "finite number",
+    "learning_rate=???": "learning_rate is not given",
+    "epochs=0": "whole number >= 1",
+    "epochs=-5": "whole number >= 1",
+    "epochs=10.5": "whole number >= 1",
+    "epochs=many": "whole number >= 1",
+    "epochs=nan": "whole number >= 1",
+    "epochs=1e30": "whole number >= 1",
+    "batch_size=0": "or full",
+    "batch_size=all": "or full",
+    "batch_size=5": "4 training rows of gender",
+    "seed=-1": "whole number >= 0",
+    "seed=4294967296": "at most 4294967295",
+    "seed=1.5": "whole number",
+    "shuffle=yes": "true or false",
+    "shuffle=1": "true or false",
+    "figures=maybe": "true or false",
+    "validation_fraction=1": "< 1",
+    "validation_fraction=-0.1": ">= 0",
+    "validation_fraction=0.9": "leaves none to train on",
+    "log_every=0": "whole number >= 1",
+    "weights_every=-1": "whole number >= 0",
+    "hidden=2": "a list of whole numbers",
+    "hidden=[2,0]": "a list of whole numbers",
+    "hidden=[2,-1]": "a list of whole numbers",
+    "hidden=[2,two]": "a list of whole numbers",
+    "hidden=[2.5]": "a list of whole numbers",
+    "hidden=[nan]": "a list of whole numbers",
+    "hidden=[[2]]": "a list of whole numbers",
+    "hidden=[100000,100000]": "weights: at most",
+    "activation=softmax": "sigmoid, tanh, relu, identity",
+    "activation=[sigmoid]": "sigmoid, tanh, relu, identity",
+    "output_activation=step": "softmax",
+    "loss=mae": "mse, bce, cross_entropy",
+    "init.scale=0": "finite number, > 0",
+    "init.scale=nan": "finite number, > 0",
+    "optimizer=momentum optimizer.momentum=1": "< 1",
+    "optimizer=adam optimizer.beta2=-1": ">= 0",
+    "dataset.center=median": "articles, mean, none, standardize",
+    "experiment_name=../x": "a plain name",
+    "experiment_name=a/b": "a plain name",
+    "experiment_name=": "a plain name",
+    "tracking_uri=ftp://somewhere": "sqlite:///FILE",
+    "tracking_uri=mlflow.db": "sqlite:///FILE",
+    "tracking_uri=sqlite:////no/such/directory/mlflow.db": "there is no directory",
+    # keys and groups
+    "learnig_rate=1": "Did you mean learning_rate?",
+    "lr=0.1": "unknown key 'lr'",
+    "+bogus=1": "unknown key 'bogus'",
+    "++epoch=1": "Did you mean epochs?",
+    "~epochs": "epochs is not given",
+    "~nothing": "unknown key 'nothing'",
+    "dataset.centre=none": "Did you mean dataset.center?",
+    "init.scal=2": "Did you mean init.scale?",
+    "+init.shape=2": "init.shape",
+    "dataset=genderr": "Did you mean gender?",
+    "init=glorot": "Known: he, normal, ones, uniform, xavier, zeros",
+    "optimizer=rmsprop": "Known: adam, momentum, sgd",
+    "experiment=nothing": "unknown experiment 'nothing'",
+    "dataset=null": "unknown dataset",
+    "init.name=magic": "unknown init 'magic'",
+    "hydra.nothing=1": "unknown key 'hydra.nothing'",
+    # combinations
+    "loss=cross_entropy output_activation=identity": "needs output_activation=softmax",
+    "loss=cross_entropy": "needs output_activation=softmax",
+    "loss=bce output_activation=tanh": "needs output_activation=sigmoid",
+    "dataset=line": "use output_activation=identity",
+    "dataset=line output_activation=softmax loss=cross_entropy": "is a number",
+    "dataset=xor dataset.center=articles": "articles' table",
+    "init=ones init.scale=2": "init.scale",
+    # syntax
+    "learning_rate": "write key=value",
+    "learning_rate 0.1": "write key=value",
+    "=3": "write key=value",
+    "hidden=[2": "cannot read",
+    "seed=${nothing}": "nothing",
+    "learning_rate=0.1,0.2": "add -m",
+    "seed=range(1,3)": "add -m",
+    "--bogus": "--bogus",
+    # sweeps
+    "-m learning_rate=0.1,-1": "point 2 of 2: learning_rate=-1",
+    "-m seed=1,2 batch_size=1,9": "batch_size=9",
+    "-m dataset=gender,nothing": "unknown dataset",
+    "-m seed=interval(1,3)": "interval",
+    # own tables
+    "dataset=csv": "dataset.path is not given",
+    "dataset=csv dataset.path=gone.csv dataset.features=[a] dataset.target=y": "cannot be read",
+    "dataset=csv dataset.path=. dataset.features=[a] dataset.target=y": "cannot be read",
+    f"{TABLE} dataset.features=[a,c]": "no column 'c'",
+    f"{TABLE} dataset.features=[]": "a list of column names",
+    f"{TABLE} dataset.features=[a,a]": "twice",
+    f"{TABLE} dataset.features=[a,y]": "also one of dataset.features",
+    f"{TABLE} dataset.target=name": "every row has a label of its own",
+    f"{TABLE} dataset.features=[a,name]": "column 'name', row 1: 'p' is not a finite number",
+    f"{TABLE} dataset.classes=[0]": "two or more labels",
+    f"{TABLE} dataset.classes=[0,2]": "row 2: '1' is not one of",
+    f"{TABLE} dataset.new_rows=gone.csv": "cannot be read",
+}
+
+
+@pytest.mark.parametrize("typed", WRONG, ids=WRONG)
+def test_a_wrong_request_is_refused_in_plain_words_and_records_nothing(nnexp, tmp_path, typed):
+    (tmp_path / "own.csv").write_text("name,a,b,y\np,1,2,0\nq,3,4,1\nr,5,6,1\n")
+    before = sorted(tmp_path.iterdir())
+    ended = nnexp("train", *typed.split(" "))
+    assert ended.status == 2
+    assert WRONG[typed] in ended.err
+    assert ended.out == ""
+    assert "Traceback" not in ended.err
+    assert typed.startswith("--") or len(ended.err.splitlines()) <= 2
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("summarize --by nothing", "unknown param in --by 'nothing'"),
+        ("summarize --metric nothing", "unknown metric 'nothing'"),
+        ("summarize --over nothing", "unknown param in --over"),
+        ("summarize --where learning_rate>", "--where"),
+        ("summarize --where nothing==1", "--where"),
+        ("summarize --where seed", "true or false"),
+        ("summarize --experiment nothing", "unknown experiment 'nothing'"),
+        ("summarize --sweep nothing", "no runs of a sweep"),
+        ("summarize --format xml", "Invalid value"),
+        ("summarize --out /no/such/place.csv", "cannot be written"),
+        ("summarize --nothing", "No such option"),
+        ("show nothing", "no run 'nothing'"),
+        ("show", "Missing argument"),
+        ("predict nothing rows.csv", "no run 'nothing'"),
+        ("nothing", "No such command"),
+        ("ui --port 0", "Invalid value"),
+    ],
+)
+def test_a_wrong_question_is_refused_in_plain_words(nnexp, store, typed, words):
+    assert nnexp("train", "epochs=1", "figures=false", "model=false").status == 0
+    ended = nnexp(*typed.split(" "))
+    assert ended.status == 2
+    assert words in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_question_to_no_store_makes_none(nnexp, tmp_path):
+    for typed in (["summarize"], ["show", "x"], ["predict", "x", "y.csv"]):
+        ended = nnexp(*typed)
+        assert ended.status == 2
+        assert "no store at" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_traceback_is_there_for_who_asks(nnexp, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    ended = nnexp("train", "epochs=0")
+    assert ended.status == 2
+    assert "Traceback" in ended.err
