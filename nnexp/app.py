@@ -36,7 +36,7 @@ def train_command(arguments: list[str]) -> None:
 
 @contextmanager
 def _hydra_raises(arguments: list[str]) -> Iterator[None]:
-    """Hydra reads these arguments, and raises its errors to us instead of printing them and leaving with 1."""
+    """Hydra reads these arguments, and raises its errors to us instead of printing them."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR", "0")
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["nnexp", *arguments], "1"
     try:

@@ -46,7 +46,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Progress:
-    """Epochs trained so far, the runs that ended since the last Progress, and the run under way, if it is one."""
+    """Epochs trained so far, the runs that ended since the last Progress, and a run alone as it stands."""
 
     epochs_done: int
     ended: list[tuple[int, Trained | Exception]]  # with the position in the configs; an error is a failed run
@@ -158,7 +158,7 @@ def _shards(configs: Sequence[RunConfig], prepared: Sequence[Prepared]) -> Itera
         own_rows = config.validation_fraction > 0
         floats = 5 * points + 8 * data.X.shape[1] + own_rows * (data.X.size + data.X_val.size)
         size = max(engine.N_LANES, min(MAX_SHARD, SHARD_BYTES // (8 * floats)))
-        # By length, so that the lanes of a block end together, and the lengths of one training are neighbours.
+        # By length, so that the lanes of a block end together.
         group.sort(key=lambda i: (configs[i].epochs, configs[i].seed))
         yield from (group[start : start + size] for start in range(0, len(group), size))
 

@@ -1,4 +1,4 @@
-"""What tests share: a fresh store each, copied from one that is made once, and the program in this process."""
+"""What tests share: a fresh store each, copied from one made once, and the program in this process."""
 
 from __future__ import annotations
 

@@ -57,7 +57,9 @@ def test_the_run_key_changes_with_all_that_decides_the_result_and_nothing_else(c
 
 def test_the_run_key_is_pinned(default):
     """A finished run is found by its key: this changes only when old records should not be found any more."""
-    assert default.run_key("0" * 64, "1") == "05173f6daf4c3d9ab76afd7a2e1b3fcfec8a3ea56d27de59af59ab211bcc7f1f"
+    assert (
+        default.run_key("0" * 64, "1") == "05173f6daf4c3d9ab76afd7a2e1b3fcfec8a3ea56d27de59af59ab211bcc7f1f"
+    )
 
 
 def test_params_have_one_entry_a_leaf_by_the_names_that_are_typed(default):
@@ -85,7 +87,7 @@ def test_every_default_is_written_once_and_is_allowed():
 
 
 def test_an_unknown_key_is_told_with_the_nearest_known_one(default):
-    with pytest.raises(RequestError, match="unknown key 'learnin_rate'. Did you mean learning_rate"):
+    with pytest.raises(RequestError, match=r"unknown key 'learnin_rate'\. Did you mean learning_rate"):
         RunConfig.from_mapping(default.nested() | {"learnin_rate": 1})
 
 

@@ -145,4 +145,8 @@ def test_a_label_that_is_not_listed_is_refused(table):
 
 def test_a_file_that_is_not_there_is_refused(configure, tmp_path):
     with pytest.raises(RequestError, match="cannot be read: No such file"):
-        load(configure("dataset=csv", "dataset.path=gone.csv", "dataset.features=[a]", "dataset.target=y").dataset)
+        load(
+            configure(
+                "dataset=csv", "dataset.path=gone.csv", "dataset.features=[a]", "dataset.target=y"
+            ).dataset
+        )

@@ -1,6 +1,6 @@
 """The mathematics against the articles' numbers, finite differences and scikit-learn."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def same_weights(weight_row, bias=0.0):
 
 def random_network(sizes, activation, output, loss, seed=0):
     rng = RandomState(seed)
-    count = sum((i + 1) * o for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+    count = sum((i + 1) * o for i, o in pairwise(sizes))
     return Network(network.unflatten(rng.normal(size=count), sizes), activation, output, loss)
 
 

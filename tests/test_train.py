@@ -12,8 +12,8 @@ from nnexp import network
 from nnexp.config import RequestError
 from nnexp.dataset import load
 from nnexp.network import flatten
-from nnexp.train import check, log_epochs, train
 from nnexp.tracking.weights import Model
+from nnexp.train import check, log_epochs, train
 
 GOLDEN = sorted(Path(__file__).with_name("golden").glob("*.json"))
 ORDER = ["w1", "w2", "w3", "w4", "w5", "w6", "b1", "b2", "b3"]
@@ -163,7 +163,9 @@ def test_a_run_has_the_same_bits_alone_and_in_any_company(configure):
 
 
 def test_shuffled_and_split_runs_have_the_same_bits_in_any_company(configure):
-    base = configure("epochs=60", "shuffle=true", "validation_fraction=0.25", "optimizer=adam", "batch_size=2")
+    base = configure(
+        "epochs=60", "shuffle=true", "validation_fraction=0.25", "optimizer=adam", "batch_size=2"
+    )
     company = [replace(base, seed=seed) for seed in range(20)]
     together = trained(*company)
     (alone,) = trained(company[13])

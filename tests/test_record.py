@@ -1,0 +1,270 @@
+"""What a run and a sweep are in MLflow, read back with MLflow's own client."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+import nnexp
+from nnexp import runner
+from nnexp.config import RunConfig
+from nnexp.dataset import load
+from nnexp.tracking.weights import unpack, weights_sha256
+
+PROVENANCE = {
+    "nnexp.command",
+    "nnexp.python",
+    "nnexp.platform",
+    "nnexp.cpu_features",
+    "nnexp.lock_sha256",
+    "nnexp.version.numpy",
+    "nnexp.version.mlflow",
+}
+
+
+@pytest.fixture
+def client(store):
+    return MlflowClient(f"sqlite:///{store}")
+
+
+@pytest.fixture
+def only(client):
+    """All runs of the experiment, oldest first."""
+
+    def found(experiment="nnexp"):
+        experiment_id = client.get_experiment_by_name(experiment).experiment_id
+        return client.search_runs([experiment_id], order_by=["attributes.start_time ASC"])
+
+    return found
+
+
+def artifact(client, run, name):
+    return Path(client.download_artifacts(run.info.run_id, name)).read_bytes()
+
+
+def names(client, run, path=None):
+    return sorted(file.path for file in client.list_artifacts(run.info.run_id, path))
+
+
+def test_a_run_is_recorded_as_the_contract_says(configure, client, only):
+    config = configure("epochs=25", "log_every=10")
+    done = runner.run(config)
+    (run,) = only()
+    data, params, metrics = run.data, run.data.params, run.data.metrics
+    assert run.info.run_id == done.run_id
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "gender lr=0.1 init=normal seed=0"
+    assert params == config.params()
+    assert set(metrics) == {"loss", "accuracy", "grad_norm", "prediction/Emily", "prediction/Frank"}
+    for name in ("loss", "accuracy", "grad_norm"):
+        history = client.get_metric_history(run.info.run_id, name)
+        assert [point.step for point in history] == [0, 10, 20, 25]
+        assert [point.value for point in history] == done.trained.curves[name].tolist()
+    assert data.tags["nnexp.run_key"] == config.run_key(load(config.dataset).sha256, "1")
+    assert data.tags["nnexp.weights_sha256"] == weights_sha256(done.trained.final.layers)
+    assert data.tags["nnexp.outcome"] in ("converged", "finished")
+    assert set(data.tags) >= PROVENANCE
+
+
+def test_the_data_set_is_the_runs_input(configure, only):
+    runner.run(configure("epochs=1", "figures=false", "model=false"))
+    ((used,),) = (run.inputs.dataset_inputs for run in only())
+    assert used.dataset.name == "gender"
+    assert [tag.value for tag in used.tags] == ["training"]
+    assert {c["name"] for c in json.loads(used.dataset.schema)["mlflow_colspec"]} == {
+        "weight_lb",
+        "height_in",
+        "gender",
+    }
+
+
+def test_a_runs_artifacts_rebuild_its_config_and_its_network(configure, client, only):
+    config = configure("epochs=20", "weights_every=10", "hidden=[3,2]")
+    done = runner.run(config)
+    (run,) = only()
+    assert set(names(client, run)) >= {
+        "config.yaml",
+        "equation.txt",
+        "figures",
+        "predictions.csv",
+        "weights.npz",
+    }
+    assert names(client, run, "figures") == ["figures/curves.png", "figures/decision_surface.png"]
+    assert RunConfig.from_mapping(yaml.safe_load(artifact(client, run, "config.yaml"))) == config
+    content = artifact(client, run, "weights.npz")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        assert arrays["W1"].shape == (3, 2)
+        assert arrays["b3"].shape == (1,)
+        assert arrays["kept_epochs"].tolist() == [0, 10, 20]
+        assert arrays["W1_kept"][0].tolist() == arrays["W1_initial"].tolist()
+        assert arrays["W1_kept"][2].tolist() == arrays["W1"].tolist()
+    model, data = unpack(content), load(config.dataset)
+    table = pd.read_csv(io.BytesIO(artifact(client, run, "predictions.csv")))
+    assert table["name"].tolist() == ["Alice", "Bob", "Charlie", "Diana", "Emily", "Frank"]
+    assert table["part"].tolist() == ["train"] * 4 + ["new"] * 2
+    assert table["y_pred"].tolist() == model.outputs(np.vstack([data.X, data.X_new]))[:, 0].tolist()
+    assert done.predictions["label"].tolist() == table["label"].tolist()
+
+
+def test_the_same_run_twice_has_the_same_bits(configure, client, only):
+    for _ in range(2):
+        runner.run(configure("epochs=50", "figures=false", "model=false"))
+    first, second = only()
+    for name in ("weights.npz", "config.yaml", "predictions.csv"):
+        assert artifact(client, first, name) == artifact(client, second, name)
+    assert first.data.tags["nnexp.weights_sha256"] == second.data.tags["nnexp.weights_sha256"]
+
+
+def test_a_loss_that_stops_being_finite_is_a_result(configure, only):
+    line = ["dataset=line", "hidden=[]", "output_activation=identity", "learning_rate=5"]
+    runner.run(configure(*line))
+    (run,) = only()
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["nnexp.outcome"] == "diverged"
+    assert np.isfinite(run.data.metrics["loss"])
+    assert run.data.metrics["loss"] < 1e308
+    assert nnexp.load_runs()["outcome"].tolist() == ["diverged"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (KeyboardInterrupt(), "KILLED", "interrupted"),
+        (runner.Terminated(), "KILLED", "terminated"),
+        (SystemExit(0), "FAILED", "SystemExit"),
+        (ZeroDivisionError("what went wrong"), "FAILED", "ZeroDivisionError: what went wrong"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_a_run_that_does_not_finish_says_so_and_why(
+    configure, client, only, monkeypatch, error, status, reason
+):
+    def failing(*args):
+        raise error
+
+    monkeypatch.setattr(runner, "_single_files", failing)
+    with pytest.raises(type(error)):
+        runner.run(configure("epochs=5"))
+    (run,) = only()
+    assert run.info.status == status
+    assert reason in run.data.tags["nnexp.reason"]
+    if status == "FAILED":
+        assert reason in artifact(client, run, "traceback.txt").decode()
+
+
+def test_a_long_run_is_visible_while_it_trains(configure, client, only, monkeypatch):
+    seen = []
+    points = runner.log_points
+
+    def watching(store, run_id, some):
+        points(store, run_id, some)
+        history = client.get_metric_history(run_id, "loss")
+        seen.append((client.get_run(run_id).info.status, len(history)))
+
+    monkeypatch.setattr(runner, "LIVE_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "log_points", watching)
+    runner.run(configure("epochs=200000", "log_every=1000", "figures=false", "model=false"))
+    (run,) = only()
+    assert len(seen) >= 2
+    assert all(status == "RUNNING" for status, _ in seen)
+    counts = [count for _, count in seen]
+    assert counts == sorted(counts)
+    assert counts[-1] == 201
+    assert [p.step for p in client.get_metric_history(run.info.run_id, "loss")] == list(
+        range(0, 200001, 1000)
+    )
+
+
+def test_a_sweep_is_a_parent_with_its_runs_nested_and_tagged(configure, client, only):
+    base = ["epochs=20", "figures=false", "model=false"]
+    configs = [configure(*base, f"seed={s}", f"learning_rate={r}") for s in (0, 1) for r in (0.1, 1.0)]
+    done = runner.sweep([*configs, configs[0]], "two rates")
+    parent, *children = only()
+    assert (parent.info.run_id, parent.info.status) == (done.sweep_id, "FINISHED")
+    assert parent.info.run_name == "two rates: 4 runs over learning_rate, seed"
+    assert parent.data.params == {"learning_rate": "0.1, 1.0", "seed": "0, 1"}
+    assert parent.data.metrics == {"sweep/runs": 4, "sweep/failed": 0, "sweep/diverged": 0}
+    assert "summary.csv" in names(client, parent)
+    assert "learning_rate |" in parent.data.tags["mlflow.note.content"]
+    assert len(children) == 4
+    for child in children:
+        assert child.info.status == "FINISHED"
+        assert child.data.tags["mlflow.parentRunId"] == child.data.tags["nnexp.sweep_id"] == done.sweep_id
+        assert names(client, child) == ["config.yaml", "weights.npz"]
+
+
+def test_a_run_of_a_sweep_is_the_run_alone(configure, client, only):
+    config = configure("epochs=20", "figures=false", "model=false", "seed=3")
+    runner.sweep([config, configure("epochs=20", "seed=4")], None)
+    runner.run(config)
+    _, child, _, alone = only()
+    assert child.data.params == alone.data.params
+    assert child.data.metrics == alone.data.metrics
+    assert artifact(client, child, "weights.npz") == artifact(client, alone, "weights.npz")
+    same = {"nnexp.run_key", "nnexp.weights_sha256", "nnexp.data_sha256", "nnexp.outcome"}
+    assert {k: child.data.tags[k] for k in same} == {k: alone.data.tags[k] for k in same}
+
+
+def test_a_point_that_fails_does_not_stop_the_others(configure, client, only, monkeypatch):
+    from nnexp import engine
+
+    advance = engine.Batch.advance
+
+    def failing(self, *args):
+        if self.model.sizes[1] == 3:
+            raise MemoryError("no room")
+        return advance(self, *args)
+
+    monkeypatch.setattr(engine.Batch, "advance", failing)
+    done = runner.sweep([configure("epochs=5", f"hidden=[{h}]") for h in (2, 3, 4)], None)
+    parent, *children = only()
+    assert done.failures == ["gender lr=0.1 init=normal seed=0: MemoryError: no room"]
+    assert parent.info.status == "FAILED"
+    assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED", "FINISHED"]
+    failed = next(child for child in children if child.info.status == "FAILED")
+    assert "no room" in artifact(client, failed, "traceback.txt").decode()
+    assert parent.data.metrics["sweep/failed"] == 1
+
+
+def test_an_interrupted_sweep_leaves_nothing_running(configure, only, monkeypatch):
+    record, count = runner._record_child, iter(range(10))
+
+    def interrupted(*args):
+        if next(count) == 2:
+            raise KeyboardInterrupt
+        record(*args)
+
+    monkeypatch.setattr(runner, "_record_child", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner.sweep([configure("epochs=5", f"seed={s}") for s in range(5)], None)
+    parent, *children = only()
+    assert parent.info.status == "KILLED"
+    assert [child.info.status for child in children] == ["FINISHED"] * 2
+
+
+def test_more_classes_than_two_have_a_prediction_each(configure, store, tmp_path, only):
+    (tmp_path / "t.csv").write_text("a,y\n1,u\n2,v\n3,w\n1,u\n2,v\n3,w\n")
+    (tmp_path / "new.csv").write_text("name,a\nfirst/one,1\n")
+    own = ["dataset=csv", "dataset.path=t.csv", "dataset.features=[a]", "dataset.target=y"]
+    runner.run(
+        configure(
+            *own, "dataset.new_rows=new.csv", "output_activation=softmax", "loss=cross_entropy", "epochs=20"
+        )
+    )
+    (run,) = only()
+    predicted = {k: v for k, v in run.data.metrics.items() if k.startswith("prediction/")}
+    assert set(predicted) == {f"prediction/first_one/{label}" for label in "uvw"}
+    assert sum(predicted.values()) == pytest.approx(1)
+
+
+def test_passwords_are_not_recorded(monkeypatch):
+    from nnexp.tracking import provenance
+
+    secret = "tracking_uri=postgresql://me:hunter2@host/db"
+    monkeypatch.setattr("sys.orig_argv", ["python", "/x/bin/nnexp", "train", secret])
+    assert provenance.command() == "nnexp train 'tracking_uri=postgresql://me:***@host/db'"

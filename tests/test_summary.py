@@ -1,0 +1,138 @@
+"""Summaries: the statistics against SciPy, what counts, what is told."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from nnexp import summary
+from nnexp.config import RequestError
+
+
+@pytest.fixture
+def runs():
+    """Ten runs over two rates and five seeds; one diverged, one is recorded twice, one failed."""
+    rows = [
+        {
+            "run_id": f"{rate}-{seed}",
+            "run_name": "x",
+            "status": "FINISHED",
+            "outcome": "finished",
+            "run_key": f"{rate}-{seed}",
+            "learning_rate": rate,
+            "init": "normal",
+            "seed": seed,
+            "params.loss": "mse",
+            "accuracy": 1.0 if seed > 1 else 0.5,
+            "loss": rate * (seed + 1),
+        }
+        for rate in (0.1, 1.0, 0.02)
+        for seed in range(5)
+    ]
+    frame = pd.DataFrame(rows)
+    frame.loc[frame["run_id"] == "1.0-4", ["outcome", "loss"]] = ["diverged", 1e200]
+    twice = frame[frame["run_id"] == "0.1-4"].assign(run_id="again")
+    failed = frame.iloc[[0]].assign(run_id="failed", run_key="f", status="FAILED", loss=99.0)
+    return pd.concat([frame, twice, failed], ignore_index=True)
+
+
+def test_the_statistics_are_scipys(runs):
+    table = summary.summarize(runs, ["learning_rate"])
+    values = 0.1 * np.arange(1, 6)
+    row = table[table["learning_rate"] == 0.1].iloc[0]
+    low, high = stats.t.interval(0.95, 4, loc=values.mean(), scale=stats.sem(values))
+    expected = [
+        5,
+        values.mean(),
+        values.std(ddof=1),
+        low,
+        high,
+        values.min(),
+        np.median(values),
+        values.max(),
+    ]
+    assert row[["n", *summary.STATISTICS]].tolist() == pytest.approx(expected)
+
+
+def test_rates_sort_as_numbers(runs):
+    assert summary.summarize(runs, ["learning_rate"])["learning_rate"].tolist() == [0.02, 0.1, 1.0]
+
+
+def test_a_run_recorded_twice_counts_once_and_a_failed_one_not(runs):
+    assert summary.summarize(runs, ["learning_rate"])["n"].tolist() == [5, 5, 5]
+
+
+def test_a_diverged_run_is_a_share_and_not_in_the_mean(runs):
+    row = summary.summarize(runs, ["learning_rate"]).iloc[2]
+    assert row["diverged"] == 0.2
+    assert row["max"] == 4.0
+    assert row["n"] == 5
+
+
+def test_the_share_of_solved_runs_is_of_all(runs):
+    assert summary.summarize(runs, ["learning_rate"])["solved"].tolist() == [0.6] * 3
+
+
+def test_one_run_has_no_spread(runs):
+    row = summary.summarize(runs.iloc[[0]], []).iloc[0]
+    assert row["mean"] == row["min"] == row["max"] == pytest.approx(0.1)
+    assert math.isnan(row["std"])
+    assert math.isnan(row["ci95_low"])
+
+
+def test_all_diverged_has_no_mean(runs):
+    row = summary.summarize(runs[runs["outcome"] == "diverged"], []).iloc[0]
+    assert (row["n"], row["diverged"]) == (1, 1.0)
+    assert math.isnan(row["mean"])
+
+
+def test_epochs_to_a_threshold_is_a_median_that_counts_those_that_never_reach_it(runs):
+    done = summary.finished(runs)
+    history = pd.DataFrame(
+        [
+            (run_id, "loss", epoch, 1.0 / (1 + epoch))
+            for run_id, seed in zip(done["run_id"], done["seed"], strict=True)
+            for epoch in range(0, 10 * (seed + 1), 10)
+        ],
+        columns=["run_id", "metric", "epoch", "value"],
+    )
+    table = summary.summarize(done, ["learning_rate"], history=history, threshold=1 / 11)
+    assert table["epochs_to"].tolist() == [10, 10, 10]
+    table = summary.summarize(done, ["learning_rate"], history=history, threshold=1 / 31)
+    assert table["epochs_to"].tolist() == [math.inf] * 3
+
+
+def test_what_varies_is_found_but_for_the_seed_and_what_another_key_tells(runs):
+    frame = runs.assign(dataset="xor", **{"init.scale": 1.0})
+    frame.loc[frame["learning_rate"] > 0.5, ["dataset", "init"]] = ["gender", "he"]
+    frame["dataset.path"] = "data/" + frame["dataset"] + ".csv"
+    assert summary.varying(frame) == ["learning_rate", "init", "dataset"]
+    assert summary.mixed(frame, ["dataset"]) == ["learning_rate"]
+    assert summary.mixed(frame, ["learning_rate"]) == []
+
+
+def test_the_loss_function_can_be_grouped_by_its_key(runs):
+    assert summary.summarize(runs, ["loss"])["params.loss"].tolist() == ["mse"]
+
+
+def test_where_keeps_rows_and_refuses_nonsense(runs):
+    assert len(summary.select(runs, "learning_rate > 0.5 and seed < 2")) == 2
+    for wrong in ("learning_rate >", "nothing == 1", "seed", "__import__('os').getcwd()"):
+        with pytest.raises(RequestError, match="--where"):
+            summary.select(runs, wrong)
+
+
+def test_json_has_all_digits_and_null_for_what_is_not_a_number(runs):
+    rows = json.loads(summary.as_text(summary.summarize(runs.iloc[[2]], []), "json"))
+    assert rows[0]["mean"] == 0.1 * 3
+    assert rows[0]["std"] is None
+
+
+def test_csv_reads_back_as_the_same_numbers(runs, tmp_path):
+    table = summary.summarize(runs, ["learning_rate"])
+    (tmp_path / "s.csv").write_text(summary.as_text(table, "csv"))
+    back = pd.read_csv(tmp_path / "s.csv")
+    pd.testing.assert_frame_equal(back, table, check_dtype=False)
