@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -70,10 +71,12 @@ class NnexpLauncher(Launcher):
         self._config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from nnexp import app  # imports MLflow, which plain composition does not need
+        from nnexp import app, compose  # heavy, and Hydra imports this file to look for plugins
 
         loader = self._context.config_loader
-        points = (loader.load_sweep_config(self._config, list(o)) for o in job_overrides)
+        if not isinstance(loader, ConfigLoaderImpl):
+            raise TypeError(f"composes with Hydra's own loader, not {type(loader).__name__}")
+        points = compose.points(loader, self._config, job_overrides)
         name = self._config.hydra.runtime.choices.get("experiment")
         app.run_sweep(points, len(job_overrides), name)
         return [

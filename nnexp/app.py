@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
@@ -25,7 +26,7 @@ def train_command(arguments: list[str]) -> None:
         print(help_text())
         return
     try:
-        _check_overrides([a for a in arguments if not a.startswith("-")])
+        _check_overrides(get_args_parser().parse_known_args(arguments)[0].overrides)
         with _hydra_raises(arguments):
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)()
     except _Raised as raised:

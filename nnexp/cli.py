@@ -136,3 +136,7 @@ def _completion(arguments: list[str]) -> list[str]:
         os.environ["COMP_LINE"] = re.sub(r"^(\S+)\s+train\b", r"\1", os.environ.get("COMP_LINE", "nnexp"))
         return ["train", *arguments]
     return arguments
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from nnexp.dataset import Dataset
 from nnexp.tracking.weights import Model
@@ -20,7 +21,7 @@ COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 
 
-def curves(epochs: Sequence[int], values: Mapping[str, Sequence[float]], title: str) -> Figure:
+def curves(epochs: ArrayLike, values: Mapping[str, ArrayLike], title: str) -> Figure:
     """Loss (log scale) and, below it, accuracy where there is one, against completed epochs."""
     names = [name for name in ("accuracy", "val_accuracy") if name in values]
     figure = Figure(figsize=(7, 5 if names else 3.5), layout="constrained")
@@ -76,7 +77,7 @@ def sweep_lines(table: pd.DataFrame, x: str, line: str | None, panel: str | None
     side for each value of `panel`. The table is `summary.summarize` by these params."""
     panels = [None] if panel is None else sorted(table[panel].unique(), key=str)
     figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, value in zip(axes, panels, strict=True):
         part = table if panel is None else table[table[panel] == value]
         lines = [None] if line is None else sorted(part[line].unique(), key=str)
@@ -102,6 +103,20 @@ def sweep_lines(table: pd.DataFrame, x: str, line: str | None, panel: str | None
     axes[0].set_ylabel(f"{metric}, mean and 95% interval")
     if line is not None:
         axes[-1].legend(frameon=False)
+    return figure
+
+
+def predictions(runs: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """The output for each new row, a dot a seed, against the 0.5 that divides the classes."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    ax = figure.subplots()
+    for name, color, marker in zip(names, COLORS, MARKERS, strict=False):
+        ax.plot(runs["seed"], runs[f"prediction/{name}"], marker, color=color, label=name)
+    ax.axhline(0.5, color="black", linewidth=1, linestyle="--")
+    ax.set(xlabel="seed", ylabel="output", ylim=(-0.02, 1.02))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(frameon=False, loc="center right")
+    _tidy(ax)
     return figure
 
 

@@ -272,7 +272,7 @@ class _Shard:
         if self._orders:
             keys = np.stack([rng.random_sample((until - since, self._n)) for rng in self._orders])
             order = np.argsort(keys, axis=2, kind="stable")
-        measured = batch.advance(until, self._points[at], order)
+        measured = batch.advance(until, self._points[at].tolist(), order)
         for name in ("loss", "accuracy", "grad_norm", "val_loss", "val_accuracy"):
             values = getattr(measured, name)
             if values is not None:

@@ -1,12 +1,15 @@
-"""The compiled training engine: many networks of one shape trained at once, with the same bits everywhere.
+"""The compiled training engine: many networks of one shape trained at once, with the same bits
+everywhere.
 
-The innermost axis of everything computed is the run: N_LANES runs make a block, one operation serves them
-all, and blocks go to threads. No lane ever reads another, and no operation is reordered, so a run's bits
-do not depend on its batch, its place in it, the number of threads or the CPU. A single run is a batch of one.
+The innermost axis of everything computed is the run: N_LANES runs make a block, one operation
+serves them all, and blocks go to threads. No lane ever reads another, and no operation is
+reordered, so a run's bits do not depend on its batch, its place in it, the number of threads or the
+CPU. A single run is a batch of one.
 
-Every sum is taken in ascending order, one term after another: a neuron's total starts from its bias and
-adds w_j x_j by input j; dL/da adds over the next layer's neurons; gradients, losses and counts add over the
-rows in the order they are visited; the gradient's norm adds over the weights in `network.flatten` order.
+Every sum is taken in ascending order, one term after another: a neuron's total starts from its bias
+and adds w_j x_j by input j; dL/da adds over the next layer's neurons; gradients, losses and counts
+add over the rows in the order they are visited; the gradient's norm adds over the weights in
+`network.flatten` order.
 
 This module knows arrays only. What is trained is defined, and readable, in network.py.
 """
@@ -17,11 +20,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import config, njit
+from numba import config
 from numpy.typing import ArrayLike, NDArray
 
-from nnexp.elementary import compiled, exp, log, log1p, sigmoid, tanh
-from nnexp.lanes import N_LANES, Lanes, Pointer, if_greater, lanes, load, pointer, sqrt, store
+from nnexp.engine import elementary
+from nnexp.engine import lanes as lane_types
+from nnexp.engine.compilation import compiled, kernel
+from nnexp.engine.elementary import exp, log, log1p, sigmoid, tanh
+from nnexp.engine.lanes import N_LANES, Lanes, Pointer, if_greater, lanes, load, pointer, sqrt, store
 
 VERSION = "1"  # changes whenever the bits of any run change
 
@@ -51,9 +57,11 @@ _EVALUATED_ROWS = 32
 
 
 class _Net(NamedTuple):
-    """The shape of the networks and how they are trained. A layer is numbered by its inputs: 0 first."""
+    """The shape of the networks and how they are trained. A layer is numbered by its inputs: 0
+    first.
+    """
 
-    # N_LANES, but not as a constant: unrolled, the rarely run loops over lanes would compile for seconds.
+    # N_LANES, but not as a constant: unrolled, the loops over lanes would compile for seconds.
     n_lanes: int
     n_layers: int
     sizes: Pointer  # layer widths, input first
@@ -125,7 +133,7 @@ class _Block(NamedTuple):
 
 @compiled
 def _activate(function: int, z: Pointer, a: Pointer, at: int, count: int) -> None:
-    """Outputs a = f(z) from position `at` on."""
+    """Outputs a = f(z), from vector `at` of a on."""
     if function == SIGMOID:
         for i in range(count):
             store(a, at + i, sigmoid(load(z, i)))
@@ -143,7 +151,7 @@ def _activate(function: int, z: Pointer, a: Pointer, at: int, count: int) -> Non
 
 @compiled
 def _derive(function: int, a: Pointer, d: Pointer, at: int, count: int) -> None:
-    """dL/da in d, from position `at` on, becomes dL/dz."""
+    """dL/da in d, from vector `at` on, becomes dL/dz."""
     if function == SIGMOID:
         for i in range(at, at + count):
             out = load(a, i)
@@ -157,45 +165,47 @@ def _derive(function: int, a: Pointer, d: Pointer, at: int, count: int) -> None:
             store(d, i, if_greater(load(a, i), lanes(0.0), load(d, i), lanes(0.0)))
 
 
+# Softmax takes the outputs of one row together.
+
+
 @compiled
-def _largest(z: Pointer, at: int, width: int) -> Lanes:
-    top = load(z, at)
-    for k in range(1, width):
-        total = load(z, at + k)
+def _largest(z: Pointer, first: int, last: int) -> Lanes:
+    top = load(z, first)
+    for i in range(first + 1, last):
+        total = load(z, i)
         top = if_greater(total, top, total, top)
     return top
 
 
 @compiled
 def _softmax(z: Pointer, a: Pointer, at: int, rows: int, width: int) -> None:
-    for r in range(rows):
-        top = _largest(z, r * width, width)
+    for first in range(0, rows * width, width):
+        top = _largest(z, first, first + width)
         scale = lanes(0.0)
-        for k in range(width):
-            power = exp(load(z, r * width + k) - top)
+        for i in range(first, first + width):
+            power = exp(load(z, i) - top)
             scale = scale + power
-            store(a, at + r * width + k, power)
-        for k in range(at + r * width, at + (r + 1) * width):
-            store(a, k, load(a, k) / scale)
+            store(a, at + i, power)
+        for i in range(at + first, at + first + width):
+            store(a, i, load(a, i) / scale)
 
 
 @compiled
 def _derive_softmax(a: Pointer, d: Pointer, at: int, rows: int, width: int) -> None:
-    for r in range(rows):
-        first = at + r * width
+    for first in range(at, at + rows * width, width):
         mean = lanes(0.0)
-        for k in range(first, first + width):
-            mean = mean + load(d, k) * load(a, k)
-        for k in range(first, first + width):
-            store(d, k, load(a, k) * (load(d, k) - mean))
+        for i in range(first, first + width):
+            mean = mean + load(d, i) * load(a, i)
+        for i in range(first, first + width):
+            store(d, i, load(a, i) * (load(d, i) - mean))
 
 
-# --- Forward and backward. `rows` rows go through one layer before the next begins. Samples are read
-# with _sample: one float for all runs where they share the data, else a vector.
+# --- Forward and backward. `rows` rows go through one layer before the next begins.
 
 
 @compiled
 def _sample(x: Pointer, i: int, shared: bool) -> Lanes:
+    """Sample number i: one float for all runs where they share the data, else one of each run."""
     return lanes(x[i]) if shared else load(x, i)
 
 
@@ -223,8 +233,8 @@ def _forward(net: _Net, s: _Block, x: Pointer, x_at: int, shared: bool, rows: in
         if layer == 0:
             _totals(s.w, w_at, b_at, fan_in, fan_out, x, x_at, shared, rows, s.z)
         else:
-            inputs = net.outputs_at[layer - 1]
-            _totals(s.w, w_at, b_at, fan_in, fan_out, s.a, inputs, False, rows, s.z)
+            below = net.outputs_at[layer - 1]
+            _totals(s.w, w_at, b_at, fan_in, fan_out, s.a, below, False, rows, s.z)
         if net.activations[layer] == SOFTMAX:
             _softmax(s.z, s.a, a_at, rows, fan_out)
         else:
@@ -236,12 +246,12 @@ def _deriv_loss(net: _Net, s: _Block, y: Pointer, y_at: int, shared: bool, rows:
     """dL/dz of the output layer, for a loss that is the mean over n rows."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
-    factor = 1.0 / n
-    if net.loss == MSE:
-        factor = 2.0 / (n * width)
-    # For bce and cross_entropy this is dL/dz at once: the activation's own derivative has cancelled.
+    factor = (2.0 if net.loss == MSE else 1.0) / (n if net.loss == CROSS_ENTROPY else n * width)
+    # For bce and cross_entropy this is dL/dz at once: the activation's own derivative has
+    # cancelled.
     for i in range(rows * width):
-        store(s.d, at + i, (load(s.a, at + i) - _sample(y, y_at + i, shared)) * factor)
+        error = load(s.a, at + i) - _sample(y, y_at + i, shared)
+        store(s.d, at + i, error * factor)
     if net.loss == MSE:
         if net.activations[last] == SOFTMAX:
             _derive_softmax(s.a, s.d, at, rows, width)
@@ -251,8 +261,8 @@ def _deriv_loss(net: _Net, s: _Block, y: Pointer, y_at: int, shared: bool, rows:
 
 @compiled
 def _add_gradients(
-    d: Pointer, d_at: int, fan_out: int, x: Pointer, x_at: int, shared: bool, fan_in: int, rows: int,
-    grad: Pointer, w_at: int, b_at: int, is_first: bool,
+    d: Pointer, d_at: int, fan_out: int, x: Pointer, x_at: int, shared: bool, fan_in: int,
+    rows: int, grad: Pointer, w_at: int, b_at: int, is_first: bool | np.bool,
 ) -> None:  # fmt: skip
     """dL/dW and dL/db of one layer, begun anew or added to those of earlier rows."""
     for k in range(fan_out):
@@ -271,19 +281,24 @@ def _add_gradients(
 
 @compiled
 def _backpropagate(
-    w: Pointer, w_at: int, fan_in: int, fan_out: int, d: Pointer, d_at: int, rows: int, below: int
-) -> None:
+    w: Pointer, w_at: int, fan_in: int, fan_out: int,
+    d: Pointer, d_at: int, rows: int, below: int,
+) -> None:  # fmt: skip
     """dL/da of the layer below, W' dL/dz."""
     for r in range(rows):
+        d_r = d_at + r * fan_out
         for j in range(fan_in):
-            total = load(d, d_at + r * fan_out) * load(w, w_at + j)
+            total = load(d, d_r) * load(w, w_at + j)
             for k in range(1, fan_out):
-                total = total + load(d, d_at + r * fan_out + k) * load(w, w_at + k * fan_in + j)
+                weight = load(w, w_at + k * fan_in + j)
+                total = total + load(d, d_r + k) * weight
             store(d, below + r * fan_in + j, total)
 
 
 @compiled
-def _backward(net: _Net, s: _Block, x: Pointer, x_at: int, shared: bool, rows: int, is_first: bool) -> None:
+def _backward(
+    net: _Net, s: _Block, x: Pointer, x_at: int, shared: bool, rows: int, is_first: bool | np.bool
+) -> None:
     """Gradients of all weights, from dL/dz of the output layer down."""
     for layer in range(net.n_layers - 1, -1, -1):
         fan_in, fan_out = net.sizes[layer], net.sizes[layer + 1]
@@ -294,37 +309,40 @@ def _backward(net: _Net, s: _Block, x: Pointer, x_at: int, shared: bool, rows: i
             below = net.outputs_at[layer - 1]
             _add_gradients(s.d, at, fan_out, s.a, below, False, fan_in, rows, s.grad, w_at, b_at, is_first)
             _backpropagate(s.w, w_at, fan_in, fan_out, s.d, at, rows, below)
-            _derive(net.activations[layer - 1], s.a, s.d, below, rows * fan_in)
+            count = rows * fan_in
+            _derive(net.activations[layer - 1], s.a, s.d, below, count)
 
 
 # --- Optimizers, over all weights.
 
 
 @compiled
-def _step(optimizer: int, s: _Block, n_weights: int) -> None:
+def _step(net: _Net, s: _Block) -> None:
     rate = load(s.rates, 0)
-    if optimizer == SGD:
-        for i in range(n_weights):
+    if net.optimizer == SGD:
+        for i in range(net.n_weights):
             store(s.w, i, load(s.w, i) - rate * load(s.grad, i))
-    elif optimizer == MOMENTUM:
+    elif net.optimizer == MOMENTUM:
         momentum = load(s.rates, 1)
-        for i in range(n_weights):
+        for i in range(net.n_weights):
             velocity = momentum * load(s.m, i) + load(s.grad, i)
             store(s.m, i, velocity)
             store(s.w, i, load(s.w, i) - rate * velocity)
     else:
-        beta1, beta2, epsilon = load(s.rates, 1), load(s.rates, 2), load(s.rates, 3)
-        power1, power2 = load(s.rates, 4) * beta1, load(s.rates, 5) * beta2
+        beta1, beta2 = load(s.rates, 1), load(s.rates, 2)
+        epsilon = load(s.rates, 3)
+        power1 = load(s.rates, 4) * beta1
+        power2 = load(s.rates, 5) * beta2
         store(s.rates, 4, power1)
         store(s.rates, 5, power2)
-        rate = rate / (1.0 - power1)
-        for i in range(n_weights):
+        for i in range(net.n_weights):
             grad = load(s.grad, i)
             m = beta1 * load(s.m, i) + (1.0 - beta1) * grad
             v = beta2 * load(s.v, i) + (1.0 - beta2) * (grad * grad)
             store(s.m, i, m)
             store(s.v, i, v)
-            store(s.w, i, load(s.w, i) - rate * m / (sqrt(v / (1.0 - power2)) + epsilon))
+            m_hat, v_hat = m / (1.0 - power1), v / (1.0 - power2)
+            store(s.w, i, load(s.w, i) - rate * m_hat / (sqrt(v_hat) + epsilon))
 
 
 # --- Evaluation.
@@ -332,55 +350,61 @@ def _step(optimizer: int, s: _Block, n_weights: int) -> None:
 
 @compiled
 def _losses(net: _Net, s: _Block, y: Pointer, y_at: int, shared: bool, rows: int) -> Lanes:
-    """The loss of `rows` rows, summed."""
+    """The losses of `rows` rows, added to those of earlier rows."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
-    total = load(s.sums, 0)
+    total, zero = load(s.sums, 0), lanes(0.0)
     if net.loss == MSE:
         for i in range(rows * width):
-            error = _sample(y, y_at + i, shared) - load(s.a, at + i)
+            output = load(s.a, at + i)
+            error = _sample(y, y_at + i, shared) - output
             total = total + error * error
     elif net.loss == BCE:
-        zero = lanes(0.0)
         for i in range(rows * width):
             z = load(s.z, i)
             positive = if_greater(zero, z, zero, z)
-            tail = log1p(exp(zero - if_greater(zero, z, zero - z, z)))
+            tail = log1p(exp(if_greater(zero, z, z, zero - z)))
             total = total + (positive - _sample(y, y_at + i, shared) * z + tail)
     else:
         for r in range(rows):
-            top = _largest(s.z, r * width, width)
-            powers, own = lanes(0.0), lanes(0.0)
-            for k in range(r * width, (r + 1) * width):
-                z = load(s.z, k)
+            first = r * width
+            top = _largest(s.z, first, first + width)
+            powers, own = zero, zero
+            for k in range(width):
+                z = load(s.z, first + k)
                 powers = powers + exp(z - top)
-                own = own + _sample(y, y_at + k, shared) * z
+                own = own + _sample(y, y_at + r * width + k, shared) * z
             total = total + (top + log(powers) - own)
     return total
 
 
 @compiled
 def _correct(net: _Net, s: _Block, y: Pointer, y_at: int, shared: bool, rows: int) -> Lanes:
-    """How many of `rows` rows are classified rightly."""
+    """How many of `rows` rows are classified rightly, added to those of earlier rows."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
-    zero, one, infinity = lanes(0.0), lanes(1.0), lanes(np.inf)
+    zero, one, half, infinity = lanes(0.0), lanes(1.0), lanes(0.5), lanes(np.inf)
     count = load(s.sums, 1)
     for r in range(rows):
-        right, chosen, true = one, zero, zero
-        most, most_true = load(s.a, at + r * width), _sample(y, y_at + r * width, shared)
+        # One output says the second class from 0.5 on; of several, the first that is largest
+        # counts.
+        most, most_true = half, half
+        chosen, true, right = zero, zero, one
         for k in range(width):
             output = load(s.a, at + r * width + k)
             label = _sample(y, y_at + r * width + k, shared)
             size = if_greater(zero, output, zero - output, output)
-            right = if_greater(infinity, size, right, zero)  # not finite is wrong
-            chosen = if_greater(output, most, lanes(float(k)), chosen)
-            most = if_greater(output, most, output, most)
-            true = if_greater(label, most_true, lanes(float(k)), true)
-            most_true = if_greater(label, most_true, label, most_true)
-        if width == 1:  # the two classes are below 0.5 and from 0.5 on
-            chosen = if_greater(lanes(0.5), most, zero, one)
-            true = if_greater(lanes(0.5), most_true, zero, one)
+            right = if_greater(infinity, size, right, zero)  # what is not finite is wrong
+            if width == 1:
+                chosen = if_greater(half, output, zero, one)
+                true = if_greater(half, label, zero, one)
+            elif k == 0:
+                most, most_true = output, label
+            else:
+                chosen = if_greater(output, most, lanes(float(k)), chosen)
+                most = if_greater(output, most, output, most)
+                true = if_greater(label, most_true, lanes(float(k)), true)
+                most_true = if_greater(label, most_true, label, most_true)
         apart = (chosen - true) * (chosen - true)
         count = count + if_greater(apart, zero, zero, right)
     return count
@@ -397,7 +421,7 @@ def _evaluate(net: _Net, s: _Block, data: _Samples, with_gradient: bool) -> None
         if not data.shared:
             for r in range(rows):
                 for lane in range(net.n_lanes):
-                    _gather_row(data, s, r, lane, s.run[lane] * data.n + first + r)
+                    _gather_row(net, s, data, r, lane, s.run[lane] * data.n + first + r)
             x, y, at = s.x, s.y, 0
         x_at, y_at = at * data.fan_in, at * data.width
         _forward(net, s, x, x_at, data.shared, rows)
@@ -420,19 +444,21 @@ def _evaluate(net: _Net, s: _Block, data: _Samples, with_gradient: bool) -> None
 
 
 @compiled
-def _gather_row(data: _Samples, s: _Block, r: int, lane: int, row: int) -> None:
+def _gather_row(net: _Net, s: _Block, data: _Samples, r: int, lane: int, row: int) -> None:
     """Copy row `row` of all runs' rows into the lane's own row r."""
     for j in range(data.fan_in):
-        s.x[(r * data.fan_in + j) * N_LANES + lane] = data.x[row * data.fan_in + j]
+        s.x[(r * data.fan_in + j) * net.n_lanes + lane] = data.x[row * data.fan_in + j]
     for k in range(data.width):
-        s.y[(r * data.width + k) * N_LANES + lane] = data.y[row * data.width + k]
+        s.y[(r * data.width + k) * net.n_lanes + lane] = data.y[row * data.width + k]
 
 
 @compiled
 def _train_epoch(
     net: _Net, s: _Block, data: _Samples, order: Pointer, is_shuffled: bool, order_stride: int
 ) -> None:
-    """One optimizer step for each mini-batch. A run's own order begins order_stride after the last's."""
+    """One optimizer step for each mini-batch. A run's own order begins order_stride after the
+    last's.
+    """
     shared = data.shared and not is_shuffled
     for first in range(0, data.n, net.batch_size):
         rows = min(net.batch_size, data.n - first)
@@ -445,13 +471,13 @@ def _train_epoch(
                         row = order[s.run[lane] * order_stride + row]
                     if not data.shared:
                         row += s.run[lane] * data.n
-                    _gather_row(data, s, r, lane, row)
+                    _gather_row(net, s, data, r, lane, row)
             x, y, at = s.x, s.y, 0
         x_at, y_at = at * data.fan_in, at * data.width
         _forward(net, s, x, x_at, shared, rows)
         _deriv_loss(net, s, y, y_at, shared, rows, rows)
         _backward(net, s, x, x_at, shared, rows, np.bool_(True))
-        _step(net.optimizer, s, net.n_weights)
+        _step(net, s)
 
 
 @compiled
@@ -459,16 +485,16 @@ def _gather(net: _Net, s: _Block, runs: _Runs, lane: int) -> None:
     """Copy one run's state into its lane."""
     i = s.run[lane]
     for j in range(net.n_weights):
-        s.w[j * N_LANES + lane] = runs.weights[i, j]
+        s.w[j * net.n_lanes + lane] = runs.weights[i, j]
         if net.optimizer != SGD:
-            s.m[j * N_LANES + lane] = runs.first_moment[i, j]
+            s.m[j * net.n_lanes + lane] = runs.first_moment[i, j]
         if net.optimizer == ADAM:
-            s.v[j * N_LANES + lane] = runs.second_moment[i, j]
+            s.v[j * net.n_lanes + lane] = runs.second_moment[i, j]
     s.rates[lane] = runs.learning_rate[i]
     for j in range(3):
-        s.rates[(1 + j) * N_LANES + lane] = runs.options[i, j]
+        s.rates[(1 + j) * net.n_lanes + lane] = runs.options[i, j]
     for j in range(2):
-        s.rates[(4 + j) * N_LANES + lane] = runs.powers[i, j]
+        s.rates[(4 + j) * net.n_lanes + lane] = runs.powers[i, j]
 
 
 @compiled
@@ -476,20 +502,20 @@ def _end(net: _Net, s: _Block, runs: _Runs, lane: int) -> None:
     """Copy a lane's state back to its run; the lane goes on, but counts no more."""
     i = s.run[lane]
     for j in range(net.n_weights):
-        runs.weights[i, j] = s.w[j * N_LANES + lane]
+        runs.weights[i, j] = s.w[j * net.n_lanes + lane]
         if net.optimizer != SGD:
-            runs.first_moment[i, j] = s.m[j * N_LANES + lane]
+            runs.first_moment[i, j] = s.m[j * net.n_lanes + lane]
         if net.optimizer == ADAM:
-            runs.second_moment[i, j] = s.v[j * N_LANES + lane]
+            runs.second_moment[i, j] = s.v[j * net.n_lanes + lane]
     for j in range(2):
-        runs.powers[i, j] = s.rates[(4 + j) * N_LANES + lane]
+        runs.powers[i, j] = s.rates[(4 + j) * net.n_lanes + lane]
     s.stop[lane] = -1
 
 
 @compiled
 def _weights_are_finite(net: _Net, s: _Block, lane: int) -> bool:
     for j in range(net.n_weights):
-        if not np.isfinite(s.w[j * N_LANES + lane]):
+        if not np.isfinite(s.w[j * net.n_lanes + lane]):
             return False
     return True
 
@@ -497,7 +523,7 @@ def _weights_are_finite(net: _Net, s: _Block, lane: int) -> bool:
 @compiled
 def _record(
     net: _Net, s: _Block, runs: _Runs, data: _Samples, validation: _Samples,
-    epoch: int, records: Array, position: int,
+    epoch: int, records: Array, position: int | np.int64,
 ) -> None:  # fmt: skip
     """Evaluate, write a record for every lane still running, and note those that have diverged."""
     for part in range(2 if validation.n > 0 else 1):
@@ -507,9 +533,9 @@ def _record(
             i = s.run[lane]
             if s.stop[lane] >= epoch:
                 records[i, position, 3 * part] = s.sums[lane]
-                records[i, position, 3 * part + 1] = s.sums[N_LANES + lane] / samples.n
+                records[i, position, 3 * part + 1] = s.sums[net.n_lanes + lane] / samples.n
                 if part == 0:
-                    records[i, position, 2] = s.sums[2 * N_LANES + lane]
+                    records[i, position, 2] = s.sums[2 * net.n_lanes + lane]
                     if not (np.isfinite(s.sums[lane]) and _weights_are_finite(net, s, lane)):
                         runs.diverged[i] = epoch
 
@@ -570,11 +596,11 @@ def _block(memory: Array, parts: IntArray, lane_memory: IntArray) -> _Block:
         pointer(memory, parts[9]),
         pointer(memory, parts[10]),
         pointer(lane_memory, 0),
-        pointer(lane_memory, N_LANES),
+        pointer(lane_memory, lane_memory.size // 2),
     )
 
 
-@njit(error_model="numpy", nogil=True)
+@kernel(lane_types, elementary)
 def _train(
     layers: IntArray, settings: _Settings, runs: _Runs,
     X: Array, y: Array, X_val: Array, y_val: Array, order: NDArray[np.int32],
@@ -582,7 +608,7 @@ def _train(
     active: IntArray, first_block: int, last_block: int,
     epoch: int, until: int, log_epochs: IntArray, records: Array,
 ) -> None:  # fmt: skip
-    """Train the runs `active`, in blocks of N_LANES, from `epoch` completed epochs to `until`."""
+    """Train the runs `active`, in blocks, from `epoch` completed epochs to `until`."""
     net = _net(layers, settings)
     s = _block(memory, parts, lane_memory)
     data, validation = _samples(X, y), _samples(X_val, y_val)
@@ -648,7 +674,8 @@ class Model:
 
 @dataclass(frozen=True)
 class Curves:
-    """What was measured at the logged epochs; arrays of shape (runs, logged epochs), accuracies from 0 to 1.
+    """What was measured at the logged epochs; arrays of shape (runs, logged epochs), accuracies
+    from 0 to 1.
 
     An entry is nan after its run's last epoch, or after the one at which it diverged.
     """
@@ -717,11 +744,11 @@ def _parts(model: Model, rows: int) -> IntArray:
 class Batch:
     """Runs of one model in training.
 
-    weights: (runs, n_weights), the initial weights as `network.flatten` orders them. They are copied.
-    learning_rate and each of `options` (those of the optimizer): one number, or one of each run.
-    epochs: how many to train, one number or one of each run.
-    X, y: samples (n, fan_in) and (n, outputs), or (runs, n, fan_in) and (runs, n, outputs) where every run
-    has its own; X_val, y_val likewise. threads: how many, by default Numba's (NUMBA_NUM_THREADS).
+    weights: (runs, n_weights), the initial weights as `network.flatten` orders them. They are
+    copied. learning_rate and each of `options` (those of the optimizer): one number, or one of each
+    run. epochs: how many to train, one number or one of each run. X, y: samples (n, fan_in) and (n,
+    outputs), or (runs, n, fan_in) and (runs, n, outputs) where every run has its own; X_val, y_val
+    likewise. threads: how many, by default Numba's (NUMBA_NUM_THREADS).
 
     Raises ValueError for shapes that do not fit and for missing or unknown options.
     """
@@ -742,6 +769,10 @@ class Batch:
         start = np.array(weights, dtype=np.float64, order="C")
         if start.ndim != 2 or start.shape[1] != model.n_weights:
             raise ValueError(f"weights must be (runs, {model.n_weights}), not {start.shape}")
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val belong together")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
         n_runs = len(start)
         given, names = dict(options or {}), OPTIONS[model.optimizer]
         if set(given) != set(names):
@@ -763,12 +794,15 @@ class Batch:
         self.epoch = 0
         self._X, self._y = _checked(model, X, y, n_runs)
         self._has_validation = X_val is not None and y_val is not None
-        self._X_val, self._y_val = np.zeros((1, 0, model.sizes[0])), np.zeros((1, 0, model.sizes[-1]))
+        self._X_val, self._y_val = (
+            np.zeros((1, 0, model.sizes[0])),
+            np.zeros((1, 0, model.sizes[-1])),
+        )
         if X_val is not None and y_val is not None:
             self._X_val, self._y_val = _checked(model, X_val, y_val, n_runs)
         n = max(self._X.shape[1], self._X_val.shape[1])
         self._rows = min(n, max(model.batch_size, _EVALUATED_ROWS))
-        self._threads = config.NUMBA_NUM_THREADS if threads is None else threads
+        self._threads = vars(config)["NUMBA_NUM_THREADS"] if threads is None else threads
 
     @property
     def weights(self) -> Array:
@@ -788,11 +822,14 @@ class Batch:
     def advance(self, until: int, log_epochs: Sequence[int] = (), order: ArrayLike | None = None) -> Curves:
         """Train up to `until` completed epochs, and measure at `log_epochs`.
 
-        log_epochs ascend, and lie after `epoch` and up to `until`; 0, the untrained networks, counts as
-        after the start. order: the rows in the order each epoch visits them, integers of shape
-        (runs, until - epoch, n); without it they are visited as they come. However a training is cut
-        into calls, the results are the same. Raises ValueError for arguments that break these rules.
+        log_epochs ascend, and lie after `epoch` and up to `until`; 0, the untrained networks,
+        counts as after the start. order: the rows in the order each epoch visits them, integers of
+        shape (runs, until - epoch, n); without it they are visited as they come. However a training
+        is cut into calls, the results are the same. Raises ValueError for arguments that break
+        these rules.
         """
+        if until < self.epoch:
+            raise ValueError(f"{self.epoch} epochs are completed: cannot go back to {until}")
         epochs = np.array(log_epochs, dtype=np.int64)
         first = self.epoch + 1 if self.epoch > 0 else 0
         if np.any(np.diff(epochs, prepend=first - 1, append=until + 1) < 1):

@@ -1,18 +1,20 @@
-"""Vector types for Numba: one value holds a number of each of N_LANES runs, and arithmetic works on all at once.
+"""Vector types for Numba: one value holds a number of each of N_LANES runs, and arithmetic works on
+all at once.
 
-A loop over runs may or may not be vectorised by a compiler; a value of type <N_LANES x double> always is,
-on any CPU, and each lane gets exactly the IEEE operation that the source names, in the order written.
+A loop over runs may or may not be vectorised by a compiler; a value of type <N_LANES x double>
+always is, on any CPU, and each lane gets exactly the IEEE operation that the source names, in the
+order written.
 """
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
-N_LANES = 16
+N_LANES = 32
 
 # In the signatures of compiled functions, for which a type checker has no types:
 Lanes = Any  # N_LANES floats
@@ -22,7 +24,7 @@ _FLOATS = ir.VectorType(ir.DoubleType(), N_LANES)
 _INTS = ir.VectorType(ir.IntType(64), N_LANES)
 
 
-class _LanesType(types.Type):  # type: ignore[misc]
+class _LanesType(types.Type):
     """The Numba type of a vector; `element` is the type of one lane."""
 
     def __init__(self, name: str, element: types.Type, vector: ir.Type) -> None:
@@ -36,7 +38,7 @@ _ints = _LanesType("ints", types.int64, _INTS)
 
 
 @register_model(_LanesType)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, lanes: _LanesType) -> None:
         super().__init__(manager, lanes, lanes.vector)
 
@@ -97,7 +99,12 @@ for _symbol, _instruction in (
 # --- Functions. Each is one instruction, or the few that move lanes to and from memory.
 
 
-@intrinsic
+def _function(lowering: Callable[..., Any]) -> Callable[..., Any]:
+    """Numba's intrinsic: in compiled code a function without the first parameter, `typing`."""
+    return cast(Callable[..., Any], intrinsic(lowering))
+
+
+@_function
 def lanes(typing: Any, scalar: Any) -> Any:
     """The float `scalar` in every lane."""
 
@@ -107,19 +114,19 @@ def lanes(typing: Any, scalar: Any) -> Any:
     return _floats(types.float64), lower
 
 
-@intrinsic
+@_function
 def bits(typing: Any, x: Any) -> Any:
     """The floats' bit patterns as integers."""
     return _ints(_floats), lambda c, builder, sig, args: builder.bitcast(args[0], _INTS)
 
 
-@intrinsic
+@_function
 def from_bits(typing: Any, i: Any) -> Any:
     """The floats that have these bit patterns."""
     return _floats(_ints), lambda c, builder, sig, args: builder.bitcast(args[0], _FLOATS)
 
 
-@intrinsic
+@_function
 def if_greater(typing: Any, x: Any, y: Any, a: Any, b: Any) -> Any:
     """By lane: a where x > y, else b; b also where x or y is not a number."""
 
@@ -129,7 +136,7 @@ def if_greater(typing: Any, x: Any, y: Any, a: Any, b: Any) -> Any:
     return _floats(_floats, _floats, _floats, _floats), lower
 
 
-@intrinsic
+@_function
 def sqrt(typing: Any, x: Any) -> Any:
     """The square root, which hardware rounds correctly."""
 
@@ -141,12 +148,12 @@ def sqrt(typing: Any, x: Any) -> Any:
     return _floats(_floats), lower
 
 
-@intrinsic
+@_function
 def pointer(typing: Any, array: Any, index: Any) -> Any:
     """Where element `index` of a contiguous array lies. It does not keep the array alive.
 
-    An array that is passed on or taken from a tuple has its reference counted, which costs more than the
-    arithmetic on a small network's weights; a pointer costs nothing.
+    An array that is passed on or taken from a tuple has its reference counted, which costs more
+    than the arithmetic on a small network's weights; a pointer costs nothing.
     """
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
@@ -162,7 +169,7 @@ def _address(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Val
     return builder.gep(vectors, [context.cast(builder, args[1], sig.args[1], types.intp)])
 
 
-@intrinsic
+@_function
 def load(typing: Any, floats: Any, index: Any) -> Any:
     """Vector number `index` from a pointer on."""
 
@@ -172,7 +179,7 @@ def load(typing: Any, floats: Any, index: Any) -> Any:
     return _floats(floats, index), lower
 
 
-@intrinsic
+@_function
 def store(typing: Any, floats: Any, index: Any, x: Any) -> Any:
     """Write x as vector number `index` from a pointer on."""
 

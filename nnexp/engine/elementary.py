@@ -1,40 +1,23 @@
 """exp, log and tanh written with + - * / and integer operations on bits, for the compiled engine.
 
-A library's exp differs from CPU to CPU in its last bits; these functions are the same to the bit wherever
-IEEE arithmetic is, and work on every lane of a vector at once. Errors, in units in the last place of the
-exact value: exp and log at most 1, tanh at most 2, from the smallest subnormal to infinity.
+A library's exp differs from CPU to CPU in its last bits; these functions are the same to the bit
+wherever IEEE arithmetic is, and work on every lane of a vector at once. Errors, in units in the
+last place of the exact value: exp and log at most 1, tanh at most 2, from the smallest subnormal to
+infinity.
 
-The polynomials are Chebyshev fits (mpmath's chebyfit, 60 digits, then rounded). Their error is below a
-hundredth of a unit in the last place of the result.
+The polynomials are Chebyshev fits (mpmath's chebyfit, 60 digits, then rounded). Their error is
+below a hundredth of a unit in the last place of the result.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-from numba import njit
-
-from nnexp.lanes import Lanes, bits, from_bits, if_greater, lanes
-
-# Wrappers, by which Python could call each function, would double the time that compiling takes.
-_PART_OF_A_KERNEL = {
-    "error_model": "numpy",
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-    "no_rewrites": True,
-}
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def compiled(function: _Function) -> _Function:
-    """Compile as part of the kernel that calls it. No fastmath: every operation is done as written."""
-    return cast(_Function, njit(**_PART_OF_A_KERNEL)(function))
-
+from nnexp.engine.compilation import compiled
+from nnexp.engine.lanes import Lanes, bits, from_bits, if_greater, lanes
 
 _LOG2_E = float.fromhex("0x1.71547652b82fep+0")
 # ln 2 in two parts: a multiple of the first by an exponent (11 bits) is exact.
 _LN2_HIGH = float.fromhex("0x1.62e42fefa0000p-1")
 _LN2_LOW = float.fromhex("0x1.cf79abc9e3b3ap-40")
-# A float this large has no fraction bits: adding it rounds to an integer and leaves that in the low bits.
+# A float this large has no fraction bits: adding it rounds to an integer and leaves that in the low
+# bits.
 _ROUNDER = 1.5 * 2.0**52
 _BITS_OF_1 = 0x3FF0000000000000
 _SIGN = 1 << 63
@@ -90,15 +73,15 @@ def log(x: Lanes) -> Lanes:
     smallest_normal, infinity = lanes(2.0**-1022), lanes(float("inf"))
     is_tiny = if_greater(smallest_normal, x, lanes(1.0), lanes(0.0))
     scaled = x * (1.0 + is_tiny * (2.0**54 - 1.0))
-    # x = 2^k m with m between sqrt(1/2) and sqrt(2). The exponent field moves into the low bits of a
-    # float that has no fraction, and so becomes one.
+    # x = 2^k m with m between sqrt(1/2) and sqrt(2). The exponent field moves into the low bits of
+    # a float that has no fraction, and so becomes one.
     exponent = from_bits((bits(scaled) >> 52) | 0x4330000000000000) - (2.0**52 + 1023.0)
     m = from_bits((bits(scaled) & _MANTISSA) | _BITS_OF_1)
     is_large = if_greater(m, lanes(1.4142135623730951), lanes(1.0), lanes(0.0))
     m = m * (1.0 - 0.5 * is_large)
     k = exponent + is_large - 54.0 * is_tiny
-    # With f = m - 1 and s = f / (2 + f): log m = 2 atanh(s) = 2s + s R, R = 2/3 s^2 + 2/5 s^4 + ...,
-    # and 2s = f - s f. f is exact and the rest is small beside it, so little is lost.
+    # With f = m - 1 and s = f / (2 + f): log m = 2 atanh(s) = 2s + s R, R = 2/3 s^2 + 2/5 s^4 +
+    # ..., and 2s = f - s f. f is exact and the rest is small beside it, so little is lost.
     f = m - 1.0
     s = f / (2.0 + f)
     u = s * s
@@ -126,8 +109,8 @@ def log1p(x: Lanes) -> Lanes:
 def sigmoid(z: Lanes) -> Lanes:
     """1 / (1 + e^-z), within 1e-15; beyond 708 on either side as at 708.
 
-    Small networks spend most of their time here, so e^-z is computed to two units in the last place only,
-    of which 1 + e^-z hides much, and within bounds that need no care with 2^k.
+    Small networks spend most of their time here, so e^-z is computed to two units in the last place
+    only, of which 1 + e^-z hides much, and within bounds that need no care with 2^k.
     """
     z = if_greater(z, lanes(708.0), lanes(708.0), z)
     z = if_greater(lanes(-708.0), z, lanes(-708.0), z)
@@ -145,9 +128,16 @@ def tanh(x: Lanes) -> Lanes:
     x = from_bits(bits(x) - sign)
     x = if_greater(x, lanes(20.0), lanes(20.0), x)  # from 19.1 on the result is 1
     k, r, c = _reduced(-2.0 * x)
-    # E = (2^k - 1) + 2^k r + 2^k c. The first sum's rounding is added back to the small last term.
+    # E = (2^k - 1) + 2^k r + 2^k c. What each sum rounds away is kept: e + e_low is E, d + d_low E
+    # + 2.
     scale = _power_of_2(k + _ROUNDER)
     first = (scale - 1.0) + scale * r
-    lost = scale * r - (first - (scale - 1.0))
-    e = first + (lost + scale * c)
-    return from_bits(bits((0.0 - e) / (e + 2.0)) | sign)
+    rest = (scale * r - (first - (scale - 1.0))) + scale * c
+    e = first + rest
+    e_low = rest - (e - first)
+    d = e + 2.0
+    d_low = (e - (d - 2.0)) + e_low
+    t = (0.0 - e) / d
+    # To first order the low parts change t by -(e_low + t d_low) / d, and 1 / d is (1 + t) / 2.
+    t = t - (e_low + t * d_low) * (0.5 + 0.5 * t)
+    return from_bits(bits(t) | sign)

@@ -1,0 +1,82 @@
+"""Run every experiment and write what it found: `make experiments`, or `python -m experiments.report NAME`.
+
+A report answers the question that the experiment's YAML file opens with, from the recorded runs alone.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+
+import nnexp
+from nnexp import plots
+from nnexp.summary import as_text, finished, varying
+
+HERE = Path(__file__).parent
+REPORTS = HERE / "reports"
+
+
+def question(name: str) -> str:
+    """The comment that opens the experiment's file, after its package line."""
+    lines = (HERE / f"{name}.yaml").read_text().splitlines()[1:]
+    comment = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+    return " ".join(comment)
+
+
+def articles(runs: pd.DataFrame) -> tuple[str, dict[str, object]]:
+    """Emily and Frank, seed by seed."""
+    told_apart = (runs["prediction/Emily"] >= 0.5) & (runs["prediction/Frank"] < 0.5)
+    emily, frank = runs["prediction/Emily"], runs["prediction/Frank"]
+    answer = (
+        f"Of {len(runs)} seeds, {told_apart.sum()} end with Emily at 0.5 or more and Frank below it. "
+        f"Emily runs from {emily.min():.3f} to {emily.max():.3f}, Frank from {frank.min():.3f} to "
+        f"{frank.max():.3f}; the articles print 0.951 and 0.039."
+    )
+    return answer, {"predictions": plots.predictions(runs, ["Emily", "Frank"])}
+
+
+def learning_rate_init(runs: pd.DataFrame) -> tuple[str, dict[str, object]]:
+    """The best rate of every initialisation, by data set."""
+    table = nnexp.summarize(runs, ["dataset", "init", "learning_rate"])
+    best = table.loc[table.groupby(["dataset", "init"])["mean"].idxmin()]
+    lines = [
+        f"- {row.dataset}, {row.init}: learning rate {row.learning_rate:g}, mean loss {row.mean:.3g}, "
+        f"{row.solved:.0%} of {row.n} seeds solved"
+        for row in best.itertuples()
+    ]
+    answer = "The learning rate with the lowest mean loss:\n\n" + "\n".join(lines)
+    return answer, {"loss": plots.sweep_lines(table, "learning_rate", "init", "dataset", "loss")}
+
+
+def write(name: str) -> Path:
+    """Run the experiment, and write its report from the runs it recorded. The report's path."""
+    experiment = f"report {name}"
+    command = ["train", f"experiment={name}", f"experiment_name='{experiment}'"]
+    subprocess.run([sys.executable, "-m", "nnexp.cli", *command], check=True, stdout=subprocess.DEVNULL)
+    runs = nnexp.load_runs(experiment)
+    runs = finished(runs[runs["sweep_id"] == runs["sweep_id"].iloc[-1]])
+    answer, figures = globals()[name](runs)
+    REPORTS.mkdir(exist_ok=True)
+    text = [f"# {name}", question(name), f"`nnexp train experiment={name}`: {len(runs)} runs.", answer]
+    for title, figure in figures.items():
+        figure.savefig(REPORTS / f"{name}_{title}.png", dpi=110, metadata={"Software": None})
+        text.append(f"![{title}]({name}_{title}.png)")
+    text.append(as_text(nnexp.summarize(runs, varying(runs)), "markdown"))
+    path = REPORTS / f"{name}.md"
+    path.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    return path
+
+
+def main() -> None:
+    matplotlib.use("agg")
+    names = sys.argv[1:] or sorted(path.stem for path in HERE.glob("*.yaml"))
+    for name in names:
+        print(f"wrote {write(name).relative_to(HERE.parent)}")
+
+
+if __name__ == "__main__":
+    main()

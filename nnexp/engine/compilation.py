@@ -1,0 +1,90 @@
+"""How the engine is compiled, and where the result is kept so that a second start need not compile
+again.
+
+Numba's own cache looks only at the file of the cached function and lets different CPUs number their
+files alike. Here every version of the sources, on every kind of CPU, has a directory of its own: an
+edited helper is never missed, and machines that share a disk never take each other's code. The
+directory is inside NUMBA_CACHE_DIR, or else `__pycache__`, or else the user's cache; where none can
+be written to, every process compiles for itself.
+"""
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, TypeVar, cast
+
+import llvmlite
+from numba import njit
+from numba.core import caching
+from numba.core.registry import cpu_target
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile as part of the kernel that calls it, without fastmath: each operation as written.
+
+    Wrappers, by which Python could call the function, would double the time that compiling takes.
+    """
+    options: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "no_rewrites": True}
+    return cast(_Function, njit(error_model="numpy", **options)(function))
+
+
+def kernel(*sources: ModuleType) -> Callable[[_Function], _Function]:
+    """Compile to be called from Python, without its lock, and keep the result on disk.
+
+    sources: the modules, besides its own, of the functions that it calls.
+    """
+
+    def decorate(function: _Function) -> _Function:
+        dispatcher: Any = njit(error_model="numpy", nogil=True)(function)
+        files = [inspect.getfile(function), __file__, *(inspect.getfile(m) for m in sources)]
+        locators = _locators(_digest(files))
+        if any(locator.from_function(function, files[0]) for locator in locators):
+            dispatcher._cache = _cache_class(locators)(function)
+        return cast(_Function, dispatcher)
+
+    return decorate
+
+
+def _digest(files: list[str]) -> str:
+    """What compiled code depends on: these sources, the CPU as Numba sees it, and the compiler."""
+    digest = hashlib.sha256(repr(cpu_target.target_context.codegen().magic_tuple()).encode())
+    digest.update(llvmlite.__version__.encode())
+    for file in files:
+        with open(file, "rb") as source:
+            digest.update(source.read())
+    return digest.hexdigest()[:32]
+
+
+def _locators(digest: str) -> list[Any]:
+    """Numba's ways to find a directory, each with a subdirectory of ours."""
+
+    def with_subdirectory(locator: type) -> type:
+        class Locator(locator):  # type: ignore[misc]
+            def get_cache_path(self) -> str:
+                return os.path.join(super().get_cache_path(), f"kernels-{digest}")
+
+            def get_source_stamp(self) -> str:
+                return digest
+
+        return Locator
+
+    ways = (
+        caching.UserProvidedCacheLocator,
+        caching.InTreeCacheLocator,
+        caching.UserWideCacheLocator,
+    )
+    return [with_subdirectory(way) for way in ways]
+
+
+def _cache_class(locators: list[Any]) -> type:
+    class Implementation(caching.CompileResultCacheImpl):
+        _locator_classes = locators
+
+    class KernelCache(caching.Cache):
+        _impl_class: Any = Implementation
+
+    return KernelCache

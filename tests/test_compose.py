@@ -1,0 +1,83 @@
+"""The points of a sweep are what Hydra composes for them."""
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from nnexp import compose
+from nnexp.help import CONF
+
+OVERRIDES = st.lists(
+    st.sampled_from(
+        [
+            "dataset=gender",
+            "dataset=xor",
+            "dataset=line",
+            "dataset.center=mean",
+            "dataset.features=[a,b]",
+            "dataset.target='a, b'",
+            "init=he",
+            "init=uniform",
+            "init.scale=0.5",
+            "+init.shape=3",
+            "optimizer=momentum",
+            "optimizer=adam",
+            "~optimizer.name",
+            "hidden=[]",
+            "hidden=[3,4]",
+            "learning_rate=1e-3",
+            "learning_rate=0.5",
+            "seed=${epochs}",
+            "epochs=17",
+            "+note='quoted, text'",
+            "++note={a:1}",
+            "~shuffle",
+            "experiment=learning_rate_init",
+            "hydra.verbose=true",
+            'experiment_name="${init.name} ${dataset.name}"',
+        ]
+    ),
+    max_size=6,
+    unique_by=lambda o: o.lstrip("+~").split("=")[0],
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(OVERRIDES, min_size=1, max_size=4))
+def test_points_are_hydras_own(jobs):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+        for job in jobs:
+            try:
+                expected = loader.load_sweep_config(master, list(job))
+            except HydraException as error:
+                with pytest.raises(type(error)):
+                    list(compose.points(loader, master, [job]))
+                continue
+            (point,) = compose.points(loader, master, [job])
+            theirs = OmegaConf.to_container(expected, resolve=False)
+            theirs.pop("hydra")
+            assert OmegaConf.to_container(point, resolve=False) == theirs
+            resolved = OmegaConf.create(theirs)
+            assert OmegaConf.to_container(point, resolve=True) == OmegaConf.to_container(
+                resolved, resolve=True
+            )
+
+
+def test_a_choice_is_composed_once_and_points_are_apart(monkeypatch):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+        composed = []
+        load = loader.load_sweep_config
+        monkeypatch.setattr(loader, "load_sweep_config", lambda *a: composed.append(a) or load(*a))
+        jobs = [[f"init={init}", f"seed={seed}"] for init in ("he", "normal") for seed in range(5)]
+        points = list(compose.points(loader, master, jobs))
+        assert len(composed) == 2
+        assert [point.seed for point in points] == [0, 1, 2, 3, 4] * 2

@@ -1,0 +1,420 @@
+"""The engine against the oracle network.py, the golden trajectories, and itself in every other
+arrangement.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from nnexp.engine.batch import OPTIONS, VERSION, Batch, Curves, Model
+from nnexp.engine.lanes import N_LANES
+from nnexp.network import Network, feedforward, flatten, gradients, loss, step, unflatten
+
+Array = NDArray[np.float64]
+HERE = Path(__file__).parent
+ARTICLE = Model((2, 2, 1), "sigmoid", "sigmoid", "mse", "sgd", 1, True)
+XOR = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), np.array([[0.0], [1], [1], [0]])
+GENDER = np.array([[-2.0, -1], [25, 6], [17, 4], [-15, -6]]), np.array([[1.0], [0], [0], [1]])
+USUAL = {"momentum": 0.9, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+
+
+def usual_options(model: Model) -> dict[str, float]:
+    return {name: USUAL[name] for name in OPTIONS[model.optimizer]}
+
+
+def samples(rng: np.random.RandomState, model: Model, *shape: int) -> tuple[Array, Array]:
+    """Random X and y that suit the model's loss, with `shape` before the last axis."""
+    X, width = rng.normal(size=(*shape, model.sizes[0])), model.sizes[-1]
+    if model.loss == "cross_entropy":
+        return X, np.eye(width)[rng.randint(width, size=shape)]
+    if model.loss == "bce" or model.is_classification:
+        return X, rng.randint(2, size=(*shape, width)).astype(float)
+    return X, rng.normal(size=(*shape, width))
+
+
+def oracle(
+    model: Model, X: Array, y: Array, w: Array, rate: float, epochs: int, options: Any,
+    X_val: Array, y_val: Array, order: Any,
+) -> tuple[Array, Array]:  # fmt: skip
+    """One run by network.py: its weights, and by epoch loss, accuracy, norm, validation loss,
+    accuracy.
+    """
+
+    def net_of(v: Array) -> Network:
+        layers = unflatten(v, model.sizes)
+        return Network(layers, model.activation, model.output_activation, model.loss)
+
+    def accuracy(net: Network, X: Array, y: Array) -> float:
+        p = feedforward(net, X)
+        if model.sizes[-1] == 1:
+            return float(np.mean((p >= 0.5) == (y >= 0.5)))
+        return float(np.mean(p.argmax(axis=1) == y.argmax(axis=1)))
+
+    def record() -> list[float]:
+        net = net_of(w)
+        norm = float(np.linalg.norm(flatten(gradients(net, X, y))))
+        train = [loss(net, X, y), accuracy(net, X, y), norm]
+        return [*train, loss(net, X_val, y_val), accuracy(net, X_val, y_val)]
+
+    memory, records = None, [record()]
+    for epoch in range(epochs):
+        rows = np.arange(len(X)) if order is None else order[epoch]
+        for first in range(0, len(X), model.batch_size):
+            batch = rows[first : first + model.batch_size]
+            grad = flatten(gradients(net_of(w), X[batch], y[batch]))
+            w, memory = step(model.optimizer, w, grad, memory, rate, options)
+        records.append(record())
+    return w, np.array(records)
+
+
+def stacked(curves: Curves) -> Array:
+    parts = curves.loss, curves.accuracy, curves.grad_norm, curves.val_loss, curves.val_accuracy
+    return np.stack([part for part in parts if part is not None], axis=-1)
+
+
+HEADS = [
+    *(("mse", f) for f in ("sigmoid", "tanh", "relu", "identity", "softmax")),
+    ("bce", "sigmoid"),
+    ("cross_entropy", "softmax"),
+]
+
+
+@st.composite
+def models(draw: st.DrawFn) -> Model:
+    hidden = draw(st.lists(st.integers(1, 6), max_size=3))
+    head = draw(st.sampled_from(HEADS))
+    return Model(
+        sizes=(draw(st.integers(1, 5)), *hidden, draw(st.integers(1, 4))),
+        activation=draw(st.sampled_from(["sigmoid", "tanh", "relu", "identity"])),
+        output_activation=head[1],
+        loss=head[0],
+        optimizer=draw(st.sampled_from(["sgd", "momentum", "adam"])),
+        batch_size=draw(st.integers(1, 9)),
+        is_classification=True,
+    )
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    model=models(), seed=st.integers(0, 2**31), n_runs=st.integers(1, 3), n=st.integers(1, 40),
+    own_data=st.booleans(), is_shuffled=st.booleans(),
+)  # fmt: skip
+def test_engine_agrees_with_the_oracle(
+    model: Model, seed: int, n_runs: int, n: int, own_data: bool, is_shuffled: bool
+) -> None:
+    rng, epochs = np.random.RandomState(seed), 3
+    lead = (n_runs,) if own_data else ()
+    (X, y), (X_val, y_val) = samples(rng, model, *lead, n), samples(rng, model, *lead, 5)
+    w, rates = rng.normal(size=(n_runs, model.n_weights)), rng.uniform(0.01, 0.1, n_runs)
+    order = np.argsort(rng.rand(n_runs, epochs, n), axis=2) if is_shuffled else None
+    options = {name: USUAL[name] * rng.uniform(0.9, 1, n_runs) for name in OPTIONS[model.optimizer]}
+
+    batch = Batch(model, X, y, w, rates, epochs, options, X_val, y_val)
+    curves = stacked(batch.advance(epochs, range(epochs + 1), order))
+
+    for i in range(n_runs):
+        data = [a[i] if own_data else a for a in (X, y, X_val, y_val)]
+        weights, records = oracle(
+            model, data[0], data[1], w[i], rates[i], epochs,
+            {name: values[i] for name, values in options.items()},
+            data[2], data[3], None if order is None else order[i],
+        )  # fmt: skip
+        scale = max(1.0, np.abs(weights).max())
+        np.testing.assert_allclose(batch.weights[i], weights, rtol=1e-9, atol=1e-9 * scale)
+        np.testing.assert_allclose(curves[i], records, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "golden").glob("*.json")), ids=lambda p: p.stem)
+def test_engine_repeats_the_articles_trajectories(path: Path) -> None:
+    golden = json.loads(path.read_text())
+    w = np.random.RandomState(golden["seed"]).normal(size=(1, 9))
+    X, y = {"xor": XOR, "gender": GENDER}[golden["dataset"]]
+    batch = Batch(ARTICLE, X, y, w, golden["learning_rate"], golden["epochs"])
+    # The articles print an epoch's loss after it: their epoch e is e + 1 epochs completed.
+    by_epoch = {int(e) + 1: value for e, value in golden["loss_at_epoch"].items()}
+    by_epoch[golden["epochs"]] = golden["final_loss"]
+    curves = batch.advance(golden["epochs"], sorted(by_epoch))
+    expected = [by_epoch[e] for e in sorted(by_epoch)]
+    np.testing.assert_allclose(w[0], list(golden["initial"].values()), rtol=1e-15)
+    np.testing.assert_allclose(curves.loss[0], expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(batch.weights[0], list(golden["final"].values()), atol=1e-12)
+
+
+# --- The same bits in every arrangement.
+
+
+def article_batch(seeds: NDArray[Any], epochs: Any, **options: Any) -> Batch:
+    w = np.stack([np.random.RandomState(seed).normal(size=9) for seed in seeds])
+    return Batch(ARTICLE, *XOR, w, 0.5 / (1 + seeds % 5), epochs, **options)
+
+
+def test_a_run_has_the_same_bits_in_any_batch_at_any_place() -> None:
+    seeds = np.arange(1000)
+    whole = article_batch(seeds, 50)
+    curves = stacked(whole.advance(50, [0, 10, 50]))
+    for size, threads in ((1, 1), (7, 2), (16, 1), (N_LANES + 1, 2), (1000, 2)):
+        shuffled = np.random.RandomState(size).permutation(seeds)
+        for first in range(0, min(1000, 5 * size), size):
+            some = shuffled[first : first + size]
+            batch = article_batch(some, 50, threads=threads)
+            assert np.array_equal(stacked(batch.advance(50, [0, 10, 50])), curves[some])
+            assert np.array_equal(batch.weights, whole.weights[some])
+
+
+def test_neighbours_of_other_lengths_and_diverging_ones_change_nothing() -> None:
+    seeds = np.arange(40)
+    alone = article_batch(seeds, 30)
+    alone.advance(30)
+    w = np.stack([np.random.RandomState(seed).normal(size=9) for seed in seeds])
+    rates = 0.5 / (1 + seeds % 5)
+    w[::3] = 1e200  # its loss stays finite, its neighbours' too, but its steps do not
+    rates[::3] = 1e300
+    epochs = np.where(seeds % 3 == 1, 30, 7)
+    batch = Batch(replace(ARTICLE, output_activation="sigmoid"), *XOR, w, rates, epochs)
+    batch.advance(30)
+    kept = seeds % 3 == 1
+    assert np.array_equal(batch.weights[kept], alone.weights[kept])
+
+
+def test_a_shorter_run_is_the_prefix_of_a_longer_one() -> None:
+    seeds = np.zeros(70, dtype=int)
+    epochs = np.arange(70) % 12
+    batch = article_batch(seeds, epochs)
+    curves = batch.advance(11, range(12))
+    longest = int(np.argmax(epochs))
+    for i, last in enumerate(epochs):
+        assert np.array_equal(curves.loss[i, : last + 1], curves.loss[longest, : last + 1])
+        assert np.isnan(curves.loss[i, last + 1 :]).all()
+    short = article_batch(np.zeros(1, dtype=int), 5)
+    short.advance(5)
+    assert np.array_equal(batch.weights[5], short.weights[0])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_cutting_a_training_into_chunks_changes_nothing(optimizer: str) -> None:
+    model = Model((3, 4, 2), "tanh", "softmax", "cross_entropy", optimizer, 4, True)
+    rng = np.random.RandomState(0)
+    (X, y), w = samples(rng, model, 37, 10), rng.normal(size=(37, model.n_weights))
+    order = np.argsort(rng.rand(37, 20, 10), axis=2)
+    epochs, log = np.arange(37) % 21, [0, 1, 5, 6, 13, 20]
+
+    def batch() -> Batch:
+        return Batch(model, X, y, w, 0.05, epochs, usual_options(model))
+
+    whole = batch()
+    expected = whole.advance(20, log, order)
+    for cuts in ([20], [1, 2, 20], [0, 5, 6, 7, 13, 20]):
+        parts, losses = batch(), list[Array]()
+        for first, until in itertools.pairwise([0, *cuts]):
+            lowest = -1 if not losses else first
+            chunk = [epoch for epoch in log if lowest < epoch <= until]
+            losses.append(parts.advance(until, chunk, order[:, first:until]).loss)
+        assert np.array_equal(np.concatenate(losses, axis=1), expected.loss, equal_nan=True)
+        assert np.array_equal(parts.weights, whole.weights)
+        assert parts.is_done
+
+
+def test_a_diverging_run_ends_and_its_neighbours_do_not() -> None:
+    model = Model((2, 3, 1), "relu", "identity", "mse", "sgd", 2, False)
+    rng = np.random.RandomState(0)
+    (X, y), w = samples(rng, model, 6), rng.normal(size=(5, model.n_weights))
+    rates = np.array([0.01, 1e6, 0.01, 1e6, 0.01])
+    batch, calm = Batch(model, X, y, w, rates, 400), Batch(model, X, y, w[::2], 0.01, 400)
+    curves, expected = batch.advance(400, range(0, 401, 10)), calm.advance(400, range(0, 401, 10))
+    assert np.array_equal(curves.loss[::2], expected.loss)
+    assert np.array_equal(batch.weights[::2], calm.weights)
+    assert (batch.diverged[::2] == -1).all()
+    for i in (1, 3):
+        ended = np.searchsorted(curves.epochs, batch.diverged[i])
+        assert curves.epochs[ended] == batch.diverged[i]
+        assert np.isfinite(curves.loss[i, :ended]).all()
+        assert np.isnan(curves.loss[i, ended + 1 :]).all()
+    assert batch.is_done
+
+
+def test_a_diverged_run_costs_nothing() -> None:
+    model = Model((30, 16, 1), "relu", "identity", "mse", "sgd", 8, False)
+    rng = np.random.RandomState(0)
+    (X, y), w = samples(rng, model, 200), rng.normal(size=(64, model.n_weights))
+    batch = Batch(model, X, y, w, 1e9, 10**9)
+    start = time.perf_counter()
+    while not batch.is_done:  # 10^9 epochs would take hours
+        batch.advance(batch.epoch + 50, [batch.epoch + 50])
+    batch.advance(10**9)
+    assert time.perf_counter() - start < 5
+
+
+def test_a_prediction_that_is_not_finite_is_wrong() -> None:
+    for sizes in ((1, 1), (1, 2)):
+        model = Model(sizes, "identity", "identity", "mse", "sgd", 1, True)
+        w = np.array([[1e308] * model.n_weights])
+        y = np.ones((2, sizes[-1]))
+        curves = Batch(model, [[10.0], [0.0]], y, w, 0.1, 1).advance(0, [0])
+        assert curves.accuracy is not None
+        assert curves.accuracy[0, 0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "mae"}, "none of"),
+        ({"activation": "softmax"}, "none of"),
+        ({"loss": "bce", "output_activation": "tanh"}, "needs a sigmoid"),
+        ({"sizes": (2,)}, "two or more"),
+        ({"batch_size": 0}, "at least 1"),
+    ],
+)
+def test_a_model_that_is_not_defined_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(ARTICLE, **change)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"weights": np.zeros((1, 8))},
+        {"X": np.zeros((4, 3))},
+        {"X": np.zeros((0, 2)), "y": np.zeros((0, 1))},
+        {"X": np.zeros((2, 4, 2))},
+        {"y": np.zeros((3, 1))},
+        {"options": {"momentum": 0.9}},
+        {"X_val": np.zeros((1, 2))},
+        {"threads": 0},
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any]) -> None:
+    usual = {"X": XOR[0], "y": XOR[1], "weights": np.zeros((1, 9))}
+    with pytest.raises(ValueError):
+        Batch(ARTICLE, learning_rate=0.1, epochs=1, **{**usual, **arguments})
+
+
+def test_a_chunk_that_does_not_follow_is_refused() -> None:
+    batch = article_batch(np.arange(2), 10)
+    batch.advance(5)
+    for until, log in ((4, []), (10, [5]), (10, [11]), (10, [8, 7])):
+        with pytest.raises(ValueError):
+            batch.advance(until, log)
+    for order in (np.zeros((2, 5, 3)), np.full((2, 5, 4), 4)):
+        with pytest.raises(ValueError):
+            batch.advance(10, [], order)
+
+
+# --- The same bits on every machine. The hash covers every path through the engine.
+
+
+def canary_models() -> Iterator[Model]:
+    hiddens = [(), (3,), (4, 2), (5, 3, 2)]
+    activations = ["sigmoid", "tanh", "relu", "identity"]
+    optimizers = ["sgd", "momentum", "adam"]
+    for i, (head, optimizer) in enumerate(itertools.product(HEADS, optimizers)):
+        width = 1 + i % 3
+        yield Model(
+            (2, *hiddens[i % 4], width), activations[i // 2 % 4], head[1], head[0], optimizer,
+            1 + i % 5, True,
+        )  # fmt: skip
+
+
+def canary() -> str:
+    """SHA-256 of weights and curves over a fixed set of trainings."""
+    digest = hashlib.sha256()
+    for i, model in enumerate(canary_models()):
+        rng = np.random.RandomState(i)
+        n_runs = 3 + 67 * (i % 4 == 0)  # some need several blocks
+        lead = (n_runs,) if i % 2 else ()
+        (X, y), (X_val, y_val) = samples(rng, model, *lead, 11), samples(rng, model, *lead, 4)
+        w = rng.normal(size=(n_runs, model.n_weights))
+        order = np.stack([[rng.permutation(11) for _ in range(20)] for _ in range(n_runs)])
+        options = usual_options(model)
+        batch = Batch(model, X, y, w, rng.uniform(0.01, 0.5, n_runs), 20, options, X_val, y_val)
+        curves = batch.advance(20, [0, 1, 10, 20], order if i % 3 == 0 else None)
+        digest.update(batch.weights.tobytes())
+        digest.update(stacked(curves).tobytes())
+    return digest.hexdigest()
+
+
+CANARIES = {
+    "1": "905a2ddcd564937a628d688b0f5cff692e30ba3532dc828aa03e15bc003f7222",
+}
+
+
+def test_the_bits_change_only_with_the_version() -> None:
+    assert canary() == CANARIES[VERSION]
+
+
+def run_canary(directory: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """The canary in a process of its own, which imports the engine from `directory`."""
+    code = f"import sys; sys.path[:0] = [{str(directory)!r}, {str(HERE)!r}]\n"
+    code += "import test_engine; print(test_engine.canary(), test_engine.VERSION)"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=directory,
+    )
+
+
+ENVIRONMENTS = {
+    "NumPy without AVX, 1 thread": {
+        "NUMBA_NUM_THREADS": "1",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V4 X86_V3",
+    },
+    "2 threads": {"NUMBA_NUM_THREADS": "2"},
+    "AVX2": {"NUMBA_CPU_NAME": "haswell"},
+    "SSE2": {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+}
+
+
+def test_every_cpu_gives_the_same_bits() -> None:
+    running = {name: run_canary(HERE, change) for name, change in ENVIRONMENTS.items()}
+    hashes = {name: process.communicate()[0].split()[0] for name, process in running.items()}
+    assert hashes == dict.fromkeys(ENVIRONMENTS, CANARIES[VERSION])
+
+
+# --- The compiled code on disk.
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A copy of the engine that has never been compiled."""
+    directory = tmp_path / "installed"
+    directory.mkdir()
+    for name in ("compilation", "lanes", "elementary", "engine", "network"):
+        shutil.copy(HERE / f"{name}.py", directory)
+    return directory
+
+
+def kernels(directory: Path) -> list[Path]:
+    return sorted(directory.rglob("*.nbc"))
+
+
+def test_two_processes_compile_at_once_and_a_third_loads(installed: Path, tmp_path: Path) -> None:
+    both = [run_canary(installed, {}) for _ in range(2)]
+    assert {p.communicate()[0].split()[0] for p in both} == {CANARIES[VERSION]}
+    assert len(kernels(installed)) == 1
+    written = kernels(installed)[0].stat().st_mtime_ns
+    assert run_canary(installed, {}).communicate()[0].split()[0] == CANARIES[VERSION]
+    assert kernels(installed)[0].stat().st_mtime_ns == written
+
+
+def test_a_read_only_install_compiles_into_the_users_cache(installed: Path, tmp_path: Path) -> None:
+    (installed / "__pycache__").write_text("")  # nobody, not even root, can write below a file
+    home = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    output, _ = run_canary(installed, home).communicate()
+    assert output.split()[0] == CANARIES[VERSION]
+    assert len(kernels(tmp_path / "cache")) == 1

@@ -1,0 +1,163 @@
+"""The real program in processes of its own: what is printed, how it ends, what an interrupt leaves."""
+
+import csv
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+NNEXP = [str(Path(sys.executable).with_name("nnexp"))]
+
+
+def statuses(store):
+    with sqlite3.connect(store) as connection:
+        rows = connection.execute("SELECT status FROM runs ORDER BY start_time, rowid").fetchall()
+    connection.close()
+    return [status for (status,) in rows]
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_a_run_prints_what_came_out_and_what_to_do_next(nnexp, store):
+    ended = nnexp("train", "figures=false", "model=false")
+    assert ended.status == 0
+    assert "loss 0.3693 -> 0.002403 in 1000 epochs, converged, accuracy 1" in ended.out
+    assert "Emily" in ended.out
+    assert "nnexp show " in ended.out
+    assert "4 rows, weight_lb, height_in -> gender (classes M=0, F=1)" in ended.err
+
+
+def test_show_tells_what_a_run_was(nnexp, store):
+    run_id = nnexp("train", "model=false", "figures=false").out.split("recorded as ")[1].split()[0]
+    ended = nnexp("show", run_id)
+    assert ended.status == 0
+    for words in (
+        "learning_rate              0.1",
+        "h1 = sigmoid(1.76783*(weight_lb - 135)",
+        "W2 =",
+        "nnexp.engine",
+    ):
+        assert words in ended.out
+
+
+def test_predict_applies_a_network_to_new_rows(nnexp, store, tmp_path):
+    run_id = nnexp("train", "model=false", "figures=false").out.split("recorded as ")[1].split()[0]
+    (tmp_path / "rows.csv").write_text("who,height_in,weight_lb\nEmily,63,128\nFrank,68,155\n")
+    ended = nnexp("predict", run_id, "rows.csv", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(ended.out)))
+    assert [(row["who"], row["label"]) for row in rows] == [("Emily", "F"), ("Frank", "M")]
+    assert float(rows[0]["y_pred"]) == pytest.approx(0.9461602289784368, abs=1e-12)
+    (tmp_path / "rows.csv").write_text("who,height_in\nEmily,63\n")
+    assert "no column 'weight_lb'" in nnexp("predict", run_id, "rows.csv").err
+
+
+def test_a_sweep_from_the_shell_is_summarised_by_each_format(nnexp, store, tmp_path):
+    ended = nnexp("train", "-m", "dataset=xor", "seed=range(3)", "learning_rate=0.5,0.05", "epochs=50")
+    assert ended.status == 0
+    assert "6 runs, recorded as sweep" in ended.out
+    sweep = ended.out.split("recorded as sweep ")[1].split()[0]
+    table = nnexp("summarize", "--sweep", sweep)
+    assert table.out.splitlines()[0].split()[:3] == ["learning_rate", "n", "mean"]
+    rows = json.loads(nnexp("summarize", "--by", "learning_rate", "--format", "json").out)
+    assert [(row["learning_rate"], row["n"]) for row in rows] == [(0.05, 3), (0.5, 3)]
+    assert nnexp("summarize", "--by", "init", "--format", "csv", "--out", "s.csv").status == 0
+    assert (tmp_path / "s.csv").read_text().startswith("init,n,mean")
+    mixed = nnexp("summarize", "--by", "init", "--format", "markdown")
+    assert "mixes different learning_rate" in mixed.err
+    assert mixed.out.startswith("| init")
+    few = nnexp("summarize", "--where", "learning_rate > 0.1", "--threshold", "0.25", "--metric", "loss")
+    assert "epochs_to" in few.out
+
+
+def test_an_experiment_sweeps_without_being_told_to(nnexp, store):
+    ended = nnexp("train", "experiment=articles", "epochs=20", "seed=range(2)")
+    assert "2 runs, recorded as sweep" in ended.out
+
+
+def test_hydras_own_launcher_keeps_working(nnexp, store, tmp_path):
+    ended = nnexp(
+        "train", "-m", "hydra/launcher=basic", "seed=1,2", "epochs=5", "figures=false", "model=false"
+    )
+    assert ended.status == 0
+    assert statuses(store) == ["FINISHED"] * 2
+
+
+def test_hydras_flags_and_completion_work(nnexp, monkeypatch):
+    assert "learning_rate: 0.3" in nnexp("train", "--cfg", "job", "learning_rate=0.3").out
+    monkeypatch.setenv("COMP_LINE", "nnexp train learn")
+    assert nnexp("-sc", "query=bash").out.split() == ["learning_rate="]
+    monkeypatch.setenv("COMP_LINE", "nnexp train init=")
+    assert "init=xavier" in nnexp("-sc", "query=bash").out
+
+
+def test_nothing_is_left_in_the_directory_but_the_store(nnexp, store, tmp_path):
+    nnexp("train", "-m", "seed=1,2", "epochs=5")
+    nnexp("train", "epochs=5")
+    assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db", "mlflow.db.lock", "mlartifacts"}
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_an_interrupt_ends_at_once_with_the_run_recorded_as_killed(store, number, status):
+    typed = [*NNEXP, "train", "epochs=2000000000", "log_every=100000", "figures=false", "model=false"]
+    running = subprocess.Popen(typed, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: statuses(store) == ["RUNNING"])
+    time.sleep(1.0)
+    running.send_signal(number)
+    sent = time.monotonic()
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == status
+    assert time.monotonic() - sent < 5
+    assert "Traceback" not in err
+    assert statuses(store) == ["KILLED"]
+    (run,) = MlflowClient(f"sqlite:///{store}").search_runs(["1"])
+    assert run.data.tags["nnexp.reason"].startswith(("interrupted", "terminated"))
+
+
+def test_the_reader_of_a_pipe_may_leave(store):
+    done = subprocess.run(
+        f"'{NNEXP[0]}' train --help | head -1", shell=True, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "usage: nnexp train [-m] [key=value …]\n"
+    assert done.stderr == ""
+
+
+def test_the_ui_answers_on_this_machine_only(store, tmp_path):
+    port = 5000 + os.getpid() % 20000
+    running = subprocess.Popen(
+        [*NNEXP, "ui", "--port", str(port)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+
+    def get(path, **headers):
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+        return urllib.request.urlopen(request, timeout=30)
+
+    def answers():
+        try:
+            return get("/health").read() == b"OK"
+        except OSError:
+            return False
+
+    try:
+        wait_for(answers, 120)
+        assert b"MLflow" in get("/").read()
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            get("/api/2.0/mlflow/experiments/search?max_results=1", Host="10.evil.com")
+    finally:
+        running.terminate()
+        running.wait(30)
