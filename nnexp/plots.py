@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
@@ -64,9 +65,12 @@ def decision_surface(model: Model, dataset: Dataset, title: str) -> Figure:
         new = dataset.X_new
         ax.scatter(new[:, 0], new[:, 1], marker="*", color="black", edgecolor="white", s=180, label="new")
         for name, row in zip(dataset.new_names, dataset.X_new, strict=True):
-            ax.annotate(name, row, xytext=(8, 6), textcoords="offset points")
+            outline = [withStroke(linewidth=3, foreground="black")]  # legible on any part of the surface
+            ax.annotate(
+                name, row, xytext=(8, 6), textcoords="offset points", color="white", path_effects=outline
+            )
     ax.set(title=title, xlabel=dataset.features[0], ylabel=dataset.features[1])
-    ax.legend(frameon=True, title=dataset.target, loc="upper left")
+    ax.legend(frameon=False, title=dataset.target, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4)
     what = f"output (1 is {dataset.classes[-1]})" if dataset.classes else dataset.target
     figure.colorbar(image, ax=ax, label=what)
     return figure

@@ -68,7 +68,8 @@ def test_no_file_names_a_registry():
     named = [
         name
         for name in files.stdout.splitlines()
-        if not name.endswith(".png") and (PROJECT / name).is_file()
+        if not name.endswith(".png")
+        and (PROJECT / name).is_file()
         and any(host in (PROJECT / name).read_text() for host in ("pypi" + ".org", "pythonhosted" + ".org"))
     ]
     assert named == []
