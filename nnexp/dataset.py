@@ -11,6 +11,7 @@ import io
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ class Table:
         return np.array(values)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is itself only, so that results for it can be kept
 class Dataset:
     """Raw values: X (n, features); y (n,), the class index or the number to predict."""
 
@@ -213,6 +214,7 @@ def _check_labels(table: Table, target: str, cells: list[str], numbers: list[flo
         raise RequestError(f"{where}: every row has a label of its own; a class must repeat")
 
 
+@lru_cache(maxsize=1024)
 def prepare(dataset: Dataset, center: str, fraction: float, seed: int, softmax: bool) -> Prepared:
     """Split off the validation rows, centre by what the training rows say, encode y.
 

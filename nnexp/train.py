@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from types import ModuleType
 
@@ -60,33 +61,40 @@ def network_sizes(dataset: Dataset, config: RunConfig) -> list[int]:
     return [len(dataset.features), *config.hidden, outputs]
 
 
+def weight_count(dataset: Dataset, config: RunConfig) -> int:
+    """The number of weights and biases."""
+    return sum((i + 1) * o for i, o in pairwise(network_sizes(dataset, config)))
+
+
 def initial_network(dataset: Dataset, config: RunConfig) -> Network:
     """The untrained network: weights layer by layer, then biases, from RandomState(seed)."""
-    rng, sizes = RandomState(config.seed), network_sizes(dataset, config)
-    draw = getattr(init, config.init.name)
-    options = dict(config.init.options)
+    layers = _initial_layers(config.init, tuple(network_sizes(dataset, config)), config.seed)
+    return Network(layers, config.activation, config.output_activation, config.loss)
+
+
+@lru_cache(maxsize=4096)
+def _initial_layers(choice: Choice, sizes: tuple[int, ...], seed: int) -> Layers:
+    """Drawn once for all the runs of a sweep that begin alike."""
+    rng, draw, options = RandomState(seed), getattr(init, choice.name), dict(choice.options)
     weights = [draw(rng, i, o, **options) for i, o in pairwise(sizes)]
-    drawn = config.init.name in init.DRAW_BIASES
+    drawn = choice.name in init.DRAW_BIASES
     biases = [draw(rng, 1, o, **options)[:, 0] if drawn else np.zeros(o) for o in sizes[1:]]
-    return Network(
-        tuple(zip(weights, biases, strict=True)),
-        config.activation,
-        config.output_activation,
-        config.loss,
-    )
+    return tuple(zip(weights, biases, strict=True))
 
 
 def check(dataset: Dataset, config: RunConfig) -> Prepared:
     """The prepared data of a run that can be trained. Raises RequestError where config and data disagree."""
-    _check_choice("init", config.init, init, {"rng", "fan_in", "fan_out"})
-    _check_choice("optimizer", config.optimizer, network, {"w", "grad", "memory", "learning_rate"})
+    _check_choice("init", config.init, INITIALISERS)
+    _check_choice("optimizer", config.optimizer, OPTIMIZERS)
     softmax = config.output_activation == "softmax"
     if softmax and not dataset.classes:
         raise RequestError(
             f"output_activation=softmax tells classes apart, and {dataset.target} of {dataset.name} "
             "is a number"
         )
-    prepared = prepare(dataset, config.dataset.center, config.validation_fraction, config.seed, softmax)
+    fraction = config.validation_fraction
+    # Without a split the seed decides nothing here, and all runs share their prepared data.
+    prepared = prepare(dataset, config.dataset.center, fraction, config.seed if fraction else 0, softmax)
     if config.batch_size != "full" and int(config.batch_size) > len(prepared.X):
         raise RequestError(
             f"batch_size={config.batch_size} is more than the {len(prepared.X)} training rows of "
@@ -99,28 +107,36 @@ def check(dataset: Dataset, config: RunConfig) -> Prepared:
             f"output_activation={config.output_activation} gives {low:g} to {high:g}, and {dataset.target} "
             f"of {dataset.name} runs from {y.min():g} to {y.max():g}: use output_activation=identity"
         )
-    count = sum((i + 1) * o for i, o in pairwise(network_sizes(dataset, config)))
+    count = weight_count(dataset, config)
     if count > MAX_WEIGHTS:
         raise RequestError(f"hidden={list(config.hidden)} makes {count} weights: at most {MAX_WEIGHTS}")
     return prepared
 
 
-def _check_choice(group: str, choice: Choice, module: ModuleType, given: set[str]) -> None:
-    """The choice names a function of the module, and has the options that function takes."""
-    functions = {
-        name: set(inspect.signature(f).parameters)
-        for name, f in vars(module).items()
-        if inspect.isfunction(f) and f.__module__ == module.__name__ and not name.startswith("_")
-    }
-    functions = {name: taken - given for name, taken in functions.items() if given <= taken}
-    if choice.name not in functions:
-        raise unknown(group, choice.name, functions)
-    taken = functions[choice.name]
+def _check_choice(group: str, choice: Choice, known: Mapping[str, set[str]]) -> None:
+    """The choice is one of the known functions, and has the options which that function takes."""
+    if choice.name not in known:
+        raise unknown(group, choice.name, known)
+    taken = known[choice.name]
     for option, _ in choice.options:
         if option not in taken:
             raise unknown("key", f"{group}.{option}", [f"{group}.{name}" for name in taken] or [group])
     for option in taken - {name for name, _ in choice.options}:
         raise RequestError(f"{group}.{option} is not given")
+
+
+def _functions(module: ModuleType, given: set[str]) -> dict[str, set[str]]:
+    """The module's public functions of these parameters, each with the options it takes besides."""
+    parameters = {
+        name: set(inspect.signature(function).parameters)
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and name[0] != "_"
+    }
+    return {name: taken - given for name, taken in parameters.items() if given <= taken}
+
+
+INITIALISERS = _functions(init, {"rng", "fan_in", "fan_out"})
+OPTIMIZERS = _functions(network, {"w", "grad", "memory", "learning_rate"})
 
 
 def log_epochs(config: RunConfig) -> list[int]:
@@ -137,26 +153,31 @@ def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
     """
     prepared = [check(dataset, config) for config in configs]
     done = 0
-    for members in _shards(configs, prepared):
-        shard = _Shard(dataset, [configs[i] for i in members], [prepared[i] for i in members])
+    for members in _shards(dataset, configs, prepared):
+        total = sum(configs[i].epochs for i in members)
         try:
+            shard = _Shard(dataset, [configs[i] for i in members], [prepared[i] for i in members])
             for epochs_done, ended, current in shard.train():
                 yield Progress(done + epochs_done, [(members[i], run) for i, run in ended], current)
         except Exception as error:
-            yield Progress(done + shard.epochs_total, [(i, error) for i in members], None)
-        done += shard.epochs_total
+            yield Progress(done + total, [(i, error) for i in members], None)
+        done += total
 
 
-def _shards(configs: Sequence[RunConfig], prepared: Sequence[Prepared]) -> Iterator[list[int]]:
+def _shards(
+    dataset: Dataset, configs: Sequence[RunConfig], prepared: Sequence[Prepared]
+) -> Iterator[list[int]]:
     """The positions of runs that train together: one shape of network and data, bounded in memory."""
     groups: dict[RunConfig, list[int]] = {}
     for i, config in enumerate(configs):
         groups.setdefault(_shape(config), []).append(i)
     for group in groups.values():
-        points = max(len(log_epochs(configs[i])) for i in group)
         config, data = configs[group[0]], prepared[group[0]]
-        own_rows = config.validation_fraction > 0
-        floats = 5 * points + 8 * data.X.shape[1] + own_rows * (data.X.size + data.X_val.size)
+        epochs = max(configs[i].epochs for i in group)
+        kept = epochs // config.weights_every if config.weights_every else 0
+        # A run's curves, its weights as often as they are held, and rows if it has its own.
+        floats = 5 * (epochs // config.log_every + 2) + (kept + 6) * weight_count(dataset, config)
+        floats += (config.validation_fraction > 0) * (data.X.size + data.X_val.size)
         size = max(engine.N_LANES, min(MAX_SHARD, SHARD_BYTES // (8 * floats)))
         # By length, so that the lanes of a block end together.
         group.sort(key=lambda i: (configs[i].epochs, configs[i].seed))
@@ -185,7 +206,6 @@ class _Shard:
 
     def __init__(self, dataset: Dataset, configs: list[RunConfig], prepared: list[Prepared]) -> None:
         self._dataset, self._configs, self._prepared = dataset, configs, prepared
-        self.epochs_total = sum(config.epochs for config in configs)
         lanes: dict[RunConfig, int] = {}  # a training, by its config without its length
         self._lane = [lanes.setdefault(replace(c, epochs=1), len(lanes)) for c in configs]
         longest = [0] * len(lanes)

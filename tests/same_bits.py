@@ -1,0 +1,71 @@
+"""Train a sweep over every code path and print each run's weights hash: run by test_same_bits.py.
+
+usage: python same_bits.py RUNS BATCH_SIZE SHUFFLE
+"""
+
+import json
+import sys
+from dataclasses import replace
+
+from hydra import compose, initialize_config_dir
+from numpy.random import RandomState
+
+from nnexp.config import Choice, RunConfig
+from nnexp.dataset import load
+from nnexp.help import CONF
+from nnexp.tracking.weights import weights_sha256
+from nnexp.train import train
+
+SHAPES = [
+    {},
+    {"shuffle": True, "batch_size": 3},
+    {"hidden": (3, 2), "activation": "tanh", "optimizer": Choice("momentum", (("momentum", 0.9),))},
+    {
+        "output_activation": "softmax",
+        "loss": "cross_entropy",
+        "optimizer": Choice("adam", (("beta1", 0.9), ("beta2", 0.999), ("epsilon", 1e-8))),
+    },
+    {"loss": "bce", "activation": "relu", "validation_fraction": 0.25},
+    {"hidden": (), "output_activation": "identity", "batch_size": "full"},
+]
+INITS = [
+    Choice("normal", (("scale", 1.0),)),
+    Choice("uniform", (("scale", 0.5),)),
+    Choice("xavier", (("scale", 1.0),)),
+    Choice("he", (("scale", 1.0),)),
+]
+CENTERS = ["articles", "mean", "standardize"]
+
+
+def sweep(count: int) -> list[RunConfig]:
+    """`count` runs of the gender table that between them take every path."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        base = RunConfig.from_hydra(compose("config", ["epochs=40", "log_every=20"]))
+    return [
+        replace(
+            base,
+            **SHAPES[i % len(SHAPES)],
+            init=INITS[i // 2 % len(INITS)],
+            dataset=replace(base.dataset, center=CENTERS[i // 3 % len(CENTERS)]),
+            seed=i,
+            learning_rate=[0.01, 0.1, 0.7][i % 3],
+        )
+        for i in range(count)
+    ]
+
+
+def main() -> None:
+    count, batch_size, shuffle = map(int, sys.argv[1:])
+    configs = sweep(count)
+    order = RandomState(1).permutation(count) if shuffle else range(count)
+    hashes: dict[int, str] = {}
+    dataset = load(configs[0].dataset)
+    for start in range(0, count, batch_size):
+        members = list(order)[start : start + batch_size]
+        for progress in train(dataset, [configs[i] for i in members]):
+            hashes |= {int(members[i]): weights_sha256(run.final.layers) for i, run in progress.ended}
+    print(json.dumps([hashes[i] for i in range(count)]))
+
+
+if __name__ == "__main__":
+    main()
