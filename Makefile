@@ -34,7 +34,7 @@ experiments: install ## run every experiment of experiments/ and write its repor
 	@.venv/bin/python -m experiments.report
 
 test: install ## the whole test suite
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 lint: install ## style, types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

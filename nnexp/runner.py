@@ -101,18 +101,20 @@ def sweep(configs: Sequence[RunConfig], name: str | None) -> Sweep:
     place = _place(configs[0], list(loaded.values()))
     parent = _start_parent(place, name or "sweep", len(configs), varied)
     failures: list[str] = []
-    done, total = 0, sum(config.epochs for config in configs)
-    with _recorded_end(place.store, parent), Meter("training", total, "epochs") as meter:
+    recorded = trained = 0
+    with _recorded_end(place.store, parent), Meter("sweep", len(configs), "runs") as meter:
         for key, dataset in loaded.items():
             members = [config for config in configs if config.dataset == key]
             for progress in train(dataset, members):
-                meter.update(done + progress.epochs_done)
+                meter.update(recorded, f"{trained + progress.epochs_done:,} epochs trained")
                 for i, result in progress.ended:
                     _record_child(place, parent, members[i], dataset, result)
                     if isinstance(result, Exception):
                         failures.append(f"{run_name(members[i], dataset)}: {_reason(result)}")
                         say(f"failed: {failures[-1]}")
-            done += sum(config.epochs for config in members)
+                    recorded += 1
+                    meter.update(recorded, f"{trained + progress.epochs_done:,} epochs trained")
+            trained += sum(config.epochs for config in members)
         _finish_parent(place.store, parent, configs, failures)
     return Sweep(parent, len(configs), failures)
 

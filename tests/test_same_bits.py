@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("compile")  # one worker at a time compiles for each kind of CPU
+
 SCRIPT = Path(__file__).with_name("same_bits.py")
 RUNS = 1000
 NATIVE = {"NUMBA_NUM_THREADS": "2"}
@@ -45,7 +47,6 @@ def test_different_runs_have_different_weights(expected):
     assert len(set(expected)) == len(expected) == RUNS
 
 
-@pytest.mark.xdist_group("same bits")
 @pytest.mark.parametrize("name", ARRANGEMENTS)
 def test_every_run_has_the_same_bits_with(expected, name):
     assert hashes(*ARRANGEMENTS[name]) == expected
