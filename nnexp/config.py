@@ -10,13 +10,14 @@ import difflib
 import hashlib
 import json
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from nnexp.rules import Rule, flag, list_of, number, one_of, optional, text, whole
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "identity")
 LOSSES = ("mse", "bce", "cross_entropy")
@@ -42,100 +43,12 @@ def unknown(what: str, name: str, known: Iterable[str]) -> RequestError:
     return RequestError(text)
 
 
-# --- What a value may be. A rule says it in words, and returns the value as its plain Python type.
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`allowed` in words, and `parse`, which raises ValueError for anything else."""
-
-    allowed: str
-    parse: Callable[[Any], Any]
-
-
-def _number(above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf) -> Rule:
-    bounds = [f"> {above:g}"] * (above > -math.inf) + [f">= {at_least:g}"] * (at_least > -math.inf)
-    bounds += [f"< {below:g}"] * (below < math.inf)
-
-    def parse(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError
-        number = float(value) + 0.0  # -0.0 becomes 0.0: one value, one spelling
-        if not (math.isfinite(number) and above < number < below and number >= at_least):
-            raise ValueError
-        return number
-
-    return Rule(", ".join(["a finite number", *bounds]), parse)
-
-
-def _whole(at_least: int, at_most: int = 2**63 - 1, also: str | None = None) -> Rule:
-    def parse(value: Any) -> int | str:
-        if also is not None and value == also:
-            return also
-        if isinstance(value, float) and value.is_integer():  # epochs=1e3
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError
-        if not at_least <= value <= at_most:
-            raise ValueError
-        return value
-
-    top = f", at most {at_most}" if at_most < 2**63 - 1 else ""
-    words = f"a whole number >= {at_least}{top}"
-    return Rule(words + (f", or {also}" if also else ""), parse)
-
-
-def _flag() -> Rule:
-    def parse(value: Any) -> bool:
-        if not isinstance(value, bool):
-            raise ValueError
-        return value
-
-    return Rule("true or false", parse)
-
-
-def _one_of(*names: str) -> Rule:
-    def parse(value: Any) -> str:
-        if not isinstance(value, str) or value not in names:
-            raise ValueError
-        return value
-
-    return Rule(", ".join(names), parse)
-
-
-def _list_of(rule: Rule, allowed: str, min_length: int = 0) -> Rule:
-    def parse(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple) or len(value) < min_length:
-            raise ValueError
-        return tuple(rule.parse(item) for item in value)
-
-    return Rule(allowed, parse)
-
-
-def _text(allowed: str, pattern: str = r"[^\x00-\x1f\x7f\ud800-\udfff]+", number: bool = False) -> Rule:
-    def parse(value: Any) -> str:
-        if number and isinstance(value, int | float) and not isinstance(value, bool):
-            value = f"{value:g}" if isinstance(value, float) else str(value)
-        if not isinstance(value, str) or not value.strip() or not re.fullmatch(pattern, value):
-            raise ValueError
-        return value
-
-    return Rule(allowed, parse)
-
-
-def _optional(rule: Rule, otherwise: str) -> Rule:
-    def parse(value: Any) -> Any:
-        return None if value is None else rule.parse(value)
-
-    return Rule(f"{rule.allowed}; null: {otherwise}", parse)
-
-
-_COLUMN = _text("a column's name", number=True)
-_PLAIN_NAME = _text(
+_COLUMN = text("a column's name", number=True)
+_PLAIN_NAME = text(
     "a plain name of at most 100 characters: no /, \\, .., control characters or blanks at its ends",
     r"(?!.*\.\.)(?!\s)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,100}(?<!\s)",
 )
-_URI = _text(
+_URI = text(
     "sqlite:///FILE, postgresql://…, http://… or https://…",
     r"(sqlite:///|postgresql(\+\w+)?://|https?://)[^\x00-\x20\x7f\ud800-\udfff][^\x00-\x1f\x7f\ud800-\udfff]*",
 )
@@ -152,23 +65,21 @@ def _key(rule: Rule, meaning: str) -> Any:
 class DatasetConfig:
     """Which table, which columns of it, and how its inputs are centred."""
 
-    name: str = _key(_text("a data set of conf/dataset/"), "the data set's name")
-    path: str = _key(_text("a CSV file"), "the table: UTF-8, a header, commas")
+    name: str = _key(text("a data set of conf/dataset/"), "the data set's name")
+    path: str = _key(text("a CSV file"), "the table: UTF-8, a header, commas")
     features: tuple[str, ...] = _key(
-        _list_of(_COLUMN, "a list of column names, [a,b]", min_length=1), "the input columns"
+        list_of(_COLUMN, "a list of column names, [a,b]", min_length=1), "the input columns"
     )
     target: str = _key(_COLUMN, "the column to predict")
     classes: tuple[str, ...] | None = _key(
-        _optional(
-            _list_of(_COLUMN, "a list of two or more labels", min_length=2),
+        optional(
+            list_of(_COLUMN, "a list of two or more labels", min_length=2),
             "text labels (or 0 and 1) are classes in sorted order, other numbers a regression",
         ),
         "the target's labels in order; the first is 0",
     )
-    new_rows: str | None = _key(
-        _optional(_text("a CSV file"), "no new rows"), "rows to predict after training"
-    )
-    center: str = _key(_one_of(*CENTERS), "what is taken from the inputs, learned on the training rows")
+    new_rows: str | None = _key(optional(text("a CSV file"), "no new rows"), "rows to predict after training")
+    center: str = _key(one_of(*CENTERS), "what is taken from the inputs, learned on the training rows")
 
 
 @dataclass(frozen=True)
@@ -180,11 +91,11 @@ class Choice:
 
 
 _OPTIONS = {
-    "init.scale": (_number(above=0), "multiplies every initial weight's spread"),
-    "optimizer.momentum": (_number(at_least=0, below=1), "share of the last step that is kept"),
-    "optimizer.beta1": (_number(at_least=0, below=1), "decay of the gradient's running mean"),
-    "optimizer.beta2": (_number(at_least=0, below=1), "decay of its running square"),
-    "optimizer.epsilon": (_number(above=0), "keeps the division finite"),
+    "init.scale": (number(above=0), "multiplies every initial weight's spread"),
+    "optimizer.momentum": (number(at_least=0, below=1), "share of the last step that is kept"),
+    "optimizer.beta1": (number(at_least=0, below=1), "decay of the gradient's running mean"),
+    "optimizer.beta2": (number(at_least=0, below=1), "decay of its running square"),
+    "optimizer.epsilon": (number(above=0), "keeps the division finite"),
 }
 
 
@@ -196,28 +107,28 @@ class RunConfig:
     init: Choice
     optimizer: Choice
     hidden: tuple[int, ...] = _key(
-        _list_of(_whole(1), "a list of whole numbers >= 1; [] for none"), "widths of the hidden layers"
+        list_of(whole(1), "a list of whole numbers >= 1; [] for none"), "widths of the hidden layers"
     )
-    activation: str = _key(_one_of(*ACTIVATIONS), "of the hidden layers")
-    output_activation: str = _key(_one_of(*ACTIVATIONS, "softmax"), "of the output layer")
+    activation: str = _key(one_of(*ACTIVATIONS), "of the hidden layers")
+    output_activation: str = _key(one_of(*ACTIVATIONS, "softmax"), "of the output layer")
     loss: str = _key(
-        _one_of(*LOSSES), "what training lowers; bce needs a sigmoid output, cross_entropy softmax"
+        one_of(*LOSSES), "what training lowers; bce needs a sigmoid output, cross_entropy softmax"
     )
-    learning_rate: float = _key(_number(above=0), "size of a step down the gradient")
-    epochs: int = _key(_whole(1), "passes over the training rows")
-    batch_size: int | str = _key(_whole(1, also="full"), "rows a step; full for all of them")
-    shuffle: bool = _key(_flag(), "a new row order each epoch, drawn from the seed")
+    learning_rate: float = _key(number(above=0), "size of a step down the gradient")
+    epochs: int = _key(whole(1), "passes over the training rows")
+    batch_size: int | str = _key(whole(1, also="full"), "rows a step; full for all of them")
+    shuffle: bool = _key(flag(), "a new row order each epoch, drawn from the seed")
     validation_fraction: float = _key(
-        _number(at_least=0, below=1), "share of rows, drawn from the seed, kept for val_loss"
+        number(at_least=0, below=1), "share of rows, drawn from the seed, kept for val_loss"
     )
-    seed: int = _key(_whole(0, 2**32 - 1), "seed of weights, split and order")
-    log_every: int = _key(_whole(1), "epochs between two recorded points of the curves")
-    weights_every: int = _key(_whole(0), "epochs between two kept weights; 0: first and last only")
-    figures: bool = _key(_flag(), "log plots of the run")
-    model: bool = _key(_flag(), "log a servable MLflow model")
+    seed: int = _key(whole(0, 2**32 - 1), "seed of weights, split and order")
+    log_every: int = _key(whole(1), "epochs between two recorded points of the curves")
+    weights_every: int = _key(whole(0), "epochs between two kept weights; 0: first and last only")
+    figures: bool = _key(flag(), "log plots of the run")
+    model: bool = _key(flag(), "log a servable MLflow model")
     experiment_name: str = _key(_PLAIN_NAME, "the MLflow experiment to record in")
     tracking_uri: str | None = _key(
-        _optional(_URI, "MLFLOW_TRACKING_URI, else the project's mlflow.db"), "the MLflow store"
+        optional(_URI, "MLFLOW_TRACKING_URI, else the project's mlflow.db"), "the MLflow store"
     )
 
     @classmethod
@@ -367,7 +278,7 @@ def _choice(group: str, values: Any) -> Choice:
     options = []
     for option, value in sorted((str(k), v) for k, v in values.items() if k != "name"):
         key = f"{group}.{option}"
-        rule, _ = _OPTIONS.get(key, (_number(), ""))
+        rule, _ = _OPTIONS.get(key, (number(), ""))
         options.append((option, _checked(key, value, rule)))
     return Choice(values["name"], tuple(options))
 

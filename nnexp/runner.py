@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,23 +9,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import yaml
 from mlflow.entities import DatasetInput
 
 from nnexp import dataset as datasets
 from nnexp import engine
 from nnexp.config import RequestError, RunConfig
 from nnexp.dataset import Dataset
-from nnexp.network import equation
 from nnexp.progress import Meter, Terminated, say
+from nnexp.record import (
+    model_of,
+    points,
+    prediction_points,
+    predictions,
+    result_tags,
+    run_files,
+    run_name,
+    single_files,
+    varied_leaves,
+)
 from nnexp.summary import as_text, summarize, varying
 from nnexp.tracking.model import log_model
 from nnexp.tracking.provenance import command
 from nnexp.tracking.read import load_runs
 from nnexp.tracking.store import Store, experiment_id, open_store
-from nnexp.tracking.weights import Model, pack, weights_sha256
+from nnexp.tracking.weights import Model, pack
 from nnexp.tracking.write import dataset_input, finish_run, log_points, start_run
 from nnexp.train import Trained, check, train
 
@@ -62,7 +68,7 @@ class _Place:
 
     store: Store
     experiment_id: str
-    inputs: dict[str, DatasetInput]  # by the data set's SHA-256
+    inputs: dict[Dataset, DatasetInput]
 
 
 def run(config: RunConfig) -> Recorded:
@@ -74,14 +80,14 @@ def run(config: RunConfig) -> Recorded:
     run_id = _start(place, config, dataset, {})
     with _recorded_end(place.store, run_id):
         trained = _train_live(place.store, run_id, dataset, config)
-        model = _model(trained, dataset)
+        model = model_of(trained, dataset)
         weights = pack(model, trained.kept)
         table = predictions(model, trained, dataset)
-        files = _files(trained, weights) | _single_files(trained, model, dataset)
+        files = run_files(trained, weights) | single_files(trained, model, dataset)
         files["predictions.csv"] = table.to_csv(index=False).encode()
         if config.model:
             log_model(place.store, run_id, dataset, weights)
-        finish_run(place.store, run_id, "FINISHED", files, _result_tags(trained))
+        finish_run(place.store, run_id, "FINISHED", files, result_tags(trained))
     return Recorded(run_id, trained, model, table)
 
 
@@ -92,6 +98,9 @@ def sweep(configs: Sequence[RunConfig], name: str | None) -> Sweep:
     """
     configs = list(dict.fromkeys(configs))
     varied = varied_leaves(configs)
+    for key in ("tracking_uri", "experiment_name"):
+        if key in varied:
+            raise RequestError(f"{key} must be the same for all points of a sweep, which is one record")
     loaded = {c: datasets.load(c) for c in dict.fromkeys(config.dataset for config in configs)}
     for i, config in enumerate(configs, 1):
         try:
@@ -119,22 +128,9 @@ def sweep(configs: Sequence[RunConfig], name: str | None) -> Sweep:
     return Sweep(parent, len(configs), failures)
 
 
-def run_name(config: RunConfig, dataset: Dataset) -> str:
-    """What the run is, at a glance: `xor lr=0.5 init=normal seed=3`."""
-    return f"{dataset.name} lr={config.learning_rate:g} init={config.init.name} seed={config.seed}"
-
-
-def varied_leaves(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
-    """The keys whose values differ between the configs, each with its values in order of appearance."""
-    leaves = [config.leaves() for config in configs]
-    keys = dict.fromkeys(key for leaf in leaves for key in leaf)
-    values = {key: list(dict.fromkeys(leaf.get(key) for leaf in leaves)) for key in keys}
-    return {key: seen for key, seen in values.items() if len(seen) > 1}
-
-
 def _place(config: RunConfig, loaded: Sequence[Dataset]) -> _Place:
     store = open_store(config.tracking_uri)
-    inputs = {dataset.sha256: dataset_input(dataset) for dataset in loaded}
+    inputs = {dataset: dataset_input(dataset) for dataset in loaded}
     return _Place(store, experiment_id(store, config.experiment_name), inputs)
 
 
@@ -145,7 +141,7 @@ def _start(place: _Place, config: RunConfig, dataset: Dataset, tags: Mapping[str
         "nnexp.engine": engine.VERSION,
         **tags,
     }
-    name, data = run_name(config, dataset), [place.inputs[dataset.sha256]]
+    name, data = run_name(config, dataset), [place.inputs[dataset]]
     return start_run(place.store, place.experiment_id, name, config.params(), ours, data)
 
 
@@ -157,14 +153,14 @@ def _train_live(store: Store, run_id: str, dataset: Dataset, config: RunConfig) 
             for _, result in progress.ended:
                 if isinstance(result, Exception):
                     raise result
-                log_points(store, run_id, [*_points(result, logged), *_predictions(result, dataset)])
+                log_points(store, run_id, [*points(result, logged), *prediction_points(result, dataset)])
                 return result
             current = progress.current
             if current is None:
                 continue
             meter.update(progress.epochs_done, f"loss {current.curves['loss'][-1]:.4g}")
             if time.monotonic() - spoke > LIVE_SECONDS:
-                log_points(store, run_id, _points(current, logged))
+                log_points(store, run_id, points(current, logged))
                 logged, spoke = len(current.epochs), time.monotonic()
     raise RuntimeError("training ended without a result")
 
@@ -178,9 +174,9 @@ def _record_child(
         if isinstance(result, Exception):
             _finish_failed(place.store, run_id, result)
             return
-        log_points(place.store, run_id, [*_points(result, 0), *_predictions(result, dataset)])
-        files = _files(result, pack(_model(result, dataset), result.kept))
-        finish_run(place.store, run_id, "FINISHED", files, _result_tags(result))
+        log_points(place.store, run_id, [*points(result, 0), *prediction_points(result, dataset)])
+        files = run_files(result, pack(model_of(result, dataset), result.kept))
+        finish_run(place.store, run_id, "FINISHED", files, result_tags(result))
 
 
 def _start_parent(place: _Place, name: str, total: int, varied: Mapping[str, Sequence[Any]]) -> str:
@@ -211,78 +207,6 @@ def _finish_parent(store: Store, parent: str, configs: Sequence[RunConfig], fail
         files["failures.txt"] = ("\n".join(failures) + "\n").encode()
     tags = {"mlflow.note.content": note[:5000]}
     finish_run(store, parent, "FAILED" if failures else "FINISHED", files, tags)
-
-
-def _points(trained: Trained, since: int) -> Iterator[tuple[str, int, float]]:
-    """The curves' points from the `since`-th on, as (metric, completed epochs, value)."""
-    for name, values in trained.curves.items():
-        points = zip(trained.epochs[since:].tolist(), values[since:].tolist(), strict=True)
-        yield from ((name, epoch, value) for epoch, value in points)
-
-
-def _predictions(trained: Trained, dataset: Dataset) -> Iterator[tuple[str, int, float]]:
-    """`prediction/<name>` of the new rows: the output, or the probability of the last of two classes;
-    of more classes one metric each, `prediction/<name>/<class>`."""
-    y_pred = _model(trained, dataset).outputs(dataset.X_new)
-    for name, row in zip(dataset.new_names, y_pred, strict=True):
-        key = "prediction/" + metric_name(name)
-        if len(row) <= 2:
-            yield key, int(trained.epochs[-1]), float(row[-1])
-        else:
-            for label, value in zip(dataset.classes, row, strict=True):
-                yield f"{key}/{metric_name(label)}", int(trained.epochs[-1]), float(value)
-
-
-def metric_name(text: str) -> str:
-    """The text with what MLflow does not allow in a metric's name replaced by _."""
-    return re.sub(r"[^\w .:-]", "_", text)
-
-
-def _model(trained: Trained, dataset: Dataset) -> Model:
-    data = trained.prepared
-    return Model(trained.final, trained.initial, data.shift, data.scale, dataset.features, dataset.classes)
-
-
-def _files(trained: Trained, weights: bytes) -> dict[str, bytes]:
-    """The artifacts of every run."""
-    text = yaml.safe_dump(trained.config.nested(), sort_keys=False, allow_unicode=True)
-    return {"config.yaml": text.encode(), "weights.npz": weights}
-
-
-def _single_files(trained: Trained, model: Model, dataset: Dataset) -> dict[str, bytes]:
-    """What a run of its own adds: the equation and, unless told not to, figures."""
-    files = {"equation.txt": (equation(model.network, model.input_names()) + "\n").encode()}
-    if trained.config.figures:
-        from nnexp import plots  # matplotlib takes long to import, and a sweep's runs have no figures
-
-        title = run_name(trained.config, dataset)
-        figures = {"curves": plots.curves(trained.epochs, trained.curves, title)}
-        if len(dataset.features) == 2 and np.isfinite(trained.curves["loss"][-1]):
-            figures["decision_surface"] = plots.decision_surface(model, dataset, title)
-        for name, figure in figures.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, dpi=120)
-            files[f"figures/{name}.png"] = buffer.getvalue()
-    return files
-
-
-def predictions(model: Model, trained: Trained, dataset: Dataset) -> pd.DataFrame:
-    """Every row and new row: name, part (train, validation, new), raw features, target, outputs, label."""
-    part = np.array(["train"] * len(dataset.X) + ["new"] * len(dataset.X_new), dtype=object)
-    part[trained.prepared.val_rows] = "validation"
-    X = np.vstack([dataset.X, dataset.X_new])
-    target = [dataset.classes[int(i)] for i in dataset.y] if dataset.classes else list(dataset.y)
-    table = pd.DataFrame({"name": [*dataset.names, *dataset.new_names], "part": part})
-    table[list(dataset.features)] = X
-    table[dataset.target] = pd.Series([*target, *[None] * len(dataset.X_new)], dtype=object)
-    return table.join(model.predict(X))
-
-
-def _result_tags(trained: Trained) -> dict[str, str]:
-    return {
-        "nnexp.outcome": trained.outcome,
-        "nnexp.weights_sha256": weights_sha256(trained.final.layers),
-    }
 
 
 @contextmanager

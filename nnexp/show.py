@@ -11,10 +11,10 @@ from mlflow.exceptions import MlflowException
 
 from nnexp import summary as summaries
 from nnexp.config import RequestError, RunConfig, unknown
-from nnexp.dataset import read_table
 from nnexp.network import equation
 from nnexp.progress import say
 from nnexp.runner import Recorded, Sweep
+from nnexp.table import read_table
 from nnexp.tracking.read import get_run, load_history, load_runs
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.weights import Model, unpack

@@ -9,17 +9,20 @@ import pytest
 
 from nnexp.dataset import PROJECT
 
-CORE = ["config", "dataset", "init", "network", "engine", "train"]
+CORE = ["config", "table", "dataset", "init", "network", "engine", "train"]
 FORBIDDEN = {"hydra", "mlflow", "matplotlib", "click", "sqlalchemy", "scipy.stats"}
 # Each room may import those before it.
 ORDER = [
+    ["rules"],
     ["config"],
+    ["table"],
     ["dataset"],
     ["init", "network"],
     ["engine"],
     ["train", "progress"],
     ["tracking"],
     ["summary", "plots"],
+    ["record"],
     ["runner"],
     ["show", "help", "ui"],
     ["compose"],

@@ -147,7 +147,7 @@ def test_a_run_that_does_not_finish_says_so_and_why(
     def failing(*args):
         raise error
 
-    monkeypatch.setattr(runner, "_single_files", failing)
+    monkeypatch.setattr(runner, "single_files", failing)
     with pytest.raises(type(error)):
         runner.run(configure("epochs=5"))
     (run,) = only()

@@ -102,6 +102,7 @@ WRONG = {
     "-m seed=1,2 batch_size=1,9": "batch_size=9",
     "-m dataset=gender,nothing": "unknown dataset",
     "-m seed=interval(1,3)": "interval",
+    "-m experiment_name=a,b": "must be the same for all points",
     # own tables
     "dataset=csv": "dataset.path is not given",
     "dataset=csv dataset.path=gone.csv dataset.features=[a] dataset.target=y": "cannot be read",

@@ -1,0 +1,94 @@
+"""What a value may be. A rule says it in words, and parses the value as its plain Python type."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`allowed` in words, and `parse`, which raises ValueError for anything else."""
+
+    allowed: str
+    parse: Callable[[Any], Any]
+
+
+def number(above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf) -> Rule:
+    bounds = [f"> {above:g}"] * (above > -math.inf) + [f">= {at_least:g}"] * (at_least > -math.inf)
+    bounds += [f"< {below:g}"] * (below < math.inf)
+
+    def parse(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError
+        number = float(value) + 0.0  # -0.0 becomes 0.0: one value, one spelling
+        if not (math.isfinite(number) and above < number < below and number >= at_least):
+            raise ValueError
+        return number
+
+    return Rule(", ".join(["a finite number", *bounds]), parse)
+
+
+def whole(at_least: int, at_most: int = 2**63 - 1, also: str | None = None) -> Rule:
+    def parse(value: Any) -> int | str:
+        if also is not None and value == also:
+            return also
+        if isinstance(value, float) and value.is_integer():  # epochs=1e3
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError
+        if not at_least <= value <= at_most:
+            raise ValueError
+        return value
+
+    top = f", at most {at_most}" if at_most < 2**63 - 1 else ""
+    words = f"a whole number >= {at_least}{top}"
+    return Rule(words + (f", or {also}" if also else ""), parse)
+
+
+def flag() -> Rule:
+    def parse(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+
+    return Rule("true or false", parse)
+
+
+def one_of(*names: str) -> Rule:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise ValueError
+        return value
+
+    return Rule(", ".join(names), parse)
+
+
+def list_of(rule: Rule, allowed: str, min_length: int = 0) -> Rule:
+    def parse(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple) or len(value) < min_length:
+            raise ValueError
+        return tuple(rule.parse(item) for item in value)
+
+    return Rule(allowed, parse)
+
+
+def text(allowed: str, pattern: str = r"[^\x00-\x1f\x7f\ud800-\udfff]+", number: bool = False) -> Rule:
+    def parse(value: Any) -> str:
+        if number and isinstance(value, int | float) and not isinstance(value, bool):
+            value = f"{value:g}" if isinstance(value, float) else str(value)
+        if not isinstance(value, str) or not value.strip() or not re.fullmatch(pattern, value):
+            raise ValueError
+        return value
+
+    return Rule(allowed, parse)
+
+
+def optional(rule: Rule, otherwise: str) -> Rule:
+    def parse(value: Any) -> Any:
+        return None if value is None else rule.parse(value)
+
+    return Rule(f"{rule.allowed}; null: {otherwise}", parse)
