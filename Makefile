@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 NNEXP := .venv/bin/nnexp
+COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+    --custom-compile-command 'make lock'
 export MLFLOW_DISABLE_TELEMETRY := true
 
 help: ## list the targets
@@ -39,11 +41,15 @@ test: install ## the whole test suite
 lint: install ## style, types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
-lock: install ## resolve requirements.lock anew
-	.venv/bin/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --custom-compile-command 'make lock' --group dev pyproject.toml --output-file requirements.lock
+bench: install ## measure the engine beside JAX, NumPy and C; writes tests/benchmarks/engine.md and .png
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r tests/benchmarks/requirements.lock
+	@.venv/bin/python tests/benchmarks/bench_engine.py $(ARGS)
+
+lock: install ## resolve both lock files anew
+	$(COMPILE) --group dev pyproject.toml --output-file requirements.lock
+	$(COMPILE) --group bench --constraint requirements.lock --output-file tests/benchmarks/requirements.lock
 
 clean: ## remove .venv and caches; the recorded runs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run sweep summary ui experiments test lint lock clean
+.PHONY: help install run sweep summary ui experiments test lint bench lock clean
