@@ -4,7 +4,8 @@ PYTHON ?= python3
 NNEXP := .venv/bin/nnexp
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
     --custom-compile-command 'make lock'
-export MLFLOW_DISABLE_TELEMETRY := true
+# Importing MLflow without compiled bytecode takes twice as long, every time.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16

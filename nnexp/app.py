@@ -31,7 +31,9 @@ def train_command(arguments: list[str]) -> None:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)()
     except _Raised as raised:
         raise raised.error from None
-    except (HydraException, OmegaConfBaseException) as error:
+    except RequestError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise RequestError(plain(error)) from error
 
 
@@ -49,6 +51,8 @@ def _hydra_raises(arguments: list[str]) -> Iterator[None]:
 def run_sweep(points: Iterable[DictConfig], count: int, name: str | None) -> None:
     """The launcher's part: validate every point, then run them all. Raises RequestError; SystemExit(1)
     if a point failed."""
+    if count == 0:
+        raise RequestError("the sweep has no points: one of its ranges is empty")
     configs = []
     with Meter("composing", count, "runs") as meter:
         for i, point in enumerate(points, 1):
@@ -59,8 +63,11 @@ def run_sweep(points: Iterable[DictConfig], count: int, name: str | None) -> Non
             meter.update(i)
     from nnexp import runner, show  # import MLflow, which a wrong request need not wait for
 
-    done = runner.sweep(configs, name)
-    show.sweep(configs[0], done)
+    try:
+        done = runner.sweep(configs, name)
+        show.sweep(configs[0], done)
+    except Exception as error:
+        raise _Raised(error) from error
     if done.failures:
         raise SystemExit(1)
 
@@ -105,7 +112,10 @@ def plain(error: Exception) -> str:
             return f"unknown key {key!r}: Hydra's own are listed by nnexp train --hydra-help"
         return str(unknown("key", key, [*key_names(), "experiment"]))
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: write key=value, without blanks, lists as [1,2]"
+        return (
+            f"cannot read {error.override!r}: write key=value without blanks, lists as [1,2], other text "
+            "in quotes within quotes: 'key=\"any text\"'"
+        )
     if found := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'", text):
         key, _, values = found.group(1).partition("=")
         return f"{key}={values} is several values: add -m to sweep over them, or write a list, [{values}]"

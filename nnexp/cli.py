@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 import traceback
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from nnexp.config import RequestError
-from nnexp.progress import Terminated, say
+from nnexp.progress import Terminated, catch_signals, say
 
 FORMATS = click.Choice(["table", "csv", "markdown", "json"])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="nnexp", message="nnexp %(version)s")
 def nnexp() -> None:
     """Train small networks from scratch, record them in MLflow, and summarise what a sweep found."""
 
@@ -96,7 +95,7 @@ def ui(port: int) -> None:
 
 def main() -> None:
     """The `nnexp` command, with the exit statuses that the README lists."""
-    signal.signal(signal.SIGTERM, _terminate)
+    catch_signals()
     traced = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     arguments = _completion(sys.argv[1:])
     try:
@@ -124,10 +123,6 @@ def main() -> None:
             traceback.print_exc()
         say(f"nnexp: failed: {type(error).__name__}: {error}")
         sys.exit(1)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 def _completion(arguments: list[str]) -> list[str]:

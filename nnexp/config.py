@@ -24,7 +24,6 @@ LOSSES = ("mse", "bce", "cross_entropy")
 CENTERS = ("articles", "mean", "none", "standardize")
 # What each loss asks of the output layer; its totals are turned into probabilities in one way only.
 LOSS_OUTPUTS = {"mse": (*ACTIVATIONS, "softmax"), "bce": ("sigmoid",), "cross_entropy": ("softmax",)}
-MAX_WEIGHTS = 10_000_000
 
 
 class RequestError(ValueError):
@@ -47,10 +46,12 @@ _COLUMN = text("a column's name", number=True)
 _PLAIN_NAME = text(
     "a plain name of at most 100 characters: no /, \\, .., control characters or blanks at its ends",
     r"(?!.*\.\.)(?!\s)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,100}(?<!\s)",
+    number=True,
 )
 _URI = text(
-    "sqlite:///FILE, postgresql://…, http://… or https://…",
-    r"(sqlite:///|postgresql(\+\w+)?://|https?://)[^\x00-\x20\x7f\ud800-\udfff][^\x00-\x1f\x7f\ud800-\udfff]*",
+    "sqlite:///FILE (without ?), postgresql://…, http://… or https://…",
+    # A ? in a file's name would begin SQLAlchemy's options.
+    r"(sqlite:///[^?\x00-\x1f\x7f\ud800-\udfff]+|(postgresql(\+\w+)?|https?)://[^\x00-\x20\x7f\ud800-\udfff]+)",
 )
 
 
@@ -137,7 +138,7 @@ class RunConfig:
         try:
             values = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
         except OmegaConfBaseException as error:
-            raise RequestError(str(error).splitlines()[0]) from error
+            raise RequestError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
         if not isinstance(values, dict):
             raise RequestError("a configuration is a mapping of keys to values")
         return cls.from_mapping({str(k): v for k, v in values.items() if k != "hydra"})

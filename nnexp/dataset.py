@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 
 PROJECT = Path(__file__).resolve().parent.parent
 # The articles shift weight and height by round numbers near the mean "to make the numbers look nice".
+LARGEST = 1e150
 ARTICLES_SHIFT = {"weight_lb": 135.0, "height_in": 66.0}
 
 
@@ -125,7 +126,8 @@ def _check_labels(table: Table, target: str, cells: list[str], numbers: list[flo
     values = set(cells if None in numbers else numbers)
     if len(values) == 1:
         raise RequestError(
-            f"{where} has one class only, {cells[0]!r} in every row: there is nothing to tell apart"
+            f"{where} has one class only, {cells[0]!r}, in {len(cells)} row{'s' * (len(cells) > 1)}: "
+            "there is nothing to tell apart"
         )
     if None in numbers and len(values) == len(cells) > 2:
         raise RequestError(f"{where}: every row has a label of its own; a class must repeat")
@@ -171,6 +173,12 @@ def centring(center: str, X: Array, features: tuple[str, ...]) -> tuple[Array, A
                 f"for {', '.join(features)} use mean, none or standardize"
             )
         return np.array([ARTICLES_SHIFT[name] for name in features]), one
+    for name, column in zip(features, X.T, strict=True):
+        if np.abs(column).max() > LARGEST:
+            raise RequestError(
+                f"dataset.center={center}: column {name!r} has values beyond {LARGEST:g}, "
+                "whose squares overflow"
+            )
     # fsum is exact, so that a sum's order and the machine's vector width cannot show
     mean = np.array([math.fsum(column) for column in X.T]) / len(X)
     if center == "mean":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,6 +15,26 @@ QUIET_SECONDS = 5.0
 
 class Terminated(BaseException):
     """SIGTERM arrived: what is under way is recorded as KILLED, as after Ctrl-C."""
+
+
+_arrived: list[type[BaseException]] = []
+
+
+def catch_signals() -> None:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt and Terminated, and are remembered."""
+
+    def arrive(number: int, frame: FrameType | None) -> None:
+        _arrived.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+        raise _arrived[-1]
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, arrive)
+
+
+def raise_if_interrupted() -> None:
+    """Raise a signal's exception again: the first is lost if it arrives in a destructor or a callback."""
+    if _arrived:
+        raise _arrived[-1]
 
 
 def say(line: str) -> None:
@@ -53,6 +74,8 @@ class Meter:
         self._bar.stop()
 
     def update(self, done: int, note: str = "") -> None:
+        """Show that much is done. Raises the exception of a signal that has arrived."""
+        raise_if_interrupted()
         self._bar.update(self._task, completed=done, note=note)
         if self._bar.disable and time.monotonic() - self._spoke > QUIET_SECONDS:
             self._spoke = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,15 +85,33 @@ def single_files(trained: Trained, model: Model, dataset: Dataset) -> dict[str, 
 
 
 def predictions(model: Model, trained: Trained, dataset: Dataset) -> pd.DataFrame:
-    """Every row and new row: name, part (train, validation, new), raw features, target, outputs, label."""
+    """Every row and new row: name, part (train, validation, new), raw features, target, outputs, label.
+
+    A column that the data set already has by that name gets an underscore.
+    """
     part = np.array(["train"] * len(dataset.X) + ["new"] * len(dataset.X_new), dtype=object)
     part[trained.prepared.val_rows] = "validation"
     X = np.vstack([dataset.X, dataset.X_new])
     target = [dataset.classes[int(i)] for i in dataset.y] if dataset.classes else list(dataset.y)
-    table = pd.DataFrame({"name": [*dataset.names, *dataset.new_names], "part": part})
-    table[list(dataset.features)] = X
+    table = pd.DataFrame(X, columns=list(dataset.features))
     table[dataset.target] = pd.Series([*target, *[None] * len(dataset.X_new)], dtype=object)
-    return table.join(model.predict(X))
+    ours = pd.DataFrame({"name": [*dataset.names, *dataset.new_names], "part": part})
+    answers = apart(model.predict(X), table.columns)
+    return pd.concat([apart(ours, [*table.columns, *answers.columns]), table, answers], axis=1)
+
+
+def new_rows(model: Model, dataset: Dataset) -> pd.DataFrame:
+    """The new rows by name, with their raw features, outputs and label."""
+    features = pd.DataFrame(dataset.X_new, columns=list(dataset.features))
+    names = pd.DataFrame({"name": list(dataset.new_names)})
+    answers = apart(model.predict(dataset.X_new), features.columns)
+    return pd.concat([apart(names, [*features.columns, *answers.columns]), features, answers], axis=1)
+
+
+def apart(frame: pd.DataFrame, taken: Iterable[str], suffix: str = "_") -> pd.DataFrame:
+    """The frame, with the suffix on the columns whose names are taken."""
+    names = set(taken)
+    return frame.rename(columns=lambda name: f"{name}{suffix}" if name in names else name)
 
 
 def result_tags(trained: Trained) -> dict[str, str]:

@@ -19,6 +19,7 @@ from nnexp.dataset import Dataset
 from nnexp.progress import Meter, Terminated, say
 from nnexp.record import (
     model_of,
+    new_rows,
     points,
     prediction_points,
     predictions,
@@ -33,7 +34,7 @@ from nnexp.tracking.model import log_model
 from nnexp.tracking.provenance import command
 from nnexp.tracking.read import load_runs
 from nnexp.tracking.store import Store, experiment_id, open_store
-from nnexp.tracking.weights import Model, pack
+from nnexp.tracking.weights import pack
 from nnexp.tracking.write import dataset_input, finish_run, log_points, start_run
 from nnexp.train import Trained, check, train
 
@@ -49,8 +50,7 @@ class Recorded:
 
     run_id: str
     trained: Trained
-    model: Model
-    predictions: pd.DataFrame  # of every row and new row
+    new_rows: pd.DataFrame  # the new rows with what the network says of them
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def run(config: RunConfig) -> Recorded:
         if config.model:
             log_model(place.store, run_id, dataset, weights)
         finish_run(place.store, run_id, "FINISHED", files, result_tags(trained))
-    return Recorded(run_id, trained, model, table)
+    return Recorded(run_id, trained, new_rows(model, dataset))
 
 
 def sweep(configs: Sequence[RunConfig], name: str | None) -> Sweep:
@@ -96,7 +96,10 @@ def sweep(configs: Sequence[RunConfig], name: str | None) -> Sweep:
 
     Raises RequestError, naming the point, before anything is recorded.
     """
-    configs = list(dict.fromkeys(configs))
+    distinct = list(dict.fromkeys(configs))
+    if len(distinct) < len(configs):
+        say(f"{len(configs) - len(distinct)} of {len(configs)} points are like others and run once")
+    configs = distinct
     varied = varied_leaves(configs)
     for key in ("tracking_uri", "experiment_name"):
         if key in varied:
@@ -112,8 +115,8 @@ def sweep(configs: Sequence[RunConfig], name: str | None) -> Sweep:
     failures: list[str] = []
     recorded = trained = 0
     with _recorded_end(place.store, parent), Meter("sweep", len(configs), "runs") as meter:
-        for key, dataset in loaded.items():
-            members = [config for config in configs if config.dataset == key]
+        for table, dataset in loaded.items():
+            members = [config for config in configs if config.dataset == table]
             for progress in train(dataset, members):
                 meter.update(recorded, f"{trained + progress.epochs_done:,} epochs trained")
                 for i, result in progress.ended:
@@ -130,6 +133,8 @@ def sweep(configs: Sequence[RunConfig], name: str | None) -> Sweep:
 
 def _place(config: RunConfig, loaded: Sequence[Dataset]) -> _Place:
     store = open_store(config.tracking_uri)
+    if not engine.is_ready():
+        say("compiling the engine, once for this machine: some ten seconds")
     inputs = {dataset: dataset_input(dataset) for dataset in loaded}
     return _Place(store, experiment_id(store, config.experiment_name), inputs)
 

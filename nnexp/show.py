@@ -13,6 +13,7 @@ from nnexp import summary as summaries
 from nnexp.config import RequestError, RunConfig, unknown
 from nnexp.network import equation
 from nnexp.progress import say
+from nnexp.record import apart
 from nnexp.runner import Recorded, Sweep
 from nnexp.table import read_table
 from nnexp.tracking.read import get_run, load_history, load_runs
@@ -24,16 +25,15 @@ SPARKS = "▁▂▃▄▅▆▇█"
 
 def recorded(done: Recorded) -> None:
     """How a run went, and what can be done with it next."""
-    trained, model = done.trained, done.model
+    trained = done.trained
     first, last = (trained.curves["loss"][i] for i in (0, -1))
-    line = f"loss {first:.4g} -> {last:.4g} in {trained.epochs[-1]} epochs, {trained.outcome}"
+    epochs = f"{trained.epochs[-1]} epoch{'' if trained.epochs[-1] == 1 else 's'}"
+    line = f"loss {first:.4g} -> {last:.4g} in {epochs}, {trained.outcome}"
     if "accuracy" in trained.curves:
         line += f", accuracy {trained.curves['accuracy'][-1]:.3g}"
     print(line)
-    table = done.predictions[done.predictions["part"] == "new"]
-    if len(table):
-        columns = ["name", *model.features, *model.output_columns(), *["label"] * bool(model.classes)]
-        print("\n" + summaries.as_text(table[columns]) + "\n")
+    if len(done.new_rows):
+        print("\n" + summaries.as_text(done.new_rows) + "\n")
     print(f"recorded as {done.run_id}\n  nnexp show {done.run_id}\n  nnexp ui")
 
 
@@ -103,7 +103,8 @@ def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
     model = load_model(store, run_id)
     table = read_table(file)
     X = np.column_stack([table.numbers(name) for name in model.features])
-    answers = pd.DataFrame(table.rows, columns=table.header).join(model.predict(X))
+    rows = pd.DataFrame(table.rows, columns=table.header)
+    answers = pd.concat([rows, apart(model.predict(X), table.header, "_predicted")], axis=1)
     _write(summaries.as_text(answers, style), out)
 
 

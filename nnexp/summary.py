@@ -119,7 +119,7 @@ def _row(group: pd.DataFrame, metric: str) -> dict[str, float]:
         row["solved"] = float((group["accuracy"] == 1.0).mean())
     row["diverged"] = float((group["outcome"] == "diverged").mean())
     if "epochs_to" in group:
-        row["epochs_to"] = float(np.sort(group["epochs_to"])[len(group) // 2])
+        row["epochs_to"] = float(np.median(group["epochs_to"]))
     return row
 
 

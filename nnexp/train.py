@@ -15,7 +15,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nnexp import engine, init, network
-from nnexp.config import MAX_WEIGHTS, Choice, RequestError, RunConfig, unknown
+from nnexp.config import Choice, RequestError, RunConfig, unknown
 from nnexp.dataset import Dataset, Prepared, prepare
 from nnexp.network import Layers, Network
 
@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 MAX_SHARD, SHARD_BYTES = 2048, 128 * 2**20
 # Work between two yields: this long, beginning with a guess of so many steps of one sample.
 CHUNK_SECONDS, CHUNK_STEPS = 0.2, 200_000
+# What one run may take: numbers in its weights, points on its curves.
+MAX_WEIGHTS, MAX_POINTS = 10_000_000, 1_000_000
 # A regression has converged when it explains this share of the target's variance.
 CONVERGED_R2 = 0.99
 # The values an output layer can give; a target beyond them can never be reached.
@@ -106,11 +108,29 @@ def check(dataset: Dataset, config: RunConfig) -> Prepared:
         raise RequestError(
             f"output_activation={config.output_activation} gives {low:g} to {high:g}, and {dataset.target} "
             f"of {dataset.name} runs from {y.min():g} to {y.max():g}: use output_activation=identity"
+            ", or, if they are classes, list them in dataset.classes"
         )
-    count = weight_count(dataset, config)
-    if count > MAX_WEIGHTS:
-        raise RequestError(f"hidden={list(config.hidden)} makes {count} weights: at most {MAX_WEIGHTS}")
+    _check_size(dataset, config)
     return prepared
+
+
+def _check_size(dataset: Dataset, config: RunConfig) -> None:
+    """Refuse what no memory would hold: weights, points of the curves, weights kept while training."""
+    weights = weight_count(dataset, config)
+    points = config.epochs // config.log_every
+    kept = config.epochs // config.weights_every if config.weights_every else 0
+    if weights > MAX_WEIGHTS:
+        raise RequestError(f"hidden={list(config.hidden)} makes {weights} weights: at most {MAX_WEIGHTS}")
+    if points > MAX_POINTS:
+        raise RequestError(
+            f"epochs={config.epochs} with log_every={config.log_every} makes {points} points: "
+            f"at most {MAX_POINTS}; take a larger log_every"
+        )
+    if kept * weights > MAX_WEIGHTS:
+        raise RequestError(
+            f"epochs={config.epochs} with weights_every={config.weights_every} keeps {kept * weights} "
+            f"numbers: at most {MAX_WEIGHTS}; take a larger weights_every"
+        )
 
 
 def _check_choice(group: str, choice: Choice, known: Mapping[str, set[str]]) -> None:

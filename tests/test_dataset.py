@@ -118,8 +118,8 @@ def test_the_hash_is_of_the_bytes(table, configure):
         ("a,b,y\n1,1_000,0\n2,3,1\n", "column 'b', row 1: '1_000' is not a finite number"),
         ("a,c,y\n1,2,0\n2,3,1\n", "no column 'b'; it has a, c, y"),
         ("a,b,z\n1,2,0\n2,3,1\n", "no column 'y'; it has a, b, z"),
-        ("a,b,y\n1,2,yes\n2,3,yes\n", "one class only, 'yes' in every row"),
-        ("a,b,y\n1,2,1\n2,3,1\n", "one class only, '1' in every row"),
+        ("a,b,y\n1,2,yes\n2,3,yes\n", "one class only, 'yes', in 2 rows"),
+        ("a,b,y\n1,2,1\n", "one class only, '1', in 1 row:"),
         ("a,b,b,y\n1,2,2,0\n", "the header has the column 'b' 2 times"),
         ("a;b;y\n1;2;0\n", "separated by semicolons"),
         ("a\tb\ty\n1\t2\t0\n", "separated by tabs"),
@@ -136,6 +136,13 @@ def test_a_wrong_file_is_refused_with_the_file_the_column_and_the_row(table, tex
         table(text)
     assert words in str(refused.value)
     assert "own.csv" in str(refused.value)
+
+
+@pytest.mark.parametrize("center", ["mean", "standardize"])
+def test_numbers_too_large_to_square_are_refused(table, center):
+    data = table("a,b,y\n1,1e308,0\n2,-1e308,1\n")
+    with pytest.raises(RequestError, match="column 'b' has values beyond 1e"):
+        prepare(data, center, 0.0, 0, softmax=False)
 
 
 def test_a_label_that_is_not_listed_is_refused(table):

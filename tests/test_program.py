@@ -61,6 +61,9 @@ def test_predict_applies_a_network_to_new_rows(nnexp, store, tmp_path):
     rows = list(csv.DictReader(io.StringIO(ended.out)))
     assert [(row["who"], row["label"]) for row in rows] == [("Emily", "F"), ("Frank", "M")]
     assert float(rows[0]["y_pred"]) == pytest.approx(0.9461602289784368, abs=1e-12)
+    (tmp_path / "rows.csv").write_text(ended.out)
+    again = next(csv.DictReader(io.StringIO(nnexp("predict", run_id, "rows.csv", "--format", "csv").out)))
+    assert again["label"] == again["label_predicted"] == "F"
     (tmp_path / "rows.csv").write_text("who,height_in\nEmily,63\n")
     assert "no column 'weight_lb'" in nnexp("predict", run_id, "rows.csv").err
 
@@ -85,6 +88,12 @@ def test_a_sweep_from_the_shell_is_summarised_by_each_format(nnexp, store, tmp_p
 
 def test_an_experiment_sweeps_without_being_told_to(nnexp, store):
     ended = nnexp("train", "experiment=articles", "epochs=20", "seed=range(2)")
+    assert "2 runs, recorded as sweep" in ended.out
+
+
+def test_points_alike_run_once_and_this_is_said(nnexp, store):
+    ended = nnexp("train", "-m", "seed=1,1,2,1", "epochs=5")
+    assert "2 of 4 points are like others and run once" in ended.err
     assert "2 runs, recorded as sweep" in ended.out
 
 

@@ -108,7 +108,7 @@ def test_a_runs_artifacts_rebuild_its_config_and_its_network(configure, client, 
     assert table["name"].tolist() == ["Alice", "Bob", "Charlie", "Diana", "Emily", "Frank"]
     assert table["part"].tolist() == ["train"] * 4 + ["new"] * 2
     assert table["y_pred"].tolist() == model.outputs(np.vstack([data.X, data.X_new]))[:, 0].tolist()
-    assert done.predictions["label"].tolist() == table["label"].tolist()
+    assert done.new_rows["label"].tolist() == table["label"].tolist()[4:]
 
 
 def test_the_same_run_twice_has_the_same_bits(configure, client, only):
@@ -260,6 +260,16 @@ def test_more_classes_than_two_have_a_prediction_each(configure, store, tmp_path
     predicted = {k: v for k, v in run.data.metrics.items() if k.startswith("prediction/")}
     assert set(predicted) == {f"prediction/first_one/{label}" for label in "uvw"}
     assert sum(predicted.values()) == pytest.approx(1)
+
+
+def test_columns_that_are_named_like_ours_are_kept_apart(configure, client, only, tmp_path):
+    (tmp_path / "t.csv").write_text("name,part,label,y\n1,2,3,0\n4,5,6,1\n")
+    own = ["dataset=csv", "dataset.path=t.csv", "dataset.features=[name,part,label]", "dataset.target=y"]
+    runner.run(configure(*own, "epochs=5"))
+    (run,) = only()
+    table = pd.read_csv(io.BytesIO(artifact(client, run, "predictions.csv")))
+    assert list(table) == ["name_", "part_", "name", "part", "label", "y", "y_pred", "label_"]
+    assert table["part"].tolist() == [2, 5]
 
 
 def test_passwords_are_not_recorded(monkeypatch):

@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import os
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
@@ -47,6 +48,12 @@ def kernel(*sources: ModuleType) -> Callable[[_Function], _Function]:
         return cast(_Function, dispatcher)
 
     return decorate
+
+
+def is_compiled(function: Any) -> bool:
+    """Whether a kernel is ready: called before in this process, or kept on disk by another."""
+    directory = function._cache.cache_path
+    return bool(function.signatures) or (directory is not None and any(Path(directory).glob("*.nbc")))
 
 
 def _digest(files: list[str]) -> str:

@@ -116,7 +116,7 @@ def sigmoid(z: Lanes) -> Lanes:
     z = if_greater(lanes(-708.0), z, lanes(-708.0), z)
     rounded = z * -_LOG2_E + _ROUNDER
     k = rounded - _ROUNDER
-    r = (0.0 - z) - k * _LN2_HIGH - k * _LN2_LOW
+    r = (k * -_LN2_HIGH - z) - k * _LN2_LOW
     power = 1.0 + (r + (r * r) * _tail(r))
     return 1.0 / (1.0 + from_bits(bits(power) + (bits(rounded) << 52)))
 
