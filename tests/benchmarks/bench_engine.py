@@ -4,8 +4,8 @@ losses.
 Every contender trains the same weights on the same data; one whose final losses differ from the
 engine's is refused. They take turns, round by round, so that a slow moment hits all of them; times
 are medians over the rounds, ratios the medians of each round's own, and the warm-up (compilation)
-is left out. All cores work except for NumPy. Prints a Markdown table and writes it to table.md, and
-a figure to throughput.png. JAX is left out, with a message, where it is not installed.
+is left out. All cores work except for NumPy. Prints a Markdown table and writes it to engine.md, and
+a figure to engine.png. JAX is left out, with a message, where it is not installed.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnexp.engine import Batch, Model
+from nnexp.plots import COLORS
 
 try:
     import jax
@@ -422,24 +423,28 @@ def figure(results: dict[str, dict[str, Timing]], path: Path) -> None:
     drawing, axes = plt.subplots(figsize=(9, 5), layout="constrained")
     for i, name in enumerate(names):
         heights = [row[name].nanoseconds if name in row else np.nan for row in results.values()]
-        axes.bar(np.arange(len(results)) + 0.13 * (i - len(names) / 2), heights, 0.12, label=name)
+        places = np.arange(len(results)) + 0.13 * (i - (len(names) - 1) / 2)
+        axes.bar(places, heights, 0.12, label=name, color=COLORS[i])
     axes.set(yscale="log", ylabel="ns per sample, step and run (less is better)")
     axes.set_xticks(range(len(results)), [name.replace(", ", "\n") for name in results])
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", ncols=2, frameon=False, loc="upper left")
+    axes.set_ylim(top=1e7)
     drawing.savefig(path, dpi=150)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few epochs: to see that it works")
-    parser.add_argument("--out", type=Path, default=Path(), help="directory of table and figure")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent, help="directory of table and figure"
+    )
     arguments = parser.parse_args()
     scale, rounds = (20, 3) if arguments.quick else (1, 9)
     everywhere: dict[str, Contender] = {ENGINE: engine}
     if HAS_JAX:
         everywhere[JAX] = jax_scan
     else:
-        print("JAX is not installed: its column is left out. `pip install jax` adds it.")
+        print("JAX is not installed: its column is left out. `make bench` installs it.")
     results: dict[str, dict[str, Timing]] = {}
     with tempfile.TemporaryDirectory() as directory:
         scalar = c_trainer(c_function(SCALAR_SOURCE, "scalar", Path(directory)))
@@ -457,8 +462,8 @@ def main() -> None:
     alone = measure({ENGINE: (engine_with_curve, one)}, 21)[ENGINE].nanoseconds * 4e-3
     text = table(results) + f"\nOne run of 1,000 epochs with 101 log points: {alone:.2f} ms.\n"
     print(text)
-    (arguments.out / "table.md").write_text(text)
-    figure(results, arguments.out / "throughput.png")
+    (arguments.out / "engine.md").write_text(text)
+    figure(results, arguments.out / "engine.png")
 
 
 if __name__ == "__main__":
