@@ -218,12 +218,19 @@ def flatten(layers: Layers) -> Array:
     return np.concatenate([W.ravel() for W, _ in layers] + [b for _, b in layers])
 
 
-def unflatten(vector: Array, sizes: Sequence[int]) -> Layers:
-    """The inverse of `flatten` for layer sizes such as [2, 2, 1]."""
+def unflatten(vectors: Array, sizes: Sequence[int]) -> Layers:
+    """The inverse of `flatten` for layer sizes such as [2, 2, 1].
+
+    Of vectors (…, n) for many networks, W is (…, fan_out, fan_in) and b is (…, fan_out).
+    """
     shapes = [(o, i) for i, o in pairwise(sizes)]
-    parts = np.split(vector, np.cumsum([o * i for o, i in shapes] + [o for o, _ in shapes])[:-1])
+    ends = np.cumsum([o * i for o, i in shapes] + [o for o, _ in shapes])
+    parts = np.split(vectors, ends[:-1], axis=-1)
     weights, biases = parts[: len(shapes)], parts[len(shapes) :]
-    return tuple((W.reshape(s).copy(), b.copy()) for W, s, b in zip(weights, shapes, biases, strict=True))
+    lead = vectors.shape[:-1]
+    return tuple(
+        (W.reshape(*lead, *s).copy(), b.copy()) for W, s, b in zip(weights, shapes, biases, strict=True)
+    )
 
 
 def sizes(layers: Layers) -> list[int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from types import ModuleType
@@ -159,9 +159,9 @@ INITIALISERS = _functions(init, {"rng", "fan_in", "fan_out"})
 OPTIMIZERS = _functions(network, {"w", "grad", "memory", "learning_rate"})
 
 
-def log_epochs(config: RunConfig) -> list[int]:
-    """The recorded points: untrained, every `log_every`, and the last."""
-    return sorted({*range(0, config.epochs + 1, config.log_every), config.epochs})
+def log_epochs(longest: int, log_every: int, ends: Iterable[int]) -> NDArray[np.int64]:
+    """The recorded points: the untrained network, every `log_every` epochs up to the longest, each end."""
+    return np.union1d(np.arange(0, longest + 1, log_every), np.fromiter(ends, dtype=np.int64))
 
 
 def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
@@ -188,7 +188,7 @@ def _shards(
     dataset: Dataset, configs: Sequence[RunConfig], prepared: Sequence[Prepared]
 ) -> Iterator[list[int]]:
     """The positions of runs that train together: one shape of network and data, bounded in memory."""
-    groups: dict[RunConfig, list[int]] = {}
+    groups: dict[tuple[Hashable, ...], list[int]] = {}
     for i, config in enumerate(configs):
         groups.setdefault(_shape(config), []).append(i)
     for group in groups.values():
@@ -204,20 +204,25 @@ def _shards(
         yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
-def _shape(config: RunConfig) -> RunConfig:
-    """What runs of a batch share: the config without what the engine lets each run have for itself.
+def _shape(config: RunConfig) -> tuple[Hashable, ...]:
+    """What the runs of a batch share; they may differ in all else: initialisation, rates, seed, length.
 
     Runs whose last epoch is not one of the regular points stay among themselves: a point more would look
     for divergence where the run alone would not.
     """
-    is_regular = config.epochs % config.log_every == 0
-    return replace(
-        config,
-        init=Choice("", ()),
-        optimizer=Choice(config.optimizer.name, ()),
-        learning_rate=1.0,
-        seed=0,
-        epochs=1 if is_regular else config.epochs,
+    return (
+        config.dataset,
+        config.hidden,
+        config.activation,
+        config.output_activation,
+        config.loss,
+        config.optimizer.name,
+        config.batch_size,
+        config.shuffle,
+        config.validation_fraction,
+        config.log_every,
+        config.weights_every,
+        config.epochs if config.epochs % config.log_every else None,
     )
 
 
@@ -225,19 +230,23 @@ class _Shard:
     """Runs that train together as lanes of one engine batch."""
 
     def __init__(self, dataset: Dataset, configs: list[RunConfig], prepared: list[Prepared]) -> None:
-        self._dataset, self._configs, self._prepared = dataset, configs, prepared
-        lanes: dict[RunConfig, int] = {}  # a training, by its config without its length
-        self._lane = [lanes.setdefault(replace(c, epochs=1), len(lanes)) for c in configs]
-        longest = [0] * len(lanes)
-        for i, lane in enumerate(self._lane):
-            longest[lane] = max(longest[lane], configs[i].epochs)
-        self._leads = [self._lane.index(lane) for lane in range(len(lanes))]
-        leads = [configs[i] for i in self._leads]
-        data = [prepared[i] for i in self._leads]
-        self._initial = [initial_network(dataset, config) for config in leads]
-        first, own_rows = leads[0], leads[0].validation_fraction > 0
+        self._configs, self._prepared = configs, prepared
+        self._epochs = np.array([config.epochs for config in configs], dtype=np.int64)
+        # Runs that differ in their length only are one lane, led by the first of them.
+        leads: dict[tuple[Hashable, ...], int] = {}
+        lane_of: dict[int, int] = {}
+        self._lane = np.empty(len(configs), dtype=np.int64)
+        for i, c in enumerate(configs):
+            lead = leads.setdefault((c.init, c.optimizer, c.learning_rate, c.seed), i)
+            self._lane[i] = lane_of.setdefault(lead, len(lane_of))
+        first, own_rows = configs[0], configs[0].validation_fraction > 0
+        led, data = [configs[i] for i in lane_of], [prepared[i] for i in lane_of]
+        longest = np.zeros(len(led), dtype=np.int64)
+        np.maximum.at(longest, self._lane, self._epochs)
+        self._initial = [initial_network(dataset, config) for config in led]
+        self._sizes = network_sizes(dataset, first)
         self._n = len(data[0].X)
-        options = [dict(config.optimizer.options) for config in leads]
+        options = [dict(config.optimizer.options) for config in led]
 
         def rows(name: str) -> Array:
             arrays = [getattr(d, name) for d in data]
@@ -245,7 +254,7 @@ class _Shard:
 
         self._batch = engine.Batch(
             engine.Model(
-                tuple(network_sizes(dataset, first)),
+                tuple(self._sizes),
                 first.activation,
                 first.output_activation,
                 first.loss,
@@ -256,51 +265,44 @@ class _Shard:
             rows("X"),
             rows("y"),
             np.stack([network.flatten(net.layers) for net in self._initial]),
-            [config.learning_rate for config in leads],
+            [config.learning_rate for config in led],
             longest,
             {name: [own[name] for own in options] for name in options[0]},
             rows("X_val") if own_rows else None,
             rows("y_val") if own_rows else None,
         )
-        self._orders = [RandomState([c.seed, 2]) for c in leads] if first.shuffle else []
-        points = sorted({epoch for config in configs for epoch in log_epochs(config)})
-        self._points = np.array(points, dtype=np.int64)
+        self._orders = [RandomState([config.seed, 2]) for config in led] if first.shuffle else []
+        self._points = log_epochs(int(longest.max()), first.log_every, set(self._epochs.tolist()))
         self._curves: dict[str, Array] = {}
-        self._kept: dict[int, Array] = {}  # weights of all lanes, by epoch
+        self._kept: dict[int, Layers] = {}  # the weights of all lanes, by epoch
 
     def train(self) -> Iterator[tuple[int, list[tuple[int, Trained]], Trained | None]]:
         """(epochs done, runs that ended, the run under way if it is the only one), a few times a second."""
         batch, every = self._batch, self._configs[0].weights_every
-        stops = {config.epochs for config in self._configs}
-        last = max(stops)
-        stops |= set(range(0, last + 1, every)) if every else set()
-        waiting = list(range(len(self._configs)))
-        chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, len(self._leads))))
+        stops = np.unique(self._epochs)
         if every:
-            self._kept[0] = batch.weights
-        while waiting:
+            stops = np.union1d(stops, np.arange(0, stops[-1] + 1, every))
+            self._kept[0] = network.unflatten(batch.weights, self._sizes)
+        waiting = np.ones(len(self._configs), dtype=bool)
+        chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, len(self._initial))))
+        while waiting.any():
             started = time.monotonic()
-            until = min(batch.epoch + chunk, min(stop for stop in stops if stop > batch.epoch))
+            until = min(batch.epoch + chunk, int(stops[np.searchsorted(stops, batch.epoch, side="right")]))
             self._advance(until)
-            weights = batch.weights
-            if every and until % every == 0:
-                self._kept[until] = weights
-            diverged = batch.diverged
-            ended = [i for i in waiting if self._end(i, diverged) <= until]
-            waiting = [i for i in waiting if self._end(i, diverged) > until]
-            done = sum(min(config.epochs, until) for config in self._configs)
-            current = (
-                self._trained(waiting[0], until, weights) if len(self._configs) == 1 and waiting else None
-            )
-            yield done, [(i, self._trained(i, self._end(i, diverged), weights)) for i in ended], current
             # Chunks of a length that lets the caller show progress, and an interrupt arrive, at once.
             pace = CHUNK_SECONDS / max(time.monotonic() - started, 1e-6)
             chunk = max(1, int(chunk * min(4.0, max(0.25, pace))))
-
-    def _end(self, i: int, diverged: NDArray[np.int64]) -> int:
-        """The epoch at which a run ends: its last, or the one at which it was found to have diverged."""
-        epochs, found = self._configs[i].epochs, int(diverged[self._lane[i]])
-        return epochs if found < 0 else min(epochs, found)
+            layers = network.unflatten(batch.weights, self._sizes)
+            if every and until % every == 0:
+                self._kept[until] = layers
+            found = batch.diverged[self._lane]
+            ends = np.where(found < 0, self._epochs, np.minimum(self._epochs, found))
+            ended = np.flatnonzero(waiting & (ends <= until))
+            waiting &= ends > until
+            results = [(int(i), self._trained(int(i), int(ends[i]), layers)) for i in ended]
+            alone = len(self._configs) == 1 and bool(waiting[0])
+            done = int(np.minimum(self._epochs, until).sum())
+            yield done, results, self._trained(0, until, layers) if alone else None
 
     def _advance(self, until: int) -> None:
         """Train all lanes up to `until` completed epochs and add what was measured to the curves."""
@@ -316,28 +318,39 @@ class _Shard:
         for name in ("loss", "accuracy", "grad_norm", "val_loss", "val_accuracy"):
             values = getattr(measured, name)
             if values is not None:
-                shape = (len(self._leads), len(self._points))
-                self._curves.setdefault(name, np.full(shape, np.nan))[:, at] = values
+                shape = (len(self._initial), len(self._points))
+                if name not in self._curves:
+                    self._curves[name] = np.full(shape, np.nan)
+                self._curves[name][:, at] = values
 
-    def _trained(self, i: int, end: int, weights: Array) -> Trained:
-        """Run i as it stands at epoch `end`, given the weights of all lanes then."""
+    def _trained(self, i: int, end: int, layers: Layers) -> Trained:
+        """Run i as it stands at epoch `end`, given the layers of all lanes then."""
         config, lane = self._configs[i], self._lane[i]
-        at = (self._points <= end) & ((self._points % config.log_every == 0) | (self._points == end))
+        at = self._points_of(end)
         curves = {name: values[lane, at] for name, values in self._curves.items()}
         initial = self._initial[lane]
-        sizes = network.sizes(initial.layers)
-        kept = {e: network.unflatten(w[lane], sizes) for e, w in self._kept.items() if e <= end}
-        point = {name: float(values[-1]) for name, values in curves.items()}
+        kept = {epoch: _of_lane(all_lanes, lane) for epoch, all_lanes in self._kept.items() if epoch <= end}
         return Trained(
             config,
             self._prepared[i],
             self._points[at],
             curves,
             initial,
-            replace(initial, layers=network.unflatten(weights[lane], sizes)),
+            Network(_of_lane(layers, lane), config.activation, config.output_activation, config.loss),
             kept,
-            _outcome(point, self._prepared[i].y),
+            _outcome({name: float(values[-1]) for name, values in curves.items()}, self._prepared[i].y),
         )
+
+    @lru_cache(maxsize=8)  # noqa: B019  a shard is short-lived, and most of its runs end together
+    def _points_of(self, end: int) -> NDArray[np.int64]:
+        """Which points are on the curve of a run that ends there."""
+        points, every = self._points, self._configs[0].log_every
+        return np.flatnonzero((points <= end) & ((points % every == 0) | (points == end)))
+
+
+def _of_lane(layers: Layers, lane: int) -> Layers:
+    """One network's weights of those of all lanes, copied, so that they do not hold on to the others."""
+    return tuple((W[lane].copy(), b[lane].copy()) for W, b in layers)
 
 
 def _outcome(point: Mapping[str, float], y: Array) -> str:
