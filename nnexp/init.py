@@ -14,6 +14,18 @@ Array = NDArray[np.float64]
 DRAW_BIASES = frozenset({"normal", "uniform"})
 
 
+_GENERATOR = RandomState(0)
+
+
+def seeded(seed: int | list[int]) -> RandomState:
+    """A generator at the beginning of the seed's stream; valid until the next call, which seeds it anew.
+
+    Making a RandomState takes seventy times as long as seeding one.
+    """
+    _GENERATOR.seed(seed)
+    return _GENERATOR
+
+
 def normal(rng: RandomState, fan_in: int, fan_out: int, *, scale: float) -> Array:
     """Normal with standard deviation `scale`; scale 1 is the articles' `np.random.normal()`."""
     return scale * rng.normal(size=(fan_out, fan_in))

@@ -77,7 +77,7 @@ def initial_network(dataset: Dataset, config: RunConfig) -> Network:
 @lru_cache(maxsize=4096)
 def _initial_layers(choice: Choice, sizes: tuple[int, ...], seed: int) -> Layers:
     """Drawn once for all the runs of a sweep that begin alike."""
-    rng, draw, options = RandomState(seed), getattr(init, choice.name), dict(choice.options)
+    rng, draw, options = init.seeded(seed), getattr(init, choice.name), dict(choice.options)
     weights = [draw(rng, i, o, **options) for i, o in pairwise(sizes)]
     drawn = choice.name in init.DRAW_BIASES
     biases = [draw(rng, 1, o, **options)[:, 0] if drawn else np.zeros(o) for o in sizes[1:]]

@@ -42,3 +42,7 @@ def test_every_target_and_path_named_exists():
     assert set(re.findall(r"(?:`|^    )make ([a-z]+)", TEXT, re.MULTILINE)) <= set(targets)
     for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert Path(PROJECT, link).exists(), link
+
+
+def test_the_speed_table_is_what_the_benchmark_wrote():
+    assert (PROJECT / "tests" / "benchmarks" / "engine.md").read_text().strip() in TEXT
