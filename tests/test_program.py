@@ -156,17 +156,38 @@ def test_the_ui_answers_on_this_machine_only(store, tmp_path):
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
         return urllib.request.urlopen(request, timeout=30)
 
-    def answers():
-        try:
-            return get("/health").read() == b"OK"
-        except OSError:
-            return False
-
     try:
-        wait_for(answers, 120)
+        wait_for(lambda: _is_up(port), 120)
         assert b"MLflow" in get("/").read()
         with pytest.raises(urllib.error.HTTPError, match="403"):
             get("/api/2.0/mlflow/experiments/search?max_results=1", Host="10.evil.com")
     finally:
         running.terminate()
         running.wait(30)
+
+
+def test_a_server_records_and_answers_as_a_file_does(nnexp, store, tmp_path, monkeypatch):
+    port = 26000 + os.getpid() % 20000
+    served = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store}"]
+    served += ["--artifacts-destination", str(tmp_path / "served"), "--port", str(port), "--workers", "1"]
+    quiet = subprocess.DEVNULL
+    running = subprocess.Popen([*served, "--host", "127.0.0.1"], stdout=quiet, stderr=quiet)
+    try:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        wait_for(lambda: _is_up(port), 120)
+        assert nnexp("train", "-m", "seed=1,2", "epochs=20").status == 0
+        run_id = nnexp("train", "epochs=20", "figures=false").out.split("recorded as ")[1].split()[0]
+        assert "h1 = sigmoid(" in nnexp("show", run_id).out
+        by_server = nnexp("summarize", "--by", "seed", "--threshold", "0.3", "--format", "json").out
+    finally:
+        running.terminate()
+        running.wait(30)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+    assert nnexp("summarize", "--by", "seed", "--threshold", "0.3", "--format", "json").out == by_server
+
+
+def _is_up(port):
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30).read() == b"OK"
+    except OSError:
+        return False

@@ -56,6 +56,27 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, content, wo
     assert (tmp_path / "mlflow.db").read_bytes() == content
 
 
+def test_a_damaged_store_is_refused(store):
+    content = store.read_bytes()
+    store.write_bytes(content[:100] + b"\xaa" * (len(content) - 100))
+    with pytest.raises(RequestError, match=r"cannot be opened: .*malformed"):
+        open_store()
+
+
+def test_a_store_of_another_schema_is_refused_with_what_upgrades_it(store):
+    with sqlite3.connect(store) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    connection.close()
+    with pytest.raises(RequestError, match="mlflow db upgrade"):
+        open_store()
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "https://127.0.0.1:99999"])
+def test_a_server_that_is_not_there_is_told_at_once(uri):
+    with pytest.raises(RequestError, match="cannot be reached"):
+        open_store(uri)
+
+
 def test_artifacts_lie_beside_the_database_in_a_path_with_blanks(tmp_path, empty_store):
     place = tmp_path / "a place with blanks"
     place.mkdir()

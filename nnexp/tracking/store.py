@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -11,6 +12,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy.exc import SQLAlchemyError
 
 from nnexp.config import RequestError, RunConfig
 from nnexp.dataset import PROJECT
@@ -69,15 +71,27 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
         if not path.exists() and not create:
             raise RequestError(f"no store at {path}: record a run first, with nnexp train")
         _ensure_sqlite(path, artifact_root)
-    elif not uri.startswith("http"):
+    elif uri.startswith("http"):
+        _reach(uri)
+    else:
         artifact_root = (PROJECT / "mlartifacts").as_uri()
     try:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
         raise RequestError(f"tracking_uri={masked(uri)}: cannot be opened: {reason}") from error
     return Store(client, uri, artifact_root)
+
+
+def _reach(uri: str) -> None:
+    """Refuse a server that is not there at once; MLflow's client would try again for minutes."""
+    address = urlsplit(uri)
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname or "", port), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise RequestError(f"tracking_uri={masked(uri)}: cannot be reached: {error}") from error
 
 
 def artifact_root_of(database: Path) -> str:
