@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 from rich.console import Console
@@ -18,6 +20,7 @@ class Terminated(BaseException):
 
 
 _arrived: list[type[BaseException]] = []
+_put_off = 0
 
 
 def catch_signals() -> None:
@@ -25,14 +28,27 @@ def catch_signals() -> None:
 
     def arrive(number: int, frame: FrameType | None) -> None:
         _arrived.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
-        raise _arrived[-1]
+        if not _put_off or len(_arrived) > 1:
+            raise _arrived[-1]
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, arrive)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A first signal waits for `raise_if_interrupted`: halfway through a write it would leave the store
+    locked against recording that the run was killed. A second one does not wait."""
+    global _put_off
+    _put_off += 1
+    try:
+        yield
+    finally:
+        _put_off -= 1
+
+
 def raise_if_interrupted() -> None:
-    """Raise a signal's exception again: the first is lost if it arrives in a destructor or a callback."""
+    """Raise the exception of a signal that was put off, or that got lost in a destructor or a callback."""
     if _arrived:
         raise _arrived[-1]
 

@@ -16,7 +16,7 @@ from nnexp import dataset as datasets
 from nnexp import engine
 from nnexp.config import RequestError, RunConfig
 from nnexp.dataset import Dataset
-from nnexp.progress import Meter, Terminated, say
+from nnexp.progress import Meter, Terminated, raise_if_interrupted, say
 from nnexp.record import (
     model_of,
     new_rows,
@@ -218,6 +218,7 @@ def _finish_parent(store: Store, parent: str, configs: Sequence[RunConfig], fail
 def _recorded_end(store: Store, run_id: str) -> Iterator[None]:
     """Whatever stops the work is recorded on the run before it goes on its way: FAILED or KILLED, and why."""
     try:
+        raise_if_interrupted()
         yield
     except (KeyboardInterrupt, Terminated) as error:
         finish_run(store, run_id, "KILLED", {}, {"nnexp.reason": _reason(error)})

@@ -138,6 +138,21 @@ def test_an_interrupt_ends_at_once_with_the_run_recorded_as_killed(store, number
     assert run.data.tags["nnexp.reason"].startswith(("interrupted", "terminated"))
 
 
+@pytest.mark.parametrize("after", [0.0, 0.3, 0.7, 1.1])
+def test_an_interrupted_sweep_leaves_nothing_running(store, after):
+    typed = [*NNEXP, "train", "-m", "seed=range(300)", "epochs=100"]
+    running = subprocess.Popen(typed, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(statuses(store)) > 2)
+    time.sleep(after)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert err.splitlines()[-1] == "nnexp: interrupted"
+    parent, *children = statuses(store)
+    assert parent == "KILLED"
+    assert set(children) <= {"FINISHED", "KILLED"}
+
+
 def test_the_reader_of_a_pipe_may_leave(store):
     done = subprocess.run(
         f"'{NNEXP[0]}' train --help | head -1", shell=True, capture_output=True, text=True, check=False

@@ -15,12 +15,14 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
 
 from nnexp.dataset import PROJECT, Dataset
+from nnexp.progress import uninterrupted
 from nnexp.tracking.store import Store
 from nnexp.tracking.weights import unpack
 
 REQUIREMENTS = ("mlflow", "numpy", "pandas")
 
 
+@uninterrupted()
 def log_model(store: Store, run_id: str, dataset: Dataset, weights: bytes) -> None:
     """Log the network of these packed weights as the run's model, named after its data set."""
     inputs = Schema([ColSpec("double", name) for name in dataset.features])

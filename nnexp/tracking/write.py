@@ -15,6 +15,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from nnexp.dataset import Dataset
+from nnexp.progress import uninterrupted
 from nnexp.tracking.provenance import provenance
 from nnexp.tracking.store import Store
 
@@ -37,6 +38,7 @@ def dataset_input(dataset: Dataset) -> DatasetInput:
     return DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
 
 
+@uninterrupted()
 def start_run(
     store: Store,
     experiment_id: str,
@@ -58,6 +60,7 @@ def start_run(
     return run_id
 
 
+@uninterrupted()
 def log_points(store: Store, run_id: str, points: Iterable[tuple[str, int, float]]) -> None:
     """Metrics as (key, completed epochs, value). One that is not finite is left out, as MLflow would
     store a NaN as 0 and an infinity as the largest double."""
@@ -67,6 +70,7 @@ def log_points(store: Store, run_id: str, points: Iterable[tuple[str, int, float
         store.client.log_batch(run_id, metrics=metrics[i : i + MAX_METRICS])
 
 
+@uninterrupted()
 def finish_run(
     store: Store,
     run_id: str,
