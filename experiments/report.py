@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 
 import nnexp
@@ -52,6 +51,14 @@ def learning_rate_init(runs: pd.DataFrame) -> tuple[str, dict[str, object]]:
     return answer, {"loss": plots.sweep_lines(table, "learning_rate", "init", "dataset", "loss")}
 
 
+ANSWERS = {"articles": articles, "learning_rate_init": learning_rate_init}
+
+
+def table_alone(runs: pd.DataFrame) -> tuple[str, dict[str, object]]:
+    """The answer of an experiment that has no words of its own."""
+    return "The summary:", {}
+
+
 def write(name: str) -> Path:
     """Run the experiment, and write its report from the runs it recorded. The report's path."""
     experiment = f"report {name}"
@@ -59,7 +66,7 @@ def write(name: str) -> Path:
     subprocess.run([sys.executable, "-m", "nnexp.cli", *command], check=True, stdout=subprocess.DEVNULL)
     runs = nnexp.load_runs(experiment)
     runs = finished(runs[runs["sweep_id"] == runs["sweep_id"].iloc[-1]])
-    answer, figures = globals()[name](runs)
+    answer, figures = ANSWERS.get(name, table_alone)(runs)
     REPORTS.mkdir(exist_ok=True)
     text = [f"# {name}", question(name), f"`nnexp train experiment={name}`: {len(runs)} runs.", answer]
     for title, figure in figures.items():
@@ -72,7 +79,6 @@ def write(name: str) -> Path:
 
 
 def main() -> None:
-    matplotlib.use("agg")
     names = sys.argv[1:] or sorted(path.stem for path in HERE.glob("*.yaml"))
     for name in names:
         print(f"wrote {write(name).relative_to(HERE.parent)}")

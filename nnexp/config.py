@@ -26,6 +26,10 @@ CENTERS = ("articles", "mean", "none", "standardize")
 LOSS_OUTPUTS = {"mse": (*ACTIVATIONS, "softmax"), "bce": ("sigmoid",), "cross_entropy": ("softmax",)}
 
 
+# MLflow's limit on a param; config.yaml has the whole of it.
+MAX_PARAM = 6000
+
+
 class RequestError(ValueError):
     """The request was wrong: nothing was run or recorded. The text is for the person who typed it."""
 
@@ -186,8 +190,9 @@ class RunConfig:
         return flat
 
     def params(self) -> dict[str, str]:
-        """What MLflow records: every leaf that can change the result, as text."""
-        return {k: _as_text(v) for k, v in self.leaves().items() if k not in NOT_RESULT and v is not None}
+        """What MLflow records: every leaf that can change the result, as text of MLflow's length at most."""
+        texts = {k: _as_text(v) for k, v in self.leaves().items() if k not in NOT_RESULT and v is not None}
+        return {k: v if len(v) <= MAX_PARAM else v[: MAX_PARAM - 1] + "…" for k, v in texts.items()}
 
     def nested(self) -> dict[str, Any]:
         """The values as config.yaml holds them: `from_mapping(config.nested()) == config`."""

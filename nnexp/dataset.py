@@ -20,8 +20,11 @@ Array = NDArray[np.float64]
 
 PROJECT = Path(__file__).resolve().parent.parent
 # The articles shift weight and height by round numbers near the mean "to make the numbers look nice".
-LARGEST = 1e150
 ARTICLES_SHIFT = {"weight_lb": 135.0, "height_in": 66.0}
+
+
+# Beyond this a number's square, or a sum of such, is no finite number.
+LARGEST = 1e150
 
 
 @dataclass(frozen=True, eq=False)  # one is itself only, so that results for it can be kept
@@ -37,7 +40,7 @@ class Dataset:
     classes: tuple[str, ...]  # empty for a regression
     new_names: tuple[str, ...]
     X_new: Array  # (new rows, features)
-    sha256: str  # of the bytes of the table and, where there are any, of the new rows
+    sha256: str  # of the table's bytes; with new rows, of the two files' digests
 
     def __str__(self) -> str:
         """One line for people: what was read."""
@@ -74,7 +77,7 @@ def load(config: DatasetConfig) -> Dataset:
         X_new = np.column_stack([new.numbers(name) for name in config.features])
         new_names = row_names(new)
         _refuse_twice(new, new_names)
-        content += new.content
+        content = b"".join(hashlib.sha256(part).digest() for part in (table.content, new.content))
     sha256 = hashlib.sha256(content).hexdigest()
     name = Path(config.path).stem if config.name == "csv" else config.name
     names = row_names(table)
@@ -102,7 +105,7 @@ def _target(table: Table, config: DatasetConfig) -> tuple[tuple[str, ...], Array
     if config.classes is None and not is_text and not set(numbers) <= {0.0, 1.0}:
         return (), table.numbers(config.target)
     # 1, 1.0 and 01 are one label where the column is numbers
-    labels = cells if is_text else [f"{number:g}" for number in numbers]
+    labels = cells if is_text else [_label(number) for number in numbers]
     classes = config.classes or tuple(sorted(set(labels)))
     index = {label: i for i, label in enumerate(classes)}
     for i, label in enumerate(labels, 1):
@@ -112,6 +115,10 @@ def _target(table: Table, config: DatasetConfig) -> tuple[tuple[str, ...], Array
                 f"dataset.classes={','.join(classes)}"
             )
     return classes, np.array([float(index[label]) for label in labels])
+
+
+def _label(number: float | None) -> str:
+    return str(int(number)) if number is not None and number.is_integer() else str(number)
 
 
 def _check_labels(table: Table, target: str, cells: list[str], numbers: list[float | None]) -> None:

@@ -14,6 +14,7 @@ import yaml
 from nnexp.config import RunConfig
 from nnexp.dataset import Dataset
 from nnexp.network import equation
+from nnexp.tracking.store import masked
 from nnexp.tracking.weights import Model, weights_sha256
 from nnexp.train import Trained
 
@@ -63,7 +64,9 @@ def model_of(trained: Trained, dataset: Dataset) -> Model:
 
 def run_files(trained: Trained, weights: bytes) -> dict[str, bytes]:
     """The artifacts of every run."""
-    text = yaml.safe_dump(trained.config.nested(), sort_keys=False, allow_unicode=True)
+    values = trained.config.nested()
+    values["tracking_uri"] = values["tracking_uri"] and masked(values["tracking_uri"])
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return {"config.yaml": text.encode(), "weights.npz": weights}
 
 
@@ -75,7 +78,8 @@ def single_files(trained: Trained, model: Model, dataset: Dataset) -> dict[str, 
 
         title = run_name(trained.config, dataset)
         figures = {"curves": plots.curves(trained.epochs, trained.curves, title)}
-        if len(dataset.features) == 2 and np.isfinite(trained.curves["loss"][-1]):
+        can_be_drawn = len(dataset.features) == 2 and len(dataset.classes) <= 2
+        if can_be_drawn and trained.outcome != "diverged":
             figures["decision_surface"] = plots.decision_surface(model, dataset, title)
         for name, figure in figures.items():
             buffer = io.BytesIO()

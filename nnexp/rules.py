@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ def number(above: float = -math.inf, at_least: float = -math.inf, below: float =
 
     def parse(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError
+        if abs(value) > sys.float_info.max:
             raise ValueError
         number = float(value) + 0.0  # -0.0 becomes 0.0: one value, one spelling
         if not (math.isfinite(number) and above < number < below and number >= at_least):
@@ -79,7 +82,7 @@ def list_of(rule: Rule, allowed: str, min_length: int = 0) -> Rule:
 def text(allowed: str, pattern: str = r"[^\x00-\x1f\x7f\ud800-\udfff]+", number: bool = False) -> Rule:
     def parse(value: Any) -> str:
         if number and isinstance(value, int | float) and not isinstance(value, bool):
-            value = f"{value:g}" if isinstance(value, float) else str(value)
+            value = str(value)
         if not isinstance(value, str) or not value.strip() or not re.fullmatch(pattern, value):
             raise ValueError
         return value

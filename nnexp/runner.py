@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -14,7 +14,7 @@ from mlflow.entities import DatasetInput
 
 from nnexp import dataset as datasets
 from nnexp import engine
-from nnexp.config import RequestError, RunConfig
+from nnexp.config import MAX_PARAM, RequestError, RunConfig
 from nnexp.dataset import Dataset
 from nnexp.progress import Meter, Terminated, raise_if_interrupted, say
 from nnexp.record import (
@@ -35,13 +35,11 @@ from nnexp.tracking.provenance import command
 from nnexp.tracking.read import load_runs
 from nnexp.tracking.store import Store, experiment_id, open_store
 from nnexp.tracking.weights import pack
-from nnexp.tracking.write import dataset_input, finish_run, log_points, start_run
+from nnexp.tracking.write import add_record, dataset_input, finish_run, log_points, start_run
 from nnexp.train import Trained, check, train
 
 # A run that trains for longer than this shows its curves in the UI while it trains.
 LIVE_SECONDS = 2.0
-# MLflow's limit on a param's length.
-MAX_PARAM = 6000
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,10 @@ def run(config: RunConfig) -> Recorded:
         table = predictions(model, trained, dataset)
         files = run_files(trained, weights) | single_files(trained, model, dataset)
         files["predictions.csv"] = table.to_csv(index=False).encode()
+        add_record(place.store, run_id, files, result_tags(trained))
         if config.model:
-            log_model(place.store, run_id, dataset, weights)
-        finish_run(place.store, run_id, "FINISHED", files, result_tags(trained))
+            log_model(place.store, run_id, dataset, weights)  # by which MLflow ends the run: it comes last
+        finish_run(place.store, run_id, "FINISHED", {}, {})
     return Recorded(run_id, trained, new_rows(model, dataset))
 
 
@@ -96,6 +95,8 @@ def sweep(configs: Sequence[RunConfig], name: str | None) -> Sweep:
 
     Raises RequestError, naming the point, before anything is recorded.
     """
+    # A sweep's runs log neither figures nor models.
+    configs = [replace(config, figures=False, model=False) for config in configs]
     distinct = list(dict.fromkeys(configs))
     if len(distinct) < len(configs):
         say(f"{len(configs) - len(distinct)} of {len(configs)} points are like others and run once")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,8 @@ from nnexp.tracking.read import get_run, load_history, load_runs
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.weights import Model, unpack
 
+# What to type to call the program again, here.
+PROGRAM = "nnexp" if shutil.which("nnexp") else os.path.relpath(Path(sys.executable).with_name("nnexp"))
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -34,7 +39,7 @@ def recorded(done: Recorded) -> None:
     print(line)
     if len(done.new_rows):
         print("\n" + summaries.as_text(done.new_rows) + "\n")
-    print(f"recorded as {done.run_id}\n  nnexp show {done.run_id}\n  nnexp ui")
+    print(f"recorded as {done.run_id}\n  {PROGRAM} show {done.run_id}\n  {PROGRAM} ui")
 
 
 def sweep(config: RunConfig, done: Sweep) -> None:
@@ -45,7 +50,7 @@ def sweep(config: RunConfig, done: Sweep) -> None:
         print(summaries.as_text(summaries.summarize(runs, summaries.varying(runs))) + "\n")
     print(f"{done.total} runs{failed}, recorded as sweep {done.sweep_id}")
     where = [] if config.experiment_name == "nnexp" else ["--experiment", config.experiment_name]
-    print(f"  {shlex.join(['nnexp', 'summarize', *where, '--sweep', done.sweep_id])}\n  nnexp ui")
+    print(f"  {shlex.join([PROGRAM, 'summarize', *where, '--sweep', done.sweep_id])}\n  {PROGRAM} ui")
 
 
 def summary(

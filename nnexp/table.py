@@ -66,7 +66,7 @@ def read_table(path: Path) -> Table:
             f"{path}: line {line} is not UTF-8 (byte {content[error.start]:#04x}): save the file as UTF-8"
         ) from None
     try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if any(row)]
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
     except csv.Error as error:
         raise RequestError(f"{path}: not a CSV file: {error}") from None
     if not rows:
@@ -97,7 +97,8 @@ def row_names(table: Table) -> tuple[str, ...]:
     """The rows' names: the column `name` where there is one, else row 1, row 2, …"""
     if "name" not in table.header:
         return tuple(f"row {i}" for i in range(1, len(table.rows) + 1))
-    return tuple(table.column("name"))
+    cells = [row[table.header.index("name")] for row in table.rows]
+    return tuple(cell or f"row {i}" for i, cell in enumerate(cells, 1))
 
 
 def finite(cell: str) -> float | None:

@@ -174,13 +174,14 @@ def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
     prepared = [check(dataset, config) for config in configs]
     done = 0
     for members in _shards(dataset, configs, prepared):
-        total = sum(configs[i].epochs for i in members)
+        total, left = sum(configs[i].epochs for i in members), set(members)
         try:
             shard = _Shard(dataset, [configs[i] for i in members], [prepared[i] for i in members])
             for epochs_done, ended, current in shard.train():
+                left -= {members[i] for i, _ in ended}
                 yield Progress(done + epochs_done, [(members[i], run) for i, run in ended], current)
         except Exception as error:
-            yield Progress(done + total, [(i, error) for i in members], None)
+            yield Progress(done + total, [(i, error) for i in sorted(left)], None)
         done += total
 
 
@@ -273,6 +274,7 @@ class _Shard:
         )
         self._orders = [RandomState([config.seed, 2]) for config in led] if first.shuffle else []
         self._points = log_epochs(int(longest.max()), first.log_every, set(self._epochs.tolist()))
+        self._points_by_end: dict[int, NDArray[np.int64]] = {}
         self._curves: dict[str, Array] = {}
         self._kept: dict[int, Layers] = {}  # the weights of all lanes, by epoch
 
@@ -299,10 +301,13 @@ class _Shard:
             ends = np.where(found < 0, self._epochs, np.minimum(self._epochs, found))
             ended = np.flatnonzero(waiting & (ends <= until))
             waiting &= ends > until
-            results = [(int(i), self._trained(int(i), int(ends[i]), layers)) for i in ended]
+            is_diverged = (found >= 0) & (found <= ends)
+            results = [
+                (i, self._trained(i, int(ends[i]), layers, bool(is_diverged[i]))) for i in ended.tolist()
+            ]
             alone = len(self._configs) == 1 and bool(waiting[0])
             done = int(np.minimum(self._epochs, until).sum())
-            yield done, results, self._trained(0, until, layers) if alone else None
+            yield done, results, self._trained(0, until, layers, False) if alone else None
 
     def _advance(self, until: int) -> None:
         """Train all lanes up to `until` completed epochs and add what was measured to the curves."""
@@ -323,7 +328,7 @@ class _Shard:
                     self._curves[name] = np.full(shape, np.nan)
                 self._curves[name][:, at] = values
 
-    def _trained(self, i: int, end: int, layers: Layers) -> Trained:
+    def _trained(self, i: int, end: int, layers: Layers, diverged: bool) -> Trained:
         """Run i as it stands at epoch `end`, given the layers of all lanes then."""
         config, lane = self._configs[i], self._lane[i]
         at = self._points_of(end)
@@ -338,14 +343,16 @@ class _Shard:
             initial,
             Network(_of_lane(layers, lane), config.activation, config.output_activation, config.loss),
             kept,
-            _outcome({name: float(values[-1]) for name, values in curves.items()}, self._prepared[i].y),
+            "diverged" if diverged else _outcome(curves, self._prepared[i].y),
         )
 
-    @lru_cache(maxsize=8)  # noqa: B019  a shard is short-lived, and most of its runs end together
     def _points_of(self, end: int) -> NDArray[np.int64]:
-        """Which points are on the curve of a run that ends there."""
-        points, every = self._points, self._configs[0].log_every
-        return np.flatnonzero((points <= end) & ((points % every == 0) | (points == end)))
+        """Which points are on the curve of a run that ends there. Most runs of a shard end together."""
+        if end not in self._points_by_end:
+            points, every = self._points, self._configs[0].log_every
+            on_curve = (points <= end) & ((points % every == 0) | (points == end))
+            self._points_by_end[end] = np.flatnonzero(on_curve)
+        return self._points_by_end[end]
 
 
 def _of_lane(layers: Layers, lane: int) -> Layers:
@@ -353,10 +360,9 @@ def _of_lane(layers: Layers, lane: int) -> Layers:
     return tuple((W[lane].copy(), b[lane].copy()) for W, b in layers)
 
 
-def _outcome(point: Mapping[str, float], y: Array) -> str:
-    if not np.isfinite(point["loss"]):
-        return "diverged"
-    if "accuracy" in point:
-        return "converged" if point["accuracy"] == 1.0 else "finished"
+def _outcome(curves: Mapping[str, Array], y: Array) -> str:
+    """How a run that stayed finite ended."""
+    if "accuracy" in curves:
+        return "converged" if curves["accuracy"][-1] == 1.0 else "finished"
     variance = float(np.mean((y - y.mean()) ** 2))
-    return "converged" if point["loss"] <= (1 - CONVERGED_R2) * variance else "finished"
+    return "converged" if curves["loss"][-1] <= (1 - CONVERGED_R2) * variance else "finished"

@@ -8,7 +8,7 @@ import sys
 
 from nnexp.config import RequestError
 from nnexp.progress import say
-from nnexp.tracking.store import open_store, resolve_uri
+from nnexp.tracking.store import masked, open_store, resolve_uri
 
 HOST = "127.0.0.1"
 
@@ -17,7 +17,7 @@ def serve(port: int) -> None:
     """Replace this process by MLflow's server. Raises RequestError when the port is taken."""
     uri = resolve_uri(None)
     if uri.startswith("http"):
-        print(f"this store is a server and has its own UI: {uri}")
+        print(f"this store is a server and has its own UI: {masked(uri)}")
         return
     store = open_store()
     with socket.socket() as probe:

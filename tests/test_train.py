@@ -29,12 +29,10 @@ def trained(*configs):
 
 def oracle(config):
     """The same training with network.py: the loss at every recorded point, and the final weights."""
-    dataset = load(config.dataset)
     (run,) = trained(replace(config, epochs=1, log_every=1))
     data, net, memory = run.prepared, run.initial, None
     size = len(data.X) if config.batch_size == "full" else config.batch_size
     orders, losses = RandomState([config.seed, 2]), [network.loss(net, data.X, data.y)]
-    assert dataset.name
     for epoch in range(1, config.epochs + 1):
         order = np.arange(len(data.X))
         if config.shuffle:

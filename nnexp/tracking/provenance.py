@@ -26,7 +26,7 @@ def provenance() -> dict[str, str]:
         "nnexp.command": command(),
         "nnexp.python": platform.python_version(),
         "nnexp.platform": platform.platform(),
-        "nnexp.cpu_features": " ".join(np.show_config(mode="dicts")["SIMD Extensions"]["found"]),
+        "nnexp.cpu_features": " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])),
     }
     tags |= {f"nnexp.version.{name}": version(name) for name in PACKAGES}
     lock = PROJECT / "requirements.lock"
@@ -40,11 +40,9 @@ def provenance() -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line, fit to be typed again, without the password of a tracking_uri."""
-    key = "tracking_uri="
+    """The command line, fit to be typed again, without passwords."""
     _, program, *arguments = [*sys.orig_argv, ""][:2] + sys.orig_argv[2:]
-    words = [key + masked(a.removeprefix(key)) if a.startswith(key) else a for a in arguments]
-    return shlex.join([Path(program).name, *words])
+    return masked(shlex.join([Path(program).name, *arguments]))
 
 
 def _git(*arguments: str) -> str:

@@ -82,6 +82,8 @@ def load_history(
         query = sa.select(_METRICS.c.run_uuid, _METRICS.c.key, _METRICS.c.step, _METRICS.c.value).where(
             _METRICS.c.key.in_(list(metrics))
         )
+        if len(wanted) <= PAGE:  # a database limits how many values a query may name
+            query = query.where(_METRICS.c.run_uuid.in_(sorted(wanted)))
         frame = _query(store, query, columns)
         frame = frame[frame["run_id"].isin(wanted)]
     else:

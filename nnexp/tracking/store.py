@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _get_latest_schema_revision
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -49,13 +53,9 @@ def resolve_uri(tracking_uri: str | None) -> str:
     return uri
 
 
-def masked(uri: str) -> str:
-    """The address without its password, for people and logs."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    netloc = parts.netloc.replace(f":{parts.password}@", ":***@")
-    return urlunsplit(parts._replace(netloc=netloc))
+def masked(text: str) -> str:
+    """The text, an address or a command line, without the passwords of the addresses in it."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
 
 
 def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store:
@@ -78,7 +78,7 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
     try:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise RequestError(f"tracking_uri={masked(uri)}: cannot be opened: {reason}") from error
     return Store(client, uri, artifact_root)
@@ -131,6 +131,17 @@ def _check_sqlite(path: Path) -> None:
     if head != b"SQLite format 3\x00":
         what = "is empty" if not head else "is not an SQLite database"
         raise RequestError(f"tracking_uri={SQLITE}{path}: the file {what}; move it away or name another")
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            revisions = [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
+    except sqlite3.DatabaseError as error:
+        raise RequestError(f"tracking_uri={SQLITE}{path}: cannot be opened: {error}") from error
+    known = _get_latest_schema_revision()
+    if revisions != [known]:  # opening it could migrate it, and lock out whoever made it
+        raise RequestError(
+            f"tracking_uri={SQLITE}{path}: its schema is {', '.join(revisions)}, this MLflow's {known}; "
+            f"if that is newer, back the file up and run mlflow db upgrade {SQLITE}{path}"
+        )
 
 
 def experiment_id(store: Store, name: str) -> str:

@@ -48,16 +48,31 @@ def start_run(
     data: Iterable[DatasetInput] = (),
 ) -> str:
     """Create a RUNNING run with its params, tags and data set; its id."""
-    who = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "nnexp", "mlflow.source.type": "LOCAL"}
+    who = {"mlflow.user": _user(), "mlflow.source.name": "nnexp", "mlflow.source.type": "LOCAL"}
     run = store.client.create_run(experiment_id, tags={**who, **provenance(), **tags}, run_name=name)
     run_id: str = run.info.run_id
+    try:
+        _describe(store, run_id, params, data)
+    except BaseException:
+        store.client.set_terminated(run_id, "FAILED")
+        raise
+    return run_id
+
+
+def _describe(store: Store, run_id: str, params: Mapping[str, str], data: Iterable[DatasetInput]) -> None:
     all_params = [Param(k, v) for k, v in params.items()]
     for i in range(0, len(all_params), MAX_PARAMS):
         store.client.log_batch(run_id, params=all_params[i : i + MAX_PARAMS])
     inputs = list(data)
     if inputs:
         store.client.log_inputs(run_id, inputs)
-    return run_id
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as containers have
+        return "unknown"
 
 
 @uninterrupted()
@@ -72,13 +87,16 @@ def log_points(store: Store, run_id: str, points: Iterable[tuple[str, int, float
 
 @uninterrupted()
 def finish_run(
-    store: Store,
-    run_id: str,
-    status: str,
-    files: Mapping[str, bytes],
-    tags: Mapping[str, str],
+    store: Store, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]
 ) -> None:
     """Add artifacts and tags, then say how the run ended: FINISHED, FAILED or KILLED."""
+    add_record(store, run_id, files, tags)
+    store.client.set_terminated(run_id, status)
+
+
+@uninterrupted()
+def add_record(store: Store, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+    """Add artifacts and tags to a run that goes on."""
     if files:
         with tempfile.TemporaryDirectory() as directory:
             for name, content in files.items():
@@ -88,4 +106,3 @@ def finish_run(
             store.client.log_artifacts(run_id, directory)
     if tags:
         store.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
-    store.client.set_terminated(run_id, status)
