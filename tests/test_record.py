@@ -278,4 +278,4 @@ def test_passwords_are_not_recorded(monkeypatch):
     secret = "tracking_uri=postgresql://me:hunter2@host/db"
     monkeypatch.setattr("sys.orig_argv", ["python", "/x/bin/nnexp", "train", secret])
     assert "hunter2" not in provenance.masked("nnexp train '++tracking_uri=\"http://me:hunter2@host\"'")
-    assert provenance.command() == "nnexp train 'tracking_uri=postgresql://me:***@host/db'"
+    assert provenance.command() == "nnexp train tracking_uri=postgresql://me:***@host/db"
