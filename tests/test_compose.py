@@ -47,7 +47,7 @@ OVERRIDES = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(OVERRIDES, min_size=1, max_size=4))
 def test_points_are_hydras_own(jobs):
     with initialize_config_dir(str(CONF), version_base="1.3"):

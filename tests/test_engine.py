@@ -107,7 +107,7 @@ def models(draw: st.DrawFn) -> Model:
     )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     model=models(), seed=st.integers(0, 2**31), n_runs=st.integers(1, 3), n=st.integers(1, 40),
     own_data=st.booleans(), is_shuffled=st.booleans(),
