@@ -53,11 +53,12 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that is in the store: its parent's id, and a line for each point that failed."""
+    """A sweep that is in the store: its parent's id, a line for each point that failed, its summary."""
 
     sweep_id: str
     total: int
     failures: list[str]
+    summary: pd.DataFrame | None  # None where every point failed
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ def sweep(configs: Sequence[RunConfig], name: str | None) -> Sweep:
                     recorded += 1
                     meter.update(recorded, f"{trained + progress.epochs_done:,} epochs trained")
             trained += sum(config.epochs for config in members)
-        _finish_parent(place.store, parent, configs, failures)
-    return Sweep(parent, len(configs), failures)
+        summary = _finish_parent(place.store, parent, configs, failures)
+    return Sweep(parent, len(configs), failures, summary)
 
 
 def _place(config: RunConfig, loaded: Sequence[Dataset]) -> _Place:
@@ -194,8 +195,10 @@ def _start_parent(place: _Place, name: str, total: int, varied: Mapping[str, Seq
     return start_run(place.store, place.experiment_id, title, params, {"nnexp.sweep": name})
 
 
-def _finish_parent(store: Store, parent: str, configs: Sequence[RunConfig], failures: Sequence[str]) -> None:
-    """Counts, the summary table and a description that the UI shows."""
+def _finish_parent(
+    store: Store, parent: str, configs: Sequence[RunConfig], failures: Sequence[str]
+) -> pd.DataFrame | None:
+    """Record counts, the summary table and a description that the UI shows; the table, if there is one."""
     runs = load_runs(configs[0].experiment_name, sweep=parent, tracking_uri=store.uri)
     counts = {
         "runs": len(configs),
@@ -204,6 +207,7 @@ def _finish_parent(store: Store, parent: str, configs: Sequence[RunConfig], fail
     }
     log_points(store, parent, [(f"sweep/{key}", 0, value) for key, value in counts.items()])
     files, note = {}, f"`{command()}`\n\n{len(configs)} runs, {len(failures)} failed."
+    table = None
     if len(failures) < len(configs):
         table = summarize(runs, varying(runs))
         files["summary.csv"] = (as_text(table, "csv") + "\n").encode()
@@ -213,6 +217,7 @@ def _finish_parent(store: Store, parent: str, configs: Sequence[RunConfig], fail
         files["failures.txt"] = ("\n".join(failures) + "\n").encode()
     tags = {"mlflow.note.content": note[:5000]}
     finish_run(store, parent, "FAILED" if failures else "FINISHED", files, tags)
+    return table
 
 
 @contextmanager

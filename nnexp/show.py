@@ -45,9 +45,8 @@ def recorded(done: Recorded) -> None:
 def sweep(config: RunConfig, done: Sweep) -> None:
     """The summary of a sweep that has just ended."""
     failed = f", {len(done.failures)} failed" if done.failures else ""
-    if len(done.failures) < done.total:
-        runs = load_runs(config.experiment_name, sweep=done.sweep_id, tracking_uri=config.tracking_uri)
-        print(summaries.as_text(summaries.summarize(runs, summaries.varying(runs))) + "\n")
+    if done.summary is not None:
+        print(summaries.as_text(done.summary) + "\n")
     print(f"{done.total} runs{failed}, recorded as sweep {done.sweep_id}")
     where = [] if config.experiment_name == "nnexp" else ["--experiment", config.experiment_name]
     print(f"  {shlex.join([PROGRAM, 'summarize', *where, '--sweep', done.sweep_id])}\n  {PROGRAM} ui")

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from nnexp import cli
+from nnexp import cli, engine
 from nnexp.config import RunConfig
 from nnexp.help import CONF
 
@@ -81,3 +82,16 @@ def configure() -> Callable[..., RunConfig]:
             return RunConfig.from_hydra(compose("config", list(overrides)))
 
     return composed
+
+
+@pytest.fixture
+def three_wide_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine has no room for networks whose first hidden layer is 3 wide."""
+    advance = engine.Batch.advance
+
+    def failing(self: engine.Batch, *args: Any) -> engine.Curves:
+        if self.model.sizes[1] == 3:
+            raise MemoryError("no room")
+        return advance(self, *args)
+
+    monkeypatch.setattr(engine.Batch, "advance", failing)

@@ -210,17 +210,7 @@ def test_a_run_of_a_sweep_is_the_run_alone(configure, client, only):
     assert {k: child.data.tags[k] for k in same} == {k: alone.data.tags[k] for k in same}
 
 
-def test_a_point_that_fails_does_not_stop_the_others(configure, client, only, monkeypatch):
-    from nnexp import engine
-
-    advance = engine.Batch.advance
-
-    def failing(self, *args):
-        if self.model.sizes[1] == 3:
-            raise MemoryError("no room")
-        return advance(self, *args)
-
-    monkeypatch.setattr(engine.Batch, "advance", failing)
+def test_a_point_that_fails_does_not_stop_the_others(configure, client, only, three_wide_fails):
     done = runner.sweep([configure("epochs=5", f"hidden=[{h}]") for h in (2, 3, 4)], None)
     parent, *children = only()
     assert done.failures == ["gender lr=0.1 init=normal seed=0: MemoryError: no room"]

@@ -182,19 +182,9 @@ def test_a_run_that_diverges_ends_there_and_disturbs_no_other(configure):
     assert flatten(alone.final.layers).tolist() == flatten(good.final.layers).tolist()
 
 
-def test_a_shard_that_raises_fails_its_runs_only(configure, monkeypatch):
+def test_a_shard_that_raises_fails_its_runs_only(configure, three_wide_fails):
     """Two shapes are two shards; the engine is made to fail on one of them."""
-    from nnexp import engine
-
     small, wide = configure("epochs=10"), configure("epochs=10", "hidden=[3]")
-    advance = engine.Batch.advance
-
-    def failing(self, *args):
-        if self.model.sizes[1] == 3:
-            raise MemoryError("no room")
-        return advance(self, *args)
-
-    monkeypatch.setattr(engine.Batch, "advance", failing)
     fine, failed = trained(small, wide)
     assert fine.outcome in ("converged", "finished")
     assert isinstance(failed, MemoryError)
