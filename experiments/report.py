@@ -13,7 +13,8 @@ import pandas as pd
 
 import nnexp
 from nnexp import plots
-from nnexp.summary import as_text, finished, varying
+from nnexp.render import as_text
+from nnexp.summary import finished, varying
 
 HERE = Path(__file__).parent
 REPORTS = HERE / "reports"

@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 
 @dataclass
@@ -48,19 +46,19 @@ class GridSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context = hydra_context
+        zipped = config.get("zip")
+        self._zipped = [str(key) for key in zipped] if isinstance(zipped, ListConfig) else []
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> Any:
+        from nnexp import compose  # heavy, and Hydra imports this file to look for plugins
+
         ranges = [f"{key!s}={value}" for key, value in self._params.items()]
         parser = OverridesParser.create(config_loader=self._context.config_loader)
-        overrides = parser.parse_overrides([*ranges, *arguments])
-        for override in overrides:
-            if override.is_sweep_override() and not override.is_discrete_sweep():
-                raise HydraException(f"{override.input_line}: a grid takes listed values or a range()")
-        (points,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-        return self._launcher.launch(points, initial_job_idx=0)
+        points = compose.grid(parser.parse_overrides([*ranges, *arguments]), self._zipped)
+        return [self._launcher.launch(points, initial_job_idx=0)]
 
 
 class NnexpLauncher(Launcher):
@@ -71,15 +69,15 @@ class NnexpLauncher(Launcher):
         self._config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from nnexp import app, compose  # heavy, and Hydra imports this file to look for plugins
+        from nnexp import app  # heavy, and Hydra imports this file to look for plugins
 
         loader = self._context.config_loader
         if not isinstance(loader, ConfigLoaderImpl):
             raise TypeError(f"composes with Hydra's own loader, not {type(loader).__name__}")
-        points = compose.points(loader, self._config, job_overrides)
         name = self._config.hydra.runtime.choices.get("experiment")
-        app.run_sweep(points, len(job_overrides), name)
+        losses = app.run_sweep(loader, self._config, job_overrides, name)
+        # The last loss is what a sweeper that searches, rather than lists, wants to know of a point.
         return [
-            JobReturn(overrides=list(o), status=JobStatus.COMPLETED, _return_value=None)
-            for o in job_overrides
+            JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=loss)
+            for overrides, loss in zip(job_overrides, losses, strict=True)
         ]

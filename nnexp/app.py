@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from nnexp.config import GROUPS, RequestError, RunConfig, key_names, unknown
+from nnexp import compose
+from nnexp.config import RequestError, RunConfig, unknown
 from nnexp.help import CONF, help_text, options
-from nnexp.progress import Meter
+from nnexp.progress import Meter, say
+from nnexp.request import GROUPS, key_names, split
 
 
 def train_command(arguments: list[str]) -> None:
@@ -26,7 +32,12 @@ def train_command(arguments: list[str]) -> None:
         print(help_text())
         return
     try:
-        _check_overrides(get_args_parser().parse_known_args(arguments)[0].overrides)
+        overrides = _checked(get_args_parser().parse_known_args(arguments)[0].overrides)
+        sweeps = any(override.is_sweep_override() for override in overrides)
+        one = None if sweeps else _composed_run(arguments)
+        if one is not None:
+            _run_one(one)
+            return
         with _hydra_raises(arguments):
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)()
     except _Raised as raised:
@@ -35,6 +46,20 @@ def train_command(arguments: list[str]) -> None:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise RequestError(plain(error)) from error
+
+
+def _composed_run(arguments: list[str]) -> DictConfig | None:
+    """The configuration of one run, composed once, where Hydra's command line would do so twice; None for
+    what is Hydra's to do: flags, a sweep, an experiment that is one."""
+    if any(argument.startswith("-") for argument in arguments):
+        return None
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("config", arguments, return_hydra_config=True)
+    if config.hydra.mode == RunMode.MULTIRUN:
+        return None
+    with open_dict(config):
+        del config["hydra"]
+    return config
 
 
 @contextmanager
@@ -48,28 +73,64 @@ def _hydra_raises(arguments: list[str]) -> Iterator[None]:
         sys.argv, os.environ["HYDRA_FULL_ERROR"] = argv, full_error
 
 
-def run_sweep(points: Iterable[DictConfig], count: int, name: str | None) -> None:
-    """The launcher's part: validate every point, then run them all. Raises RequestError; SystemExit(1)
-    if a point failed."""
-    if count == 0:
+def run_sweep(
+    loader: ConfigLoaderImpl, config: DictConfig, overrides: Sequence[Sequence[str]], name: str | None
+) -> list[float | None]:
+    """The launcher's part: validate every point, then run them all; the last loss of each point.
+
+    None stands for a point that was left out or diverged. Raises RequestError; SystemExit(1) if a point
+    failed.
+    """
+    # What has been imported is no garbage, and need not be searched for any again.
+    gc.freeze()
+    if not overrides:
         raise RequestError("the sweep has no points: one of its ranges is empty")
-    configs = []
-    with Meter("composing", count, "runs") as meter:
-        for i, point in enumerate(points, 1):
+    configs, requests = [], set()
+    with Meter("composing", len(overrides), "runs") as meter:
+        for i, values in enumerate(compose.points(loader, config, overrides), 1):
             try:
-                configs.append(RunConfig.from_hydra(point))
+                point, request = split(values)
             except RequestError as error:
-                raise RequestError(f"point {i} of {count}: {error}") from error
+                raise RequestError(f"point {i} of {len(overrides)}: {error}") from error
+            configs.append(point)
+            requests.add(request)
             meter.update(i)
-    from nnexp import runner, show  # import MLflow, which a wrong request need not wait for
+    if len(requests) > 1:
+        raise RequestError("plan, force, retry, max_failures, exclude and executor are one for a whole sweep")
+    (request,) = requests
+    chosen = without(configs, request.exclude)
+    from nnexp import show, sweeper  # import pandas and more, which a wrong request need not wait for
 
     try:
-        done = runner.sweep(configs, name)
-        show.sweep(configs[0], done)
+        done = sweeper.sweep(chosen, request, name)
+        if done is None:
+            return [None] * len(configs)
+        show.sweep(chosen[0], done)
     except Exception as error:
         raise _Raised(error) from error
     if done.failures:
         raise SystemExit(1)
+    key_of = dict(zip(chosen, done.keys, strict=True))
+    return [done.losses.get(key_of.get(config, "")) for config in configs]
+
+
+def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig]:
+    """The configs for which the expression over the keys does not hold. Raises RequestError."""
+    if exclude is None:
+        return list(configs)
+    import pandas as pd  # takes long to import
+
+    from nnexp.summary import select
+
+    leaves = [config.leaves() for config in configs]
+    frame = pd.DataFrame([{k: v for k, v in leaf.items() if not isinstance(v, tuple)} for leaf in leaves])
+    left_out = select(frame, exclude, f"exclude={exclude}").index
+    kept = [config for i, config in enumerate(configs) if i not in left_out]
+    if not kept:
+        raise RequestError(f"exclude={exclude}: leaves no point of {len(configs)}")
+    if len(kept) < len(configs):
+        say(f"{len(configs) - len(kept)} of {len(configs)} points are left out by exclude")
+    return kept
 
 
 class _Raised(BaseException):
@@ -82,22 +143,29 @@ class _Raised(BaseException):
 def _run_one(config: DictConfig) -> None:
     """Hydra's task function: one composed run."""
     try:
-        request = RunConfig.from_hydra(config)
-        from nnexp import runner, show
+        one, request = split(compose.plain_values(config))
+        for key, value in (("zip", request.zip), ("exclude", request.exclude)):
+            if value:
+                raise RequestError(f"{key} is for a sweep: add -m, and several values for a key")
+        from nnexp import runner, show  # import more, which a wrong request need not wait for
 
-        show.recorded(runner.run(request))
+        done = runner.run(one, request)
+        if done is not None:
+            show.recorded(done)
     except Exception as error:
         raise _Raised(error) from error
 
 
-def _check_overrides(arguments: list[str]) -> None:
-    """Refuse what Hydra would answer with a traceback."""
-    for override in OverridesParser.create().parse_overrides(arguments):
+def _checked(arguments: list[str]) -> list[Override]:
+    """The overrides. Raises RequestError for what Hydra would answer with a traceback."""
+    overrides = OverridesParser.create().parse_overrides(arguments)
+    for override in overrides:
         key, value = override.key_or_group, override.value()
         if not key:
             raise RequestError(f"{override.input_line}: write key=value")
         if key in GROUPS and not override.is_sweep_override() and not isinstance(value, str):
             raise unknown(key, str(value), options(key))
+    return overrides
 
 
 def plain(error: Exception) -> str:

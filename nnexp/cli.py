@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 import sys
@@ -96,8 +98,12 @@ def ui(port: int) -> None:
 def main() -> None:
     """The `nnexp` command, with the exit statuses that the README lists."""
     catch_signals()
+    # Imports make a million objects, none of them garbage; to look for some takes a tenth of a short command.
+    gc.set_threshold(50_000, 50, 50)
     traced = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     arguments = _completion(sys.argv[1:])
+    # Nor need there be a search for garbage at the end.
+    atexit.register(gc.freeze)
     try:
         nnexp.main(arguments, prog_name="nnexp", standalone_mode=False)
     except RequestError as error:

@@ -1,6 +1,6 @@
 """What one run is: a frozen, validated `RunConfig`, its canonical form and its key.
 
-The one place where a Hydra config becomes plain values. A value that is wrong raises `RequestError` here,
+The one place where composed values become a run. A value that is wrong raises `RequestError` here,
 with the key, the value and what is allowed, before anything runs or is recorded. Defaults are in conf/.
 """
 
@@ -13,9 +13,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from nnexp.rules import Rule, flag, list_of, number, one_of, optional, text, whole
 
@@ -62,7 +59,8 @@ _URI = text(
 # --- The run. A field's metadata is what `nnexp train --help` prints; RULES below it what it checks.
 
 
-def _key(rule: Rule, meaning: str) -> Any:
+def keyed(rule: Rule, meaning: str) -> Any:
+    """A dataclass field for a key, with what it allows and means."""
     return field(metadata={"rule": rule, "meaning": meaning})
 
 
@@ -70,21 +68,23 @@ def _key(rule: Rule, meaning: str) -> Any:
 class DatasetConfig:
     """Which table, which columns of it, and how its inputs are centred."""
 
-    name: str = _key(text("a data set of conf/dataset/"), "the data set's name")
-    path: str = _key(text("a CSV file"), "the table: UTF-8, a header, commas")
-    features: tuple[str, ...] = _key(
+    name: str = keyed(text("a data set of conf/dataset/"), "the data set's name")
+    path: str = keyed(text("a CSV file"), "the table: UTF-8, a header, commas")
+    features: tuple[str, ...] = keyed(
         list_of(_COLUMN, "a list of column names, [a,b]", min_length=1), "the input columns"
     )
-    target: str = _key(_COLUMN, "the column to predict")
-    classes: tuple[str, ...] | None = _key(
+    target: str = keyed(_COLUMN, "the column to predict")
+    classes: tuple[str, ...] | None = keyed(
         optional(
             list_of(_COLUMN, "a list of two or more labels", min_length=2),
             "text labels (or 0 and 1) are classes in sorted order, other numbers a regression",
         ),
         "the target's labels in order; the first is 0",
     )
-    new_rows: str | None = _key(optional(text("a CSV file"), "no new rows"), "rows to predict after training")
-    center: str = _key(one_of(*CENTERS), "what is taken from the inputs, learned on the training rows")
+    new_rows: str | None = keyed(
+        optional(text("a CSV file"), "no new rows"), "rows to predict after training"
+    )
+    center: str = keyed(one_of(*CENTERS), "what is taken from the inputs, learned on the training rows")
 
 
 @dataclass(frozen=True)
@@ -106,52 +106,41 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run, as plain validated values. Build it with `from_hydra` or `from_mapping`."""
+    """One run, as plain validated values. Build it with `from_mapping`."""
 
     dataset: DatasetConfig
     init: Choice
     optimizer: Choice
-    hidden: tuple[int, ...] = _key(
+    hidden: tuple[int, ...] = keyed(
         list_of(whole(1), "a list of whole numbers >= 1; [] for none"), "widths of the hidden layers"
     )
-    activation: str = _key(one_of(*ACTIVATIONS), "of the hidden layers")
-    output_activation: str = _key(one_of(*ACTIVATIONS, "softmax"), "of the output layer")
-    loss: str = _key(
+    activation: str = keyed(one_of(*ACTIVATIONS), "of the hidden layers")
+    output_activation: str = keyed(one_of(*ACTIVATIONS, "softmax"), "of the output layer")
+    loss: str = keyed(
         one_of(*LOSSES), "what training lowers; bce needs a sigmoid output, cross_entropy softmax"
     )
-    learning_rate: float = _key(number(above=0), "size of a step down the gradient")
-    epochs: int = _key(whole(1), "passes over the training rows")
-    batch_size: int | str = _key(whole(1, also="full"), "rows a step; full for all of them")
-    shuffle: bool = _key(flag(), "a new row order each epoch, drawn from the seed")
-    validation_fraction: float = _key(
+    learning_rate: float = keyed(number(above=0), "size of a step down the gradient")
+    epochs: int = keyed(whole(1), "passes over the training rows")
+    batch_size: int | str = keyed(whole(1, also="full"), "rows a step; full for all of them")
+    shuffle: bool = keyed(flag(), "a new row order each epoch, drawn from the seed")
+    validation_fraction: float = keyed(
         number(at_least=0, below=1), "share of rows, drawn from the seed, kept for val_loss"
     )
-    seed: int = _key(whole(0, 2**32 - 1), "seed of weights, split and order")
-    log_every: int = _key(whole(1), "epochs between two recorded points of the curves")
-    weights_every: int = _key(whole(0), "epochs between two kept weights; 0: first and last only")
-    figures: bool = _key(flag(), "log plots of the run")
-    model: bool = _key(flag(), "log a servable MLflow model")
-    experiment_name: str = _key(_PLAIN_NAME, "the MLflow experiment to record in")
-    tracking_uri: str | None = _key(
+    seed: int = keyed(whole(0, 2**32 - 1), "seed of weights, split and order")
+    log_every: int = keyed(whole(1), "epochs between two recorded points of the curves")
+    weights_every: int = keyed(whole(0), "epochs between two kept weights; 0: first and last only")
+    figures: bool = keyed(flag(), "log plots of the run")
+    model: bool = keyed(flag(), "log a servable MLflow model")
+    experiment_name: str = keyed(_PLAIN_NAME, "the MLflow experiment to record in")
+    tracking_uri: str | None = keyed(
         optional(_URI, "MLFLOW_TRACKING_URI, else the project's mlflow.db"), "the MLflow store"
     )
-
-    @classmethod
-    def from_hydra(cls, config: DictConfig) -> RunConfig:
-        """Resolve interpolations and validate. Raises RequestError."""
-        try:
-            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-        except OmegaConfBaseException as error:
-            raise RequestError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-        if not isinstance(values, dict):
-            raise RequestError("a configuration is a mapping of keys to values")
-        return cls.from_mapping({str(k): v for k, v in values.items() if k != "hydra"})
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> RunConfig:
         """Validate plain nested values, such as a recorded config.yaml. Raises RequestError."""
         names = [f.name for f in fields(cls)]
-        _refuse_other_keys(values, names, "")
+        refuse_other_keys(values, names, "")
         parsed: dict[str, Any] = {}
         for f in fields(cls):
             if f.name == "dataset":
@@ -159,7 +148,7 @@ class RunConfig:
             elif f.name in ("init", "optimizer"):
                 parsed[f.name] = _choice(f.name, values[f.name])
             else:
-                parsed[f.name] = _checked(f.name, values[f.name], f.metadata["rule"])
+                parsed[f.name] = checked(f.name, values[f.name], f.metadata["rule"])
         config = cls(**parsed)
         config._check_combinations()
         return config
@@ -174,20 +163,7 @@ class RunConfig:
 
     def leaves(self) -> dict[str, Any]:
         """Every key with its value, flat, by the names that are typed: `init`, `init.scale`, …"""
-        flat: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, DatasetConfig):
-                flat["dataset"] = value.name
-                flat |= {
-                    f"dataset.{g.name}": getattr(value, g.name) for g in fields(value) if g.name != "name"
-                }
-            elif isinstance(value, Choice):
-                flat[f.name] = value.name
-                flat |= {f"{f.name}.{option}": number for option, number in value.options}
-            else:
-                flat[f.name] = value
-        return flat
+        return _leaves({f.name: getattr(self, f.name) for f in fields(self)})
 
     def params(self) -> dict[str, str]:
         """What MLflow records: every leaf that can change the result, as text of MLflow's length at most."""
@@ -196,15 +172,7 @@ class RunConfig:
 
     def nested(self) -> dict[str, Any]:
         """The values as config.yaml holds them: `from_mapping(config.nested()) == config`."""
-        result: dict[str, Any] = {}
-        for key, value in self.leaves().items():
-            group, _, option = key.partition(".")
-            value = list(value) if isinstance(value, tuple) else value
-            if group in GROUPS:
-                result.setdefault(group, {})[option or "name"] = value
-            else:
-                result[key] = value
-        return result
+        return nested({f.name: getattr(self, f.name) for f in fields(self)})
 
     def run_key(self, data_sha256: str, engine: str) -> str:
         """SHA-256 of all that decides the result: one key, the same bits.
@@ -215,6 +183,33 @@ class RunConfig:
         canonical = {"config": decisive, "data": data_sha256, "engine": engine}
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _leaves(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, DatasetConfig):
+            flat["dataset"] = value.name
+            flat |= {f"dataset.{g.name}": getattr(value, g.name) for g in fields(value) if g.name != "name"}
+        elif isinstance(value, Choice):
+            flat[name] = value.name
+            flat |= {f"{name}.{option}": number for option, number in value.options}
+        else:
+            flat[name] = value
+    return flat
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a RunConfig, by name, as config.yaml holds them."""
+    result: dict[str, Any] = {}
+    for key, value in _leaves(values).items():
+        group, _, option = key.partition(".")
+        value = list(value) if isinstance(value, tuple) else value
+        if group in GROUPS:
+            result.setdefault(group, {})[option or "name"] = value
+        else:
+            result[key] = value
+    return result
 
 
 GROUPS = ("dataset", "init", "optimizer")
@@ -239,7 +234,8 @@ def key_names() -> list[str]:
     ]
 
 
-def _checked(key: str, value: Any, rule: Rule) -> Any:
+def checked(key: str, value: Any, rule: Rule) -> Any:
+    """The value as the rule parses it. Raises RequestError, naming the key."""
     if value == "???":
         raise RequestError(f"{key} is not given: it must be {rule.allowed}")
     try:
@@ -248,7 +244,8 @@ def _checked(key: str, value: Any, rule: Rule) -> Any:
         raise RequestError(f"{key}={_as_text(value)}: must be {rule.allowed}") from None
 
 
-def _refuse_other_keys(values: Any, names: Iterable[str], prefix: str) -> None:
+def refuse_other_keys(values: Any, names: Iterable[str], prefix: str) -> None:
+    """Raise RequestError unless the values are a mapping of exactly these names."""
     names = list(names)
     if not isinstance(values, Mapping):
         raise RequestError(
@@ -263,9 +260,9 @@ def _refuse_other_keys(values: Any, names: Iterable[str], prefix: str) -> None:
 
 
 def _dataset(values: Any) -> DatasetConfig:
-    _refuse_other_keys(values, [f.name for f in fields(DatasetConfig)], "dataset.")
+    refuse_other_keys(values, [f.name for f in fields(DatasetConfig)], "dataset.")
     parsed = {
-        f.name: _checked(f"dataset.{f.name}", values[f.name], f.metadata["rule"])
+        f.name: checked(f"dataset.{f.name}", values[f.name], f.metadata["rule"])
         for f in fields(DatasetConfig)
     }
     for key in ("features", "classes"):
@@ -285,7 +282,7 @@ def _choice(group: str, values: Any) -> Choice:
     for option, value in sorted((str(k), v) for k, v in values.items() if k != "name"):
         key = f"{group}.{option}"
         rule, _ = _OPTIONS.get(key, (number(), ""))
-        options.append((option, _checked(key, value, rule)))
+        options.append((option, checked(key, value, rule)))
     return Choice(values["name"], tuple(options))
 
 

@@ -14,8 +14,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from nnexp.config import GROUPS, key_help, key_names
 from nnexp.dataset import PROJECT
+from nnexp.request import GROUPS, key_help, key_names
 
 CONF = PROJECT / "conf"
 HELP = """\

@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 QUIET_SECONDS = 5.0
 
@@ -63,22 +64,12 @@ class Meter:
 
     def __init__(self, what: str, total: int, unit: str) -> None:
         self._what, self._total, self._unit = what, total, unit
-        self._spoke = time.monotonic()
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self._task = self._bar.add_task(what, total=total, note="")
+        self._began = self._spoke = time.monotonic()
+        self._bar = _bar(what, total, unit) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Meter:
-        self._bar.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(
@@ -87,12 +78,37 @@ class Meter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
     def update(self, done: int, note: str = "") -> None:
         """Show that much is done. Raises the exception of a signal that has arrived."""
         raise_if_interrupted()
-        self._bar.update(self._task, completed=done, note=note)
-        if self._bar.disable and time.monotonic() - self._spoke > QUIET_SECONDS:
+        seconds = time.monotonic() - self._began
+        rate = f"{done / seconds:,.0f} {self._unit}/s" if done and seconds > 0 else ""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, note=note, rate=rate)
+        elif time.monotonic() - self._spoke > QUIET_SECONDS:
             self._spoke = time.monotonic()
-            say(f"{self._what}: {done:,}/{self._total:,} {self._unit} {note}".rstrip())
+            left = f", {seconds / done * (self._total - done):,.0f} s left" if done else ""
+            line = f"{self._what}: {done:,}/{self._total:,} {self._unit}"
+            say(f"{line}{f' ({rate}{left})' if rate else ''} {note}".rstrip())
+
+
+def _bar(what: str, total: int, unit: str) -> Progress:
+    # Long to import, and only a terminal shows a bar.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    bar.add_task(what, total=total, note="", rate="")
+    return bar

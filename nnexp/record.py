@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
+from numpy.typing import NDArray
 
-from nnexp.config import RunConfig
+from nnexp import engine
+from nnexp.config import RunConfig, nested
 from nnexp.dataset import Dataset
 from nnexp.network import equation
+from nnexp.render import Columns, apart
+from nnexp.tracking.runs import DataInput
 from nnexp.tracking.store import masked
 from nnexp.tracking.weights import Model, weights_sha256
 from nnexp.train import Trained
@@ -32,24 +41,68 @@ def varied_leaves(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
     return {key: seen for key, seen in values.items() if len(seen) > 1}
 
 
+def run_key(config: RunConfig, dataset: Dataset) -> str:
+    """The identity of the run: one key, the same bits."""
+    return config.run_key(dataset.sha256, engine.VERSION)
+
+
+def sweep_key(run_keys: Iterable[str]) -> str:
+    """The identity of a sweep: which runs it is of, in whatever order."""
+    return hashlib.sha256("\n".join(sorted(run_keys)).encode()).hexdigest()
+
+
+def run_tags(key: str, dataset: Dataset, attempt: int) -> dict[str, str]:
+    """What identifies a run, whether it finished or not."""
+    tags = {"nnexp.run_key": key, "nnexp.data_sha256": dataset.sha256, "nnexp.engine": engine.VERSION}
+    return tags | ({"nnexp.attempt": str(attempt)} if attempt > 1 else {})
+
+
+@lru_cache(maxsize=256)
+def data_input(dataset: Dataset) -> DataInput:
+    """The data set as MLflow shows it: its columns, its size, a digest of its own."""
+    numbers = [{"type": "double", "name": name, "required": True} for name in dataset.features]
+    target = {"type": "string" if dataset.classes else "double", "name": dataset.target, "required": True}
+    rows = len(dataset.X)
+    return DataInput(
+        name=dataset.name,
+        digest=dataset.sha256[:12],
+        source_type="code",
+        source=json.dumps({"tags": {"nnexp.data_sha256": dataset.sha256}}),
+        schema=json.dumps({"mlflow_colspec": [*numbers, target]}),
+        profile=json.dumps({"num_rows": rows, "num_elements": rows * (len(numbers) + 1)}),
+    )
+
+
 def points(trained: Trained, since: int) -> Iterator[tuple[str, int, float]]:
-    """The curves' points from the `since`-th on, as (metric, completed epochs, value)."""
+    """The curves' points from the `since`-th on, as (metric, completed epochs, value).
+
+    One that is not finite is left out: MLflow would store a NaN as 0, an infinity as the largest double.
+    """
+    epochs = trained.epochs[since:].tolist()
     for name, values in trained.curves.items():
-        since_then = zip(trained.epochs[since:].tolist(), values[since:].tolist(), strict=True)
-        yield from ((name, epoch, value) for epoch, value in since_then)
+        since_then = values[since:]
+        if np.isfinite(since_then).all():
+            yield from zip(repeat(name), epochs, since_then.tolist())
+        else:
+            kept = zip(epochs, since_then.tolist(), strict=True)
+            yield from ((name, epoch, value) for epoch, value in kept if math.isfinite(value))
 
 
 def prediction_points(trained: Trained, dataset: Dataset) -> Iterator[tuple[str, int, float]]:
     """`prediction/<name>` of the new rows: the output, or the probability of the last of two classes;
     of more classes one metric each, `prediction/<name>/<class>`."""
+    if not dataset.new_names:
+        return
     y_pred = model_of(trained, dataset).outputs(dataset.X_new)
-    for name, row in zip(dataset.new_names, y_pred, strict=True):
+    end = int(trained.epochs[-1])
+    for name, row in zip(dataset.new_names, y_pred.tolist(), strict=True):
         key = "prediction/" + metric_name(name)
         if len(row) <= 2:
-            yield key, int(trained.epochs[-1]), float(row[-1])
+            named = [(key, row[-1])]
         else:
-            for label, value in zip(dataset.classes, row, strict=True):
-                yield f"{key}/{metric_name(label)}", int(trained.epochs[-1]), float(value)
+            of_class = zip(dataset.classes, row, strict=True)
+            named = [(f"{key}/{metric_name(label)}", value) for label, value in of_class]
+        yield from ((metric, end, value) for metric, value in named if math.isfinite(value))
 
 
 def metric_name(text: str) -> str:
@@ -64,10 +117,18 @@ def model_of(trained: Trained, dataset: Dataset) -> Model:
 
 def run_files(trained: Trained, weights: bytes) -> dict[str, bytes]:
     """The artifacts of every run."""
-    values = trained.config.nested()
-    values["tracking_uri"] = values["tracking_uri"] and masked(values["tracking_uri"])
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    config = trained.config
+    text = "".join(_yaml(f.name, getattr(config, f.name)) for f in fields(config))
     return {"config.yaml": text.encode(), "weights.npz": weights}
+
+
+@lru_cache(maxsize=4096)
+def _yaml(name: str, value: Any) -> str:
+    """One key of config.yaml. The runs of a sweep share most of them, and PyYAML takes its time."""
+    values = nested({name: value})
+    if name == "tracking_uri":
+        values = {name: value and masked(value)}
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def single_files(trained: Trained, model: Model, dataset: Dataset) -> dict[str, bytes]:
@@ -88,7 +149,7 @@ def single_files(trained: Trained, model: Model, dataset: Dataset) -> dict[str, 
     return files
 
 
-def predictions(model: Model, trained: Trained, dataset: Dataset) -> pd.DataFrame:
+def predictions(model: Model, trained: Trained, dataset: Dataset) -> Columns:
     """Every row and new row: name, part (train, validation, new), raw features, target, outputs, label.
 
     A column that the data set already has by that name gets an underscore.
@@ -96,26 +157,22 @@ def predictions(model: Model, trained: Trained, dataset: Dataset) -> pd.DataFram
     part = np.array(["train"] * len(dataset.X) + ["new"] * len(dataset.X_new), dtype=object)
     part[trained.prepared.val_rows] = "validation"
     X = np.vstack([dataset.X, dataset.X_new])
-    target = [dataset.classes[int(i)] for i in dataset.y] if dataset.classes else list(dataset.y)
-    table = pd.DataFrame(X, columns=list(dataset.features))
-    table[dataset.target] = pd.Series([*target, *[None] * len(dataset.X_new)], dtype=object)
-    ours = pd.DataFrame({"name": [*dataset.names, *dataset.new_names], "part": part})
-    answers = apart(model.predict(X), table.columns)
-    return pd.concat([apart(ours, [*table.columns, *answers.columns]), table, answers], axis=1)
+    target = [dataset.classes[int(i)] for i in dataset.y] if dataset.classes else dataset.y.tolist()
+    table = _features(X, dataset) | {dataset.target: [*target, *[None] * len(dataset.X_new)]}
+    ours = {"name": [*dataset.names, *dataset.new_names], "part": part.tolist()}
+    answers = apart(model.predict(X), table)
+    return apart(ours, [*table, *answers]) | table | answers
 
 
-def new_rows(model: Model, dataset: Dataset) -> pd.DataFrame:
+def new_rows(model: Model, dataset: Dataset) -> Columns:
     """The new rows by name, with their raw features, outputs and label."""
-    features = pd.DataFrame(dataset.X_new, columns=list(dataset.features))
-    names = pd.DataFrame({"name": list(dataset.new_names)})
-    answers = apart(model.predict(dataset.X_new), features.columns)
-    return pd.concat([apart(names, [*features.columns, *answers.columns]), features, answers], axis=1)
+    features = _features(dataset.X_new, dataset)
+    answers = apart(model.predict(dataset.X_new), features)
+    return apart({"name": list(dataset.new_names)}, [*features, *answers]) | features | answers
 
 
-def apart(frame: pd.DataFrame, taken: Iterable[str], suffix: str = "_") -> pd.DataFrame:
-    """The frame, with the suffix on the columns whose names are taken."""
-    names = set(taken)
-    return frame.rename(columns=lambda name: f"{name}{suffix}" if name in names else name)
+def _features(X: NDArray[np.float64], dataset: Dataset) -> Columns:
+    return dict(zip(dataset.features, X.T.tolist(), strict=True))
 
 
 def result_tags(trained: Trained) -> dict[str, str]:

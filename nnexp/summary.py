@@ -6,12 +6,10 @@ the metric. Two runs with one key are one result recorded twice, and count once.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from nnexp.config import RequestError, key_names, unknown
 
@@ -26,8 +24,10 @@ def params_of(runs: pd.DataFrame) -> list[str]:
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that finished, each key once: the last time it was recorded."""
-    return runs[runs["status"] == "FINISHED"].drop_duplicates("run_key", keep="last")
+    """The runs that finished, each key once: the last time it was recorded. In the order of their keys, so
+    that a sum over them has the same bits in whatever order they were recorded."""
+    done = runs[runs["status"] == "FINISHED"].drop_duplicates("run_key", keep="last")
+    return done.sort_values("run_key", ignore_index=True)
 
 
 def varying(runs: pd.DataFrame, over: str = "seed") -> list[str]:
@@ -48,23 +48,24 @@ def _told_by(runs: pd.DataFrame, param: str, others: Sequence[str]) -> bool:
     return bool((runs.groupby(list(others), dropna=False)[param].nunique(dropna=False) <= 1).all())
 
 
-def select(runs: pd.DataFrame, where: str | None) -> pd.DataFrame:
+def select(runs: pd.DataFrame, where: str | None, asked_as: str = "") -> pd.DataFrame:
     """The rows for which a pandas expression holds, such as `learning_rate > 0.1 and init == "he"`.
 
-    Raises RequestError.
+    `asked_as` is what was typed, for the error. Raises RequestError.
     """
     if where is None:
         return runs
+    asked_as = asked_as or f"--where {where!r}"
     try:
         chosen = runs.eval(where)
     except Exception as error:  # pandas' own, and whatever evaluating the expression raised
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(
-            f"--where {where!r}: {reason}; write it over the columns {', '.join(params_of(runs))}, …, "
+            f"{asked_as}: {reason}; write it over the columns {', '.join(params_of(runs))}, …, "
             "names with a dot between backticks"
         ) from error
     if not (isinstance(chosen, pd.Series) and chosen.dtype == bool):
-        raise RequestError(f"--where {where!r}: must be true or false for each run")
+        raise RequestError(f"{asked_as}: must be true or false for each run")
     return runs[chosen]
 
 
@@ -111,7 +112,9 @@ def _row(group: pd.DataFrame, metric: str) -> dict[str, float]:
     values = group.loc[group["outcome"] != "diverged", metric].dropna().to_numpy(dtype=float)
     n = len(values)
     mean, std = (values.mean(), values.std(ddof=1)) if n > 1 else (values.sum() if n else np.nan, np.nan)
-    half = stats.t.ppf(0.975, n - 1) * std / np.sqrt(n) if n > 1 else np.nan
+    from scipy.special import stdtrit  # takes long to import, and a run alone has no interval
+
+    half = stdtrit(n - 1, 0.975) * std / np.sqrt(n) if n > 1 else np.nan
     low, median, high = np.quantile(values, [0, 0.5, 1]) if n else [np.nan] * 3
     row = {"n": len(group), "mean": mean, "std": std, "ci95_low": mean - half, "ci95_high": mean + half}
     row |= {"min": low, "median": median, "max": high}
@@ -121,30 +124,3 @@ def _row(group: pd.DataFrame, metric: str) -> dict[str, float]:
     if "epochs_to" in group:
         row["epochs_to"] = float(np.median(group["epochs_to"]))
     return row
-
-
-def as_text(table: pd.DataFrame, style: str = "table") -> str:
-    """The table for people (`table`), or as csv, markdown or json (records)."""
-    if style == "csv":
-        return table.to_csv(index=False, lineterminator="\n").rstrip("\n")
-    if style == "json":
-        rows = [{k: _json(v) for k, v in row.items()} for row in table.to_dict(orient="records")]
-        return json.dumps(rows, indent=2, ensure_ascii=False)
-    rounded = table.copy()
-    for column in table.select_dtypes("float").columns:
-        rounded[column] = [_short(value) for value in table[column]]
-    return rounded.to_markdown(
-        index=False,
-        tablefmt="github" if style == "markdown" else "simple",
-        disable_numparse=True,
-        colalign=["right" if pd.api.types.is_numeric_dtype(table[c]) else "left" for c in table.columns],
-    )
-
-
-def _json(value: object) -> object:
-    """The value, or null where JSON has no word for it."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _short(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.4g}"

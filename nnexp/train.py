@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import time
+import traceback
+from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,11 +50,25 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A run that raised: what, in a line, and the whole traceback. Unlike an exception it can be sent
+    between processes, and holds on to nothing."""
+
+    reason: str
+    traceback: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        reason = f"{type(error).__name__}: {error}"[:500]
+        return cls(reason, "".join(traceback.format_exception(error)))
+
+
+@dataclass(frozen=True)
 class Progress:
     """Epochs trained so far, the runs that ended since the last Progress, and a run alone as it stands."""
 
     epochs_done: int
-    ended: list[tuple[int, Trained | Exception]]  # with the position in the configs; an error is a failed run
+    ended: list[tuple[int, Trained | Failure]]  # with the position in the configs
     current: Trained | None
 
 
@@ -168,21 +184,30 @@ def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
     """Train a network per config, many at once; yield several times a second, and each result once.
 
     Runs of one shape are a batch of the engine, in shards that bound the memory. Runs that differ in `epochs`
-    only are one training, of which the shorter are the beginning. A shard that raises ends its runs as that
-    exception, and the others go on. Raises RequestError before any work.
+    only are one training, of which the shorter are the beginning. A shard that raises (or exits) is halved
+    until the run that does it is alone; that one ends as a Failure, and the others go on. Raises
+    RequestError before any work.
     """
     prepared = [check(dataset, config) for config in configs]
-    done = 0
-    for members in _shards(dataset, configs, prepared):
-        total, left = sum(configs[i].epochs for i in members), set(members)
+    done, shards = 0, deque(_shards(dataset, configs, prepared))
+    while shards:
+        members = shards.popleft()
+        left = dict.fromkeys(members)
         try:
             shard = _Shard(dataset, [configs[i] for i in members], [prepared[i] for i in members])
             for epochs_done, ended, current in shard.train():
-                left -= {members[i] for i, _ in ended}
+                for i, _ in ended:
+                    del left[members[i]]
                 yield Progress(done + epochs_done, [(members[i], run) for i, run in ended], current)
-        except Exception as error:
-            yield Progress(done + total, [(i, error) for i in sorted(left)], None)
-        done += total
+        except (Exception, SystemExit) as error:
+            todo = list(left)
+            if len(todo) > 1:
+                half = len(todo) // 2
+                shards.extendleft([todo[half:], todo[:half]])
+            else:
+                left.clear()
+                yield Progress(done + configs[todo[0]].epochs, [(todo[0], Failure.of(error))], None)
+        done += sum(configs[i].epochs for i in members if i not in left)
 
 
 def _shards(

@@ -14,8 +14,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from nnexp import cli, engine
+from nnexp.compose import plain_values
 from nnexp.config import RunConfig
 from nnexp.help import CONF
+from nnexp.request import SweepConfig, split, sweep_config
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,27 @@ def configure() -> Callable[..., RunConfig]:
 
     def composed(*overrides: str) -> RunConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return RunConfig.from_hydra(compose("config", list(overrides)))
+            return split(plain_values(compose("config", list(overrides))))[0]
 
     return composed
+
+
+@pytest.fixture(scope="session")
+def asked() -> Callable[..., SweepConfig]:
+    """`asked(force=True)` is how a command goes about its points, defaults for the rest."""
+    defaults = {
+        "plan": False,
+        "force": False,
+        "retry": "none",
+        "max_failures": None,
+        "zip": [],
+        "exclude": None,
+    }
+
+    def made(**values: Any) -> SweepConfig:
+        return sweep_config({**defaults, "executor": {"name": "inline"}, **values})
+
+    return made
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ from dataclasses import replace
 from hydra import compose, initialize_config_dir
 from numpy.random import RandomState
 
+from nnexp.compose import plain_values
 from nnexp.config import Choice, RunConfig
 from nnexp.dataset import load
 from nnexp.help import CONF
+from nnexp.request import split
 from nnexp.tracking.weights import weights_sha256
 from nnexp.train import train
 
@@ -40,7 +42,7 @@ CENTERS = ["articles", "mean", "standardize"]
 def sweep(count: int) -> list[RunConfig]:
     """`count` runs of the gender table that between them take every path."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        base = RunConfig.from_hydra(compose("config", ["epochs=40", "log_every=20"]))
+        base = split(plain_values(compose("config", ["epochs=40", "log_every=20"])))[0]
     return [
         replace(
             base,

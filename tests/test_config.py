@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from nnexp.config import RequestError, RunConfig, key_names
+from nnexp.config import RequestError, RunConfig
 from nnexp.help import CONF, help_text, options
+from nnexp.request import GROUPS, key_names
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_every_key_of_the_defaults_is_in_the_help_with_its_meaning(default):
 def test_every_default_is_written_once_and_is_allowed():
     written = yaml.safe_load((CONF / "config.yaml").read_text())
     assert set(written) - {"defaults", "hydra"} == {
-        key for key in key_names() if "." not in key and key not in ("dataset", "init", "optimizer")
+        key for key in key_names() if "." not in key and key not in GROUPS
     }
 
 

@@ -140,9 +140,9 @@ def test_an_interrupt_ends_at_once_with_the_run_recorded_as_killed(store, number
 
 @pytest.mark.parametrize("after", [0.0, 0.3, 0.7, 1.1])
 def test_an_interrupted_sweep_leaves_nothing_running(store, after):
-    typed = [*NNEXP, "train", "-m", "seed=range(300)", "epochs=100"]
+    typed = [*NNEXP, "train", "-m", "seed=range(20000)", "epochs=100"]
     running = subprocess.Popen(typed, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: len(statuses(store)) > 2)
+    wait_for(lambda: len(statuses(store)) > 0)
     time.sleep(after)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
@@ -150,7 +150,8 @@ def test_an_interrupted_sweep_leaves_nothing_running(store, after):
     assert err.splitlines()[-1] == "nnexp: interrupted"
     parent, *children = statuses(store)
     assert parent == "KILLED"
-    assert set(children) <= {"FINISHED", "KILLED"}
+    assert set(children) <= {"FINISHED"}
+    assert len(children) < 20000
 
 
 def test_the_reader_of_a_pipe_may_leave(store):

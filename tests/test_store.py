@@ -8,7 +8,7 @@ import pytest
 
 from nnexp.config import RequestError
 from nnexp.dataset import PROJECT
-from nnexp.tracking.store import experiment_id, masked, open_store, resolve_uri
+from nnexp.tracking.store import ensure_experiment, masked, open_store, resolve_uri
 
 
 def test_the_store_is_the_projects_own_wherever_one_stands(monkeypatch, tmp_path):
@@ -34,12 +34,12 @@ def test_a_store_is_made_whole_or_not_at_all(tmp_path, empty_store):
 def test_a_store_half_made_by_a_killed_process_is_made_anew(tmp_path):
     (tmp_path / "mlflow.db.creating").write_bytes(b"half")
     store = open_store()
-    assert experiment_id(store, "nnexp") == experiment_id(store, "nnexp")
+    assert ensure_experiment(store, "nnexp") == ensure_experiment(store, "nnexp")
     assert not (tmp_path / "mlflow.db.creating").exists()
 
 
 def test_processes_that_start_at_once_make_one_store(tmp_path):
-    code = "from nnexp.tracking.store import *; s = open_store(); print(experiment_id(s, 'nnexp'))"
+    code = "from nnexp.tracking.store import *; s = open_store(); print(ensure_experiment(s, 'nnexp').id)"
     running = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]
@@ -82,15 +82,15 @@ def test_artifacts_lie_beside_the_database_in_a_path_with_blanks(tmp_path, empty
     place.mkdir()
     (place / "mlflow.db").write_bytes(empty_store.read_bytes())
     store = open_store(f"sqlite:///{place}/mlflow.db")
-    location = store.client.get_experiment(experiment_id(store, "my name")).artifact_location
+    location = ensure_experiment(store, "my name").artifact_location
     assert location == f"file://{tmp_path}/a%20place%20with%20blanks/mlartifacts/my%20name"
 
 
 def test_a_deleted_experiment_is_told(store):
     opened = open_store()
-    opened.client.delete_experiment(experiment_id(opened, "gone"))
+    opened.client.delete_experiment(ensure_experiment(opened, "gone").id)
     with pytest.raises(RequestError, match="was deleted in this store"):
-        experiment_id(opened, "gone")
+        ensure_experiment(opened, "gone")
 
 
 def test_a_password_is_masked():

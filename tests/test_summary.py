@@ -10,6 +10,7 @@ from scipy import stats
 
 from nnexp import summary
 from nnexp.config import RequestError
+from nnexp.render import as_text
 
 
 @pytest.fixture
@@ -126,13 +127,13 @@ def test_where_keeps_rows_and_refuses_nonsense(runs):
 
 
 def test_json_has_all_digits_and_null_for_what_is_not_a_number(runs):
-    rows = json.loads(summary.as_text(summary.summarize(runs.iloc[[2]], []), "json"))
+    rows = json.loads(as_text(summary.summarize(runs.iloc[[2]], []), "json"))
     assert rows[0]["mean"] == 0.1 * 3
     assert rows[0]["std"] is None
 
 
 def test_csv_reads_back_as_the_same_numbers(runs, tmp_path):
     table = summary.summarize(runs, ["learning_rate"])
-    (tmp_path / "s.csv").write_text(summary.as_text(table, "csv"))
+    (tmp_path / "s.csv").write_text(as_text(table, "csv"))
     back = pd.read_csv(tmp_path / "s.csv")
     pd.testing.assert_frame_equal(back, table, check_dtype=False)

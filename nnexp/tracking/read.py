@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
-from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
-from nnexp.config import RequestError, key_names, unknown
-from nnexp.tracking.store import Store, open_store
+from nnexp.config import RequestError, key_names
+from nnexp.tracking.find import SWEEP_KEYS, entities, get_sweep, read_artifact
+from nnexp.tracking.store import Experiment, Store, find_experiment, open_store
+from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 
 # Tags that become columns, under plain names. A trained network has a run_key; a sweep's parent has none.
 TAG_COLUMNS = {
@@ -22,22 +23,8 @@ TAG_COLUMNS = {
     "nnexp.engine": "engine",
 }
 RUN_COLUMNS = ["run_id", "run_name", "status", "start_time", "seconds", *TAG_COLUMNS.values()]
-PAGE = 1000
-
-_RUNS = sa.table(
-    "runs",
-    *map(
-        sa.column,
-        ["run_uuid", "name", "status", "start_time", "end_time", "experiment_id", "lifecycle_stage"],
-    ),
-)
-_TAGS, _PARAMS = (
-    sa.table(name, *map(sa.column, ["run_uuid", "key", "value"])) for name in ("tags", "params")
-)
-_LATEST, _METRICS = (
-    sa.table(name, *map(sa.column, ["run_uuid", "key", "value", "step"]))
-    for name in ("latest_metrics", "metrics")
-)
+# A database limits how many values a query may name.
+MAX_NAMED = 1000
 
 
 def load_runs(
@@ -51,17 +38,17 @@ def load_runs(
     or sweep.
     """
     store = open_store(tracking_uri, create=False)
-    runs, tags, params, metrics = _tables(store, _experiment_id(store, experiment))
+    place = find_experiment(store, experiment)
+    keys = None if sweep is None else _keys_of(store, place, sweep)
+    runs, tags, params, metrics = _tables(store, place)
     runs["seconds"] = (runs["end_time"] - runs["start_time"]) / 1000
     runs["start_time"] = pd.to_datetime(runs["start_time"], unit="ms", utc=True)
-    tags = tags[tags["key"].isin(list(TAG_COLUMNS))].replace({"key": TAG_COLUMNS})
-    frame = runs.set_index("run_id").join(_wide(tags).reindex(columns=list(TAG_COLUMNS.values())))
-    if sweep is not None:
-        frame = frame[frame["sweep_id"] == sweep]
-        if frame.empty:
-            raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment!r}")
-    frame = frame.sort_values(["start_time", "run_name"], kind="stable")
-    values = _wide(params).reindex(frame.index).dropna(axis=1, how="all").apply(_typed)
+    wide_tags = _wide(tags).reindex(columns=list(TAG_COLUMNS)).rename(columns=TAG_COLUMNS)
+    frame = runs.set_index("run_id").join(wide_tags)
+    if keys is not None:
+        frame = frame[frame["run_key"].isin(keys)]
+    frame = frame.sort_values(["start_time", "run_name", "run_key"], kind="stable")
+    values = _typed(params).reindex(frame.index).dropna(axis=1, how="all")
     order = {key: i for i, key in enumerate(key_names())}
     values = values[sorted(values, key=lambda key: (order.get(str(key), len(order)), key))]
     last = _wide(metrics).reindex(frame.index).dropna(axis=1, how="all")
@@ -78,12 +65,11 @@ def load_history(
     store = open_store(tracking_uri, create=False)
     wanted = set(runs["run_id"])
     columns = ["run_id", "metric", "epoch", "value"]
-    if store.is_database:
-        query = sa.select(_METRICS.c.run_uuid, _METRICS.c.key, _METRICS.c.step, _METRICS.c.value).where(
-            _METRICS.c.key.in_(list(metrics))
-        )
-        if len(wanted) <= PAGE:  # a database limits how many values a query may name
-            query = query.where(_METRICS.c.run_uuid.in_(sorted(wanted)))
+    if store.is_known:
+        t = METRICS.c
+        query = sa.select(t.run_uuid, t.key, t.step, t.value).where(t.key.in_(list(metrics)))
+        if len(wanted) <= MAX_NAMED:
+            query = query.where(t.run_uuid.in_(sorted(wanted)))
         frame = _query(store, query, columns)
         frame = frame[frame["run_id"].isin(wanted)]
     else:
@@ -97,52 +83,42 @@ def load_history(
     return frame.sort_values(["run_id", "metric", "epoch"], ignore_index=True)
 
 
-def get_run(store: Store, run_id: str) -> Run:
-    """One run of ours. Raises RequestError when there is none by this id."""
+def _keys_of(store: Store, experiment: Experiment, sweep: str) -> set[str]:
+    """The keys of a sweep's runs. Raises RequestError when there is no such sweep."""
+    parent = get_sweep(store, sweep)
+    if parent is None:
+        raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
     try:
-        run = store.client.get_run(run_id)
-    except MlflowException as error:
-        raise RequestError(f"no run {run_id!r} in this store") from error
-    if "nnexp.run_key" not in run.data.tags:
-        what = "a sweep" if "nnexp.sweep" in run.data.tags else "not a run of nnexp"
-        raise RequestError(f"run {run_id} is {what}; give the id of one trained network")
-    return run
-
-
-def _experiment_id(store: Store, name: str) -> str:
-    experiment = store.client.get_experiment_by_name(name)
-    if experiment is None:
-        raise unknown("experiment", name, [e.name for e in store.client.search_experiments()])
-    found: str = experiment.experiment_id
-    return found
+        return set(read_artifact(store, parent, SWEEP_KEYS).decode().split())
+    except FileNotFoundError:
+        raise RequestError(f"sweep {sweep}: its artifact {SWEEP_KEYS} is not there") from None
 
 
 def _tables(
-    store: Store, experiment_id: str
+    store: Store, experiment: Experiment
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Runs (run_id, run_name, status, start_time, end_time) and their tags, params and last metrics
     (run_id, key, value)."""
     run_columns = ["run_id", "run_name", "status", "start_time", "end_time"]
     value_columns = ["run_id", "key", "value"]
-    if store.is_database:
-        ours = (
-            sa.select(_RUNS.c.run_uuid)
-            .join(_TAGS, _TAGS.c.run_uuid == _RUNS.c.run_uuid)
-            .where(
-                _RUNS.c.experiment_id == int(experiment_id),
-                _RUNS.c.lifecycle_stage == "active",
-                _TAGS.c.key == "nnexp.run_key",
-            )
+    if store.is_known:
+        r = RUNS.c
+        having = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == "nnexp.run_key")
+        here = (
+            (r.experiment_id == int(experiment.id)) & (r.lifecycle_stage == "active") & r.run_uuid.in_(having)
         )
-        r = _RUNS.c
         runs = sa.select(r.run_uuid, r.name, r.status, r.start_time, r.end_time)
-        frames = [_query(store, runs.where(r.run_uuid.in_(ours)), run_columns)]
-        for table in (_TAGS, _PARAMS, _LATEST):
+        frames = [_query(store, runs.where(here), run_columns)]
+        ids = sa.select(r.run_uuid).where(here)
+        for table in (TAGS, PARAMS, LATEST_METRICS):
             t = table.c
-            query = sa.select(t.run_uuid, t.key, t.value).where(t.run_uuid.in_(ours))
+            query = sa.select(t.run_uuid, t.key, t.value).where(t.run_uuid.in_(ids))
+            if table is TAGS:
+                query = query.where(t.key.in_(list(TAG_COLUMNS)))
             frames.append(_query(store, query, value_columns))
+        frames[0]["end_time"] = frames[0]["end_time"].astype(float)  # a run that goes on has none
         return frames[0], frames[1], frames[2], frames[3]
-    found = list(_server_runs(store, experiment_id))
+    found = entities(store, experiment, "tags.`nnexp.run_key` != ''")
     info = [
         (r.info.run_id, r.info.run_name, r.info.status, r.info.start_time, r.info.end_time) for r in found
     ]
@@ -158,22 +134,10 @@ def _tables(
     )  # type: ignore[return-value]
 
 
-def _server_runs(store: Store, experiment_id: str) -> Iterator[Run]:
-    token = None
-    while True:
-        page = store.client.search_runs([experiment_id], max_results=PAGE, page_token=token)
-        yield from (run for run in page if "nnexp.run_key" in run.data.tags)
-        token = page.token
-        if not token:
-            return
-
-
-def _query(store: Store, query: sa.Select[tuple[object, ...]], columns: Sequence[str]) -> pd.DataFrame:
-    engine = sa.create_engine(store.uri)
-    with engine.connect() as connection:
+def _query(store: Store, query: sa.Select[Any], columns: Sequence[str]) -> pd.DataFrame:
+    with store.engine.connect() as connection:
         rows = connection.execute(query).all()
-    engine.dispose()
-    return pd.DataFrame([tuple(row) for row in rows], columns=list(columns))
+    return pd.DataFrame.from_records([tuple(row) for row in rows], columns=list(columns))
 
 
 def _wide(values: pd.DataFrame) -> pd.DataFrame:
@@ -181,8 +145,13 @@ def _wide(values: pd.DataFrame) -> pd.DataFrame:
     return values.pivot(index="run_id", columns="key", values="value").rename_axis(columns=None)
 
 
-def _typed(column: pd.Series) -> pd.Series:
-    """A column of text as numbers or booleans where all of it is."""
+def _typed(values: pd.DataFrame) -> pd.DataFrame:
+    """As `_wide`, with columns of text as numbers or booleans where all of it is."""
+    texts = _wide(values)
+    return texts.apply(_typed_column)
+
+
+def _typed_column(column: pd.Series) -> pd.Series:
     known = column.dropna()
     if known.isin(["true", "false"]).all():
         return column.map({"true": True, "false": False})

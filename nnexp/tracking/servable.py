@@ -17,7 +17,8 @@ class TrainedNetwork(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defin
         self.model = unpack(Path(context.artifacts["weights"]).read_bytes())
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        return self.model.predict(model_input[list(self.model.features)].to_numpy(dtype=float))
+        rows = model_input[list(self.model.features)].to_numpy(dtype=float)
+        return pd.DataFrame(self.model.predict(rows))
 
 
 mlflow.models.set_model(TrainedNetwork())

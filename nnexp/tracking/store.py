@@ -1,4 +1,7 @@
-"""Open the MLflow store: find it, create it safely, refuse what is not one."""
+"""Open the MLflow store: find it, create it safely, refuse what is not one.
+
+A database whose tables nnexp knows is read and written without MLflow, whose import takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +11,61 @@ import socket
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
 
+import sqlalchemy as sa
 from filelock import FileLock
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from mlflow.store.db.utils import _get_latest_schema_revision
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy.exc import SQLAlchemyError
 
-from nnexp.config import RequestError, RunConfig
+from nnexp.config import RequestError, RunConfig, unknown
 from nnexp.dataset import PROJECT
+from nnexp.progress import say
+from nnexp.tracking import tables
+from nnexp.tracking.runs import now
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
+# How long a reader waits for a writer of an SQLite file.
+BUSY_SECONDS = 60
+# The advisory lock under which one process creates a PostgreSQL store.
+CREATION_LOCK = 0x6E6E657870
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open store: its client, its address, where it is told to keep artifacts (None: as it likes)."""
+    """An open store: its address, where it is told to keep artifacts (None: as it likes), and whether it
+    is a database of known tables."""
 
-    client: MlflowClient
     uri: str
     artifact_root: str | None
+    is_known: bool
 
-    @property
-    def is_database(self) -> bool:
-        return not self.uri.startswith("http")
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's own client, which takes seconds to import."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri)
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """For reading a database of known tables."""
+        arguments = {"timeout": BUSY_SECONDS} if self.uri.startswith(SQLITE) else {}
+        return sa.create_engine(self.uri, connect_args=arguments)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Where in a store runs are recorded."""
+
+    id: str
+    name: str
+    artifact_location: str
 
 
 def resolve_uri(tracking_uri: str | None) -> str:
@@ -64,24 +95,51 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
     Raises RequestError when it cannot be used as one.
     """
     uri = resolve_uri(tracking_uri)
-    artifact_root = None
-    if uri.startswith(SQLITE):
-        path = Path(uri.removeprefix(SQLITE))
-        artifact_root = artifact_root_of(path)
-        if not path.exists() and not create:
-            raise RequestError(f"no store at {path}: record a run first, with nnexp train")
-        _ensure_sqlite(path, artifact_root)
-    elif uri.startswith("http"):
+    if uri.startswith("http"):
         _reach(uri)
-    else:
-        artifact_root = (PROJECT / "mlartifacts").as_uri()
+        return _answering(Store(uri, None, is_known=False))
     try:
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
+        if uri.startswith(SQLITE):
+            path = Path(uri.removeprefix(SQLITE))
+            artifact_root = artifact_root_of(path)
+            revisions = _sqlite_revisions(path, artifact_root, create)
+        else:
+            artifact_root = (PROJECT / "mlartifacts").as_uri()
+            revisions = _server_revisions(uri, artifact_root, create)
+    except (sqlite3.DatabaseError, SQLAlchemyError, ImportError) as error:
+        raise RequestError(f"tracking_uri={masked(uri)}: cannot be opened: {_line(error)}") from error
+    if revisions == [tables.REVISION]:
+        return Store(uri, artifact_root, is_known=True)
+    _check_other_schema(uri, revisions)
+    return _answering(Store(uri, artifact_root, is_known=False))
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _answering(store: Store) -> Store:
+    """The store, once its client has answered."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        store.client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise RequestError(f"tracking_uri={masked(uri)}: cannot be opened: {reason}") from error
-    return Store(client, uri, artifact_root)
+        raise RequestError(f"tracking_uri={masked(store.uri)}: cannot be opened: {_line(error)}") from error
+    return store
+
+
+def _check_other_schema(uri: str, revisions: list[str]) -> None:
+    """Refuse a store that MLflow would migrate, which could lock out whoever made it."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    latest = _get_latest_schema_revision()
+    if revisions != [latest]:
+        raise RequestError(
+            f"tracking_uri={masked(uri)}: its schema is {', '.join(revisions)}, this MLflow's {latest}; "
+            f"if that is newer, back the store up and run mlflow db upgrade {masked(uri)}"
+        )
+    say(f"note: the tables of MLflow's schema {latest} are new to nnexp: recording through MLflow, slower")
 
 
 def _reach(uri: str) -> None:
@@ -99,30 +157,20 @@ def artifact_root_of(database: Path) -> str:
     return "file://" + quote(str(database.parent / "mlartifacts"))
 
 
-def _ensure_sqlite(path: Path, artifact_root: str) -> None:
-    """Create the store under our own lock, in a file of its own that is renamed when it is whole.
-
-    MLflow's own first migration is not safe to race or to kill: it can leave a file that never opens again.
-    """
-    if path.exists():
-        _check_sqlite(path)
-        return
-    if not path.parent.is_dir():
-        raise RequestError(f"tracking_uri={SQLITE}{path}: there is no directory {path.parent}")
-    try:
-        with FileLock(f"{path}.lock"):
-            if path.exists():
-                return
-            half = path.with_name(f"{path.name}.creating")
-            half.unlink(missing_ok=True)
-            SqlAlchemyStore(f"{SQLITE}{half}", artifact_root).engine.dispose()
-            half.rename(path)
-    except OSError as error:
-        raise RequestError(f"tracking_uri={SQLITE}{path}: cannot be created: {error.strerror}") from error
+def local_path(uri: str) -> Path | None:
+    """The directory of an artifact location on this machine's disks, None for any other."""
+    address = urlsplit(uri)
+    if address.scheme == "file" and not address.netloc:
+        return Path(unquote(address.path))
+    return Path(uri) if not address.scheme else None
 
 
-def _check_sqlite(path: Path) -> None:
-    """Refuse a file that MLflow would fill or fail on."""
+def _sqlite_revisions(path: Path, artifact_root: str, create: bool) -> list[str]:
+    """The migrations that the file stands at. Raises RequestError where there is none or no store."""
+    if not path.exists():
+        if not create:
+            raise RequestError(f"no store at {path}: record a run first, with nnexp train")
+        _create_sqlite(path, artifact_root)
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -131,35 +179,107 @@ def _check_sqlite(path: Path) -> None:
     if head != b"SQLite format 3\x00":
         what = "is empty" if not head else "is not an SQLite database"
         raise RequestError(f"tracking_uri={SQLITE}{path}: the file {what}; move it away or name another")
+    # Not read-only: what a killed writer left half done is rolled back by the next who looks.
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        return [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
+
+
+def _create_sqlite(path: Path, artifact_root: str) -> None:
+    """Create the store under our own lock, in a file of its own that is renamed when it is whole.
+
+    MLflow's own first migration is not safe to race or to kill: it can leave a file that never opens again.
+    """
+    if not path.parent.is_dir():
+        raise RequestError(f"tracking_uri={SQLITE}{path}: there is no directory {path.parent}")
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            revisions = [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
-    except sqlite3.DatabaseError as error:
-        raise RequestError(f"tracking_uri={SQLITE}{path}: cannot be opened: {error}") from error
-    known = _get_latest_schema_revision()
-    if revisions != [known]:  # opening it could migrate it, and lock out whoever made it
-        raise RequestError(
-            f"tracking_uri={SQLITE}{path}: its schema is {', '.join(revisions)}, this MLflow's {known}; "
-            f"if that is newer, back the file up and run mlflow db upgrade {SQLITE}{path}"
-        )
+        with FileLock(f"{path}.lock"):
+            if path.exists():
+                return
+            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+            half = path.with_name(f"{path.name}.creating")
+            for left in (half, half.with_name(f"{half.name}-journal")):
+                left.unlink(missing_ok=True)
+            SqlAlchemyStore(f"{SQLITE}{half}", artifact_root).engine.dispose()
+            half.rename(path)
+    except OSError as error:
+        raise RequestError(f"tracking_uri={SQLITE}{path}: cannot be created: {error.strerror}") from error
 
 
-def experiment_id(store: Store, name: str) -> str:
+def _server_revisions(uri: str, artifact_root: str, create: bool) -> list[str]:
+    """The migrations that a database server's tables stand at; one process fills an empty database."""
+    engine = sa.create_engine(uri, connect_args={"connect_timeout": 10}, poolclass=sa.NullPool)
+    with closing(engine.connect()) as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            if not create:
+                raise RequestError(f"no store at {masked(uri)}: record a run first, with nnexp train")
+            connection.execute(sa.select(sa.func.pg_advisory_lock(CREATION_LOCK)))
+            if not sa.inspect(connection).has_table("alembic_version"):
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+                SqlAlchemyStore(uri, artifact_root).engine.dispose()
+            connection.rollback()
+        rows = connection.execute(sa.text("SELECT version_num FROM alembic_version")).all()
+    return [row[0] for row in rows]
+
+
+def find_experiment(store: Store, name: str) -> Experiment:
+    """The experiment of this name. Raises RequestError when there is none, or it was deleted."""
+    found = _experiment(store, name)
+    if found is None:
+        raise unknown("experiment", name, _experiment_names(store))
+    return found
+
+
+def ensure_experiment(store: Store, name: str) -> Experiment:
     """The experiment of this name, created where there is none. Raises RequestError when it was deleted."""
-    experiment = store.client.get_experiment_by_name(name)
-    if experiment is None:
-        location = None if store.artifact_root is None else f"{store.artifact_root}/{quote(name)}"
+    found = _experiment(store, name)
+    if found is not None:
+        return found
+    location = None if store.artifact_root is None else f"{store.artifact_root}/{quote(name)}"
+    if store.is_known:
+        time = now()
+        row: dict[str, object] = {"name": name, "artifact_location": location, "lifecycle_stage": "active"}
+        row |= {"creation_time": time, "last_update_time": time, "workspace": "default"}
         try:
-            created: str = store.client.create_experiment(name, location)
-            return created
+            with store.engine.begin() as connection:
+                connection.execute(sa.insert(tables.EXPERIMENTS).values(row))
+        except sa.exc.IntegrityError:
+            pass  # another process was quicker
+    else:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            store.client.create_experiment(name, location)
         except MlflowException as error:
-            experiment = store.client.get_experiment_by_name(name)  # another process was quicker
-            if experiment is None:
+            if _experiment(store, name) is None:
                 raise RequestError(f"experiment_name={name}: {error.message}") from error
-    if experiment.lifecycle_stage == "deleted":
+    return find_experiment(store, name)
+
+
+def _experiment(store: Store, name: str) -> Experiment | None:
+    """Raises RequestError when it was deleted."""
+    found: Any
+    if store.is_known:
+        t = tables.EXPERIMENTS.c
+        query = sa.select(t.experiment_id, t.lifecycle_stage, t.artifact_location).where(t.name == name)
+        with store.engine.connect() as connection:
+            found = connection.execute(query.where(t.workspace == "default")).first()
+    else:
+        found = store.client.get_experiment_by_name(name)
+    if found is None:
+        return None
+    if found.lifecycle_stage == "deleted":
         raise RequestError(
             f"experiment_name={name}: was deleted in this store; restore it (mlflow experiments restore "
-            f"--experiment-id {experiment.experiment_id}) or name another"
+            f"--experiment-id {found.experiment_id}) or name another"
         )
-    found: str = experiment.experiment_id
-    return found
+    return Experiment(str(found.experiment_id), name, found.artifact_location)
+
+
+def _experiment_names(store: Store) -> list[str]:
+    if not store.is_known:
+        return [experiment.name for experiment in store.client.search_experiments()]
+    t = tables.EXPERIMENTS.c
+    with store.engine.connect() as connection:
+        return list(connection.execute(sa.select(t.name).where(t.lifecycle_stage == "active")).scalars())

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count, takewhile
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from nnexp.network import Layers, Network, feedforward
@@ -42,13 +48,11 @@ class Model:
             return ["y_pred"]
         return [f"y_pred_{label}" for label in self.classes]
 
-    def predict(self, X: Array) -> pd.DataFrame:
-        """The outputs and, for classes, the label of raw rows X of shape (n, features)."""
+    def predict(self, X: Array) -> dict[str, list[Any]]:
+        """The outputs and, for classes, the label of raw rows X of shape (n, features), by column."""
         y_pred = self.outputs(X)
-        table = pd.DataFrame(y_pred, columns=self.output_columns())
-        if self.classes:
-            table["label"] = self._labels(y_pred)
-        return table
+        columns: dict[str, list[Any]] = dict(zip(self.output_columns(), y_pred.T.tolist(), strict=True))
+        return columns | ({"label": self._labels(y_pred)} if self.classes else {})
 
     def _labels(self, y_pred: Array) -> list[str]:
         index = (y_pred[:, 0] >= 0.5).astype(int) if y_pred.shape[1] == 1 else y_pred.argmax(axis=1)
@@ -80,9 +84,52 @@ def pack(model: Model, kept: dict[int, Layers]) -> bytes:
         for i in range(len(net.layers)):
             arrays[f"W{i + 1}_kept"] = np.stack([layers[i][0] for layers in kept.values()])
             arrays[f"b{i + 1}_kept"] = np.stack([layers[i][1] for layers in kept.values()])
+    return npz(arrays)
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Where one array lies in an .npz file: its data, and the two places of its checksum."""
+
+    start: int
+    header_crc: int
+    crc_at: tuple[int, int]
+
+
+def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """The bytes that `np.savez` would write, ten times sooner: the runs of a sweep have files of one
+    layout, which is written once and then filled with each run's numbers."""
+    content_of = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    layout = tuple((name, array.shape, array.dtype.str) for name, array in content_of.items())
+    blank, slots = _blank_npz(layout)
+    content = bytearray(blank)
+    for array, slot in zip(content_of.values(), slots, strict=True):
+        data = array.tobytes()
+        content[slot.start : slot.start + len(data)] = data
+        for place in slot.crc_at:
+            struct.pack_into("<I", content, place, zlib.crc32(data, slot.header_crc))
+    return bytes(content)
+
+
+@lru_cache(maxsize=256)
+def _blank_npz(layout: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[bytes, list[_Slot]]:
+    """An .npz file of zeros with arrays of these names, shapes and types, and where each of them lies.
+
+    Offsets are those of the ZIP format (PKWARE's APPNOTE, 4.3.7 and 4.3.12).
+    """
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
+    np.savez(buffer, allow_pickle=False, **{name: np.zeros(shape, dtype) for name, shape, dtype in layout})
+    content, slots = buffer.getvalue(), []
+    with zipfile.ZipFile(buffer) as archive:
+        central = archive.start_dir
+        for (_, shape, dtype), entry in zip(layout, archive.infolist(), strict=True):
+            local = entry.header_offset
+            name_length, extra_length = struct.unpack_from("<HH", content, local + 26)
+            begin = local + 30 + name_length + extra_length
+            start = begin + entry.file_size - np.dtype(dtype).itemsize * math.prod(shape)
+            slots.append(_Slot(start, zlib.crc32(content[begin:start]), (local + 14, central + 16)))
+            central += 46 + sum(struct.unpack_from("<HHH", content, central + 28))
+    return content, slots
 
 
 def unpack(content: bytes) -> Model:

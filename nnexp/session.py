@@ -1,0 +1,90 @@
+"""The work of one command in a store: where it records, what is there, and how a run that goes on ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from nnexp import engine
+from nnexp.config import RunConfig
+from nnexp.progress import Terminated, raise_if_interrupted, say, uninterrupted
+from nnexp.tracking.find import Found, find_runs
+from nnexp.tracking.owner import HEARTBEAT, OWNER
+from nnexp.tracking.runs import RunRecord, Writer
+from nnexp.tracking.store import Experiment, Store, ensure_experiment, open_store
+from nnexp.tracking.write import end_dead, open_writer
+from nnexp.train import Failure
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of one command are recorded, and what is there already."""
+
+    store: Store
+    experiment: Experiment
+    writer: Writer
+    runs: list[Found]
+    parents: list[Found]
+
+    def recorded(self) -> dict[str, tuple[set[str], int]]:
+        """By key: the statuses of its runs and its last attempt."""
+        by_key: dict[str, tuple[set[str], int]] = {}
+        for run in self.runs:
+            statuses, attempt = by_key.get(run.tags["nnexp.run_key"], (set(), 1))
+            attempt = max(attempt, int(run.tags.get("nnexp.attempt", "1")))
+            by_key[run.tags["nnexp.run_key"]] = {*statuses, run.status}, attempt
+        return by_key
+
+
+@contextmanager
+def opened(config: RunConfig) -> Iterator[Place]:
+    """The store and the experiment of a command. Runs whose process died are set to KILLED."""
+    store = open_store(config.tracking_uri)
+    experiment = ensure_experiment(store, config.experiment_name)
+    ours = [OWNER, HEARTBEAT, "nnexp.sweep_id", "nnexp.attempt", "nnexp.reason"]
+    runs = find_runs(store, experiment, "nnexp.run_key", ours)
+    parents = find_runs(store, experiment, "nnexp.sweep", [*ours, "nnexp.sweep_key", "nnexp.outcome"])
+    with open_writer(store, experiment) as writer:
+        dead = end_dead(store, writer, [*runs, *parents])
+        runs, parents = (
+            [replace(run, status="KILLED") if run.run_id in dead else run for run in found]
+            for found in (runs, parents)
+        )
+        yield Place(store, experiment, writer, runs, parents)
+
+
+class TrainingError(Exception):
+    """Training raised; carries what."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+def tell_of_compiling() -> None:
+    if not engine.is_ready():
+        say("compiling the engine, once for this machine: some ten seconds")
+
+
+@contextmanager
+def going_on(writer: Writer, record: RunRecord) -> Iterator[str]:
+    """A run that goes on. Whatever stops the work is recorded on it before it goes on its way: FAILED or
+    KILLED, and why; its end in good order is the caller's to record."""
+    with uninterrupted():
+        run_id = writer.start(replace(record, status="RUNNING"))
+    try:
+        raise_if_interrupted()
+        yield run_id
+    except BaseException as error:
+        is_killed = isinstance(error, KeyboardInterrupt | Terminated)
+        failure = error.failure if isinstance(error, TrainingError) else Failure.of(error)
+        files = {} if is_killed else {"traceback.txt": failure.traceback.encode()}
+        reason = _signal(error) if is_killed else failure.reason
+        with uninterrupted():
+            writer.finish(run_id, "KILLED" if is_killed else "FAILED", files, {"nnexp.reason": reason})
+        raise
+
+
+def _signal(error: BaseException) -> str:
+    return "interrupted (Ctrl-C)" if isinstance(error, KeyboardInterrupt) else "terminated (SIGTERM)"

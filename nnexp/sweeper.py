@@ -1,0 +1,248 @@
+"""The wiring of a sweep: configurations -> plan -> training -> MLflow, in chunks, under a parent run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from nnexp import dataset as datasets
+from nnexp.config import MAX_PARAM, RequestError, RunConfig
+from nnexp.progress import Meter, say, uninterrupted
+from nnexp.record import (
+    data_input,
+    model_of,
+    points,
+    prediction_points,
+    result_tags,
+    run_files,
+    run_key,
+    run_name,
+    run_tags,
+    sweep_key,
+    varied_leaves,
+)
+from nnexp.render import as_text
+from nnexp.request import SweepConfig
+from nnexp.session import Place, going_on, opened, tell_of_compiling
+from nnexp.summary import finished, summarize, varying
+from nnexp.sweep import Plan, Point, execute, plan
+from nnexp.tracking.find import SWEEP_KEYS
+from nnexp.tracking.provenance import command, provenance
+from nnexp.tracking.read import load_runs
+from nnexp.tracking.runs import RunRecord, Writer, now, origin
+from nnexp.tracking.weights import pack
+from nnexp.train import Failure, Trained, check
+
+# A chunk of a sweep is written, and seen in the UI, when it is so large or so old.
+CHUNK_RUNS, CHUNK_SECONDS = 256, 1.0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that is in the store: its parent's id, the key of each config that was asked for, (run name,
+    reason) of each point that failed, the last loss of each that did not by its key, the summary."""
+
+    sweep_id: str
+    keys: list[str]
+    failures: list[tuple[str, str]]
+    losses: dict[str, float]
+    summary: pd.DataFrame | None  # None where every point failed
+
+
+def _points(configs: Sequence[RunConfig]) -> list[Point]:
+    """A sweep's points, checked, one a config. Raises RequestError, naming the point."""
+    for key, values in varied_leaves(configs).items():
+        if key in ("tracking_uri", "experiment_name"):
+            raise RequestError(f"{key} must be the same for all points of a sweep, and is {values}")
+    loaded = {c: datasets.load(c) for c in dict.fromkeys(config.dataset for config in configs)}
+    result = []
+    for i, config in enumerate(configs, 1):
+        dataset = loaded[config.dataset]
+        try:
+            check(dataset, config)
+        except RequestError as error:
+            raise RequestError(f"point {i} of {len(configs)}: {error}") from error
+        # A sweep's runs log neither figures nor models.
+        alone = replace(config, figures=False, model=False)
+        result.append(Point(alone, dataset, run_key(alone, dataset)))
+    return result
+
+
+def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) -> Sweep | None:
+    """Train and record the points of a sweep under a parent run, but for those that are recorded; None where
+    only the plan was asked for.
+
+    A point that fails does not stop the others. Raises RequestError, naming the point, before anything is
+    recorded.
+    """
+    all_points = _points(configs)
+    keys = [point.key for point in all_points]
+    asked = list({point.key: point for point in all_points}.values())
+    if len(asked) < len(keys):
+        say(f"{len(keys) - len(asked)} of {len(keys)} points are like others and run once")
+    with opened(configs[0]) as place:
+        todo = plan(asked, place.recorded(), request.reruns)
+        say(str(todo))
+        if request.plan:
+            return None
+        key = sweep_key(point.key for point in asked)
+        same = [parent for parent in place.parents if parent.tags.get("nnexp.sweep_key") == key]
+        complete = [parent for parent in same if parent.tags.get("nnexp.outcome") == "complete"]
+        failures = _failed_before(place, todo)
+        if not todo.todo and complete:
+            return _finished_sweep(place, complete[-1].run_id, keys, failures)
+        if todo.todo:
+            tell_of_compiling()
+        with going_on(place.writer, _parent_record(name or "sweep", key, asked)) as parent:
+            for old in same:
+                if old.status in ("KILLED", "FAILED"):
+                    place.writer.adopt(old.run_id, parent)
+                    place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
+            stopped = _run_points(place, parent, todo, request, failures)
+            place.writer.settle(parent)
+            done = _finished_sweep(place, parent, keys, failures)
+            _finish_parent(place, parent, done, stopped)
+        return done
+
+
+def _run_points(
+    place: Place, parent: str, todo: Plan, request: SweepConfig, failures: list[tuple[str, str]]
+) -> bool:
+    """Train and record what there is to do; whether it was stopped by too many failures."""
+    before = len(failures)
+    with _Recorder(place.writer) as recorder, Meter("sweep", len(todo.todo), "runs") as meter:
+        best, started = None, now()
+        for epochs_done, ended in execute(todo.todo, request.executor):
+            for point, result in ended:
+                recorder.add(_child_record(point, result, parent, todo.attempt, started))
+                name = run_name(point.config, point.dataset)
+                if isinstance(result, Failure):
+                    failures.append((name, result.reason))
+                    say(f"failed: {name}: {result.reason}")
+                elif result.outcome != "diverged":
+                    best = min(best or (np.inf, ""), (float(result.curves["loss"][-1]), name))
+                failed = len(failures) - before
+                if request.max_failures is not None and failed >= request.max_failures:
+                    say(f"stopping: {failed} points failed, and max_failures={request.max_failures}")
+                    return True
+            started = now()
+            note = (
+                f"{epochs_done:,} epochs trained" if best is None else f"best loss {best[0]:.4g}: {best[1]}"
+            )
+            meter.update(recorder.written, f"{len(failures)} failed, {note}" if failures else note)
+    return False
+
+
+class _Recorder:
+    """Writes records in chunks, in a thread of its own, while the next ones are trained."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer, self._thread = writer, ThreadPoolExecutor(1)
+        self._chunk: list[RunRecord] = []
+        self._since = time.monotonic()
+        self._pending: Future[None] | None = None
+        self._under_way = 0
+        self.written = 0
+
+    def add(self, record: RunRecord) -> None:
+        self._chunk.append(record)
+        if len(self._chunk) >= CHUNK_RUNS or time.monotonic() - self._since > CHUNK_SECONDS:
+            self._flush()
+
+    def __enter__(self) -> _Recorder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what is left, unless something went wrong; then wait for what is under way."""
+        try:
+            if kind is None:
+                self._flush()
+                self._wait()
+        finally:
+            self._thread.shutdown()
+
+    def _flush(self) -> None:
+        self._wait()
+        chunk, self._chunk, self._since = self._chunk, [], time.monotonic()
+        self._pending, self._under_way = self._thread.submit(self._writer.write, chunk), len(chunk)
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self.written += self._under_way
+            self._pending = None
+
+
+def _child_record(
+    point: Point, result: Trained | Failure, parent: str, attempt: int, started: int
+) -> RunRecord:
+    config, dataset = point.config, point.dataset
+    tags = {**origin(), **run_tags(point.key, dataset, attempt)}
+    tags |= {"mlflow.parentRunId": parent, "nnexp.sweep_id": parent}
+    record = RunRecord(
+        name=run_name(config, dataset),
+        params=config.params(),
+        tags=tags,
+        data=data_input(dataset),
+        start_time=started,
+        end_time=now(),
+    )
+    if isinstance(result, Failure):
+        tags["nnexp.reason"] = result.reason
+        files = {"traceback.txt": result.traceback.encode()}
+        return replace(record, files=files, status="FAILED")
+    curves = [*points(result, 0), *prediction_points(result, dataset)]
+    files = run_files(result, pack(model_of(result, dataset), result.kept))
+    return replace(record, tags=tags | result_tags(result), points=curves, files=files)
+
+
+def _parent_record(name: str, key: str, asked: Sequence[Point]) -> RunRecord:
+    """A sweep as it begins: its ranges, and the keys of its runs."""
+    varied = varied_leaves([point.config for point in asked])
+    ranges = {leaf: ", ".join(map(str, values)) for leaf, values in varied.items()}
+    params = {
+        leaf: text if len(text) <= MAX_PARAM else f"{len(varied[leaf])} values"
+        for leaf, text in ranges.items()
+    }
+    title = f"{name}: {len(asked)} runs over {', '.join(varied) or 'one point'}"
+    tags = {**origin(), **provenance(), "nnexp.sweep": name, "nnexp.sweep_key": key}
+    keys = "".join(f"{point.key}\n" for point in asked)
+    return RunRecord(title, params, tags, files={SWEEP_KEYS: keys.encode()})
+
+
+def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:
+    """(run name, reason) of the points that failed before and are not run again."""
+    reasons = {run.tags["nnexp.run_key"]: run.tags.get("nnexp.reason", "") for run in place.runs}
+    return [(run_name(point.config, point.dataset), reasons[point.key]) for point in todo.failed]
+
+
+def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
+    """The sweep as the store has it."""
+    runs = finished(load_runs(place.experiment.name, sweep=parent, tracking_uri=place.store.uri))
+    table = None if runs.empty else summarize(runs, varying(runs))
+    losses = {} if runs.empty else dict(zip(runs["run_key"], runs["loss"], strict=True))
+    return Sweep(parent, keys, failures, losses, table)
+
+
+def _finish_parent(place: Place, parent: str, done: Sweep, stopped: bool) -> None:
+    """Record counts, the summary table and a description that the UI shows."""
+    total, failed = len(set(done.keys)), len(done.failures)
+    with uninterrupted():
+        place.writer.log(parent, [("sweep/runs", 0, total), ("sweep/failed", 0, failed)])
+        files, note = {}, f"`{command()}`\n\n{total} runs, {failed} failed."
+        if done.summary is not None:
+            files["summary.csv"] = (as_text(done.summary, "csv") + "\n").encode()
+            files["summary.md"] = (as_text(done.summary, "markdown") + "\n").encode()
+            note += "\n\n" + as_text(done.summary.head(50), "markdown")
+        if done.failures:
+            lines = [f"{name}: {reason}" for name, reason in done.failures]
+            files["failures.txt"] = ("\n".join(lines) + "\n").encode()
+        tags = {"mlflow.note.content": note[:5000]}
+        if not stopped:
+            tags["nnexp.outcome"] = "complete"
+        place.writer.finish(parent, "FAILED" if done.failures else "FINISHED", files, tags)

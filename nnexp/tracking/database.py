@@ -1,0 +1,303 @@
+"""Record runs in bulk: MLflow's own tables, a transaction a chunk, artifacts in place before the rows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from nnexp.config import RequestError
+from nnexp.progress import say
+from nnexp.tracking.owner import Owner
+from nnexp.tracking.runs import Point, RunRecord, now, stored, user
+from nnexp.tracking.store import SQLITE, Experiment, Store, local_path
+from nnexp.tracking.tables import (
+    DATASETS,
+    INPUT_TAGS,
+    INPUTS,
+    LATEST_METRICS,
+    METRICS,
+    PARAMS,
+    RUNS,
+    TAGS,
+)
+
+# SQLite: one attempt at a locked file, after which we say what we wait for, and how long we wait in all.
+TRY_SECONDS, LOCK_SECONDS = 5, 600
+# SQLite's page cache, in KiB: the pages of an index that a chunk touches stay in memory.
+CACHE_KIB = 262_144
+
+
+class DatabaseWriter:
+    """Writes runs of one experiment into a database of known tables."""
+
+    def __init__(self, store: Store, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._place = local_path(experiment.artifact_location)
+        if self._place is None:
+            raise RequestError(
+                f"experiment_name={experiment.name}: its artifacts lie at {experiment.artifact_location}, "
+                "which this database's server serves: give the server's address as tracking_uri"
+            )
+        self._engine = _engine(store)
+        self._owner = Owner(store)
+        self._last_id = 0
+
+    def write(self, records: Sequence[RunRecord]) -> None:
+        """Record whole runs in one transaction; those finished already are left out."""
+        with self._transaction() as connection:
+            finished = self._finished(connection, records)
+            new = {self._new_id(): r for r in records if r.status != "FINISHED" or _key(r) not in finished}
+            for run_id, record in new.items():
+                self._put(run_id, record.files)
+            self._insert_runs(connection, new)
+
+    def start(self, record: RunRecord) -> str:
+        run_id = self._new_id()
+        self._owner.hold(run_id)
+        self._put(run_id, record.files)
+        with self._transaction() as connection:
+            self._insert_runs(connection, {run_id: record})
+        return run_id
+
+    def log(self, run_id: str, points: Iterable[Point]) -> None:
+        with self._transaction() as connection:
+            rows = _metric_rows(run_id, points, now())
+            _insert(connection, METRICS, rows)
+            latest = _latest(rows)
+            old = sa.delete(LATEST_METRICS).where(
+                LATEST_METRICS.c.run_uuid == run_id, LATEST_METRICS.c.key.in_([row[0] for row in latest])
+            )
+            connection.execute(old)
+            _insert(connection, LATEST_METRICS, latest)
+
+    def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+        self._end(run_id, files, tags, {})
+
+    def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+        self._end(run_id, files, tags, {"status": status, "end_time": now()})
+        self._owner.release(run_id)
+
+    def adopt(self, old: str, new: str) -> None:
+        t = TAGS.c
+        links = t.key.in_(["mlflow.parentRunId", "nnexp.sweep_id"])
+        with self._transaction() as connection:
+            connection.execute(sa.update(TAGS).where(links, t.value == old).values(value=new))
+
+    def settle(self, sweep_id: str) -> None:
+        """Nothing to do: transactions leave nothing half made, and nothing twice."""
+
+    def close(self) -> None:
+        self._owner.close()
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """One transaction, which waits, and says so, while another process has an SQLite file locked."""
+        with self._engine.connect() as connection:
+            if self._engine.dialect.name != "sqlite":
+                with connection.begin():
+                    # Writers of one experiment take turns, so that each sees what the other has finished.
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(int(self._experiment.id))))
+                    yield connection
+                return
+            _patiently(connection, "BEGIN IMMEDIATE")
+            try:
+                yield connection
+                _patiently(connection, "COMMIT")
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+
+    def _new_id(self) -> str:
+        """A UUID of version 7 (RFC 9562): ids rise with time, so that runs that are recorded together lie
+        together in MLflow's indices."""
+        self._last_id = max(self._last_id + 1, time.time_ns() // 1_000_000 << 12)
+        milliseconds, count = divmod(self._last_id, 1 << 12)
+        return f"{milliseconds:012x}7{count:03x}{uuid.uuid4().hex[16:]}"
+
+    def _finished(self, connection: sa.Connection, records: Sequence[RunRecord]) -> set[tuple[str, str]]:
+        """Which of the records are FINISHED in the experiment already, as (key, attempt)."""
+        keys = [key for key, _ in map(_key, records) if key]
+        attempts = TAGS.alias()
+        query = (
+            sa.select(TAGS.c.value, attempts.c.value)
+            .join(RUNS, RUNS.c.run_uuid == TAGS.c.run_uuid)
+            .join(
+                attempts,
+                (attempts.c.run_uuid == RUNS.c.run_uuid) & (attempts.c.key == "nnexp.attempt"),
+                isouter=True,
+            )
+            .where(
+                TAGS.c.key == "nnexp.run_key",
+                TAGS.c.value.in_(keys),
+                RUNS.c.status == "FINISHED",
+                RUNS.c.lifecycle_stage == "active",
+                RUNS.c.experiment_id == int(self._experiment.id),
+            )
+        )
+        return {(row[0], row[1] or "1") for row in connection.execute(query)}
+
+    def _insert_runs(self, connection: sa.Connection, records: Mapping[str, RunRecord]) -> None:
+        rows: dict[sa.TableClause, list[tuple[object, ...]]] = {
+            table: [] for table in (RUNS, PARAMS, TAGS, METRICS, LATEST_METRICS, INPUTS, INPUT_TAGS)
+        }
+        datasets = self._dataset_ids(connection, records.values())
+        root, experiment = self._experiment.artifact_location, int(self._experiment.id)
+        for run_id, record in records.items():
+            who, end = record.tags.get("mlflow.user", user()), record.end_time
+            head = (run_id, record.name, "UNKNOWN", "", "", who, record.status, record.start_time, end)
+            rows[RUNS].append((*head, None, "", "active", f"{root}/{run_id}/artifacts", experiment))
+            rows[PARAMS] += [(key, value, run_id) for key, value in record.params.items()]
+            rows[TAGS] += [(key, value, run_id) for key, value in record.tags.items()]
+            rows[TAGS].append(("mlflow.runName", record.name, run_id))
+            points = _metric_rows(run_id, record.points, end or now())
+            rows[METRICS] += points
+            rows[LATEST_METRICS] += _latest(points)
+            if record.data is not None:
+                input_id = uuid.uuid4().hex
+                source = datasets[record.data.name, record.data.digest]
+                rows[INPUTS].append((input_id, "DATASET", source, "RUN", run_id, 0))
+                rows[INPUT_TAGS].append((input_id, "mlflow.data.context", "training"))
+        for table, some in rows.items():
+            _insert(connection, table, some)
+
+    def _dataset_ids(
+        self, connection: sa.Connection, records: Iterable[RunRecord]
+    ) -> dict[tuple[str, str], str]:
+        """The ids of the records' data sets in this experiment, by name and digest; new ones are inserted."""
+        ids = {}
+        wanted = {(r.data.name, r.data.digest): r.data for r in records if r.data is not None}
+        t, experiment = DATASETS.c, int(self._experiment.id)
+        for (name, digest), data in wanted.items():
+            here = (t.experiment_id == experiment) & (t.name == name) & (t.digest == digest)
+            found = connection.scalar(sa.select(t.dataset_uuid).where(here))
+            if found is None:
+                found = uuid.uuid4().hex
+                parts = (data.source_type, data.source, data.schema, data.profile)
+                _insert(connection, DATASETS, [(found, experiment, name, digest, *parts)])
+            ids[name, digest] = found
+        return ids
+
+    def _end(
+        self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str], ended: Mapping[str, object]
+    ) -> None:
+        self._put(run_id, files)
+        with self._transaction() as connection:
+            mine = (TAGS.c.run_uuid == run_id) & TAGS.c.key.in_(list(tags))
+            connection.execute(sa.delete(TAGS).where(mine))
+            _insert(connection, TAGS, [(key, value, run_id) for key, value in tags.items()])
+            if ended:
+                connection.execute(sa.update(RUNS).where(RUNS.c.run_uuid == run_id).values(ended))
+
+    def _put(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        """Put artifacts in place: a new run's all at once, a further one in the place of its old self."""
+        if not files:
+            return
+        assert self._place is not None  # checked where this writer is made
+        run = self._place / run_id
+        if run.exists():
+            for name, content in files.items():
+                path = run / "artifacts" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                half = path.with_name(f".{path.name}.half")
+                half.write_bytes(content)
+                os.replace(half, path)
+            return
+        self._place.mkdir(parents=True, exist_ok=True)
+        half = Path(tempfile.mkdtemp(prefix=".", dir=self._place))
+        try:
+            for name, content in files.items():
+                path = half / "artifacts" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            half.chmod(0o777 & ~_umask())
+            half.rename(run)
+        except BaseException:
+            shutil.rmtree(half, ignore_errors=True)
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _key(record: RunRecord) -> tuple[str, str]:
+    """What makes a run one and the same: its key, and which attempt at it this is."""
+    return record.tags.get("nnexp.run_key", ""), record.tags.get("nnexp.attempt", "1")
+
+
+def _metric_rows(
+    run_id: str, points: Iterable[Point], timestamp: int
+) -> list[tuple[str, float, int, str, int, bool]]:
+    """Rows of the metrics table; like MLflow, the same point twice is one."""
+    rows = ((key, *stored(value), step) for key, step, value in points)
+    return list(
+        dict.fromkeys((key, value, timestamp, run_id, step, is_nan) for key, value, is_nan, step in rows)
+    )
+
+
+def _latest(
+    rows: Iterable[tuple[str, float, int, str, int, bool]],
+) -> list[tuple[str, float, int, str, int, bool]]:
+    """The last point of each metric: the greatest step, then the greatest value, as MLflow has it."""
+    last: dict[str, tuple[str, float, int, str, int, bool]] = {}
+    for row in rows:
+        old = last.get(row[0])
+        if old is None or (row[4], row[1]) > (old[4], old[1]):
+            last[row[0]] = row
+    return list(last.values())
+
+
+def _insert(connection: sa.Connection, table: sa.TableClause, rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert rows, whose values are in the order of the table's columns."""
+    if not rows:
+        return
+    names = [column.name for column in table.columns]
+    if connection.dialect.name == "sqlite":  # the driver takes tuples as they are, three times as fast
+        marks = ", ".join("?" * len(names))
+        quoted = ", ".join(f'"{name}"' for name in names)
+        sql = f"INSERT INTO {table.name} ({quoted}) VALUES ({marks})"
+        connection.exec_driver_sql(sql, list(rows))
+    else:
+        connection.execute(sa.insert(table), [dict(zip(names, row, strict=True)) for row in rows])
+
+
+def _engine(store: Store) -> sa.Engine:
+    if not store.uri.startswith(SQLITE):
+        return sa.create_engine(store.uri, pool_size=1)
+    engine = sa.create_engine(
+        store.uri, connect_args={"timeout": TRY_SECONDS, "check_same_thread": False}, pool_size=1
+    )
+
+    def connect(connection, record) -> None:  # type: ignore[no-untyped-def]
+        connection.isolation_level = None  # transactions are ours to begin
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+
+    sa.event.listen(engine, "connect", connect)
+    return engine
+
+
+def _patiently(connection: sa.Connection, command: str) -> None:
+    """Run a command that an SQLite file's lock, another's, can hold up. Raises after LOCK_SECONDS."""
+    end, told = time.monotonic() + LOCK_SECONDS, False
+    while True:
+        try:
+            connection.exec_driver_sql(command)
+            return
+        except OperationalError as error:
+            if "locked" not in str(error.orig) or time.monotonic() > end:
+                raise
+            if not told:
+                say("the store is locked by another process: waiting")
+                told = True

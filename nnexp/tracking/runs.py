@@ -1,0 +1,95 @@
+"""What is handed to a writer: whole runs, as plain values, and what every MLflow run of ours carries."""
+
+from __future__ import annotations
+
+import getpass
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+# (metric, completed epochs, value)
+Point = tuple[str, int, float]
+
+
+@dataclass(frozen=True)
+class DataInput:
+    """The data set of a run as MLflow stores it; source, schema and profile are JSON."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str
+    profile: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One MLflow run as it will stand in the store. Times are milliseconds since 1970."""
+
+    name: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    points: Sequence[Point] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    data: DataInput | None = None
+    status: str = "FINISHED"
+    start_time: int = field(default_factory=lambda: now())
+    end_time: int | None = None
+
+
+class Writer(Protocol):
+    """Records runs in one experiment: in a database's tables, or through MLflow's client."""
+
+    def write(self, records: Sequence[RunRecord]) -> None:
+        """Record whole runs, each there entirely or not at all. One that is FINISHED in the experiment
+        already, by its key and attempt, is left out."""
+
+    def start(self, record: RunRecord) -> str:
+        """Record a run that goes on, owned by this process, and return its id."""
+
+    def log(self, run_id: str, points: Iterable[Point]) -> None:
+        """Add points to a run that goes on."""
+
+    def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+        """Add artifacts and tags to a run."""
+
+    def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+        """Add artifacts and tags, then say how the run ended: FINISHED, FAILED or KILLED."""
+
+    def adopt(self, old: str, new: str) -> None:
+        """Make the runs of one sweep those of another."""
+
+    def settle(self, sweep_id: str) -> None:
+        """See to it that each finished key is in the experiment once, and nothing of the sweep half made."""
+
+    def close(self) -> None:
+        """Give up what the writer holds."""
+
+
+def now() -> int:
+    """Milliseconds since 1970, as MLflow counts time."""
+    return time.time_ns() // 1_000_000
+
+
+def origin() -> dict[str, str]:
+    """The tags with which MLflow's UI says who made a run, and with what."""
+    return {"mlflow.user": user(), "mlflow.source.name": "nnexp", "mlflow.source.type": "LOCAL"}
+
+
+def user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as containers have
+        return "unknown"
+
+
+def stored(value: float) -> tuple[float, bool]:
+    """A metric's value as MLflow's tables hold it, and whether it is NaN."""
+    if math.isnan(value):
+        return 0.0, True
+    if math.isinf(value):
+        return math.copysign(1.7976931348623157e308, value), False
+    return value, False

@@ -1,0 +1,123 @@
+"""Record runs through MLflow's client: for a server, and for a database whose tables nnexp does not know."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+from nnexp.tracking.find import search
+from nnexp.tracking.owner import Heartbeat
+from nnexp.tracking.runs import DataInput, Point, RunRecord, now
+from nnexp.tracking.store import Experiment, Store
+
+# MLflow's limits on one log_batch call.
+MAX_METRICS, MAX_PARAMS = 1000, 100
+# Calls to a server at a time; its answers, not our work, take the time.
+THREADS = 8
+
+
+class ClientWriter:
+    """Writes runs of one experiment call by call. A run is there entirely once it says FINISHED or FAILED."""
+
+    def __init__(self, store: Store, experiment: Experiment) -> None:
+        self._store, self._client, self._experiment = store, store.client, experiment
+        self._heartbeat = Heartbeat(store)
+        self._known_data: set[DataInput] = set()
+        # SQLite takes one writer at a time, which MLflow's own waiting would turn into errors.
+        self._threads = ThreadPoolExecutor(THREADS if store.uri.startswith("http") else 1)
+
+    def write(self, records: Sequence[RunRecord]) -> None:
+        """Record whole runs, several at a time. What is there twice in the end, `settle` removes."""
+        # MLflow fails where two runs bring one new data set at once.
+        first = {r.data: r for r in records if r.data is not None and r.data not in self._known_data}
+        for record in first.values():
+            self._write_one(record)
+        self._known_data |= set(first)
+        alone = {id(record) for record in first.values()}
+        rest = [record for record in records if id(record) not in alone]
+        list(self._threads.map(self._write_one, rest))
+
+    def start(self, record: RunRecord) -> str:
+        run_id = self._create(record, self._heartbeat.tags())
+        self._heartbeat.hold(run_id)
+        self.add(run_id, record.files, {})
+        return run_id
+
+    def log(self, run_id: str, points: Iterable[Point]) -> None:
+        self._log(run_id, points, now())
+
+    def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+        if files:
+            with tempfile.TemporaryDirectory() as directory:
+                for name, content in files.items():
+                    path = Path(directory, name)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+                self._client.log_artifacts(run_id, directory)
+        if tags:
+            self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+
+    def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+        self.add(run_id, files, tags)
+        self._client.set_terminated(run_id, status)
+        self._heartbeat.release(run_id)
+
+    def adopt(self, old: str, new: str) -> None:
+        runs = search(self._store, self._experiment, f"tags.`nnexp.sweep_id` = '{old}'")
+        links = [RunTag("mlflow.parentRunId", new), RunTag("nnexp.sweep_id", new)]
+        list(self._threads.map(lambda run: self._client.log_batch(run.run_id, tags=links), runs))
+
+    def settle(self, sweep_id: str) -> None:
+        """Delete what a server's repeated or unanswered calls left half made, and second copies of runs.
+
+        Of two copies the one with the smaller id stays, whoever looks; so one always does.
+        """
+        runs = search(self._store, self._experiment, "tags.`nnexp.run_key` != ''")
+        extra = [r.run_id for r in runs if r.status == "RUNNING" and r.tags.get("nnexp.sweep_id") == sweep_id]
+        kept = set()
+        for run in sorted(runs, key=lambda run: run.run_id):
+            if run.status == "FINISHED":
+                key = run.tags["nnexp.run_key"], run.tags.get("nnexp.attempt", "1")
+                if key in kept:
+                    extra.append(run.run_id)
+                kept.add(key)
+        list(self._threads.map(self._client.delete_run, extra))
+
+    def close(self) -> None:
+        self._heartbeat.close()
+        self._threads.shutdown()
+
+    def _write_one(self, record: RunRecord) -> None:
+        run_id = self._create(record, {})
+        self.add(run_id, record.files, {})
+        self._client.set_terminated(run_id, record.status, record.end_time)
+
+    def _create(self, record: RunRecord, more_tags: Mapping[str, str]) -> str:
+        run = self._client.create_run(
+            self._experiment.id,
+            start_time=record.start_time,
+            tags={**record.tags, **more_tags},
+            run_name=record.name,
+        )
+        run_id: str = run.info.run_id
+        params = [Param(key, value) for key, value in record.params.items()]
+        for i in range(0, len(params), MAX_PARAMS):
+            self._client.log_batch(run_id, params=params[i : i + MAX_PARAMS])
+        if record.data is not None:
+            self._client.log_inputs(run_id, [_entity(record.data)])
+        self._log(run_id, record.points, record.end_time or now())
+        return run_id
+
+    def _log(self, run_id: str, points: Iterable[Point], timestamp: int) -> None:
+        metrics = [Metric(key, value, timestamp, step) for key, step, value in points]
+        for i in range(0, len(metrics), MAX_METRICS):
+            self._client.log_batch(run_id, metrics=metrics[i : i + MAX_METRICS])
+
+
+def _entity(data: DataInput) -> DatasetInput:
+    parts = (data.name, data.digest, data.source_type, data.source, data.schema, data.profile)
+    return DatasetInput(Dataset(*parts), [InputTag("mlflow.data.context", "training")])
