@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -103,11 +104,22 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
                 if old.status in ("KILLED", "FAILED"):
                     place.writer.adopt(old.run_id, parent)
                     place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
-            stopped = _run_points(place, parent, todo, request, failures)
+            with _what_is_left():
+                stopped = _run_points(place, parent, todo, request, failures)
             place.writer.settle(parent)
             done = _finished_sweep(place, parent, keys, failures)
             _finish_parent(place, parent, done, stopped)
         return done
+
+
+@contextmanager
+def _what_is_left() -> Iterator[None]:
+    """Whoever sees the work end before its time is told how to go on."""
+    try:
+        yield
+    except BaseException:
+        say("what is recorded stays; the same command finishes the rest")
+        raise
 
 
 def _run_points(

@@ -32,6 +32,11 @@ OVERRIDES = st.lists(
             "hidden=[3,4]",
             "learning_rate=1e-3",
             "learning_rate=0.5",
+            "learning_rate=-0.25",
+            "seed=00",
+            "seed=-3",
+            "init=3",
+            "hidden=7",
             "seed=${epochs}",
             "epochs=17",
             "+note='quoted, text'",
@@ -56,7 +61,7 @@ def test_points_are_hydras_own(jobs):
         for job in jobs:
             try:
                 expected = loader.load_sweep_config(master, list(job))
-            except HydraException as error:
+            except (HydraException, ValueError) as error:
                 with pytest.raises(type(error)):
                     list(compose.points(loader, master, [job]))
                 continue

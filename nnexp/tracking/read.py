@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -39,23 +41,36 @@ def load_runs(
     """
     store = open_store(tracking_uri, create=False)
     place = find_experiment(store, experiment)
-    keys = None if sweep is None else _keys_of(store, place, sweep)
-    runs, tags, params, metrics = _tables(store, place)
-    runs["seconds"] = (runs["end_time"] - runs["start_time"]) / 1000
-    runs["start_time"] = pd.to_datetime(runs["start_time"], unit="ms", utc=True)
-    wide_tags = _wide(tags).reindex(columns=list(TAG_COLUMNS)).rename(columns=TAG_COLUMNS)
-    frame = runs.set_index("run_id").join(wide_tags)
-    if keys is not None:
-        frame = frame[frame["run_key"].isin(keys)]
-    frame = frame.sort_values(["start_time", "run_name", "run_key"], kind="stable")
-    values = _typed(params).reindex(frame.index).dropna(axis=1, how="all")
+    runs = _database_runs(store, place) if store.is_known else _server_runs(store, place)
+    if sweep is not None:
+        keys = _keys_of(store, place, sweep)
+        runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
+    runs.sort(key=lambda run: (run.start_time, run.name, run.tags["nnexp.run_key"]))
+    frame = pd.DataFrame(
+        {
+            "run_id": [run.run_id for run in runs],
+            "run_name": [run.name for run in runs],
+            "status": [run.status for run in runs],
+            "start_time": pd.to_datetime([run.start_time for run in runs], unit="ms", utc=True),
+            "seconds": [
+                None if run.end_time is None else (run.end_time - run.start_time) / 1000 for run in runs
+            ],
+        }
+        | {name: [run.tags.get(tag) for run in runs] for tag, name in TAG_COLUMNS.items()}
+    ).astype({"seconds": float})
     order = {key: i for i, key in enumerate(key_names())}
-    values = values[sorted(values, key=lambda key: (order.get(str(key), len(order)), key))]
-    last = _wide(metrics).reindex(frame.index).dropna(axis=1, how="all")
+    all_params, all_metrics = [run.params for run in runs], [run.metrics for run in runs]
+    params: set[str] = set().union(*all_params)
+    metrics: set[str] = set().union(*all_metrics)
     # The loss is a param (which function) and a metric (its value); the value keeps the short name.
-    values = values.rename(columns={"loss": "params.loss"})
-    frame = frame.join(values).join(last).reset_index()
-    return frame[[*RUN_COLUMNS, *values, *last]]
+    values = {
+        "params.loss" if key == "loss" else key: _typed([some.get(key) for some in all_params])
+        for key in sorted(params, key=lambda key: (order.get(key, len(order)), key))
+    }
+    last_values = {
+        key: pd.Series([last.get(key) for last in all_metrics], dtype=float) for key in sorted(metrics)
+    }
+    return pd.concat([frame, pd.DataFrame(values | last_values)], axis=1)
 
 
 def load_history(
@@ -70,7 +85,9 @@ def load_history(
         query = sa.select(t.run_uuid, t.key, t.step, t.value).where(t.key.in_(list(metrics)))
         if len(wanted) <= MAX_NAMED:
             query = query.where(t.run_uuid.in_(sorted(wanted)))
-        frame = _query(store, query, columns)
+        with store.engine.connect() as connection:
+            rows = [tuple(row) for row in connection.execute(query)]
+        frame = pd.DataFrame.from_records(rows, columns=columns)
         frame = frame[frame["run_id"].isin(wanted)]
     else:
         points = [
@@ -94,66 +111,77 @@ def _keys_of(store: Store, experiment: Experiment, sweep: str) -> set[str]:
         raise RequestError(f"sweep {sweep}: its artifact {SWEEP_KEYS} is not there") from None
 
 
-def _tables(
-    store: Store, experiment: Experiment
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Runs (run_id, run_name, status, start_time, end_time) and their tags, params and last metrics
-    (run_id, key, value)."""
-    run_columns = ["run_id", "run_name", "status", "start_time", "end_time"]
-    value_columns = ["run_id", "key", "value"]
-    if store.is_known:
-        r = RUNS.c
-        having = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == "nnexp.run_key")
-        here = (
-            (r.experiment_id == int(experiment.id)) & (r.lifecycle_stage == "active") & r.run_uuid.in_(having)
-        )
-        runs = sa.select(r.run_uuid, r.name, r.status, r.start_time, r.end_time)
-        frames = [_query(store, runs.where(here), run_columns)]
-        ids = sa.select(r.run_uuid).where(here)
-        for table in (TAGS, PARAMS, LATEST_METRICS):
-            t = table.c
-            query = sa.select(t.run_uuid, t.key, t.value).where(t.run_uuid.in_(ids))
-            if table is TAGS:
-                query = query.where(t.key.in_(list(TAG_COLUMNS)))
-            frames.append(_query(store, query, value_columns))
-        frames[0]["end_time"] = frames[0]["end_time"].astype(float)  # a run that goes on has none
-        return frames[0], frames[1], frames[2], frames[3]
-    found = entities(store, experiment, "tags.`nnexp.run_key` != ''")
-    info = [
-        (r.info.run_id, r.info.run_name, r.info.status, r.info.start_time, r.info.end_time) for r in found
-    ]
-    return (
-        pd.DataFrame(info, columns=run_columns).astype({"end_time": float}),
-        *(
-            pd.DataFrame(
-                [(r.info.run_id, k, v) for r in found for k, v in getattr(r.data, kind).items()],
-                columns=value_columns,
-            )
-            for kind in ("tags", "params", "metrics")
-        ),
-    )  # type: ignore[return-value]
+@dataclass(frozen=True)
+class _Run:
+    """A recorded run without its curves; times in milliseconds."""
+
+    run_id: str
+    name: str
+    status: str
+    start_time: int
+    end_time: int | None
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
 
 
-def _query(store: Store, query: sa.Select[Any], columns: Sequence[str]) -> pd.DataFrame:
+def _database_runs(store: Store, experiment: Experiment) -> list[_Run]:
+    """The trained networks of the experiment. A run's params come as one JSON object, which is several times
+    sooner read than a row each; metrics do not, as SQLite's JSON has 15 of a double's 17 digits."""
+    r = RUNS.c
+    having = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == "nnexp.run_key")
+    here = (r.experiment_id == int(experiment.id)) & (r.lifecycle_stage == "active") & r.run_uuid.in_(having)
+    ids = sa.select(r.run_uuid).where(here)
     with store.engine.connect() as connection:
-        rows = connection.execute(query).all()
-    return pd.DataFrame.from_records([tuple(row) for row in rows], columns=list(columns))
+        is_sqlite = connection.dialect.name == "sqlite"
+        gather = sa.func.json_group_object if is_sqlite else sa.func.json_object_agg
+
+        def objects(table: sa.TableClause, *conditions: Any) -> dict[str, dict[str, str]]:
+            t = table.c
+            query = sa.select(t.run_uuid, gather(t.key, t.value)).where(t.run_uuid.in_(ids), *conditions)
+            rows = connection.execute(query.group_by(t.run_uuid)).all()
+            return {id_: json.loads(text) if is_sqlite else text for id_, text in rows}
+
+        params = objects(PARAMS)
+        tags = objects(TAGS, TAGS.c.key.in_(list(TAG_COLUMNS)))
+        t = LATEST_METRICS.c
+        latest = sa.select(t.run_uuid, t.key, t.value).where(t.run_uuid.in_(ids))
+        metrics: dict[str, dict[str, float]] = {}
+        for id_, key, value in connection.execute(latest).all():
+            metrics.setdefault(id_, {})[key] = value
+        heads = sa.select(r.run_uuid, r.name, r.status, r.start_time, r.end_time).where(here)
+        return [
+            _Run(id_, name, status, start, end, params.get(id_, {}), tags[id_], metrics.get(id_, {}))
+            for id_, name, status, start, end in connection.execute(heads).all()
+        ]
 
 
-def _wide(values: pd.DataFrame) -> pd.DataFrame:
-    """(run_id, key, value) -> a row a run, a column a key."""
-    return values.pivot(index="run_id", columns="key", values="value").rename_axis(columns=None)
+def _server_runs(store: Store, experiment: Experiment) -> list[_Run]:
+    """The same, from MLflow's client."""
+    found = entities(store, experiment, "tags.`nnexp.run_key` != ''")
+    return [
+        _Run(
+            run.info.run_id,
+            run.info.run_name,
+            run.info.status,
+            run.info.start_time,
+            run.info.end_time,
+            run.data.params,
+            run.data.tags,
+            run.data.metrics,
+        )
+        for run in found
+    ]
 
 
-def _typed(values: pd.DataFrame) -> pd.DataFrame:
-    """As `_wide`, with columns of text as numbers or booleans where all of it is."""
-    texts = _wide(values)
-    return texts.apply(_typed_column)
-
-
-def _typed_column(column: pd.Series) -> pd.Series:
-    known = column.dropna()
-    if known.isin(["true", "false"]).all():
-        return column.map({"true": True, "false": False})
-    numbers = pd.to_numeric(known, errors="coerce")
-    return column if numbers.isna().any() else pd.to_numeric(column)
+def _typed(texts: list[str | None]) -> pd.Series:
+    """Texts as numbers or booleans where all of them are. Most repeat, so each is looked at once."""
+    distinct = [text for text in dict.fromkeys(texts) if text is not None]
+    typed: dict[str | None, Any]
+    if set(distinct) <= {"true", "false"}:
+        typed = {text: text == "true" for text in distinct}
+    elif pd.to_numeric(pd.Series(distinct), errors="coerce").isna().any():
+        typed = {text: text for text in distinct}
+    else:
+        typed = dict(zip(distinct, pd.to_numeric(pd.Series(distinct)).tolist(), strict=True))
+    return pd.Series([typed.get(text) for text in texts])

@@ -1,0 +1,382 @@
+"""Sweeps: what is planned, what is run again, what fails, what a second command finds."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from mlflow import MlflowClient
+
+from nnexp import engine, sweep
+from nnexp.dataset import load
+from nnexp.record import run_key
+from nnexp.sweep import Point, plan
+
+NNEXP = str(Path(sys.executable).with_name("nnexp"))
+
+
+@pytest.fixture
+def rows(store):
+    """`rows(query)` asks the store's tables directly."""
+
+    def asked(query):
+        with closing(sqlite3.connect(store)) as connection:
+            return connection.execute(query).fetchall()
+
+    return asked
+
+
+@pytest.fixture
+def recorded(rows):
+    """(status, key, sweep) of the trained networks in the store."""
+    return lambda: rows(
+        "SELECT r.status, k.value, s.value FROM runs r JOIN tags k ON k.run_uuid = r.run_uuid AND "
+        "k.key = 'nnexp.run_key' LEFT JOIN tags s ON s.run_uuid = r.run_uuid AND s.key = 'nnexp.sweep_id'"
+    )
+
+
+@pytest.fixture
+def parents(rows):
+    """(id, status) of the sweeps in the store, oldest first."""
+    return lambda: rows(
+        "SELECT r.run_uuid, r.status FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND "
+        "t.key = 'nnexp.sweep' ORDER BY r.start_time, r.run_uuid"
+    )
+
+
+def table_of(ended):
+    """The summary that a sweep printed."""
+    return ended.out.split(" runs, recorded as")[0].rpartition("\n")[0]
+
+
+# --- the plan
+
+
+def points(configure, *seeds):
+    config = [configure(f"seed={seed}") for seed in seeds]
+    dataset = load(config[0].dataset)
+    return [Point(c, dataset, run_key(c, dataset)) for c in config]
+
+
+def test_the_plan_says_what_is_done_failed_and_new(configure):
+    all_points = points(configure, *range(6))
+    known = {all_points[0].key: ({"FINISHED"}, 1), all_points[1].key: ({"FAILED"}, 1)}
+    known |= {all_points[2].key: ({"FAILED", "FINISHED"}, 1), all_points[3].key: ({"KILLED"}, 1)}
+    found = plan(all_points, known, "none")
+    assert [point.config.seed for point in found.todo] == [3, 4, 5]
+    assert [point.config.seed for point in found.failed] == [1]
+    assert str(found) == "6 runs: 2 done, 1 failed before (retry=failed runs them again), 3 new, about 1 s"
+    assert [p.config.seed for p in plan(all_points, known, "failed").todo] == [1, 3, 4, 5]
+    again = plan(all_points, known, "all")
+    assert (len(again.todo), again.attempt) == (6, 2)
+
+
+def test_a_plan_is_told_and_nothing_is_recorded(nnexp, store, rows):
+    ended = nnexp("train", "-m", "plan=true", "seed=range(600)")
+    assert ended.status == 0
+    assert ended.err.startswith("600 runs: 600 new, about ")
+    assert ended.out == ""
+    assert nnexp("train", "plan=true").err.splitlines()[-1] == "1 run: 1 new, about 1 s"
+    assert rows("SELECT count(*) FROM runs") == [(0,)]
+
+
+def test_a_sweep_typed_again_has_nothing_to_do_and_says_the_same(nnexp, store, rows):
+    typed = ("train", "-m", "seed=range(5)", "learning_rate=0.1,0.5", "epochs=20")
+    first = nnexp(*typed)
+    count = rows("SELECT count(*) FROM runs")
+    second = nnexp(*typed)
+    assert "10 runs: 10 done, 0 new" in second.err
+    assert second.out == first.out
+    assert rows("SELECT count(*) FROM runs") == count
+
+
+def test_a_larger_sweep_runs_only_what_is_new_and_summarises_all(nnexp, store, recorded):
+    nnexp("train", "-m", "seed=range(4)", "epochs=20")
+    nnexp("train", "seed=4", "epochs=20", "figures=false", "model=false")
+    ended = nnexp("train", "-m", "seed=range(8)", "epochs=20")
+    assert "8 runs: 5 done, 3 new" in ended.err
+    assert len(recorded()) == 8
+    sweep_id = ended.out.split("recorded as sweep ")[1].split()[0]
+    (row,) = json.loads(nnexp("summarize", "--sweep", sweep_id, "--by", "init", "--format", "json").out)
+    assert row["n"] == 8
+
+
+def test_force_runs_again_as_a_new_attempt_that_counts_once(nnexp, store, recorded, rows):
+    first = nnexp("train", "-m", "seed=1,2", "epochs=5")
+    ended = nnexp("train", "-m", "seed=1,2", "epochs=5", "force=true")
+    assert "2 runs: 2 again (attempt 2)" in ended.err
+    assert table_of(ended) == table_of(first)
+    assert len(recorded()) == 4
+    assert rows("SELECT value, count(*) FROM tags WHERE key = 'nnexp.attempt' GROUP BY value") == [("2", 2)]
+    assert "attempt 3" in nnexp("train", "-m", "seed=1,2", "epochs=5", "retry=all").err
+
+
+def test_zipped_ranges_move_side_by_side(nnexp, store, rows):
+    typed = ("learning_rate=0.1,0.2,0.3", "epochs=5,6,7", "seed=1,2", "zip=[learning_rate,epochs]")
+    assert "6 runs: 6 new" in nnexp("train", "-m", *typed).err
+    pairs = rows(
+        "SELECT DISTINCT a.value, b.value FROM params a JOIN params b ON a.run_uuid = b.run_uuid JOIN tags t "
+        "ON t.run_uuid = a.run_uuid AND t.key = 'nnexp.run_key' "
+        "WHERE a.key = 'learning_rate' AND b.key = 'epochs' ORDER BY 1"
+    )
+    assert pairs == [("0.1", "5"), ("0.2", "6"), ("0.3", "7")]
+
+
+def test_excluded_points_are_left_out(nnexp, store, rows):
+    typed = (
+        "init=ones,normal",
+        "dataset=xor,gender",
+        "epochs=5",
+        "exclude=\"init == 'ones' and dataset == 'xor'\"",
+    )
+    ended = nnexp("train", "-m", *typed)
+    assert "1 of 4 points are left out by exclude" in ended.err
+    assert "3 runs: 3 new" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (
+            "zip=[learning_rate,epochs] learning_rate=0.1,0.2 epochs=1,2,3",
+            "learning_rate has 2, epochs has 3",
+        ),
+        ("zip=[learning_rate,seed] learning_rate=0.1,0.2", "seed is not swept"),
+        ("zip=learning_rate learning_rate=0.1,0.2", "a list of swept keys"),
+        ("exclude=nonsense>1 seed=1,2", "exclude=nonsense>1"),
+        ("exclude='seed>0' seed=1,2", "leaves no point of 2"),
+        ("retry=some seed=1,2", "none, failed, all"),
+        ("max_failures=0 seed=1,2", "whole number >= 1"),
+        ("force=true,false seed=1,2", "one for a whole sweep"),
+        ("executor=cloud seed=1,2", "Known: dask, inline, processes"),
+        ("executor=processes executor.workers=0 seed=1,2", "executor.workers=0"),
+        ("executor=dask seed=1,2", "scheduler's address"),
+        ("executor=dask executor.address=nowhere seed=1,2", "tcp://host"),
+    ],
+)
+def test_a_wrong_way_to_go_about_a_sweep_is_refused(nnexp, tmp_path, typed, words):
+    ended = nnexp("train", "-m", *typed.split(" "))
+    assert ended.status == 2
+    assert words in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["zip=[seed]", "exclude='seed>0'"])
+def test_what_is_for_sweeps_is_refused_for_one_run(nnexp, tmp_path, key):
+    ended = nnexp("train", key)
+    assert ended.status == 2
+    assert "is for a sweep: add -m" in ended.err
+
+
+# --- failures
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """`failing(error)`: the engine raises it for a batch that has the learning rate 0.3 in it."""
+
+    def made(error):
+        begin = engine.Batch.__init__
+
+        def refuse(self, model, X, y, weights, rates, *rest):
+            if 0.3 in list(rates):
+                raise error
+            begin(self, model, X, y, weights, rates, *rest)
+
+        monkeypatch.setattr(engine.Batch, "__init__", refuse)
+
+    return made
+
+
+SWEEP = ("train", "-m", "seed=range(20)", "learning_rate=0.1,0.3,0.5", "epochs=20")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("of nothing"), SystemExit(0)], ids=["raises", "exits"])
+def test_only_the_points_that_raise_fail_and_this_is_told_at_once(nnexp, store, recorded, failing, error):
+    failing(error)
+    ended = nnexp(*SWEEP)
+    assert ended.status == 1
+    reason = f"{type(error).__name__}: {error}"
+    assert f"failed: gender lr=0.3 init=normal seed=0: {reason}" in ended.err.splitlines()
+    assert "60 runs, 20 failed, recorded as sweep" in ended.out
+    assert re.search(rf"gender lr=0.3 init=normal seed=7 +{re.escape(reason)}\n", ended.out)
+    assert sorted({status for status, *_ in recorded()}) == ["FAILED", "FINISHED"]
+    assert sum(status == "FAILED" for status, *_ in recorded()) == 20
+
+
+def test_failed_points_are_run_again_when_asked_for(nnexp, store, recorded, failing, monkeypatch):
+    whole = nnexp(*SWEEP, "experiment_name=whole")
+    with monkeypatch.context() as patched:
+        begin = engine.Batch.__init__
+        failing(ValueError("once"))
+        nnexp(*SWEEP)
+        patched.setattr(engine.Batch, "__init__", begin)
+        again = nnexp(*SWEEP)
+        assert "60 runs: 40 done, 20 failed before (retry=failed runs them again), 0 new" in again.err
+        assert again.status == 1
+        assert "ValueError: once" in again.out
+        retried = nnexp(*SWEEP, "retry=failed")
+    assert retried.status == 0
+    assert "60 runs: 40 done, 20 new" in retried.err
+    assert table_of(retried) == table_of(whole)
+
+
+def test_a_sweep_stops_after_so_many_failures(nnexp, store, recorded, failing):
+    failing(ValueError("no"))
+    ended = nnexp(*SWEEP, "max_failures=3")
+    assert ended.status == 1
+    assert "stopping: 3 points failed, and max_failures=3" in ended.err
+    assert sum(status == "FAILED" for status, *_ in recorded()) == 3
+    assert "60 runs, 3 failed" in ended.out
+
+
+# --- a second command
+
+
+def killed_sweep(store, condition):
+    """A sweep of 1,200, killed without a word when the condition holds."""
+    typed = [NNEXP, "train", "-m", "seed=range(1200)", "epochs=50"]
+    running = subprocess.Popen(typed, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not condition():
+        assert running.poll() is None, "ended before it could be killed"
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+
+
+def test_a_killed_sweep_is_finished_by_the_same_command(nnexp, store, recorded, parents):
+    typed = ("train", "-m", "seed=range(1200)", "epochs=50")
+    killed_sweep(store, lambda: len(recorded()) > 200)
+    done = len(recorded())
+    assert [status for _, status in parents()] == ["RUNNING"]
+    ended = nnexp(*typed)
+    assert f"1200 runs: {done} done, {1200 - done} new" in ended.err
+    assert [status for _, status in parents()] == ["KILLED", "FINISHED"]
+    old, new = (id_ for id_, _ in parents())
+    found = recorded()
+    assert len({key for _, key, _ in found}) == len(found) == 1200
+    assert {sweep_id for *_, sweep_id in found} == {new}
+    client = MlflowClient(f"sqlite:///{store}")
+    assert client.get_run(old).data.tags["nnexp.superseded_by"] == new
+    assert client.get_run(old).data.tags["nnexp.reason"] == "its process died"
+    assert not (store.parent / "mlflow.db.owners").exists()
+    whole = nnexp(*typed, "experiment_name=whole")
+    assert table_of(ended) == table_of(whole)
+
+
+def test_a_sweep_that_is_alive_is_left_alone(nnexp, store, recorded, parents):
+    typed = [NNEXP, "train", "-m", "seed=range(1200)", "epochs=50"]
+    running = subprocess.Popen(typed, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not recorded():
+        time.sleep(0.01)
+    running.send_signal(signal.SIGSTOP)
+    try:
+        assert nnexp("train", "epochs=5", "figures=false", "model=false").status == 0
+        assert [status for _, status in parents()] == ["RUNNING"]
+    finally:
+        running.send_signal(signal.SIGCONT)
+    assert running.wait(60) == 0
+    assert [status for _, status in parents()] == ["FINISHED"]
+
+
+def test_a_single_run_whose_process_died_is_killed_at_the_next_start(nnexp, store, rows):
+    typed = [NNEXP, "train", "epochs=2000000000", "log_every=100000", "figures=false", "model=false"]
+    running = subprocess.Popen(typed, stderr=subprocess.DEVNULL)
+    while not rows("SELECT 1 FROM runs"):
+        time.sleep(0.05)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    nnexp("train", "epochs=5", "figures=false", "model=false")
+    assert rows("SELECT status FROM runs ORDER BY start_time") == [("KILLED",), ("FINISHED",)]
+
+
+def test_the_same_sweep_twice_at_once_records_each_key_once(store, recorded, parents):
+    typed = [NNEXP, "train", "-m", "seed=range(1500)", "epochs=20"]
+    both = [
+        subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in "ab"
+    ]
+    outs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert len({key for _, key, _ in recorded()}) == len(recorded()) == 1500
+    assert outs[0].split("recorded as")[0] == outs[1].split("recorded as")[0]
+
+
+def test_a_full_disk_stops_the_sweep_and_the_same_command_finishes_it(nnexp, store, recorded, monkeypatch):
+    from nnexp.tracking.database import DatabaseWriter
+
+    put, count = DatabaseWriter._put, iter(range(10**6))
+
+    def full(self, run_id, files):
+        if next(count) == 150:
+            raise OSError(28, "No space left on device")
+        put(self, run_id, files)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DatabaseWriter, "_put", full)
+        patched.setattr("nnexp.sweeper.CHUNK_RUNS", 50)
+        ended = nnexp("train", "-m", "seed=range(300)", "epochs=20")
+    assert ended.status == 1
+    assert "No space left on device" in ended.err
+    assert "the same command" in ended.err
+    assert 0 < len(recorded()) < 300
+    assert nnexp("train", "-m", "seed=range(300)", "epochs=20").status == 0
+    assert len({key for _, key, _ in recorded()}) == len(recorded()) == 300
+
+
+# --- Hydra's plugins
+
+
+def test_hydra_finds_both_plugins():
+    found = [
+        f"{p.__module__}.{p.__name__}"
+        for kind in (Launcher, Sweeper)
+        for p in Plugins.instance().discover(kind)
+    ]
+    assert {"hydra_plugins.nnexp.NnexpLauncher", "hydra_plugins.nnexp.GridSweeper"} <= set(found)
+
+
+def test_the_launcher_takes_the_points_of_any_sweeper(nnexp, store):
+    ended = nnexp("train", "-m", "hydra/sweeper=basic", "seed=1,2", "epochs=5")
+    assert ended.status == 0
+    assert "2 runs: 2 new" in ended.err
+
+
+def test_the_launcher_gives_a_searching_sweeper_the_last_loss(nnexp, store, monkeypatch):
+    from hydra_plugins.nnexp import NnexpLauncher
+
+    returned = []
+    launch = NnexpLauncher.launch
+    monkeypatch.setattr(NnexpLauncher, "launch", lambda *a, **k: returned.extend(launch(*a, **k)) or returned)
+    nnexp("train", "-m", "seed=2,1,2", "epochs=5")
+    losses = [job.return_value for job in returned]
+    assert losses[0] == losses[2] != losses[1]
+    assert 0 < losses[0] < 1
+
+
+def test_workers_and_the_process_itself_give_the_same_results(configure):
+    some = points(configure, *range(5))
+    here = {
+        point.key: result
+        for _, ended in sweep.execute(some, sweep.Executor("inline"))
+        for point, result in ended
+    }
+    there = {
+        point.key: result
+        for _, ended in sweep.execute(some, sweep.Executor("processes", workers=2))
+        for point, result in ended
+    }
+    assert {k: r.curves["loss"].tolist() for k, r in here.items()} == {
+        k: r.curves["loss"].tolist() for k, r in there.items()
+    }

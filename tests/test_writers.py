@@ -1,0 +1,257 @@
+"""The two writers: what the bulk writer puts into MLflow's tables is what MLflow's own client puts there."""
+
+import math
+import shutil
+import sqlite3
+import threading
+from contextlib import closing
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.store.db.utils import _get_latest_schema_revision
+
+from nnexp.tracking import tables
+from nnexp.tracking.database import DatabaseWriter
+from nnexp.tracking.find import find_runs
+from nnexp.tracking.runs import DataInput, RunRecord
+from nnexp.tracking.server import ClientWriter
+from nnexp.tracking.store import ensure_experiment, open_store
+
+DATA = DataInput("táblà", "0123abcd", "code", '{"tags": {}}', '{"mlflow_colspec": []}', '{"num_rows": 4}')
+POINTS = [
+    ("loss", 0, 0.5),
+    ("loss", 10, 0.1 + 0.2),
+    ("loss", 20, 5e-324),
+    ("ends in NaN", 0, 1.0),
+    ("ends in NaN", 10, math.nan),
+    ("NaN and more at one step", 0, math.nan),
+    ("NaN and more at one step", 0, -1.0),
+    ("infinite", 0, math.inf),
+    ("infinite", 1, -math.inf),
+    ("twice the same", 3, 2.0),
+    ("twice the same", 3, 2.0),
+    ("prediction/Emily", 20, 0.9461602289784368),
+    ("unicode é", 0, -0.0),
+]
+RECORDS = [
+    RunRecord(
+        name="xor lr=0.5 init=normal seed=3",
+        params={"learning_rate": "0.5", "long": "x" * 6000, "ünïcode": "日本 🎉", "empty": " "},
+        tags={"nnexp.run_key": "k1", "mlflow.user": "someone", "note": "a\nb 'quoted' \"twice\" \\"},
+        points=POINTS,
+        files={"config.yaml": b"a: 1\n", "figures/curve.png": bytes(range(256))},
+        data=DATA,
+        start_time=1_700_000_000_000,
+        end_time=1_700_000_001_234,
+    ),
+    RunRecord(
+        name="the same data set",
+        tags={"nnexp.run_key": "k2", "mlflow.user": "someone"},
+        data=DATA,
+        start_time=1_700_000_000_001,
+        end_time=1_700_000_001_235,
+    ),
+    RunRecord(
+        name="one that failed",
+        tags={"nnexp.run_key": "k3", "mlflow.user": "someone"},
+        files={"traceback.txt": "Traceback: é".encode()},
+        status="FAILED",
+        start_time=1_700_000_000_002,
+        end_time=1_700_000_001_236,
+    ),
+]
+COMPARED = ["runs", "params", "tags", "metrics", "latest_metrics", "datasets", "inputs", "input_tags"]
+
+
+@pytest.fixture
+def both(empty_store, tmp_path):
+    """(store, writer) of a database of its own for each of the two writers."""
+    made = []
+    for kind in (DatabaseWriter, ClientWriter):
+        (tmp_path / kind.__name__).mkdir()
+        path = shutil.copy(empty_store, tmp_path / kind.__name__ / "mlflow.db")
+        store = open_store(f"sqlite:///{path}")
+        made.append((store, kind(store, ensure_experiment(store, "one"))))
+    yield made
+    for _, writer in made:
+        writer.close()
+
+
+def content(path, root):
+    """Every row of the tables, ids replaced by what they stand for: the run's name, the data set's digest."""
+    with closing(sqlite3.connect(path)) as connection:
+        names = dict(connection.execute("SELECT run_uuid, name FROM runs"))
+        names |= dict(connection.execute("SELECT dataset_uuid, 'data ' || digest FROM datasets"))
+        names |= {
+            id_: f"input of {names[run]}"
+            for id_, run in connection.execute("SELECT input_uuid, destination_id FROM inputs")
+        }
+
+        def plain(value):
+            if isinstance(value, str):
+                for id_, name in names.items():
+                    value = value.replace(id_, name)
+                return value.replace(str(root), "ROOT")
+            return value
+
+        return {
+            table: sorted(
+                repr([plain(value) for value in row]) for row in connection.execute(f"SELECT * FROM {table}")
+            )
+            for table in COMPARED
+        }
+
+
+def read_back(store):
+    """All that MLflow's client says of the runs, by name."""
+    client = MlflowClient(store.uri)
+    (experiment,) = (e for e in client.search_experiments() if e.name == "one")
+    told = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        id_ = run.info.run_id
+        histories = {
+            key: [(p.step, repr(p.value), p.timestamp) for p in client.get_metric_history(id_, key)]
+            for key in run.data.metrics
+        }
+        told[run.info.run_name] = (
+            run.info.status,
+            run.info.start_time,
+            run.info.end_time,
+            run.info.user_id,
+            run.data.params,
+            {key: repr(value) for key, value in run.data.metrics.items()},
+            histories,
+            run.data.tags,
+            [
+                (i.dataset.to_dictionary(), [(t.key, t.value) for t in i.tags])
+                for i in run.inputs.dataset_inputs
+            ],
+            artifacts(client, id_),
+        )
+    return told
+
+
+def artifacts(client, run_id, path=None):
+    found = {}
+    for file in client.list_artifacts(run_id, path):
+        if file.is_dir:
+            found |= artifacts(client, run_id, file.path)
+        else:
+            with open(client.download_artifacts(run_id, file.path), "rb") as opened:
+                found[file.path] = (file.file_size, opened.read())
+    return found
+
+
+def test_both_writers_write_the_same_rows(both, tmp_path):
+    for _, writer in both:
+        writer.write(RECORDS)
+    ours, theirs = (
+        content(store.uri.removeprefix("sqlite:///"), tmp_path / kind)
+        for (store, _), kind in zip(both, ("DatabaseWriter", "ClientWriter"), strict=True)
+    )
+    for table in COMPARED:
+        assert ours[table] == theirs[table], table
+    assert all(ours[table] for table in COMPARED)
+
+
+def test_mlflows_client_reads_the_same_back(both):
+    for _, writer in both:
+        writer.write(RECORDS)
+    ours, theirs = (read_back(store) for store, _ in both)
+    assert set(ours) == {record.name for record in RECORDS}
+    for name in ours:
+        assert ours[name] == theirs[name]
+
+
+def test_a_run_that_goes_on_ends_the_same_by_both(both, monkeypatch, tmp_path):
+    monkeypatch.setattr("nnexp.tracking.database.now", lambda: 1_700_000_002_000)
+    monkeypatch.setattr("nnexp.tracking.server.now", lambda: 1_700_000_002_000)
+    monkeypatch.setattr(
+        "mlflow.tracking._tracking_service.client.get_current_time_millis", lambda: 1_700_000_002_000
+    )
+    monkeypatch.setattr("nnexp.tracking.owner.Heartbeat.tags", lambda self: {})
+    for _, writer in both:
+        first = RECORDS[0]
+        run_id = writer.start(RunRecord(first.name, first.params, first.tags, start_time=1, status="RUNNING"))
+        writer.log(run_id, [("loss", 0, 1.0), ("loss", 10, 0.5)])
+        writer.log(run_id, [("loss", 20, 0.25), ("accuracy", 20, 1.0)])
+        writer.add(run_id, {"a.txt": b"1"}, {"note": "changed", "new": "tag"})
+        writer.add(run_id, {"a.txt": b"2", "b/c.txt": b"3"}, {})
+        writer.finish(run_id, "KILLED", {}, {"nnexp.reason": "why"})
+    ours, theirs = (read_back(store) for store, _ in both)
+    assert ours == theirs
+    assert ours[RECORDS[0].name][0] == "KILLED"
+
+
+def test_the_schema_that_is_known_is_the_installed_mlflows():
+    assert _get_latest_schema_revision() == tables.REVISION
+
+
+def test_a_store_of_an_unknown_schema_is_recorded_through_mlflow(nnexp, store, monkeypatch):
+    """As after an update of MLflow that nnexp has not seen: slower, with a word, and the same record."""
+    monkeypatch.setattr(tables, "REVISION", "0000")
+    ended = nnexp("train", "-m", "seed=1,2", "epochs=5")
+    assert ended.status == 0
+    assert "new to nnexp: recording through MLflow" in ended.err
+    again = nnexp("train", "-m", "seed=1,2,3", "epochs=5")
+    assert "3 runs: 2 done, 1 new" in again.err
+    through_mlflow = nnexp("summarize", "--by", "seed", "--format", "json").out
+    monkeypatch.undo()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+    assert nnexp("summarize", "--by", "seed", "--format", "json").out == through_mlflow
+
+
+def test_what_is_finished_is_not_written_again(both):
+    store, writer = both[0]
+    writer.write(RECORDS)
+    writer.write(RECORDS)
+    experiment = ensure_experiment(store, "one")
+    found = [run.tags["nnexp.run_key"] for run in find_runs(store, experiment, "nnexp.run_key")]
+    assert sorted(found) == ["k1", "k2", "k3", "k3"]  # a failure may come twice
+
+
+def test_two_writers_at_once_write_each_key_once(both):
+    store, _ = both[0]
+    experiment = ensure_experiment(store, "one")
+    records = [RunRecord(f"r{i}", tags={"nnexp.run_key": f"k{i}"}, end_time=5) for i in range(300)]
+
+    def write(some):
+        writer = DatabaseWriter(store, experiment)
+        for i in range(0, 300, 10):
+            writer.write(some[i : i + 10])
+        writer.close()
+
+    threads = [threading.Thread(target=write, args=[some]) for some in (records, records[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = [run.tags["nnexp.run_key"] for run in find_runs(store, experiment, "nnexp.run_key")]
+    assert len(found) == len(set(found)) == 300
+
+
+def test_a_chunk_is_there_whole_or_not_at_all(both, monkeypatch):
+    store, writer = both[0]
+    bad = RunRecord("bad", params={"p": None}, tags={"nnexp.run_key": "bad"})  # a NULL that the table refuses
+    with pytest.raises(Exception, match="NOT NULL"):
+        writer.write([*RECORDS, bad])
+    assert find_runs(store, ensure_experiment(store, "one"), "nnexp.run_key") == []
+    writer.write(RECORDS)
+    assert len(find_runs(store, ensure_experiment(store, "one"), "nnexp.run_key")) == 3
+
+
+def test_a_locked_file_is_waited_for_and_this_is_said(both, capsys, monkeypatch):
+    monkeypatch.setattr("nnexp.tracking.database.TRY_SECONDS", 0.1)
+    store, _ = both[0]
+    writer = DatabaseWriter(store, ensure_experiment(store, "one"))
+    path = store.uri.removeprefix("sqlite:///")
+    holder = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(1.0, lambda: holder.execute("COMMIT"))
+    timer.start()
+    writer.write(RECORDS[:1])
+    timer.join()
+    holder.close()
+    writer.close()
+    assert "locked by another process: waiting" in capsys.readouterr().err
+    assert len(find_runs(store, ensure_experiment(store, "one"), "nnexp.run_key")) == 1
