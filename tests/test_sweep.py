@@ -12,9 +12,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
 from mlflow import MlflowClient
 
 from nnexp import engine, sweep
@@ -335,34 +332,7 @@ def test_a_full_disk_stops_the_sweep_and_the_same_command_finishes_it(nnexp, sto
     assert len({key for _, key, _ in recorded()}) == len(recorded()) == 300
 
 
-# --- Hydra's plugins
-
-
-def test_hydra_finds_both_plugins():
-    found = [
-        f"{p.__module__}.{p.__name__}"
-        for kind in (Launcher, Sweeper)
-        for p in Plugins.instance().discover(kind)
-    ]
-    assert {"hydra_plugins.nnexp.NnexpLauncher", "hydra_plugins.nnexp.GridSweeper"} <= set(found)
-
-
-def test_the_launcher_takes_the_points_of_any_sweeper(nnexp, store):
-    ended = nnexp("train", "-m", "hydra/sweeper=basic", "seed=1,2", "epochs=5")
-    assert ended.status == 0
-    assert "2 runs: 2 new" in ended.err
-
-
-def test_the_launcher_gives_a_searching_sweeper_the_last_loss(nnexp, store, monkeypatch):
-    from hydra_plugins.nnexp import NnexpLauncher
-
-    returned = []
-    launch = NnexpLauncher.launch
-    monkeypatch.setattr(NnexpLauncher, "launch", lambda *a, **k: returned.extend(launch(*a, **k)) or returned)
-    nnexp("train", "-m", "seed=2,1,2", "epochs=5")
-    losses = [job.return_value for job in returned]
-    assert losses[0] == losses[2] != losses[1]
-    assert 0 < losses[0] < 1
+# --- executors
 
 
 def test_workers_and_the_process_itself_give_the_same_results(configure):

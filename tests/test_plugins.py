@@ -1,0 +1,44 @@
+"""The launcher and the sweeper as Hydra sees them: found, of one kind with its own, held to its own tests."""
+
+import pytest
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.test_utils.launcher_common_tests import LauncherTestSuite
+
+
+@pytest.mark.filterwarnings("ignore:Future Hydra versions will no longer change working directory")
+@pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", ["hydra/sweeper=nnexp"])])
+class TestHydrasOwnSuite(LauncherTestSuite):
+    """Hydra's shared tests of a launcher also test the sweeper that hands it jobs. Ours passes them with
+    Hydra's launcher; our launcher takes part in none, as they are about jobs that are not networks."""
+
+    test_sweep_2_jobs = None  # demands a multirun.yaml, and the only record of a sweep is the one in MLflow
+
+
+def test_hydra_finds_both_plugins():
+    found = [
+        f"{p.__module__}.{p.__name__}"
+        for kind in (Launcher, Sweeper)
+        for p in Plugins.instance().discover(kind)
+    ]
+    assert {"hydra_plugins.nnexp.NnexpLauncher", "hydra_plugins.nnexp.GridSweeper"} <= set(found)
+
+
+def test_the_launcher_takes_the_points_of_any_sweeper(nnexp, store):
+    ended = nnexp("train", "-m", "hydra/sweeper=basic", "seed=1,2", "epochs=5")
+    assert ended.status == 0
+    assert "2 runs: 2 new" in ended.err
+
+
+def test_the_launcher_gives_a_searching_sweeper_the_last_loss(nnexp, store, monkeypatch):
+    from hydra_plugins.nnexp import NnexpLauncher  # Hydra's search for plugins makes the class anew
+
+    returned = []
+    launch = NnexpLauncher.launch
+    monkeypatch.setattr(NnexpLauncher, "launch", lambda *a, **k: returned.extend(launch(*a, **k)) or returned)
+    ended = nnexp("train", "-m", "seed=2,1,2", "epochs=5")
+    assert ended.status == 0, ended.err
+    losses = [job.return_value for job in returned]
+    assert losses[0] == losses[2] != losses[1]
+    assert 0 < losses[0] < 1
