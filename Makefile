@@ -42,9 +42,10 @@ test: install ## the whole test suite
 lint: install ## style, types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
-bench: install ## measure the engine beside JAX, NumPy and C; writes tests/benchmarks/engine.md and .png
+bench: install ## measure the engine beside JAX, NumPy and C, and sweeps beside Hydra + MLflow; writes tests/benchmarks/*.md
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r tests/benchmarks/requirements.lock
-	@.venv/bin/python tests/benchmarks/bench_engine.py $(ARGS)
+	@.venv/bin/python tests/benchmarks/bench_engine.py
+	@.venv/bin/python tests/benchmarks/bench_sweep.py
 
 lock: install ## resolve both lock files anew
 	$(COMPILE) --group dev pyproject.toml --output-file requirements.lock

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -33,13 +34,15 @@ def train_command(arguments: list[str]) -> None:
         return
     try:
         overrides = _checked(get_args_parser().parse_known_args(arguments)[0].overrides)
+        flags = {argument for argument in arguments if argument.startswith("-")}
         sweeps = any(override.is_sweep_override() for override in overrides)
-        one = None if sweeps else _composed_run(arguments)
-        if one is not None:
-            _run_one(one)
-            return
-        with _hydra_raises(arguments):
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)()
+        if flags and flags <= {"-m", "--multirun"}:
+            _multirun([argument for argument in arguments if argument not in flags])
+        elif flags or sweeps:
+            with _hydra_raises(arguments):
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)()
+        else:
+            _run_composed(arguments)
     except _Raised as raised:
         raise raised.error from None
     except RequestError:
@@ -48,18 +51,24 @@ def train_command(arguments: list[str]) -> None:
         raise RequestError(plain(error)) from error
 
 
-def _composed_run(arguments: list[str]) -> DictConfig | None:
-    """The configuration of one run, composed once, where Hydra's command line would do so twice; None for
-    what is Hydra's to do: flags, a sweep, an experiment that is one."""
-    if any(argument.startswith("-") for argument in arguments):
-        return None
+def _run_composed(overrides: list[str]) -> None:
+    """One run, or an experiment that is a sweep. Hydra's command line would compose it twice."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("config", arguments, return_hydra_config=True)
+        config = hydra.compose("config", overrides, return_hydra_config=True)
     if config.hydra.mode == RunMode.MULTIRUN:
-        return None
+        _multirun(overrides)
+        return
     with open_dict(config):
         del config["hydra"]
-    return config
+    _run_one(config)
+
+
+def _multirun(overrides: list[str]) -> None:
+    """A sweep as Hydra runs it, without composing once more to learn that it is one."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        begun = GlobalHydra.instance().hydra
+        assert begun is not None  # initialised by the line above
+        begun.multirun("config", _run_one, overrides)
 
 
 @contextmanager

@@ -126,10 +126,10 @@ def _run_points(
     place: Place, parent: str, todo: Plan, request: SweepConfig, failures: list[tuple[str, str]]
 ) -> bool:
     """Train and record what there is to do; whether it was stopped by too many failures."""
-    before = len(failures)
+    before, best, started = len(failures), None, now()
     with _Recorder(place.writer) as recorder, Meter("sweep", len(todo.todo), "runs") as meter:
-        best, started = None, now()
         for epochs_done, ended in execute(todo.todo, request.executor):
+            meter.update(recorder.written, _note(epochs_done, best, len(failures)))
             for point, result in ended:
                 recorder.add(_child_record(point, result, parent, todo.attempt, started))
                 name = run_name(point.config, point.dataset)
@@ -142,12 +142,16 @@ def _run_points(
                 if request.max_failures is not None and failed >= request.max_failures:
                     say(f"stopping: {failed} points failed, and max_failures={request.max_failures}")
                     return True
+                meter.update(recorder.written, _note(epochs_done, best, len(failures)))
             started = now()
-            note = (
-                f"{epochs_done:,} epochs trained" if best is None else f"best loss {best[0]:.4g}: {best[1]}"
-            )
-            meter.update(recorder.written, f"{len(failures)} failed, {note}" if failures else note)
     return False
+
+
+def _note(epochs_done: int, best: tuple[float, str] | None, failed: int) -> str:
+    """What a sweep under way says besides how many runs are recorded."""
+    parts = [f"{failed} failed"] * bool(failed)
+    parts += [f"{epochs_done:,} epochs trained" if best is None else f"best loss {best[0]:.4g}: {best[1]}"]
+    return ", ".join(parts)
 
 
 class _Recorder:

@@ -27,6 +27,12 @@ TABLES = ("experiments", "runs", "params", "tags", "metrics", "latest_metrics", 
 SWEEP = ["dataset=xor", "epochs=1000", "log_every=10", "learning_rate=0.1,0.2,0.5,1"]
 
 
+def environment(store: Path) -> dict[str, str]:
+    """This process's, with the store, and with imports from bytecode, as usual."""
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
 class Bench:
     """An empty store, copied for each measurement, and the directory where all of it happens."""
 
@@ -124,7 +130,7 @@ def reading(store: Path, code: str) -> tuple[float, float]:
     }
     done = subprocess.run(
         [sys.executable, "-c", "import nnexp.summary, nnexp.tracking.read, mlflow\n" + code],
-        env=environment,
+        env=environment(store),
         check=True,
         capture_output=True,
         text=True,
