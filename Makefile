@@ -8,7 +8,7 @@ COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' Makefile
 
 install: .venv/installed ## install into .venv from requirements.lock
 
@@ -39,6 +39,9 @@ experiments: install ## run every experiment of experiments/ and write its repor
 test: install ## the whole test suite
 	@.venv/bin/python -m pytest -n auto --dist loadgroup $(ARGS)
 
+test-faults: install ## kill the program, type the command again, look: make test-faults N=100 SEED=0
+	@.venv/bin/python tests/faults.py --trials $(or $(N),10) --seed $(or $(SEED),0)
+
 lint: install ## style, types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
@@ -54,4 +57,4 @@ lock: install ## resolve both lock files anew
 clean: ## remove .venv and caches; the recorded runs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run sweep summary ui experiments test lint bench lock clean
+.PHONY: help install run sweep summary ui experiments test test-faults lint bench lock clean

@@ -1,0 +1,470 @@
+"""Does the store survive what happens to programs? Kill the real one, at random instants, and look.
+
+A store that is right after most kills is wrong now and then, and nobody notices. So the program is killed
+many times, at instants drawn by a seed over a whole sweep (imports, the making of the store, composition,
+training, artifacts, rows, the end of the parent), and after each the same command is typed again. What must
+then stand there is read with sqlite3, NumPy and hashes, by none of nnexp's own readers, and compared with
+sweeps that nothing disturbed.
+
+usage: python tests/faults.py [--trials N] [--seed SEED]    (make test-faults N=100 SEED=0)
+
+One line a trial: its seed, its instant, what the fault left. At the end a table; exit status 1 unless all of
+it is as expected. The directory of a trial that is not is kept: the store, and what each command printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from itertools import count, takewhile
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+NNEXP = Path(sys.executable).with_name("nnexp")
+# The sweep that is disturbed, the number of its runs, and the epochs at which each has a point.
+SWEEP = ("train", "-m", "learning_rate=0.05,0.1,0.3,1", "seed=range(500)", "epochs=200", "log_every=20")
+RUNS, EPOCHS = 2000, range(0, 201, 20)
+# The part of it that two processes train at once, and the runs that sixteen do.
+PART, PART_RUNS = ("train", "-m", "seed=range(500)", "epochs=200", "log_every=20"), 500
+ONE, PROCESSES, ONE_EPOCHS = ("train", "epochs=5", "figures=false", "model=false"), 16, (0, 5)
+# Sweeps and trials at a time, and how long any command may take before it hangs.
+AT_ONCE, HANGS_SECONDS = 2, 600
+
+Points = dict[str, list[tuple[int, float, int]]]
+
+
+class Unexpected(Exception):
+    """What is there is not what must be there."""
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Unexpected(otherwise)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it stands in the tables. Points are (epoch, value, is NaN), by metric."""
+
+    id: str
+    status: str
+    files: Path
+    tags: dict[str, str]
+    params: dict[str, str]
+    points: Points
+    latest: Points
+    data: list[str]
+
+    @property
+    def key(self) -> str | None:
+        return self.tags.get("nnexp.run_key")
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a finished run says: the same, to the bit, however often its sweep was disturbed."""
+
+    params: dict[str, str]
+    points: Points
+    outcome: str
+    config: bytes
+    weights: bytes
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A sweep that nothing happened to: how long it took, what it printed and recorded."""
+
+    seconds: float
+    table: str
+    summary: bytes
+    networks: dict[str, Network]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a fault: an empty directory, an instant as a part of a sweep, what is to come out."""
+
+    place: Path
+    instant: float
+    undisturbed: Undisturbed
+
+
+def start(place: Path, name: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    """The program in a session of its own, on the store of `place`; it prints to NAME.out and NAME.err."""
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{place}/mlflow.db"}
+    with (place / f"{name}.out").open("wb") as out, (place / f"{name}.err").open("wb") as err:
+        return subprocess.Popen(
+            [NNEXP, *arguments], cwd=place, env=environment, stdout=out, stderr=err, start_new_session=True
+        )
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    """The process's exit status, once it has ended."""
+    try:
+        return process.wait(HANGS_SECONDS)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise Unexpected(f"a command went on for {HANGS_SECONDS} s") from None
+        raise
+
+
+def struck(process: subprocess.Popen[bytes], number: signal.Signals, seconds: float) -> int:
+    """Send the signal to the process and its children so long after its start; its exit status."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, number)
+        return ended(process)
+
+
+def typed(place: Path, name: str, arguments: Sequence[str]) -> str:
+    """What the command prints, whose exit status must be 0."""
+    status = ended(start(place, name, arguments))
+    expect(status == 0, f"{name}: exit status {status}: {last_line(place / f'{name}.err')}")
+    return (place / f"{name}.out").read_text()
+
+
+def last_line(file: Path) -> str:
+    return (file.read_text().strip().splitlines() or ["nothing said"])[-1]
+
+
+def table_of(printed: str, runs: int) -> str:
+    """A sweep's summary as it is printed, without the sweep's id."""
+    table, found, _ = printed.partition(f"\n{runs} runs, recorded as sweep ")
+    expect(bool(found), "no summary was printed")
+    return table
+
+
+def left_behind(place: Path) -> str:
+    """What a fault left in the store, looked at in a copy: to look is to roll back what was half written."""
+    store = place / "mlflow.db"
+    if not store.exists():
+        return "half a store" if store.with_name("mlflow.db.creating").exists() else "no store"
+    half_written = store.with_name("mlflow.db-journal").exists()
+    with tempfile.TemporaryDirectory(dir=place) as copy:
+        for file in place.glob("mlflow.db*"):
+            if file.is_file():
+                shutil.copy(file, copy)
+        with closing(sqlite3.connect(Path(copy, "mlflow.db"))) as connection:
+            parents = connection.execute(
+                "SELECT status FROM runs JOIN tags USING (run_uuid) WHERE key = 'nnexp.sweep'"
+            ).fetchall()
+            (runs,) = connection.execute("SELECT count(*) FROM tags WHERE key = 'nnexp.run_key'").fetchone()
+    on_disk = len([path for path in place.glob("mlartifacts/*/*") if path.name[0] != "."])
+    more = on_disk - runs - len(parents)
+    words = [f"{runs} runs", f"{more} more on disk"] if more else [f"{runs} runs"]
+    words += [f"sweep {status}" for (status,) in parents] or ["no sweep"]
+    return ", ".join([*words, *["half a write"] * half_written])
+
+
+def read_runs(place: Path) -> list[Run]:
+    """All runs, oldest first, of a database that must be sound: pages, keys, and that no row is alone."""
+    with closing(sqlite3.connect(place / "mlflow.db")) as connection:
+        answers = connection.execute("PRAGMA integrity_check").fetchall()
+        expect(answers == [("ok",)], f"integrity_check: {answers[:3]}")
+        broken = connection.execute("PRAGMA foreign_key_check").fetchall()
+        expect(not broken, f"{len(broken)} rows belong to nothing, one in {broken[:1]}")
+        for what, alone in {
+            "inputs of no run": "inputs WHERE destination_id NOT IN (SELECT run_uuid FROM runs)",
+            "inputs of no data": "inputs WHERE source_id NOT IN (SELECT dataset_uuid FROM datasets)",
+            "input tags of no input": "input_tags WHERE input_uuid NOT IN (SELECT input_uuid FROM inputs)",
+        }.items():
+            (rows,) = connection.execute(f"SELECT count(*) FROM {alone}").fetchone()
+            expect(rows == 0, f"{rows} {what}")
+        heads = "SELECT run_uuid, status, artifact_uri FROM runs ORDER BY start_time, run_uuid"
+        runs = {
+            id_: Run(id_, status, Path(unquote(urlsplit(uri).path)), {}, {}, {}, {}, [])
+            for id_, status, uri in connection.execute(heads)
+        }
+        for id_, key, value in connection.execute("SELECT run_uuid, key, value FROM tags"):
+            runs[id_].tags[key] = value
+        for id_, key, value in connection.execute("SELECT run_uuid, key, value FROM params"):
+            runs[id_].params[key] = value
+        points = "SELECT run_uuid, key, step, value, is_nan FROM {} ORDER BY step"
+        for id_, key, *point in connection.execute(points.format("metrics")):
+            runs[id_].points.setdefault(key, []).append(tuple(point))
+        for id_, key, *point in connection.execute(points.format("latest_metrics")):
+            runs[id_].latest.setdefault(key, []).append(tuple(point))
+        inputs = (
+            "SELECT destination_id, digest FROM inputs JOIN datasets ON dataset_uuid = source_id "
+            "JOIN input_tags USING (input_uuid) WHERE input_tags.name = 'mlflow.data.context'"
+        )
+        for id_, digest in connection.execute(inputs):
+            runs[id_].data.append(digest)
+    return list(runs.values())
+
+
+def networks_of(runs: Sequence[Run], total: int, epochs: Sequence[int]) -> dict[str, Network]:
+    """The trained networks by key: so many, each FINISHED once and whole, and no other run RUNNING."""
+    running = [run.id for run in runs if run.status == "RUNNING"]
+    expect(not running, f"RUNNING: {running[:3]}")
+    children = [run for run in runs if run.key is not None]
+    odd = [(run.id, run.status) for run in children if run.status != "FINISHED"]
+    expect(not odd, f"{len(odd)} runs have not finished: {odd[:3]}")
+    networks = {str(run.key): network_of(run, epochs) for run in children}
+    expect(len(children) == len(networks), f"{len(children)} runs FINISHED for {len(networks)} keys")
+    expect(len(networks) == total, f"{len(networks)} keys of {total} FINISHED")
+    names = {tuple(sorted(network.params)) for network in networks.values()}
+    expect(len(names) == 1 and names != {()}, f"{len(names)} sets of params")
+    return networks
+
+
+def network_of(run: Run, epochs: Sequence[int]) -> Network:
+    """A FINISHED run, which must have its params, all its points, its data set and its files."""
+    curves = {"loss", "accuracy", "grad_norm"}
+    steps = {metric: [step for step, _, _ in points] for metric, points in run.points.items()}
+    expected = {metric: list(epochs) for metric in curves}
+    expected |= {f"prediction/{name}": [epochs[-1]] for name in ("Emily", "Frank")}
+    expect(steps == expected, f"run {run.id}: points at {steps}")
+    last = {metric: points[-1:] for metric, points in run.points.items()}
+    expect(run.latest == last, f"run {run.id}: latest metrics are {run.latest}, points end at {last}")
+    expect(run.data == [run.tags["nnexp.data_sha256"][:12]], f"run {run.id}: data sets {run.data}")
+    weights = (run.files / "weights.npz").read_bytes()
+    digest = weights_hash(weights)
+    told = run.tags.get("nnexp.weights_sha256")
+    expect(digest == told, f"run {run.id}: weights hash to {digest}, tag says {told}")
+    config = (run.files / "config.yaml").read_bytes()
+    return Network(run.params, run.points, run.tags["nnexp.outcome"], config, weights)
+
+
+@cache
+def weights_hash(file: bytes) -> str:
+    """SHA-256 over W1, b1, W2, b2, … of an .npz file as little-endian doubles in row order."""
+    digest = hashlib.sha256()
+    with np.load(io.BytesIO(file), allow_pickle=False) as arrays:
+        for i in takewhile(lambda i: f"W{i}" in arrays, count(1)):
+            for name in (f"W{i}", f"b{i}"):
+                digest.update(np.ascontiguousarray(arrays[name], dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def check_same(networks: Mapping[str, Network], others: Mapping[str, Network]) -> None:
+    """Params, points, outcome, config.yaml and weights.npz are those of the same keys elsewhere."""
+    different = [key for key, network in networks.items() if network != others.get(key)]
+    expect(not different, f"{len(different)} runs differ from undisturbed ones: {different[:3]}")
+
+
+def check_parents(runs: Sequence[Run]) -> list[Run]:
+    """The sweeps that FINISHED, oldest first: each FINISHED run is one's."""
+    parents = [run for run in runs if "nnexp.sweep" in run.tags and run.status == "FINISHED"]
+    ids = {parent.id for parent in parents}
+    for run in runs:
+        if run.key is not None:
+            links = {run.tags.get("mlflow.parentRunId"), run.tags.get("nnexp.sweep_id")}
+            expect(len(links) == 1 and links <= ids, f"run {run.id} is of {links}, no sweep that FINISHED")
+    expect(bool(parents), "no sweep FINISHED")
+    return parents
+
+
+def check_repaired(trial: Trial) -> None:
+    """Type the same command again: all is as if nothing had happened. A third time changes not a byte."""
+    place, undisturbed = trial.place, trial.undisturbed
+    table = table_of(typed(place, "again", SWEEP), RUNS)
+    runs = read_runs(place)
+    check_same(networks_of(runs, RUNS, EPOCHS), undisturbed.networks)
+    last = check_parents(runs)[-1]
+    expect(table == undisturbed.table, "the summary that is printed differs from an undisturbed sweep's")
+    summary = (last.files / "summary.csv").read_bytes()
+    expect(summary == undisturbed.summary, "summary.csv differs from an undisturbed sweep's")
+    before = (place / "mlflow.db").read_bytes(), sorted(place.glob("mlartifacts/*/*"))
+    table = table_of(typed(place, "third", SWEEP), RUNS)
+    expect(table == undisturbed.table, "the third time, another summary is printed")
+    after = (place / "mlflow.db").read_bytes(), sorted(place.glob("mlartifacts/*/*"))
+    expect(before == after, "the third time, the store was written to")
+
+
+def killed(trial: Trial) -> str:
+    """SIGKILL leaves a store that the same command completes."""
+    running = start(trial.place, "first", SWEEP)
+    status = struck(running, signal.SIGKILL, trial.instant * trial.undisturbed.seconds)
+    expect(status in (0, -signal.SIGKILL), f"first: exit status {status}")
+    left = left_behind(trial.place)
+    check_repaired(trial)
+    return left if status else f"it had ended: {left}"
+
+
+def terminated(trial: Trial) -> str:
+    """After SIGTERM the exit status says so, and the same command completes the sweep."""
+    return _interrupted(trial, signal.SIGTERM)
+
+
+def interrupted(trial: Trial) -> str:
+    """After Ctrl-C the exit status says so, and the same command completes the sweep."""
+    return _interrupted(trial, signal.SIGINT)
+
+
+def _interrupted(trial: Trial, number: signal.Signals) -> str:
+    """128 + the signal, no traceback, and nothing RUNNING. But a signal can come too early or too late.
+
+    Before nnexp's first line Python itself dies of it (-number, which a shell shows as 128 + number too),
+    and nothing can have been recorded. Once the sweep has ended, as the store shows, it is a success: 0.
+    """
+    running = start(trial.place, "first", SWEEP)
+    status = struck(running, number, trial.instant * trial.undisturbed.seconds)
+    left = left_behind(trial.place)
+    said = (trial.place / "first.err").read_text()
+    if status == 128 + number:
+        expect("Traceback" not in said, "a traceback was printed")
+        expect("RUNNING" not in left, f"it left {left}")
+    elif status == -number:
+        expect(left == "no store", f"it died of the signal and left {left}")
+    else:
+        expect(status == 0, f"exit status {status}: {last_line(trial.place / 'first.err')}")
+        expect(left == f"{RUNS} runs, sweep FINISHED", f"exit status 0, and it left {left}")
+    check_repaired(trial)
+    return f"exit status {status}, {left}"
+
+
+def sixteen(trial: Trial) -> str:
+    """Processes that start at once where there is no store make one, and each records its run."""
+    names = [f"seed {i}" for i in range(PROCESSES)]
+    running = [start(trial.place, name, [*ONE, f"seed={i}"]) for i, name in enumerate(names)]
+    failed = [
+        f"{name}: exit status {status}: {last_line(trial.place / f'{name}.err')}"
+        for name, status in zip(names, map(ended, running), strict=True)
+        if status
+    ]
+    expect(not failed, f"{len(failed)} of {PROCESSES} failed: {failed}")
+    runs = read_runs(trial.place)
+    networks_of(runs, PROCESSES, ONE_EPOCHS)
+    return f"{len(runs)} runs"
+
+
+def twice(trial: Trial) -> str:
+    """A sweep that two processes train at once is recorded once, and both say the same of it."""
+    running = {name: start(trial.place, name, PART) for name in ("one", "other")}
+    for name, process in running.items():
+        status = ended(process)
+        expect(status == 0, f"{name}: exit status {status}: {last_line(trial.place / f'{name}.err')}")
+    runs = read_runs(trial.place)
+    check_same(networks_of(runs, PART_RUNS, EPOCHS), trial.undisturbed.networks)
+    summaries = {(parent.files / "summary.csv").read_bytes() for parent in check_parents(runs)}
+    expect(len(summaries) == 1, "the sweeps' summary.csv differ")
+    tables = {table_of((trial.place / f"{name}.out").read_text(), PART_RUNS) for name in running}
+    expect(len(tables) == 1, "the summaries that are printed differ")
+    return f"{PART_RUNS} runs"
+
+
+def undisturbed(base: Path) -> Undisturbed:
+    """As many sweeps at once as there will be trials, which must agree; the mean of their seconds."""
+    places = [base / f"undisturbed {i}" for i in range(AT_ONCE)]
+
+    def run(place: Path) -> Undisturbed:
+        place.mkdir()
+        began = time.monotonic()
+        printed = typed(place, "sweep", SWEEP)
+        seconds = time.monotonic() - began
+        runs = read_runs(place)
+        (parent,) = check_parents(runs)
+        networks, summary = networks_of(runs, RUNS, EPOCHS), (parent.files / "summary.csv").read_bytes()
+        return Undisturbed(seconds, table_of(printed, RUNS), summary, networks)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        sweeps = list(pool.map(run, places))
+    first = sweeps[0]
+    for sweep in sweeps[1:]:
+        check_same(sweep.networks, first.networks)
+        same = (sweep.table, sweep.summary) == (first.table, first.summary)
+        expect(same, "two undisturbed sweeps have different summaries")
+    for place in places:
+        shutil.rmtree(place)
+    seconds = sum(sweep.seconds for sweep in sweeps) / len(sweeps)
+    return Undisturbed(seconds, first.table, first.summary, first.networks)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row of the table: what happens, one trial of it, how many trials, and how many of them at once.
+
+    `is_timed` says that it happens at the trial's instant. The trial returns what it left, in a few words,
+    and raises where that, or what came of it, is not as expected.
+    """
+
+    name: str
+    trial: Callable[[Trial], str]
+    trials: int
+    at_once: int = AT_ONCE
+    is_timed: bool = True
+
+
+def as_expected(fault: Fault, base: Path, seed: int, undisturbed: Undisturbed) -> int:
+    """Do the fault's trials, print a line for each; how many went as expected."""
+
+    def run(i: int) -> tuple[bool, str]:
+        own_seed = f"{seed} {fault.trial.__name__} {i}"
+        instant = random.Random(own_seed).random()
+        place = base / own_seed.replace(" ", "-")
+        place.mkdir()
+        at = f", at {instant:.3f} of a sweep ({instant * undisturbed.seconds:.2f} s)" * fault.is_timed
+        try:
+            left = fault.trial(Trial(place, instant, undisturbed))
+        except Exception as error:
+            reason = str(error) if isinstance(error, Unexpected) else f"{type(error).__name__}: {error}"
+            return False, f"{own_seed}{at}: NOT AS EXPECTED: {reason}; kept in {place}"
+        shutil.rmtree(place)
+        return True, f"{own_seed}{at}: left {left}"
+
+    went_well = 0
+    with ThreadPoolExecutor(fault.at_once) as pool:
+        for is_well, line in pool.map(run, range(fault.trials)):
+            print(line, flush=True)
+            went_well += is_well
+    return went_well
+
+
+def faults(n: int) -> list[Fault]:
+    """What is tried, `n` times where a kill draws its instant."""
+    few, fewer = max(1, n // 5), max(1, n // 20)
+    return [
+        Fault("SIGKILL at a random instant of a sweep, then the same command", killed, n),
+        Fault("SIGTERM at a random instant of a sweep, then the same command", terminated, few),
+        Fault("Ctrl-C at a random instant of a sweep, then the same command", interrupted, few),
+        Fault(f"{PROCESSES} processes at once where there is no store", sixteen, fewer, 1, is_timed=False),
+        Fault("one sweep by two processes at once", twice, fewer, 1, is_timed=False),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Kill nnexp at random instants and look at what it left.")
+    parser.add_argument("--trials", type=int, default=10, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    base = Path(tempfile.mkdtemp(prefix="nnexp-faults-"))
+    warm = base / "warm"
+    warm.mkdir()
+    typed(warm, "sweep", ["train", "-m", "seed=1,2", "epochs=20"])  # compiles the engine
+    whole = undisturbed(base)
+    print(f"a sweep of {RUNS} runs, {AT_ONCE} such at once, undisturbed: {whole.seconds:.1f} s", flush=True)
+    rows, all_well = ["| fault | n/N as expected |", "|---|---|"], True
+    for fault in faults(asked.trials):
+        went_well = as_expected(fault, base, asked.seed, whole)
+        rows.append(f"| {fault.name} | {went_well}/{fault.trials} |")
+        all_well = all_well and went_well == fault.trials
+    print("\n" + "\n".join(rows))
+    if all_well:
+        shutil.rmtree(base)
+    sys.exit(0 if all_well else 1)
+
+
+if __name__ == "__main__":
+    main()
