@@ -52,15 +52,18 @@ def find_runs(store: Store, experiment: Experiment, tag: str, others: Sequence[s
         & RUNS.c.run_uuid.in_(having)
     )
     r, t = RUNS.c, TAGS.c
-    runs = sa.select(r.run_uuid, r.status).where(here).order_by(r.start_time, r.run_uuid)
-    tags = sa.select(t.run_uuid, t.key, t.value).where(
-        t.key.in_([tag, *others]), t.run_uuid.in_(sa.select(r.run_uuid).where(here))
+    # One query, so that status and tags are of one moment, whoever else records.
+    query = (
+        sa.select(r.run_uuid, r.status, t.key, t.value)
+        .join(TAGS, t.run_uuid == r.run_uuid)
+        .where(here, t.key.in_([tag, *others]))
+        .order_by(r.start_time, r.run_uuid)
     )
+    tags_of: dict[tuple[str, str], dict[str, str]] = {}
     with store.engine.connect() as connection:
-        tags_of: dict[str, dict[str, str]] = {}
-        for run_id, key, value in connection.execute(tags):
-            tags_of.setdefault(run_id, {})[key] = value
-        return [Found(id_, status, tags_of[id_]) for id_, status in connection.execute(runs)]
+        for run_id, status, key, value in connection.execute(query):
+            tags_of.setdefault((run_id, status), {})[key] = value
+    return [Found(run_id, status, tags) for (run_id, status), tags in tags_of.items()]
 
 
 def search(store: Store, experiment: Experiment, where: str) -> list[Found]:

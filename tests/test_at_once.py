@@ -1,0 +1,31 @@
+"""Processes that work in one store at once: what one of them sees and does while another one records."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from nnexp.tracking.database import DatabaseWriter
+from nnexp.tracking.find import find_runs
+from nnexp.tracking.runs import RunRecord
+from nnexp.tracking.store import ensure_experiment, open_store
+
+RUN = RunRecord("a run", tags={"nnexp.run_key": "k", "nnexp.reason": "r"}, status="RUNNING")
+
+
+@pytest.fixture
+def place(store):
+    """The store and the experiment."""
+    opened = open_store()
+    return opened, ensure_experiment(opened, "nnexp")
+
+
+def test_runs_are_found_whole_while_others_are_recorded(place):
+    with ThreadPoolExecutor(1) as other:
+        writer = DatabaseWriter(*place)
+        recording = other.submit(lambda: [writer.write([RUN]) for _ in range(300)])
+        while not recording.done():
+            for run in find_runs(*place, "nnexp.run_key", ["nnexp.reason"]):
+                assert run.tags == RUN.tags
+        recording.result()
+        writer.close()
+    assert len(find_runs(*place, "nnexp.run_key")) == 300
