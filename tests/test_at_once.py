@@ -6,6 +6,7 @@ import pytest
 
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.find import find_runs
+from nnexp.tracking.owner import Owner
 from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import ensure_experiment, open_store
 
@@ -29,3 +30,14 @@ def test_runs_are_found_whole_while_others_are_recorded(place):
         recording.result()
         writer.close()
     assert len(find_runs(*place, "nnexp.run_key")) == 300
+
+
+def test_owners_come_and_go(place):
+    def hold_and_release(name):
+        owner = Owner(place[0])
+        for i in range(300):
+            owner.hold(f"{name}{i}")
+            owner.release(f"{name}{i}")
+
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(hold_and_release, "ab"))

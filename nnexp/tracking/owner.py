@@ -37,7 +37,6 @@ class Owner:
         """Own a run, before it is in the store."""
         if self._store.uri.startswith(SQLITE):
             lock = _file_lock(self._store, run_id)
-            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
             self._files[run_id] = lock
         else:
@@ -51,7 +50,7 @@ class Owner:
         lock = self._files.pop(run_id, None)
         if lock is not None:
             lock.release()
-            _remove(Path(lock.lock_file))
+            Path(lock.lock_file).unlink(missing_ok=True)
         elif self._connection is not None:
             self._connection.execute(sa.select(sa.func.pg_advisory_unlock(_number(run_id))))
             self._connection.commit()
@@ -75,23 +74,17 @@ def is_owned(store: Store, run_id: str) -> bool:
         except Timeout:
             return True
         lock.release()
-        _remove(Path(lock.lock_file))
+        Path(lock.lock_file).unlink(missing_ok=True)
         return False
     with sa.create_engine(store.uri, poolclass=sa.NullPool).connect() as connection:
         # The lock, if it was free, ends with this connection.
         return not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_number(run_id))))
 
 
-def _remove(path: Path) -> None:
-    """Remove a lock's file, and its directory with the last of them."""
-    path.unlink(missing_ok=True)
-    with suppress(OSError):  # not empty: others are at work
-        path.parent.rmdir()
-
-
 def _file_lock(store: Store, run_id: str) -> FileLock:
-    path = Path(store.uri.removeprefix(SQLITE))
-    return FileLock(path.with_name(f"{path.name}.owners") / run_id)
+    """The file lies beside the store: a directory of its own could be removed by one who ends while
+    another one begins."""
+    return FileLock(f"{store.uri.removeprefix(SQLITE)}.{run_id}.owner")
 
 
 def _number(run_id: str) -> int:
