@@ -42,16 +42,18 @@ def opened(config: RunConfig) -> Iterator[Place]:
     """The store and the experiment of a command. Runs whose process died are set to KILLED."""
     store = open_store(config.tracking_uri)
     experiment = ensure_experiment(store, config.experiment_name)
+    with open_writer(store, experiment) as writer:
+        runs, parents = _found(store, experiment)
+        if end_dead(store, writer, [*runs, *parents]):
+            runs, parents = _found(store, experiment)
+        yield Place(store, experiment, writer, runs, parents)
+
+
+def _found(store: Store, experiment: Experiment) -> tuple[list[Found], list[Found]]:
+    """The networks and the sweeps that are recorded."""
     ours = [OWNER, HEARTBEAT, "nnexp.sweep_id", "nnexp.attempt", "nnexp.reason"]
     runs = find_runs(store, experiment, "nnexp.run_key", ours)
-    parents = find_runs(store, experiment, "nnexp.sweep", [*ours, "nnexp.sweep_key", "nnexp.outcome"])
-    with open_writer(store, experiment) as writer:
-        dead = end_dead(store, writer, [*runs, *parents])
-        runs, parents = (
-            [replace(run, status="KILLED") if run.run_id in dead else run for run in found]
-            for found in (runs, parents)
-        )
-        yield Place(store, experiment, writer, runs, parents)
+    return runs, find_runs(store, experiment, "nnexp.sweep", [*ours, "nnexp.sweep_key", "nnexp.outcome"])
 
 
 class TrainingError(Exception):

@@ -9,6 +9,7 @@ from nnexp.tracking.find import find_runs
 from nnexp.tracking.owner import Owner
 from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import ensure_experiment, open_store
+from nnexp.tracking.write import end_dead
 
 RUN = RunRecord("a run", tags={"nnexp.run_key": "k", "nnexp.reason": "r"}, status="RUNNING")
 
@@ -30,6 +31,16 @@ def test_runs_are_found_whole_while_others_are_recorded(place):
         recording.result()
         writer.close()
     assert len(find_runs(*place, "nnexp.run_key")) == 300
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_not_taken_for_dead(place):
+    ours, other = DatabaseWriter(*place), DatabaseWriter(*place)
+    run_id = other.start(RUN)
+    seen = find_runs(*place, "nnexp.run_key")
+    other.finish(run_id, "FINISHED", {}, {"nnexp.reason": "none"})
+    end_dead(place[0], ours, seen)
+    (run,) = find_runs(*place, "nnexp.run_key", ["nnexp.reason"])
+    assert (run.status, run.tags["nnexp.reason"]) == ("FINISHED", "none")
 
 
 def test_owners_come_and_go(place):

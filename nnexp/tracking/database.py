@@ -80,10 +80,17 @@ class DatabaseWriter:
             _insert(connection, LATEST_METRICS, latest)
 
     def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
-        self._end(run_id, files, tags, {})
+        self._put(run_id, files)
+        with self._transaction() as connection:
+            _set_tags(connection, run_id, tags)
 
     def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
-        self._end(run_id, files, tags, {"status": status, "end_time": now()})
+        self._put(run_id, files)
+        going_on = (RUNS.c.run_uuid == run_id) & (RUNS.c.status == "RUNNING")
+        with self._transaction() as connection:
+            end = sa.update(RUNS).where(going_on).values(status=status, end_time=now())
+            if connection.execute(end).rowcount:
+                _set_tags(connection, run_id, tags)
         self._owner.release(run_id)
 
     def adopt(self, old: str, new: str) -> None:
@@ -187,17 +194,6 @@ class DatabaseWriter:
             ids[name, digest] = found
         return ids
 
-    def _end(
-        self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str], ended: Mapping[str, object]
-    ) -> None:
-        self._put(run_id, files)
-        with self._transaction() as connection:
-            mine = (TAGS.c.run_uuid == run_id) & TAGS.c.key.in_(list(tags))
-            connection.execute(sa.delete(TAGS).where(mine))
-            _insert(connection, TAGS, [(key, value, run_id) for key, value in tags.items()])
-            if ended:
-                connection.execute(sa.update(RUNS).where(RUNS.c.run_uuid == run_id).values(ended))
-
     def _put(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Put artifacts in place: a new run's all at once, a further one in the place of its old self."""
         if not files:
@@ -235,6 +231,12 @@ def _umask() -> int:
 def _key(record: RunRecord) -> tuple[str, str]:
     """What makes a run one and the same: its key, and which attempt at it this is."""
     return record.tags.get("nnexp.run_key", ""), record.tags.get("nnexp.attempt", "1")
+
+
+def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -> None:
+    old = (TAGS.c.run_uuid == run_id) & TAGS.c.key.in_(list(tags))
+    connection.execute(sa.delete(TAGS).where(old))
+    _insert(connection, TAGS, [(key, value, run_id) for key, value in tags.items()])
 
 
 def _metric_rows(

@@ -57,7 +57,8 @@ class Writer(Protocol):
         """Add artifacts and tags to a run."""
 
     def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
-        """Add artifacts and tags, then say how the run ended: FINISHED, FAILED or KILLED."""
+        """Add artifacts and tags, then say how the run ended: FINISHED, FAILED or KILLED. One that has ended
+        already stays as it did."""
 
     def adopt(self, old: str, new: str) -> None:
         """Make the runs of one sweep those of another."""

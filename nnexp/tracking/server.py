@@ -62,8 +62,9 @@ class ClientWriter:
             self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
 
     def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
-        self.add(run_id, files, tags)
-        self._client.set_terminated(run_id, status)
+        if self._client.get_run(run_id).info.status == "RUNNING":
+            self.add(run_id, files, tags)
+            self._client.set_terminated(run_id, status)
         self._heartbeat.release(run_id)
 
     def adopt(self, old: str, new: str) -> None:

@@ -29,12 +29,15 @@ def open_writer(store: Store, experiment: Experiment) -> Iterator[Writer]:
         writer.close()
 
 
-def end_dead(store: Store, writer: Writer, found: Sequence[Found]) -> set[str]:
-    """Set runs that go on in the store, but whose process is dead, to KILLED; their ids."""
-    dead = {run.run_id for run in found if run.status == "RUNNING" and not _is_alive(store, run, found)}
-    for run_id in sorted(dead):
+def end_dead(store: Store, writer: Writer, found: Sequence[Found]) -> bool:
+    """Set runs that were found going on, but that nobody owns, to KILLED; whether there were any.
+
+    One of them may have been ended by its owner since it was found, and stays as it ended.
+    """
+    left = [run.run_id for run in found if run.status == "RUNNING" and not _is_alive(store, run, found)]
+    for run_id in left:
         writer.finish(run_id, "KILLED", {}, {"nnexp.reason": "its process died"})
-    return dead
+    return bool(left)
 
 
 def _is_alive(store: Store, run: Found, found: Sequence[Found]) -> bool:
