@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, product
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,37 +27,59 @@ from nnexp.config import RequestError
 _NUMBER = re.compile(r"(?P<key>[a-z_]+)=(?P<value>-?(?:0|[1-9][0-9]*)(?P<fraction>\.[0-9]+)?)", re.ASCII)
 
 
+@dataclass(frozen=True)
+class _Setting:
+    """An override, read once for all the points that share it."""
+
+    override: Override
+    chooses: bool  # picks an option of a group, or is for Hydra, rather than setting a value
+    key: str
+    value: Any
+    is_plain: bool  # puts a value that refers to nothing in the place of another
+
+    @classmethod
+    def of(cls, override: Override, chooses: bool) -> _Setting:
+        changes = override.type == OverrideType.CHANGE and not override.package
+        value = override.value()
+        is_plain = changes and not isinstance(value, dict) and not _refers(value)
+        return cls(override, chooses, override.key_or_group, value, is_plain)
+
+
 class _Choice:
     """One choice of groups, composed; its plain values are there if nothing in it refers to anything."""
 
     def __init__(self, loader: ConfigLoaderImpl, config: DictConfig, choices: Sequence[str]) -> None:
-        self.config = loader.load_sweep_config(config, list(choices))
-        with open_dict(self.config):
-            del self.config["hydra"]
-        self.values: Any = OmegaConf.to_container(self.config, resolve=False)
-        self.is_plain = not _refers(self.values)
+        self._loader = loader
+        self._config = loader.load_sweep_config(config, list(choices))
+        with open_dict(self._config):
+            del self._config["hydra"]
+        self._values: Any = OmegaConf.to_container(self._config, resolve=False)
+        self._is_plain = not _refers(self._values)
 
-    def point(self, loader: ConfigLoaderImpl, overrides: Sequence[Override]) -> Any:
-        if self.is_plain and all(self._replaces(o) for o in overrides):
-            values = _copied(self.values)
-            for override in overrides:
-                parent, last = _place(values, override.key_or_group)
-                if parent is not None:  # `_replaces` has seen it
-                    parent[last] = _copied(override.value())
+    def point(self, settings: Sequence[_Setting]) -> Any:
+        """The values of a point. What points share they share; nobody writes to it."""
+        if self._is_plain and all(s.is_plain and self._has(s.key) for s in settings):
+            values = dict(self._values)
+            for setting in settings:
+                *path, last = setting.key.split(".")
+                parent = values
+                for name in path:
+                    parent[name] = dict(parent[name])
+                    parent = parent[name]
+                parent[last] = setting.value
             return values
-        point = copy.deepcopy(self.config)
-        loader._apply_overrides_to_config(list(overrides), point)
+        point = copy.deepcopy(self._config)
+        self._loader._apply_overrides_to_config([setting.override for setting in settings], point)
         return plain_values(point)
 
-    def _replaces(self, override: Override) -> bool:
-        """Whether the override puts a plain value in the place of one that is not a mapping."""
-        if override.is_add() or override.is_force_add() or override.is_delete() or override.package:
-            return False
-        parent, last = _place(self.values, override.key_or_group)
-        if parent is None or last not in parent or isinstance(parent[last], dict):
-            return False
-        value = override.value()
-        return not isinstance(value, dict) and not _refers(value)
+    def _has(self, key: str) -> bool:
+        """Whether there is a value by this key, and not a mapping of more."""
+        value: Any = self._values
+        for name in key.split("."):
+            if not isinstance(value, dict) or name not in value:
+                return False
+            value = value[name]
+        return not isinstance(value, dict)
 
 
 def points(
@@ -70,34 +92,26 @@ def points(
     parser = OverridesParser.create(config_loader=loader)
 
     @lru_cache(maxsize=65536)
-    def parsed(text: str) -> tuple[Override, bool]:
-        """The override, and whether it picks an option of a group or is for Hydra, not setting a value."""
+    def read(text: str) -> _Setting:
         # A sweep has many numbers, and Hydra's grammar takes a millisecond to read one.
         if number := _NUMBER.fullmatch(text):
-            like, chooses = parsed(f"{number['key']}=zero")
+            like = read(f"{number['key']}=zero")
             value = float(number["value"]) if number["fraction"] else int(number["value"])
-            return replace(like, _value=value, input_line=text), chooses
+            return _Setting.of(replace(like.override, _value=value, input_line=text), like.chooses)
         (override,) = parser.parse_overrides([text])
         is_group = loader.repository.group_exists(override.key_or_group)
-        chooses = override.is_hydra_override() or (is_group and not isinstance(override.value(), dict))
-        return override, chooses
+        return _Setting.of(
+            override,
+            chooses=override.is_hydra_override() or (is_group and not isinstance(override.value(), dict)),
+        )
 
     composed: dict[tuple[str, ...], _Choice] = {}
     for texts in job_overrides:
-        overrides = [parsed(text) for text in texts]
-        choices = tuple(str(override.input_line) for override, chooses in overrides if chooses)
+        settings = [read(text) for text in texts]
+        choices = tuple(str(s.override.input_line) for s in settings if s.chooses)
         if choices not in composed:
             composed[choices] = _Choice(loader, config, choices)
-        yield composed[choices].point(loader, [override for override, chooses in overrides if not chooses])
-
-
-def _place(values: dict[str, Any], key: str) -> tuple[dict[str, Any] | None, str]:
-    """The mapping which holds `a.b.c`, None where there is no such mapping, and `c`."""
-    *path, last = key.split(".")
-    parent: Any = values
-    for name in path:
-        parent = parent.get(name) if isinstance(parent, dict) else None
-    return parent if isinstance(parent, dict) else None, last
+        yield composed[choices].point([s for s in settings if not s.chooses])
 
 
 def _refers(value: Any) -> bool:
@@ -107,12 +121,6 @@ def _refers(value: Any) -> bool:
     if isinstance(value, list):
         return any(_refers(item) for item in value)
     return isinstance(value, str) and "$" in value
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return list(value) if isinstance(value, list) else value
 
 
 def grid(overrides: Sequence[Override], zipped: Sequence[str]) -> list[list[str]]:
