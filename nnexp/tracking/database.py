@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import chain
+from math import copysign, isfinite, isnan
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
 from nnexp.config import RequestError
 from nnexp.progress import say
 from nnexp.tracking.owner import Owner
-from nnexp.tracking.runs import Point, RunRecord, now, stored, user
+from nnexp.tracking.runs import Point, RunRecord, now, user
 from nnexp.tracking.store import SQLITE, Experiment, Store, local_path
 from nnexp.tracking.tables import (
     DATASETS,
@@ -32,6 +34,8 @@ from nnexp.tracking.tables import (
 
 # SQLite: one attempt at a locked file, after which we say what we wait for, and how long we wait in all.
 TRY_SECONDS, LOCK_SECONDS = 5, 600
+# Rows of one statement, and so of one round through SQLite's interpreter and its driver's.
+ROWS_AT_ONCE = 100
 # SQLite's page cache, in KiB: the pages of an index that a chunk touches stay in memory.
 CACHE_KIB = 262_144
 
@@ -208,24 +212,16 @@ class DatabaseWriter:
                 half.write_bytes(content)
                 os.replace(half, path)
             return
-        self._place.mkdir(parents=True, exist_ok=True)
-        half = Path(tempfile.mkdtemp(prefix=".", dir=self._place))
+        half = self._place / f".{run_id}.half"
         try:
             for name, content in files.items():
                 path = half / "artifacts" / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            half.chmod(0o777 & ~_umask())
             half.rename(run)
         except BaseException:
             shutil.rmtree(half, ignore_errors=True)
             raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _key(record: RunRecord) -> tuple[str, str]:
@@ -242,11 +238,21 @@ def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -
 def _metric_rows(
     run_id: str, points: Iterable[Point], timestamp: int
 ) -> list[tuple[str, float, int, str, int, bool]]:
-    """Rows of the metrics table; like MLflow, the same point twice is one."""
-    rows = ((key, *stored(value), step) for key, step, value in points)
-    return list(
-        dict.fromkeys((key, value, timestamp, run_id, step, is_nan) for key, value, is_nan, step in rows)
-    )
+    """Rows of the metrics table."""
+    return [
+        (key, value, timestamp, run_id, step, False)
+        if isfinite(value)
+        else _special_row(key, value, timestamp, run_id, step)
+        for key, step, value in points
+    ]
+
+
+def _special_row(
+    key: str, value: float, timestamp: int, run_id: str, step: int
+) -> tuple[str, float, int, str, int, bool]:
+    """A NaN as a marked 0, an infinity as the largest double: so does MLflow."""
+    stored = 0.0 if isnan(value) else copysign(sys.float_info.max, value)
+    return key, stored, timestamp, run_id, step, isnan(value)
 
 
 def _latest(
@@ -262,17 +268,24 @@ def _latest(
 
 
 def _insert(connection: sa.Connection, table: sa.TableClause, rows: Sequence[tuple[object, ...]]) -> None:
-    """Insert rows, whose values are in the order of the table's columns."""
+    """Insert rows, whose values are in the order of the table's columns; as with MLflow, a point of a metric
+    that is there already is left out."""
     if not rows:
         return
     names = [column.name for column in table.columns]
     if connection.dialect.name == "sqlite":  # the driver takes tuples as they are, three times as fast
-        marks = ", ".join("?" * len(names))
-        quoted = ", ".join(f'"{name}"' for name in names)
-        sql = f"INSERT INTO {table.name} ({quoted}) VALUES ({marks})"
-        connection.exec_driver_sql(sql, list(rows))
+        ignoring = "OR IGNORE " if table is METRICS else ""
+        quoted, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
+        sql = f"INSERT {ignoring}INTO {table.name} ({quoted}) VALUES "
+        many = len(rows) // ROWS_AT_ONCE * ROWS_AT_ONCE
+        for i in range(0, many, ROWS_AT_ONCE):
+            values = tuple(chain.from_iterable(rows[i : i + ROWS_AT_ONCE]))
+            connection.exec_driver_sql(sql + ", ".join([f"({marks})"] * ROWS_AT_ONCE), values)
+        if many < len(rows):
+            connection.exec_driver_sql(f"{sql}({marks})", list(rows[many:]))
     else:
-        connection.execute(sa.insert(table), [dict(zip(names, row, strict=True)) for row in rows])
+        new = insert(table).on_conflict_do_nothing() if table is METRICS else sa.insert(table)
+        connection.execute(new, [dict(zip(names, row, strict=True)) for row in rows])
 
 
 def _engine(store: Store) -> sa.Engine:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,12 +84,3 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as containers have
         return "unknown"
-
-
-def stored(value: float) -> tuple[float, bool]:
-    """A metric's value as MLflow's tables hold it, and whether it is NaN."""
-    if math.isnan(value):
-        return 0.0, True
-    if math.isinf(value):
-        return math.copysign(1.7976931348623157e308, value), False
-    return value, False
