@@ -64,9 +64,10 @@ def write(name: str) -> Path:
     """Run the experiment, and write its report from the runs it recorded. The report's path."""
     experiment = f"report {name}"
     command = ["train", f"experiment={name}", f"experiment_name='{experiment}'"]
-    subprocess.run([sys.executable, "-m", "nnexp.cli", *command], check=True, stdout=subprocess.DEVNULL)
-    runs = nnexp.load_runs(experiment)
-    runs = finished(runs[runs["sweep_id"] == runs["sweep_id"].iloc[-1]])
+    program = [sys.executable, "-m", "nnexp.cli"]
+    printed = subprocess.run([*program, *command], check=True, stdout=subprocess.PIPE, text=True).stdout
+    sweep = printed.split("recorded as sweep ")[1].split()[0]
+    runs = finished(nnexp.load_runs(experiment, sweep=sweep))
     answer, figures = ANSWERS.get(name, table_alone)(runs)
     REPORTS.mkdir(exist_ok=True)
     text = [f"# {name}", question(name), f"`nnexp train experiment={name}`: {len(runs)} runs.", answer]

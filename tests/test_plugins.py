@@ -1,5 +1,7 @@
 """The launcher and the sweeper as Hydra sees them: found, of one kind with its own, held to its own tests."""
 
+import json
+
 import pytest
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -42,3 +44,12 @@ def test_the_launcher_gives_a_searching_sweeper_the_last_loss(nnexp, store, monk
     losses = [job.return_value for job in returned]
     assert losses[0] == losses[2] != losses[1]
     assert 0 < losses[0] < 1
+
+
+def test_hydras_joblib_launcher_keeps_working(nnexp, store):
+    """Jobs of their own, in processes of their own."""
+    typed = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "figures=false", "model=false")
+    ended = nnexp("train", "-m", *typed, "seed=1,2", "epochs=5")
+    assert ended.status == 0
+    runs = json.loads(nnexp("summarize", "--by", "seed", "--format", "json").out)
+    assert [(row["seed"], row["n"]) for row in runs] == [(1, 1), (2, 1)]
