@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from nnexp.config import RequestError
-from nnexp.progress import Terminated, catch_signals, say
+from nnexp.progress import Terminated, catch_signals, interruptible, say
 
 FORMATS = click.Choice(["table", "csv", "markdown", "json"])
 
@@ -105,7 +105,8 @@ def main() -> None:
     # Nor need there be a search for garbage at the end.
     atexit.register(gc.freeze)
     try:
-        nnexp.main(arguments, prog_name="nnexp", standalone_mode=False)
+        with interruptible():
+            nnexp.main(arguments, prog_name="nnexp", standalone_mode=False)
     except RequestError as error:
         if traced:
             traceback.print_exc()

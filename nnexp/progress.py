@@ -34,6 +34,14 @@ def catch_signals() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, arrive)
+    tell = sys.unraisablehook
+
+    def lose(lost: sys.UnraisableHookArgs) -> None:
+        # One that got lost in a destructor or a callback is remembered; nobody need be told.
+        if not issubclass(lost.exc_type, KeyboardInterrupt | Terminated):
+            tell(lost)
+
+    sys.unraisablehook = lose
 
 
 @contextmanager
@@ -46,6 +54,16 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         _put_off -= 1
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Errors after a signal are the signal's: a library that is interrupted may raise one of its own."""
+    try:
+        yield
+    except Exception:
+        raise_if_interrupted()
+        raise
 
 
 def raise_if_interrupted() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from nnexp import engine
 from nnexp.config import RunConfig
-from nnexp.progress import Terminated, raise_if_interrupted, say, uninterrupted
+from nnexp.progress import Terminated, interruptible, raise_if_interrupted, say, uninterrupted
 from nnexp.tracking.find import Found, find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.runs import RunRecord, Writer
@@ -76,8 +76,9 @@ def going_on(writer: Writer, record: RunRecord) -> Iterator[str]:
     with uninterrupted():
         run_id = writer.start(replace(record, status="RUNNING"))
     try:
-        raise_if_interrupted()
-        yield run_id
+        with interruptible():
+            raise_if_interrupted()
+            yield run_id
     except BaseException as error:
         is_killed = isinstance(error, KeyboardInterrupt | Terminated)
         failure = error.failure if isinstance(error, TrainingError) else Failure.of(error)

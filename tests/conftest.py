@@ -64,6 +64,7 @@ def nnexp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
     def run(*arguments: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["nnexp", *arguments])
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # the program sets its own
         status = 0
         try:
             cli.main()

@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from nnexp import app, progress
+from nnexp.progress import Terminated
+
 NNEXP = [str(Path(sys.executable).with_name("nnexp"))]
 
 
@@ -136,6 +139,20 @@ def test_an_interrupt_ends_at_once_with_the_run_recorded_as_killed(store, number
     assert statuses(store) == ["KILLED"]
     (run,) = MlflowClient(f"sqlite:///{store}").search_runs(["1"])
     assert run.data.tags["nnexp.reason"].startswith(("interrupted", "terminated"))
+
+
+def test_an_interrupt_is_one_even_if_a_library_makes_an_error_of_it(nnexp, monkeypatch):
+    def interrupted(*args):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except Terminated:
+            raise AttributeError("what was only half done") from None
+
+    monkeypatch.setattr(progress, "_arrived", [])
+    monkeypatch.setattr(app, "_checked", interrupted)
+    ended = nnexp("train")
+    assert (ended.status, ended.err) == (143, "nnexp: terminated\n")
 
 
 @pytest.mark.parametrize("after", [0.0, 0.3, 0.7, 1.1])
