@@ -51,7 +51,7 @@ bench: install ## measure the engine beside JAX, NumPy and C, and sweeps beside 
 	@.venv/bin/python tests/benchmarks/bench_sweep.py
 
 lock: install ## resolve both lock files anew
-	$(COMPILE) --group dev pyproject.toml --output-file requirements.lock
+	$(COMPILE) --group dev --all-extras pyproject.toml --output-file requirements.lock
 	$(COMPILE) --group bench --constraint requirements.lock --output-file tests/benchmarks/requirements.lock
 
 clean: ## remove .venv and caches; the recorded runs stay
