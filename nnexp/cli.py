@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from nnexp.config import RequestError
+from nnexp.config import Lost, RequestError
 from nnexp.progress import Terminated, catch_signals, interruptible, say
 
 FORMATS = click.Choice(["table", "csv", "markdown", "json"])
@@ -112,6 +112,11 @@ def main() -> None:
             traceback.print_exc()
         say(f"nnexp: {error}")
         sys.exit(2)
+    except Lost as error:
+        if traced:
+            traceback.print_exc()
+        say(f"nnexp: {error}")
+        sys.exit(1)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

@@ -31,6 +31,10 @@ class RequestError(ValueError):
     """The request was wrong: nothing was run or recorded. The text is for the person who typed it."""
 
 
+class Lost(Exception):
+    """What the work needs, a store or a cluster, went away under it. The text is for the person who waits."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> RequestError:
     """An unknown name, the nearest known one, and what is known unless that is a long list."""
     known = sorted(known)

@@ -5,23 +5,19 @@ Knows networks and executors, nothing of tracking: results are yielded as they c
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, wait
 from concurrent.futures import Executor as Pool
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import numba
-
-from nnexp.config import RequestError, RunConfig
+from nnexp.config import RunConfig
 from nnexp.dataset import Dataset
 from nnexp.request import Executor
 from nnexp.train import Failure, Trained, train, weight_count
+from nnexp.workers import Workers, is_loss, pools
 
 # What a run costs, about: to record, and to train for one sample, step and weight. Only for the plan.
 RECORD_SECONDS, WEIGHT_SECONDS = 4e-3, 1e-9
@@ -93,25 +89,25 @@ def _cost(point: Point) -> float:
 
 
 Ended = list[tuple[Point, Trained | Failure]]
+# Several times a second: the epochs trained so far, and the runs that ended.
+Training = Generator[tuple[int, Ended], None, None]
 
 
-def execute(points: Sequence[Point], executor: Executor) -> Iterator[tuple[int, Ended]]:
-    """Train the points; yield, several times a second, the epochs trained so far and the runs that ended.
+def execute(points: Sequence[Point], executor: Executor) -> Training:
+    """What trains the points, when it is iterated over; close it to end the work early.
 
-    Raises RequestError where the executor cannot be had.
+    Raises RequestError at once where the executor cannot be had, Lost when it goes away while it works.
     """
     groups: dict[Dataset, list[Point]] = {}
     for point in points:
         groups.setdefault(point.dataset, []).append(point)
-    if executor.name == "inline":
-        yield from _execute_here(groups)
-    else:
-        opened, workers = _pools(executor)
-        shards = _shards(groups, workers)
-        yield from _Distributed(opened, workers, shards).run()
+    if executor.name == "inline" or not points:
+        return _execute_here(groups)
+    opened, workers = pools(executor)
+    return _Distributed(opened, workers, _shards(groups, workers)).run()
 
 
-def _execute_here(groups: Mapping[Dataset, list[Point]]) -> Iterator[tuple[int, Ended]]:
+def _execute_here(groups: Mapping[Dataset, list[Point]]) -> Training:
     before = 0
     for dataset, members in groups.items():
         for progress in train(dataset, [point.config for point in members]):
@@ -138,6 +134,9 @@ def train_shard(dataset: Dataset, configs: list[RunConfig]) -> list[Trained | Fa
     return [results[i] for i in range(len(configs))]
 
 
+Task = tuple[list[Point], int]  # a shard, and how often it has lost its worker when it was alone
+
+
 class _Distributed:
     """Shards on an executor of `concurrent.futures`' kind. A shard whose worker dies is trained again.
 
@@ -146,35 +145,39 @@ class _Distributed:
     """
 
     def __init__(
-        self, opened: Callable[[], AbstractContextManager[Pool]], workers: int, shards: Sequence[list[Point]]
+        self,
+        opened: Callable[[], AbstractContextManager[Workers]],
+        workers: int,
+        shards: Sequence[list[Point]],
     ) -> None:
         self._opened, self._workers = opened, workers
         self._waiting = deque((shard, 0) for shard in shards)
-        self._suspects: deque[tuple[list[Point], int]] = deque()
+        self._suspects: deque[Task] = deque()
         self._done = 0
 
-    def run(self) -> Iterator[tuple[int, Ended]]:
+    def run(self) -> Training:
         while self._waiting or self._suspects:
-            with self._opened() as pool:
-                yield from self._run_until_broken(pool)
+            with self._opened() as (pool, check):
+                yield from self._run_until_broken(pool, check)
 
-    def _run_until_broken(self, pool: Pool) -> Iterator[tuple[int, Ended]]:
-        running: dict[Future[list[Trained | Failure]], tuple[list[Point], int]] = {}
-        while self._waiting or self._suspects or running:
-            while self._suspects and not running:
-                self._submit(pool, self._suspects.popleft(), running)
+    def _run_until_broken(self, pool: Pool, check: Callable[[], None]) -> Training:
+        running: dict[Future[list[Trained | Failure]], Task] = {}
+        is_whole = True
+        while running or (is_whole and (self._waiting or self._suspects)):
+            if self._suspects and not running:
+                is_whole = _submit(pool, self._suspects, running)
             # Two for each worker, so that none waits for its next; suspects are alone.
-            while self._waiting and not self._suspects and len(running) < 2 * self._workers:
-                self._submit(pool, self._waiting.popleft(), running)
+            while is_whole and self._waiting and not self._suspects and len(running) < 2 * self._workers:
+                is_whole = _submit(pool, self._waiting, running)
             finished, _ = wait(running, timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
             ended: Ended = []
             lost = []
             for future in finished:
                 shard, losses = running.pop(future)
-                error = future.exception()
+                error = CancelledError() if future.cancelled() else future.exception()
                 if error is None:
                     ended += zip(shard, future.result(), strict=True)
-                elif _is_loss(error):
+                elif is_loss(error):
                     lost.append((shard, losses))
                 else:
                     ended += [(point, Failure.of(error)) for point in shard]
@@ -185,18 +188,9 @@ class _Distributed:
             yield self._done, ended
             if lost:
                 return
+            check()
 
-    def _submit(
-        self,
-        pool: Pool,
-        task: tuple[list[Point], int],
-        running: dict[Future[list[Trained | Failure]], tuple[list[Point], int]],
-    ) -> None:
-        shard = task[0]
-        future = pool.submit(train_shard, shard[0].dataset, [point.config for point in shard])
-        running[future] = task
-
-    def _suspect(self, lost: list[tuple[list[Point], int]]) -> Ended:
+    def _suspect(self, lost: list[Task]) -> Ended:
         """Set shards that lost their worker aside; those that are found guilty are failures."""
         if len(lost) > 1:
             self._suspects.extend(lost)
@@ -213,66 +207,18 @@ class _Distributed:
         return []
 
 
-def _is_loss(error: BaseException) -> bool:
-    """Whether the error says that a worker died, not that the work raised."""
-    return isinstance(error, BrokenExecutor) or type(error).__name__ in ("KilledWorker", "CancelledError")
-
-
-def _pools(executor: Executor) -> tuple[Callable[[], AbstractContextManager[Pool]], int]:
-    """What opens a pool, and how many workers it has. Raises RequestError."""
-    if executor.name == "processes":
-        workers = executor.workers or os.cpu_count() or 1
-        return lambda: _processes(workers), workers
-    return _dask(str(executor.address))
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[Pool]:
-    # Not forked: threads of the engine and locks of the parent would come along in an unknown state.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+def _submit(pool: Pool, tasks: deque[Task], running: dict[Future[list[Trained | Failure]], Task]) -> bool:
+    """Whether the pool took the first of the tasks; one that has broken since we last looked does not."""
+    shard, _ = tasks[0]
+    # A worker that is started here is deaf to Ctrl-C, which is its parent's, from its first instant on.
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield pool
-    except BaseException:
-        for process in list(pool._processes.values()):
-            process.terminate()
+        future = pool.submit(train_shard, shard[0].dataset, [point.config for point in shard])
+    except Exception as error:
+        if is_loss(error):
+            return False
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    """A worker leaves Ctrl-C to its parent, works on one core, and ends when its parent is no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    vars(numba.config)["NUMBA_NUM_THREADS"] = 1
-    parent = multiprocessing.parent_process()
-
-    def leave() -> None:
-        assert parent is not None  # spawned
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=leave, daemon=True).start()
-
-
-def _dask(address: str) -> tuple[Callable[[], AbstractContextManager[Pool]], int]:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise RequestError("executor=dask needs Dask's distributed: pip install 'nnexp[dask]'") from None
-    try:
-        with Client(address, timeout="10s", set_as_default=False) as client:
-            workers = sum(client.nthreads().values())
-    except (OSError, ValueError) as error:
-        raise RequestError(f"executor.address={address}: no scheduler answers: {error}") from error
-    if not workers:
-        raise RequestError(f"executor.address={address}: the cluster has no workers yet")
-
-    @contextmanager
-    def opened() -> Iterator[Pool]:
-        with Client(address, timeout="10s", set_as_default=False) as client:
-            # Not pure: a shard that failed must not be answered from Dask's memory.
-            yield client.get_executor(pure=False)
-
-    return opened, workers
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+    running[future] = tasks.popleft()
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +31,7 @@ from nnexp.render import as_text
 from nnexp.request import SweepConfig
 from nnexp.session import Place, going_on, opened, tell_of_compiling
 from nnexp.summary import finished, summarize, varying
-from nnexp.sweep import Plan, Point, execute, plan
+from nnexp.sweep import Plan, Point, Training, execute, plan
 from nnexp.tracking.find import SWEEP_KEYS
 from nnexp.tracking.provenance import command, provenance
 from nnexp.tracking.read import load_runs
@@ -97,6 +97,7 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
         failures = _failed_before(place, todo)
         if not todo.todo and complete:
             return _finished_sweep(place, complete[-1].run_id, keys, failures)
+        training = execute(todo.todo, request.executor)  # an executor that is not there is refused here
         if todo.todo:
             tell_of_compiling()
         with going_on(place.writer, _parent_record(name or "sweep", key, asked)) as parent:
@@ -105,7 +106,7 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
                     place.writer.adopt(old.run_id, parent)
                     place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
             with _what_is_left():
-                stopped = _run_points(place, parent, todo, request, failures)
+                stopped = _run_points(place, parent, todo, training, request, failures)
             place.writer.settle(parent)
             done = _finished_sweep(place, parent, keys, failures)
             _finish_parent(place, parent, done, stopped)
@@ -123,12 +124,18 @@ def _what_is_left() -> Iterator[None]:
 
 
 def _run_points(
-    place: Place, parent: str, todo: Plan, request: SweepConfig, failures: list[tuple[str, str]]
+    place: Place,
+    parent: str,
+    todo: Plan,
+    training: Training,
+    request: SweepConfig,
+    failures: list[tuple[str, str]],
 ) -> bool:
     """Train and record what there is to do; whether it was stopped by too many failures."""
     before, best, started = len(failures), None, now()
-    with _Recorder(place.writer) as recorder, Meter("sweep", len(todo.todo), "runs") as meter:
-        for epochs_done, ended in execute(todo.todo, request.executor):
+    meter = Meter("sweep", len(todo.todo), "runs")
+    with _Recorder(place.writer) as recorder, meter, closing(training):
+        for epochs_done, ended in training:
             meter.update(recorder.written, _note(epochs_done, best, len(failures)))
             for point, result in ended:
                 recorder.add(_child_record(point, result, parent, todo.attempt, started))

@@ -19,7 +19,7 @@ ORDER = [
     ["dataset"],
     ["init", "network"],
     ["engine"],
-    ["train", "progress", "render"],
+    ["train", "workers", "progress", "render"],
     ["sweep", "tracking"],
     ["summary", "plots"],
     ["record", "session"],
