@@ -150,6 +150,7 @@ def _run_points(
                     say(f"stopping: {failed} points failed, and max_failures={request.max_failures}")
                     return True
                 meter.update(recorder.written, _note(epochs_done, best, len(failures)))
+            recorder.keep_up()
             started = now()
     return False
 
@@ -174,7 +175,15 @@ class _Recorder:
 
     def add(self, record: RunRecord) -> None:
         self._chunk.append(record)
-        if len(self._chunk) >= CHUNK_RUNS or time.monotonic() - self._since > CHUNK_SECONDS:
+        if len(self._chunk) >= CHUNK_RUNS:
+            self._flush()
+
+    def keep_up(self) -> None:
+        """Write what has waited for long enough; to be called often, since the next run may be long in
+        coming. Raises what writing raised."""
+        if self._pending is not None and self._pending.done():
+            self._wait()
+        if self._pending is None and self._chunk and time.monotonic() - self._since > CHUNK_SECONDS:
             self._flush()
 
     def __enter__(self) -> _Recorder:
