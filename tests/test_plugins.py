@@ -7,10 +7,18 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.test_utils.launcher_common_tests import LauncherTestSuite
+from hydra.version import _UNSPECIFIED_, VersionBase
+
+
+@pytest.fixture
+def as_if_first(monkeypatch):
+    """Hydra's tests are for a process in which no program has said which version's ways it wants."""
+    monkeypatch.setattr(VersionBase.instance(), "version_base", _UNSPECIFIED_)
 
 
 @pytest.mark.filterwarnings("ignore:Future Hydra versions will no longer change working directory")
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", ["hydra/sweeper=nnexp"])])
+@pytest.mark.usefixtures("as_if_first")
 class TestHydrasOwnSuite(LauncherTestSuite):
     """Hydra's shared tests of a launcher also test the sweeper that hands it jobs. Ours passes them with
     Hydra's launcher; our launcher takes part in none, as they are about jobs that are not networks."""
