@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import math
 import os
 import random
 import shutil
@@ -29,20 +30,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count, takewhile
 from pathlib import Path
+from statistics import fmean
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 NNEXP = Path(sys.executable).with_name("nnexp")
 # The sweep that is disturbed, the number of its runs, and the epochs at which each has a point.
-SWEEP = ("train", "-m", "learning_rate=0.05,0.1,0.3,1", "seed=range(500)", "epochs=200", "log_every=20")
+RATES, LENGTH = "0.02,0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.7,1", ("epochs=200", "log_every=20")
+SWEEP = ("train", "-m", f"learning_rate={RATES}", "seed=range(200)", *LENGTH)
 RUNS, EPOCHS = 2000, range(0, 201, 20)
 # The part of it that two processes train at once, and the runs that sixteen do.
-PART, PART_RUNS = ("train", "-m", "seed=range(500)", "epochs=200", "log_every=20"), 500
+PART, PART_RUNS = ("train", "-m", "learning_rate=0.05,0.1,0.2,0.5,1", "seed=range(100)", *LENGTH), 500
 ONE, PROCESSES, ONE_EPOCHS = ("train", "epochs=5", "figures=false", "model=false"), 16, (0, 5)
 # Sweeps and trials at a time, and how long any command may take before it hangs.
 AT_ONCE, HANGS_SECONDS = 2, 600
@@ -65,6 +68,7 @@ class Run:
 
     id: str
     status: str
+    seconds: float  # NaN while it goes on
     files: Path
     tags: dict[str, str]
     params: dict[str, str]
@@ -93,6 +97,7 @@ class Undisturbed:
     """A sweep that nothing happened to: how long it took, what it printed and recorded."""
 
     seconds: float
+    recording_seconds: float  # of them, from the start of its parent run on
     table: str
     summary: bytes
     networks: dict[str, Network]
@@ -100,10 +105,10 @@ class Undisturbed:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial of a fault: an empty directory, an instant as a part of a sweep, what is to come out."""
+    """One trial of a fault: an empty directory, when it is to happen, what is to come out nevertheless."""
 
     place: Path
-    instant: float
+    seconds: float
     undisturbed: Undisturbed
 
 
@@ -129,7 +134,7 @@ def ended(process: subprocess.Popen[bytes]) -> int:
 
 
 def struck(process: subprocess.Popen[bytes], number: signal.Signals, seconds: float) -> int:
-    """Send the signal to the process and its children so long after its start; its exit status."""
+    """Send the signal to the process and its children so long from now; its exit status."""
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -191,10 +196,13 @@ def read_runs(place: Path) -> list[Run]:
         }.items():
             (rows,) = connection.execute(f"SELECT count(*) FROM {alone}").fetchone()
             expect(rows == 0, f"{rows} {what}")
-        heads = "SELECT run_uuid, status, artifact_uri FROM runs ORDER BY start_time, run_uuid"
+        heads = (
+            "SELECT run_uuid, status, (end_time - start_time) / 1000.0, artifact_uri FROM runs "
+            "ORDER BY start_time, run_uuid"
+        )
         runs = {
-            id_: Run(id_, status, Path(unquote(urlsplit(uri).path)), {}, {}, {}, {}, [])
-            for id_, status, uri in connection.execute(heads)
+            id_: Run(id_, status, seconds or math.nan, Path(unquote(urlsplit(uri).path)), {}, {}, {}, {}, [])
+            for id_, status, seconds, uri in connection.execute(heads)
         }
         for id_, key, value in connection.execute("SELECT run_uuid, key, value FROM tags"):
             runs[id_].tags[key] = value
@@ -295,8 +303,19 @@ def check_repaired(trial: Trial) -> None:
 
 def killed(trial: Trial) -> str:
     """SIGKILL leaves a store that the same command completes."""
+    return _killed(trial, start(trial.place, "first", SWEEP))
+
+
+def killed_recording(trial: Trial) -> str:
+    """So does SIGKILL between artifacts and rows, and in the middle of them; here the clock starts there."""
     running = start(trial.place, "first", SWEEP)
-    status = struck(running, signal.SIGKILL, trial.instant * trial.undisturbed.seconds)
+    while not any(trial.place.glob("mlartifacts/*/*")) and running.poll() is None:
+        time.sleep(0.01)
+    return _killed(trial, running)
+
+
+def _killed(trial: Trial, running: subprocess.Popen[bytes]) -> str:
+    status = struck(running, signal.SIGKILL, trial.seconds)
     expect(status in (0, -signal.SIGKILL), f"first: exit status {status}")
     left = left_behind(trial.place)
     check_repaired(trial)
@@ -316,21 +335,23 @@ def interrupted(trial: Trial) -> str:
 def _interrupted(trial: Trial, number: signal.Signals) -> str:
     """128 + the signal, no traceback, and nothing RUNNING. But a signal can come too early or too late.
 
-    Before nnexp's first line Python itself dies of it (-number, which a shell shows as 128 + number too),
-    and nothing can have been recorded. Once the sweep has ended, as the store shows, it is a success: 0.
+    Before nnexp's first line and after its last, Python itself dies of it (-number, which a shell shows as
+    128 + number too): then nothing is recorded yet, or all is, and printed. Once the sweep has ended, it may
+    as well be the success that it is: 0.
     """
     running = start(trial.place, "first", SWEEP)
-    status = struck(running, number, trial.instant * trial.undisturbed.seconds)
+    status = struck(running, number, trial.seconds)
     left = left_behind(trial.place)
     said = (trial.place / "first.err").read_text()
     if status == 128 + number:
         expect("Traceback" not in said, "a traceback was printed")
         expect("RUNNING" not in left, f"it left {left}")
-    elif status == -number:
-        expect(left == "no store", f"it died of the signal and left {left}")
-    else:
-        expect(status == 0, f"exit status {status}: {last_line(trial.place / 'first.err')}")
-        expect(left == f"{RUNS} runs, sweep FINISHED", f"exit status 0, and it left {left}")
+    elif not (status == -number and left == "no store"):
+        allowed = (0, -number)
+        expect(status in allowed, f"exit status {status}: {last_line(trial.place / 'first.err')}")
+        expect(left == f"{RUNS} runs, sweep FINISHED", f"exit status {status}, and it left {left}")
+        printed = table_of((trial.place / "first.out").read_text(), RUNS)
+        expect(printed == trial.undisturbed.table, f"exit status {status}, and another summary is printed")
     check_repaired(trial)
     return f"exit status {status}, {left}"
 
@@ -377,7 +398,7 @@ def undisturbed(base: Path) -> Undisturbed:
         runs = read_runs(place)
         (parent,) = check_parents(runs)
         networks, summary = networks_of(runs, RUNS, EPOCHS), (parent.files / "summary.csv").read_bytes()
-        return Undisturbed(seconds, table_of(printed, RUNS), summary, networks)
+        return Undisturbed(seconds, parent.seconds, table_of(printed, RUNS), summary, networks)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         sweeps = list(pool.map(run, places))
@@ -388,23 +409,27 @@ def undisturbed(base: Path) -> Undisturbed:
         expect(same, "two undisturbed sweeps have different summaries")
     for place in places:
         shutil.rmtree(place)
-    seconds = sum(sweep.seconds for sweep in sweeps) / len(sweeps)
-    return Undisturbed(seconds, first.table, first.summary, first.networks)
+    return replace(
+        first,
+        seconds=fmean(sweep.seconds for sweep in sweeps),
+        recording_seconds=fmean(sweep.recording_seconds for sweep in sweeps),
+    )
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the table: what happens, one trial of it, how many trials, and how many of them at once.
+    """A row of the table: what happens, one trial of it, how many trials, how many of them at once, and in
+    how many seconds it happens at some instant.
 
-    `is_timed` says that it happens at the trial's instant. The trial returns what it left, in a few words,
-    and raises where that, or what came of it, is not as expected.
+    The trial returns what it left, in a few words, and raises where that, or what came of it, is not as
+    expected.
     """
 
     name: str
     trial: Callable[[Trial], str]
     trials: int
     at_once: int = AT_ONCE
-    is_timed: bool = True
+    seconds: float = 0.0
 
 
 def as_expected(fault: Fault, base: Path, seed: int, undisturbed: Undisturbed) -> int:
@@ -415,14 +440,14 @@ def as_expected(fault: Fault, base: Path, seed: int, undisturbed: Undisturbed) -
         instant = random.Random(own_seed).random()
         place = base / own_seed.replace(" ", "-")
         place.mkdir()
-        at = f", at {instant:.3f} of a sweep ({instant * undisturbed.seconds:.2f} s)" * fault.is_timed
+        at = f", at {instant:.3f} of {fault.seconds:.1f} s" if fault.seconds else ""
         try:
-            left = fault.trial(Trial(place, instant, undisturbed))
+            left = fault.trial(Trial(place, instant * fault.seconds, undisturbed))
         except Exception as error:
             reason = str(error) if isinstance(error, Unexpected) else f"{type(error).__name__}: {error}"
             return False, f"{own_seed}{at}: NOT AS EXPECTED: {reason}; kept in {place}"
         shutil.rmtree(place)
-        return True, f"{own_seed}{at}: left {left}"
+        return True, f"{own_seed}{at}: {left}"
 
     went_well = 0
     with ThreadPoolExecutor(fault.at_once) as pool:
@@ -432,15 +457,16 @@ def as_expected(fault: Fault, base: Path, seed: int, undisturbed: Undisturbed) -
     return went_well
 
 
-def faults(n: int) -> list[Fault]:
-    """What is tried, `n` times where a kill draws its instant."""
-    few, fewer = max(1, n // 5), max(1, n // 20)
+def faults(n: int, whole: float, recording: float) -> list[Fault]:
+    """What is tried: `n` kills, and fewer of what takes longer or shows less. A sweep takes `whole` seconds,
+    the last of them for its `recording`."""
     return [
-        Fault("SIGKILL at a random instant of a sweep, then the same command", killed, n),
-        Fault("SIGTERM at a random instant of a sweep, then the same command", terminated, few),
-        Fault("Ctrl-C at a random instant of a sweep, then the same command", interrupted, few),
-        Fault(f"{PROCESSES} processes at once where there is no store", sixteen, fewer, 1, is_timed=False),
-        Fault("one sweep by two processes at once", twice, fewer, 1, is_timed=False),
+        Fault("SIGKILL during a sweep", killed, n, seconds=whole),
+        Fault("SIGKILL while a sweep is recorded", killed_recording, max(1, n // 10), seconds=recording),
+        Fault("SIGTERM during a sweep", terminated, max(1, n // 5), seconds=whole),
+        Fault("Ctrl-C during a sweep", interrupted, max(1, n // 5), seconds=whole),
+        Fault(f"{PROCESSES} processes at once where there is no store", sixteen, max(1, n // 50), 1),
+        Fault("one sweep by two processes at once", twice, max(1, n // 50), 1),
     ]
 
 
@@ -454,9 +480,13 @@ def main() -> None:
     warm.mkdir()
     typed(warm, "sweep", ["train", "-m", "seed=1,2", "epochs=20"])  # compiles the engine
     whole = undisturbed(base)
-    print(f"a sweep of {RUNS} runs, {AT_ONCE} such at once, undisturbed: {whole.seconds:.1f} s", flush=True)
+    print(
+        f"a sweep of {RUNS} runs, {AT_ONCE} such at once, undisturbed: {whole.seconds:.1f} s, "
+        f"{whole.recording_seconds:.1f} s of them recording",
+        flush=True,
+    )
     rows, all_well = ["| fault | n/N as expected |", "|---|---|"], True
-    for fault in faults(asked.trials):
+    for fault in faults(asked.trials, whole.seconds, whole.recording_seconds):
         went_well = as_expected(fault, base, asked.seed, whole)
         rows.append(f"| {fault.name} | {went_well}/{fault.trials} |")
         all_well = all_well and went_well == fault.trials
