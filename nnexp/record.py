@@ -27,10 +27,18 @@ from nnexp.tracking.store import masked
 from nnexp.tracking.weights import Model, weights_sha256
 from nnexp.train import Trained
 
+# What every run's name says, and the longest name that MLflow's database takes.
+_NAMED, MAX_NAME = frozenset({"dataset", "learning_rate", "init", "seed"}), 250
 
-def run_name(config: RunConfig, dataset: Dataset) -> str:
-    """What the run is, at a glance: `xor lr=0.5 init=normal seed=3`."""
-    return f"{dataset.name} lr={config.learning_rate:g} init={config.init.name} seed={config.seed}"
+
+def run_name(config: RunConfig, dataset: Dataset, varied: Iterable[str] = ()) -> str:
+    """What the run is, at a glance: `xor lr=0.5 init=normal seed=3`, and besides that the keys that vary in
+    its sweep: `xor lr=0.5 init=normal seed=3 hidden=[4]`."""
+    also = [key for key in varied if key not in _NAMED and not key.startswith("dataset.")]
+    texts = config.params() if also else {}
+    parts = [f"{key}={texts[key]}" for key in also if key in texts]
+    named = f"{dataset.name} lr={config.learning_rate:g} init={config.init.name} seed={config.seed}"
+    return " ".join([named, *parts])[:MAX_NAME]
 
 
 def varied_leaves(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:

@@ -30,11 +30,12 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep: a run to be, and its identity."""
+    """One point of a sweep: a run to be, its identity and its name."""
 
     config: RunConfig
     dataset: Dataset
     key: str
+    name: str
 
 
 @dataclass(frozen=True)

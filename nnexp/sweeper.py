@@ -57,7 +57,8 @@ class Sweep:
 
 def _points(configs: Sequence[RunConfig]) -> list[Point]:
     """A sweep's points, checked, one a config. Raises RequestError, naming the point."""
-    for key, values in varied_leaves(configs).items():
+    varied = varied_leaves(configs)
+    for key, values in varied.items():
         if key in ("tracking_uri", "experiment_name"):
             raise RequestError(f"{key} must be the same for all points of a sweep, and is {values}")
     loaded = {c: datasets.load(c) for c in dict.fromkeys(config.dataset for config in configs)}
@@ -70,7 +71,8 @@ def _points(configs: Sequence[RunConfig]) -> list[Point]:
             raise RequestError(f"point {i} of {len(configs)}: {error}") from error
         # A sweep's runs log neither figures nor models.
         alone = replace(config, figures=False, model=False)
-        result.append(Point(alone, dataset, run_key(alone, dataset)))
+        name = run_name(alone, dataset, varied)
+        result.append(Point(alone, dataset, run_key(alone, dataset), name))
     return result
 
 
@@ -139,12 +141,11 @@ def _run_points(
             meter.update(recorder.written, _note(epochs_done, best, len(failures)))
             for point, result in ended:
                 recorder.add(_child_record(point, result, parent, todo.attempt, started))
-                name = run_name(point.config, point.dataset)
                 if isinstance(result, Failure):
-                    failures.append((name, result.reason))
-                    say(f"failed: {name}: {result.reason}")
+                    failures.append((point.name, result.reason))
+                    say(f"failed: {point.name}: {result.reason}")
                 elif result.outcome != "diverged":
-                    best = min(best or (np.inf, ""), (float(result.curves["loss"][-1]), name))
+                    best = min(best or (np.inf, ""), (float(result.curves["loss"][-1]), point.name))
                 failed = len(failures) - before
                 if request.max_failures is not None and failed >= request.max_failures:
                     say(f"stopping: {failed} points failed, and max_failures={request.max_failures}")
@@ -217,7 +218,7 @@ def _child_record(
     tags = {**origin(), **run_tags(point.key, dataset, attempt)}
     tags |= {"mlflow.parentRunId": parent, "nnexp.sweep_id": parent}
     record = RunRecord(
-        name=run_name(config, dataset),
+        name=point.name,
         params=config.params(),
         tags=tags,
         data=data_input(dataset),
@@ -250,7 +251,7 @@ def _parent_record(name: str, key: str, asked: Sequence[Point]) -> RunRecord:
 def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:
     """(run name, reason) of the points that failed before and are not run again."""
     reasons = {run.tags["nnexp.run_key"]: run.tags.get("nnexp.reason", "") for run in place.runs}
-    return [(run_name(point.config, point.dataset), reasons[point.key]) for point in todo.failed]
+    return [(point.name, reasons[point.key]) for point in todo.failed]
 
 
 def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:

@@ -242,7 +242,7 @@ def test_a_run_of_a_sweep_is_the_run_alone(configure, client, only, record, swee
 def test_a_point_that_fails_does_not_stop_the_others(configure, client, only, three_wide_fails, sweep):
     done = sweep([configure("epochs=5", f"hidden=[{h}]") for h in (2, 3, 4)], None)
     parent, *children = only()
-    assert done.failures == [("gender lr=0.1 init=normal seed=0", "MemoryError: no room")]
+    assert done.failures == [("gender lr=0.1 init=normal seed=0 hidden=[3]", "MemoryError: no room")]
     assert parent.info.status == "FAILED"
     assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED", "FINISHED"]
     failed = next(child for child in children if child.info.status == "FAILED")

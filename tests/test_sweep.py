@@ -62,7 +62,7 @@ def table_of(ended):
 def points(configure, *seeds):
     config = [configure(f"seed={seed}") for seed in seeds]
     dataset = load(config[0].dataset)
-    return [Point(c, dataset, run_key(c, dataset)) for c in config]
+    return [Point(c, dataset, run_key(c, dataset), f"seed {c.seed}") for c in config]
 
 
 def test_the_plan_says_what_is_done_failed_and_new(configure):
