@@ -78,7 +78,7 @@ def _run_new(place: Place, point: Point, attempt: int) -> Recorded:
     tell_of_compiling()
     tags = {**origin(), **provenance(), **run_tags(point.key, dataset, attempt)}
     data = data_input(dataset)
-    with going_on(writer, RunRecord(point.name, config.params(), tags, data=data)) as run_id:
+    with going_on(place, RunRecord(point.name, config.params(), tags, data=data)) as run_id:
         trained = _train_live(writer, run_id, dataset, config)
         model = model_of(trained, dataset)
         weights = pack(model, trained.kept)

@@ -12,7 +12,7 @@ from nnexp.progress import Terminated, interruptible, raise_if_interrupted, say,
 from nnexp.tracking.find import Found, find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.runs import RunRecord, Writer
-from nnexp.tracking.store import Experiment, Store, ensure_experiment, open_store
+from nnexp.tracking.store import Experiment, Store, StoreLost, ensure_experiment, open_store, told_if_lost
 from nnexp.tracking.write import end_dead, open_writer
 from nnexp.train import Failure
 
@@ -41,12 +41,13 @@ class Place:
 def opened(config: RunConfig) -> Iterator[Place]:
     """The store and the experiment of a command. Runs whose process died are set to KILLED."""
     store = open_store(config.tracking_uri)
-    experiment = ensure_experiment(store, config.experiment_name)
-    with open_writer(store, experiment) as writer:
-        runs, parents = _found(store, experiment)
-        if end_dead(store, writer, [*runs, *parents]):
+    with told_if_lost(store):
+        experiment = ensure_experiment(store, config.experiment_name)
+        with open_writer(store, experiment) as writer:
             runs, parents = _found(store, experiment)
-        yield Place(store, experiment, writer, runs, parents)
+            if end_dead(store, writer, [*runs, *parents]):
+                runs, parents = _found(store, experiment)
+            yield Place(store, experiment, writer, runs, parents)
 
 
 def _found(store: Store, experiment: Experiment) -> tuple[list[Found], list[Found]]:
@@ -70,15 +71,19 @@ def tell_of_compiling() -> None:
 
 
 @contextmanager
-def going_on(writer: Writer, record: RunRecord) -> Iterator[str]:
+def going_on(place: Place, record: RunRecord) -> Iterator[str]:
     """A run that goes on. Whatever stops the work is recorded on it before it goes on its way: FAILED or
-    KILLED, and why; its end in good order is the caller's to record."""
+    KILLED, and why; its end in good order is the caller's to record. Where the store is lost, the next
+    command finds that this process is dead."""
+    writer = place.writer
     with uninterrupted():
         run_id = writer.start(replace(record, status="RUNNING"))
     try:
-        with interruptible():
+        with interruptible(), told_if_lost(place.store):
             raise_if_interrupted()
             yield run_id
+    except StoreLost:
+        raise
     except BaseException as error:
         is_killed = isinstance(error, KeyboardInterrupt | Terminated)
         failure = error.failure if isinstance(error, TrainingError) else Failure.of(error)

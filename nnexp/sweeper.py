@@ -102,7 +102,7 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
         training = execute(todo.todo, request.executor)  # an executor that is not there is refused here
         if todo.todo:
             tell_of_compiling()
-        with going_on(place.writer, _parent_record(name or "sweep", key, asked)) as parent:
+        with going_on(place, _parent_record(name or "sweep", key, asked)) as parent:
             for old in same:
                 if old.status in ("KILLED", "FAILED"):
                     place.writer.adopt(old.run_id, parent)

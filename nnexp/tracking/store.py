@@ -9,7 +9,8 @@ import os
 import re
 import socket
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +19,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 import sqlalchemy as sa
 from filelock import FileLock
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from nnexp.config import RequestError, RunConfig, unknown
+from nnexp.config import Lost, RequestError, RunConfig, unknown
 from nnexp.dataset import PROJECT
 from nnexp.progress import say
 from nnexp.tracking import tables
@@ -116,6 +117,45 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
 
 def _line(error: Exception) -> str:
     return str(error).splitlines()[0]
+
+
+class StoreLost(Lost):
+    """The store went away: nothing can be recorded there any more, not even that."""
+
+
+@contextmanager
+def told_if_lost(store: Store) -> Iterator[None]:
+    """Raise StoreLost for an error that says that the store has gone away."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_loss(store, error):
+            raise
+        raise StoreLost(
+            f"recording in {masked(store.uri)} failed: {_reason(store, error)}\n"
+            "what was recorded is kept; when the store is back, the same command does the rest"
+        ) from error
+
+
+def _is_loss(store: Store, error: Exception) -> bool:
+    """Whether the store did not answer, which is not the same as a refusal."""
+    if isinstance(error, OperationalError | InterfaceError):
+        return True
+    if not store.uri.startswith("http"):
+        return False
+    from mlflow.exceptions import MlflowException, RestException
+
+    is_refusal = isinstance(error, RestException)
+    return isinstance(error, MlflowException) and not is_refusal and error.error_code == "INTERNAL_ERROR"
+
+
+def _reason(store: Store, error: Exception) -> str:
+    if store.uri.startswith("http"):
+        try:
+            _reach(store.uri)
+        except RequestError as unreachable:
+            return str(unreachable.__cause__)
+    return _line(error)
 
 
 def _answering(store: Store) -> Store:
