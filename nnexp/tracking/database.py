@@ -103,7 +103,7 @@ class DatabaseWriter:
         with self._transaction() as connection:
             connection.execute(sa.update(TAGS).where(links, t.value == old).values(value=new))
 
-    def settle(self, sweep_id: str) -> None:
+    def settle(self, sweep_id: str | None) -> None:
         """Nothing to do: transactions leave nothing half made, and nothing twice."""
 
     def close(self) -> None:

@@ -62,7 +62,7 @@ class Writer(Protocol):
     def adopt(self, old: str, new: str) -> None:
         """Make the runs of one sweep those of another."""
 
-    def settle(self, sweep_id: str) -> None:
+    def settle(self, sweep_id: str | None) -> None:
         """See to it that each finished key is in the experiment once, and nothing of the sweep half made."""
 
     def close(self) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
 from nnexp.tracking.find import search
 from nnexp.tracking.owner import Heartbeat
 from nnexp.tracking.runs import DataInput, Point, RunRecord, now
 from nnexp.tracking.store import Experiment, Store
 
-# MLflow's limits on one log_batch call.
-MAX_METRICS, MAX_PARAMS = 1000, 100
+# MLflow's limits on one log_batch call: in all, and of params.
+MAX_BATCH, MAX_PARAMS = 1000, 100
 # Calls to a server at a time; its answers, not our work, take the time.
 THREADS = 8
 
@@ -26,20 +28,12 @@ class ClientWriter:
     def __init__(self, store: Store, experiment: Experiment) -> None:
         self._store, self._client, self._experiment = store, store.client, experiment
         self._heartbeat = Heartbeat(store)
-        self._known_data: set[DataInput] = set()
         # SQLite takes one writer at a time, which MLflow's own waiting would turn into errors.
         self._threads = ThreadPoolExecutor(THREADS if store.uri.startswith("http") else 1)
 
     def write(self, records: Sequence[RunRecord]) -> None:
         """Record whole runs, several at a time. What is there twice in the end, `settle` removes."""
-        # MLflow fails where two runs bring one new data set at once.
-        first = {r.data: r for r in records if r.data is not None and r.data not in self._known_data}
-        for record in first.values():
-            self._write_one(record)
-        self._known_data |= set(first)
-        alone = {id(record) for record in first.values()}
-        rest = [record for record in records if id(record) not in alone]
-        list(self._threads.map(self._write_one, rest))
+        list(self._threads.map(self._write_one, records))
 
     def start(self, record: RunRecord) -> str:
         run_id = self._create(record, self._heartbeat.tags())
@@ -72,13 +66,14 @@ class ClientWriter:
         links = [RunTag("mlflow.parentRunId", new), RunTag("nnexp.sweep_id", new)]
         list(self._threads.map(lambda run: self._client.log_batch(run.run_id, tags=links), runs))
 
-    def settle(self, sweep_id: str) -> None:
+    def settle(self, sweep_id: str | None) -> None:
         """Delete what a server's repeated or unanswered calls left half made, and second copies of runs.
 
         Of two copies the one with the smaller id stays, whoever looks; so one always does.
         """
         runs = search(self._store, self._experiment, "tags.`nnexp.run_key` != ''")
-        extra = [r.run_id for r in runs if r.status == "RUNNING" and r.tags.get("nnexp.sweep_id") == sweep_id]
+        half = [r for r in runs if r.status == "RUNNING" and "nnexp.sweep_id" in r.tags]
+        extra = [run.run_id for run in half if run.tags["nnexp.sweep_id"] == sweep_id]
         kept = set()
         for run in sorted(runs, key=lambda run: run.run_id):
             if run.status == "FINISHED":
@@ -105,18 +100,32 @@ class ClientWriter:
             run_name=record.name,
         )
         run_id: str = run.info.run_id
-        params = [Param(key, value) for key, value in record.params.items()]
-        for i in range(0, len(params), MAX_PARAMS):
-            self._client.log_batch(run_id, params=params[i : i + MAX_PARAMS])
         if record.data is not None:
-            self._client.log_inputs(run_id, [_entity(record.data)])
-        self._log(run_id, record.points, record.end_time or now())
+            self._log_data(run_id, record.data)
+        self._log(run_id, record.points, record.end_time or now(), record.params)
         return run_id
 
-    def _log(self, run_id: str, points: Iterable[Point], timestamp: int) -> None:
-        metrics = [Metric(key, value, timestamp, step) for key, step, value in points]
-        for i in range(0, len(metrics), MAX_METRICS):
-            self._client.log_batch(run_id, metrics=metrics[i : i + MAX_METRICS])
+    def _log_data(self, run_id: str, data: DataInput) -> None:
+        try:
+            self._client.log_inputs(run_id, [_entity(data)])
+        except MlflowException as error:
+            if error.error_code != "BAD_REQUEST":
+                raise
+            # MLflow fails where two bring one new data set at once; the second time it is there.
+            self._client.log_inputs(run_id, [_entity(data)])
+
+    def _log(
+        self, run_id: str, points: Iterable[Point], timestamp: int, params: Mapping[str, str] | None = None
+    ) -> None:
+        """Points and params, in as few calls as MLflow's limits allow."""
+        named = iter([Param(key, value) for key, value in (params or {}).items()])
+        metrics = (Metric(key, value, timestamp, step) for key, step, value in points)
+        while True:
+            some = list(islice(named, MAX_PARAMS))
+            measured = list(islice(metrics, MAX_BATCH - len(some)))
+            if not some and not measured:
+                return
+            self._client.log_batch(run_id, measured, some)
 
 
 def _entity(data: DataInput) -> DatasetInput:

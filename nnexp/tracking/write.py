@@ -40,6 +40,14 @@ def end_dead(store: Store, writer: Writer, found: Sequence[Found]) -> bool:
     return bool(left)
 
 
+def settle_twice(writer: Writer, found: Sequence[Found]) -> None:
+    """Remove second copies of runs, which two sweeps at once leave on a server when one is stopped."""
+    finished = [r.tags for r in found if r.status == "FINISHED"]
+    keys = [(tags["nnexp.run_key"], tags.get("nnexp.attempt", "1")) for tags in finished]
+    if len(set(keys)) < len(keys):
+        writer.settle(None)
+
+
 def _is_alive(store: Store, run: Found, found: Sequence[Found]) -> bool:
     if store.is_known:
         return is_owned(store, run.run_id)
