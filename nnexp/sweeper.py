@@ -191,12 +191,16 @@ class _Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Write what is left, unless something went wrong; then wait for what is under way."""
+        """Write what is left, unless something went wrong, or goes wrong meanwhile."""
+        is_whole = False
         try:
             if kind is None:
                 self._flush()
                 self._wait()
+                is_whole = True
         finally:
+            if not is_whole:
+                self._writer.stop()
             self._thread.shutdown()
 
     def _flush(self) -> None:

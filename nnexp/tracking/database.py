@@ -64,6 +64,9 @@ class DatabaseWriter:
                 self._put(run_id, record.files)
             self._insert_runs(connection, new)
 
+    def stop(self) -> None:
+        """Nothing to do: a transaction is over in a moment."""
+
     def start(self, record: RunRecord) -> str:
         run_id = self._new_id()
         self._owner.hold(run_id)

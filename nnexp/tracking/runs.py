@@ -46,6 +46,9 @@ class Writer(Protocol):
         """Record whole runs, each there entirely or not at all. One that is FINISHED in the experiment
         already, by its key and attempt, is left out."""
 
+    def stop(self) -> None:
+        """Write no more: a `write` that is under way, in another thread, leaves out what it has not begun."""
+
     def start(self, record: RunRecord) -> str:
         """Record a run that goes on, owned by this process, and return its id."""
 

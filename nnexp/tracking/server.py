@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -30,10 +31,14 @@ class ClientWriter:
         self._heartbeat = Heartbeat(store)
         # SQLite takes one writer at a time, which MLflow's own waiting would turn into errors.
         self._threads = ThreadPoolExecutor(THREADS if store.uri.startswith("http") else 1)
+        self._stopped = threading.Event()
 
     def write(self, records: Sequence[RunRecord]) -> None:
         """Record whole runs, several at a time. What is there twice in the end, `settle` removes."""
         list(self._threads.map(self._write_one, records))
+
+    def stop(self) -> None:
+        self._stopped.set()
 
     def start(self, record: RunRecord) -> str:
         run_id = self._create(record, self._heartbeat.tags())
@@ -88,9 +93,15 @@ class ClientWriter:
         self._threads.shutdown()
 
     def _write_one(self, record: RunRecord) -> None:
-        run_id = self._create(record, {})
-        self.add(run_id, record.files, {})
-        self._client.set_terminated(run_id, record.status, record.end_time)
+        if self._stopped.is_set():
+            return
+        try:
+            run_id = self._create(record, {})
+            self.add(run_id, record.files, {})
+            self._client.set_terminated(run_id, record.status, record.end_time)
+        except BaseException:
+            self.stop()  # a server that is away would keep each further record waiting for as long
+            raise
 
     def _create(self, record: RunRecord, more_tags: Mapping[str, str]) -> str:
         run = self._client.create_run(
