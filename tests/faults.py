@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import math
 import os
 import random
 import shutil
@@ -50,6 +49,9 @@ ONE, PROCESSES, ONE_EPOCHS = ("train", "epochs=5", "figures=false", "model=false
 # Sweeps and trials at a time, and how long any command may take before it hangs.
 AT_ONCE, HANGS_SECONDS = 2, 600
 
+# Said of a fault that came when there was nothing left to disturb.
+TOO_LATE = "too late"
+
 Points = dict[str, list[tuple[int, float, int]]]
 
 
@@ -68,7 +70,7 @@ class Run:
 
     id: str
     status: str
-    seconds: float  # NaN while it goes on
+    seconds: float | None  # None while it goes on
     files: Path
     tags: dict[str, str]
     params: dict[str, str]
@@ -168,8 +170,7 @@ def left_behind(place: Path) -> str:
     half_written = store.with_name("mlflow.db-journal").exists()
     with tempfile.TemporaryDirectory(dir=place) as copy:
         for file in place.glob("mlflow.db*"):
-            if file.is_file():
-                shutil.copy(file, copy)
+            shutil.copy(file, copy)
         with closing(sqlite3.connect(Path(copy, "mlflow.db"))) as connection:
             parents = connection.execute(
                 "SELECT status FROM runs JOIN tags USING (run_uuid) WHERE key = 'nnexp.sweep'"
@@ -201,7 +202,7 @@ def read_runs(place: Path) -> list[Run]:
             "ORDER BY start_time, run_uuid"
         )
         runs = {
-            id_: Run(id_, status, seconds or math.nan, Path(unquote(urlsplit(uri).path)), {}, {}, {}, {}, [])
+            id_: Run(id_, status, seconds, Path(unquote(urlsplit(uri).path)), {}, {}, {}, {}, [])
             for id_, status, seconds, uri in connection.execute(heads)
         }
         for id_, key, value in connection.execute("SELECT run_uuid, key, value FROM tags"):
@@ -309,7 +310,8 @@ def killed(trial: Trial) -> str:
 def killed_recording(trial: Trial) -> str:
     """So does SIGKILL between artifacts and rows, and in the middle of them; here the clock starts there."""
     running = start(trial.place, "first", SWEEP)
-    while not any(trial.place.glob("mlartifacts/*/*")) and running.poll() is None:
+    end = time.monotonic() + HANGS_SECONDS
+    while not any(trial.place.glob("mlartifacts/*/*")) and running.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
     return _killed(trial, running)
 
@@ -319,7 +321,7 @@ def _killed(trial: Trial, running: subprocess.Popen[bytes]) -> str:
     expect(status in (0, -signal.SIGKILL), f"first: exit status {status}")
     left = left_behind(trial.place)
     check_repaired(trial)
-    return left if status else f"it had ended: {left}"
+    return left if status else f"{TOO_LATE}, {left}"
 
 
 def terminated(trial: Trial) -> str:
@@ -353,7 +355,7 @@ def _interrupted(trial: Trial, number: signal.Signals) -> str:
         printed = table_of((trial.place / "first.out").read_text(), RUNS)
         expect(printed == trial.undisturbed.table, f"exit status {status}, and another summary is printed")
     check_repaired(trial)
-    return f"exit status {status}, {left}"
+    return f"exit status {status}, {left}" if status else f"{TOO_LATE}, {left}"
 
 
 def sixteen(trial: Trial) -> str:
@@ -386,7 +388,7 @@ def twice(trial: Trial) -> str:
     return f"{PART_RUNS} runs"
 
 
-def undisturbed(base: Path) -> Undisturbed:
+def leave_alone(base: Path) -> Undisturbed:
     """As many sweeps at once as there will be trials, which must agree; the mean of their seconds."""
     places = [base / f"undisturbed {i}" for i in range(AT_ONCE)]
 
@@ -398,7 +400,7 @@ def undisturbed(base: Path) -> Undisturbed:
         runs = read_runs(place)
         (parent,) = check_parents(runs)
         networks, summary = networks_of(runs, RUNS, EPOCHS), (parent.files / "summary.csv").read_bytes()
-        return Undisturbed(seconds, parent.seconds, table_of(printed, RUNS), summary, networks)
+        return Undisturbed(seconds, parent.seconds or 0.0, table_of(printed, RUNS), summary, networks)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         sweeps = list(pool.map(run, places))
@@ -432,10 +434,10 @@ class Fault:
     seconds: float = 0.0
 
 
-def as_expected(fault: Fault, base: Path, seed: int, undisturbed: Undisturbed) -> int:
-    """Do the fault's trials, print a line for each; how many went as expected."""
+def tried(fault: Fault, base: Path, seed: int, undisturbed: Undisturbed) -> tuple[int, int]:
+    """Do the fault's trials, print a line for each; how many went as expected, how many came too late."""
 
-    def run(i: int) -> tuple[bool, str]:
+    def run(i: int) -> tuple[bool, bool, str]:
         own_seed = f"{seed} {fault.trial.__name__} {i}"
         instant = random.Random(own_seed).random()
         place = base / own_seed.replace(" ", "-")
@@ -445,16 +447,17 @@ def as_expected(fault: Fault, base: Path, seed: int, undisturbed: Undisturbed) -
             left = fault.trial(Trial(place, instant * fault.seconds, undisturbed))
         except Exception as error:
             reason = str(error) if isinstance(error, Unexpected) else f"{type(error).__name__}: {error}"
-            return False, f"{own_seed}{at}: NOT AS EXPECTED: {reason}; kept in {place}"
+            return False, False, f"{own_seed}{at}: NOT AS EXPECTED: {reason}; kept in {place}"
         shutil.rmtree(place)
-        return True, f"{own_seed}{at}: {left}"
+        return True, left.startswith(TOO_LATE), f"{own_seed}{at}: {left}"
 
-    went_well = 0
+    went_well = came_late = 0
     with ThreadPoolExecutor(fault.at_once) as pool:
-        for is_well, line in pool.map(run, range(fault.trials)):
+        for is_well, is_late, line in pool.map(run, range(fault.trials)):
             print(line, flush=True)
             went_well += is_well
-    return went_well
+            came_late += is_late
+    return went_well, came_late
 
 
 def faults(n: int, whole: float, recording: float) -> list[Fault]:
@@ -479,7 +482,7 @@ def main() -> None:
     warm = base / "warm"
     warm.mkdir()
     typed(warm, "sweep", ["train", "-m", "seed=1,2", "epochs=20"])  # compiles the engine
-    whole = undisturbed(base)
+    whole = leave_alone(base)
     print(
         f"a sweep of {RUNS} runs, {AT_ONCE} such at once, undisturbed: {whole.seconds:.1f} s, "
         f"{whole.recording_seconds:.1f} s of them recording",
@@ -487,8 +490,9 @@ def main() -> None:
     )
     rows, all_well = ["| fault | n/N as expected |", "|---|---|"], True
     for fault in faults(asked.trials, whole.seconds, whole.recording_seconds):
-        went_well = as_expected(fault, base, asked.seed, whole)
-        rows.append(f"| {fault.name} | {went_well}/{fault.trials} |")
+        went_well, came_late = tried(fault, base, asked.seed, whole)
+        late = f" ({came_late} came {TOO_LATE})" if came_late else ""
+        rows.append(f"| {fault.name}{late} | {went_well}/{fault.trials} |")
         all_well = all_well and went_well == fault.trials
     print("\n" + "\n".join(rows))
     if all_well:
