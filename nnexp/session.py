@@ -13,7 +13,7 @@ from nnexp.tracking.find import Found, find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.runs import RunRecord, Writer
 from nnexp.tracking.store import Experiment, Store, StoreLost, ensure_experiment, open_store, told_if_lost
-from nnexp.tracking.write import end_dead, open_writer, settle_twice
+from nnexp.tracking.write import end_dead, open_writer, settled
 from nnexp.train import Failure
 
 
@@ -45,7 +45,7 @@ def opened(config: RunConfig) -> Iterator[Place]:
         experiment = ensure_experiment(store, config.experiment_name)
         with open_writer(store, experiment) as writer:
             runs, parents = _found(store, experiment)
-            settle_twice(writer, runs)
+            runs = settled(writer, runs)
             if end_dead(store, writer, [*runs, *parents]):
                 runs, parents = _found(store, experiment)
             yield Place(store, experiment, writer, runs, parents)

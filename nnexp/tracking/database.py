@@ -106,8 +106,9 @@ class DatabaseWriter:
         with self._transaction() as connection:
             connection.execute(sa.update(TAGS).where(links, t.value == old).values(value=new))
 
-    def settle(self, sweep_id: str | None) -> None:
+    def settle(self, sweep_id: str | None) -> set[str]:
         """Nothing to do: transactions leave nothing half made, and nothing twice."""
+        return set()
 
     def close(self) -> None:
         self._owner.close()

@@ -65,8 +65,9 @@ class Writer(Protocol):
     def adopt(self, old: str, new: str) -> None:
         """Make the runs of one sweep those of another."""
 
-    def settle(self, sweep_id: str | None) -> None:
-        """See to it that each finished key is in the experiment once, and nothing of the sweep half made."""
+    def settle(self, sweep_id: str | None) -> set[str]:
+        """See to it that each finished key is in the experiment once, and nothing of the sweep half made;
+        the ids of what was removed."""
 
     def close(self) -> None:
         """Give up what the writer holds."""

@@ -71,22 +71,23 @@ class ClientWriter:
         links = [RunTag("mlflow.parentRunId", new), RunTag("nnexp.sweep_id", new)]
         list(self._threads.map(lambda run: self._client.log_batch(run.run_id, tags=links), runs))
 
-    def settle(self, sweep_id: str | None) -> None:
+    def settle(self, sweep_id: str | None) -> set[str]:
         """Delete what a server's repeated or unanswered calls left half made, and second copies of runs.
 
         Of two copies the one with the smaller id stays, whoever looks; so one always does.
         """
         runs = search(self._store, self._experiment, "tags.`nnexp.run_key` != ''")
         half = [r for r in runs if r.status == "RUNNING" and "nnexp.sweep_id" in r.tags]
-        extra = [run.run_id for run in half if run.tags["nnexp.sweep_id"] == sweep_id]
+        extra = {run.run_id for run in half if run.tags["nnexp.sweep_id"] == sweep_id}
         kept = set()
         for run in sorted(runs, key=lambda run: run.run_id):
             if run.status == "FINISHED":
                 key = run.tags["nnexp.run_key"], run.tags.get("nnexp.attempt", "1")
                 if key in kept:
-                    extra.append(run.run_id)
+                    extra.add(run.run_id)
                 kept.add(key)
         list(self._threads.map(self._client.delete_run, extra))
+        return extra
 
     def close(self) -> None:
         self._heartbeat.close()

@@ -40,12 +40,14 @@ def end_dead(store: Store, writer: Writer, found: Sequence[Found]) -> bool:
     return bool(left)
 
 
-def settle_twice(writer: Writer, found: Sequence[Found]) -> None:
-    """Remove second copies of runs, which two sweeps at once leave on a server when one is stopped."""
-    finished = [r.tags for r in found if r.status == "FINISHED"]
-    keys = [(tags["nnexp.run_key"], tags.get("nnexp.attempt", "1")) for tags in finished]
-    if len(set(keys)) < len(keys):
-        writer.settle(None)
+def settled(writer: Writer, found: list[Found]) -> list[Found]:
+    """The runs without second copies, which two sweeps at once leave on a server when one is stopped."""
+    finished = [run.tags for run in found if run.status == "FINISHED"]
+    keys = {(tags["nnexp.run_key"], tags.get("nnexp.attempt", "1")) for tags in finished}
+    if len(keys) == len(finished):
+        return found
+    removed = writer.settle(None)
+    return [run for run in found if run.run_id not in removed]
 
 
 def _is_alive(store: Store, run: Found, found: Sequence[Found]) -> bool:
