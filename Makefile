@@ -37,7 +37,7 @@ experiments: install ## run every experiment of experiments/ and write its repor
 	@.venv/bin/python -m experiments.report
 
 test: install ## the whole test suite
-	@.venv/bin/python -m pytest -n auto --dist loadgroup $(ARGS)
+	@.venv/bin/python -m pytest -n auto --dist loadgroup -rs $(ARGS)
 
 test-faults: install ## kill the program, type the command again, look: make test-faults N=100 SEED=0
 	@.venv/bin/python tests/faults.py --trials $(or $(N),10) --seed $(or $(SEED),0)

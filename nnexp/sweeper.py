@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nnexp import dataset as datasets
-from nnexp.config import MAX_PARAM, RequestError, RunConfig
+from nnexp.config import MAX_PARAM, Lost, RequestError, RunConfig
 from nnexp.progress import Meter, say, uninterrupted
 from nnexp.record import (
     data_input,
@@ -117,9 +117,11 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
 
 @contextmanager
 def _what_is_left() -> Iterator[None]:
-    """Whoever sees the work end before its time is told how to go on."""
+    """Whoever sees the work end before its time is told how to go on; what is lost says so itself."""
     try:
         yield
+    except Lost:
+        raise
     except BaseException:
         say("what is recorded stays; the same command finishes the rest")
         raise

@@ -5,34 +5,17 @@ import io
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from real import NNEXP, statuses, wait_for
 
 from nnexp import app, progress
 from nnexp.progress import Terminated
-
-NNEXP = [str(Path(sys.executable).with_name("nnexp"))]
-
-
-def statuses(store):
-    with sqlite3.connect(store) as connection:
-        rows = connection.execute("SELECT status FROM runs ORDER BY start_time, rowid").fetchall()
-    connection.close()
-    return [status for (status,) in rows]
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_a_run_prints_what_came_out_and_what_to_do_next(nnexp, store):

@@ -44,5 +44,6 @@ def test_every_target_and_path_named_exists():
         assert Path(PROJECT, link).exists(), link
 
 
-def test_the_speed_table_is_what_the_benchmark_wrote():
-    assert (PROJECT / "tests" / "benchmarks" / "engine.md").read_text().strip() in TEXT
+@pytest.mark.parametrize("table", ["engine.md", "sweep.md"])
+def test_the_speed_tables_are_what_the_benchmarks_wrote(table):
+    assert (PROJECT / "tests" / "benchmarks" / table).read_text().strip() in TEXT

@@ -1,0 +1,221 @@
+"""A sweep trained by other processes, real ones, that are killed: the bits are as in one process."""
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import deadly
+import pytest
+from real import NNEXP, alive, kill_group, needs, started, statuses, wait_for
+
+import nnexp as package
+from nnexp import sweep, workers
+from nnexp.dataset import load
+from nnexp.record import run_key
+from nnexp.request import Executor
+from nnexp.sweep import Point, execute
+from nnexp.tracking.weights import weights_sha256
+from nnexp.train import Failure, Trained
+
+pytestmark = pytest.mark.xdist_group("executors")
+
+# Four shards, each a second or two of work for one core.
+N = 128
+SWEEP = ["train", "-m", "dataset=xor", f"seed=range({N})", "epochs=800000", "log_every=100000"]
+PROCESSES = ["executor=processes", "executor.workers=2"]
+DASK = Path(sys.executable).with_name("dask")
+
+
+def bits(runs):
+    """The hash of each finished run's weights, by key; no key twice."""
+    runs = runs[runs["status"] == "FINISHED"]
+    assert runs["run_key"].is_unique
+    return dict(zip(runs["run_key"], runs["weights_sha256"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def inline(configure):
+    """The bits of SWEEP, trained in one process."""
+    first = configure(*SWEEP[2:3], *SWEEP[4:])
+    dataset = load(first.dataset)
+    configs = [replace(first, seed=seed) for seed in range(N)]
+    training = execute([Point(c, dataset, run_key(c, dataset), "") for c in configs], Executor("inline"))
+    return {p.key: weights_sha256(run.final.layers) for _, ended in training for p, run in ended}
+
+
+def workers_of(process):
+    """The processes that train for this one."""
+    return [pid for pid, command in alive(process.pid).items() if "spawn_main" in command]
+
+
+@contextmanager
+def sweeping(*how, code=None):
+    """A sweep that goes on in a process of its own, and the file with what it says."""
+    program = NNEXP if code is None else [sys.executable, "-c", code]
+    with Path("said").open("w") as log, started(*program, *SWEEP, *how, log=log) as process:
+        yield process
+
+
+def said():
+    return Path("said").read_text()
+
+
+def test_processes_train_the_same_bits(nnexp, store, inline):
+    ended = nnexp(*SWEEP, *PROCESSES)
+    assert ended.status == 0, ended.err
+    assert bits(package.load_runs()) == inline
+
+
+def test_a_worker_that_is_killed_is_made_up_for(store, inline):
+    with sweeping(*PROCESSES) as process:
+        wait_for(lambda: statuses(store).count("FINISHED"))  # one shard is done, the others are under way
+        os.kill(workers_of(process)[0], signal.SIGKILL)
+        assert statuses(store)[0] == "RUNNING"
+        assert process.wait(60) == 0, said()
+    assert "Traceback" not in said()
+    assert statuses(store) == ["FINISHED"] * (N + 1)
+    assert bits(package.load_runs()) == inline
+
+
+def test_a_run_that_kills_its_worker_each_time_fails_and_the_others_go_on(configure, monkeypatch):
+    monkeypatch.setattr(sweep, "train_shard", deadly.train_shard)
+    configs = [configure("epochs=5", f"seed={seed}") for seed in range(4)]
+    dataset = load(configs[0].dataset)
+    training = execute(
+        [Point(c, dataset, str(c.seed), "") for c in configs], Executor("processes", workers=2)
+    )
+    results = {point.key: result for _, ended in training for point, result in ended}
+    assert results.keys() == set("0123")
+    failed = results.pop(str(deadly.DEADLY_SEED))
+    assert isinstance(failed, Failure)
+    assert failed.reason.startswith("WorkerLost: the process that trained this run died")
+    assert all(isinstance(result, Trained) for result in results.values())
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["Ctrl-C", "kill -9"]
+)
+def test_no_worker_outlives_its_parent(store, number, status):
+    with sweeping(*PROCESSES) as process:
+        wait_for(lambda: statuses(store).count("FINISHED"))
+        assert len(workers_of(process)) == 2
+        sent = time.monotonic()
+        if number == signal.SIGINT:
+            kill_group(process, number)  # as a terminal does
+        else:
+            process.kill()
+        assert process.wait(30) == status
+        wait_for(lambda: not alive(process.pid), 10)
+        assert time.monotonic() - sent < 5
+    assert "Traceback" not in said()
+    assert statuses(store)[0] == ("KILLED" if status == 130 else "RUNNING")
+
+
+@pytest.mark.parametrize("after", [0.1, 0.3, 0.5])
+def test_ctrl_c_while_workers_start_prints_no_traceback(store, after):
+    with sweeping(*PROCESSES) as process:
+        wait_for(lambda: workers_of(process))
+        time.sleep(after)
+        kill_group(process, signal.SIGINT)
+        assert process.returncode == 130
+        wait_for(lambda: not alive(process.pid), 10)
+    assert said().splitlines()[-1] == "nnexp: interrupted"
+    assert "Traceback" not in said()
+
+
+class Cluster:
+    """A scheduler and workers of Dask on this machine, as a user starts them."""
+
+    def __init__(self, stack, directory):
+        self._stack, self._directory = stack, directory
+        file = directory / "scheduler.json"
+        options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+        self.scheduler = self._start("scheduler", *options)
+        wait_for(lambda: file.exists() and file.read_text().endswith("}"))
+        self.address = json.loads(file.read_text())["address"]
+        self.executor = ["executor=dask", f"executor.address={self.address}"]
+
+    def worker(self):
+        """Start a worker; wait for it."""
+        log = self._directory / f"worker{len(list(self._directory.iterdir()))}"
+        options = ["--no-nanny", "--no-dashboard", "--nthreads", "1", "--local-directory", self._directory]
+        process = self._start("worker", self.address, *map(str, options), log=log)
+        wait_for(lambda: "Registered to" in log.read_text())
+        return process
+
+    def _start(self, *arguments, log=None):
+        with (log or Path("/dev/null")).open("w") as file:
+            return self._stack.enter_context(started(str(DASK), *arguments, log=file))
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    needs("Dask", DASK.exists())
+    with ExitStack() as stack:
+        yield Cluster(stack, tmp_path_factory.mktemp("dask"))
+
+
+def test_a_cluster_trains_the_same_bits_though_one_of_its_workers_is_killed(store, cluster, inline):
+    killed, _ = cluster.worker(), cluster.worker()
+    with sweeping(*cluster.executor) as process:
+        wait_for(lambda: statuses(store).count("FINISHED"))
+        killed.kill()
+        assert statuses(store)[0] == "RUNNING"
+        assert process.wait(60) == 0, said()
+    assert statuses(store) == ["FINISHED"] * (N + 1)
+    assert bits(package.load_runs()) == inline
+    assert not re.search("distributed|tornado|Traceback|Warning", said()), said()
+
+
+def test_a_cluster_that_is_not_there_is_told_before_anything_is_recorded(nnexp, store, monkeypatch):
+    needs("Dask", DASK.exists())
+    monkeypatch.setattr(workers, "ANSWER_SECONDS", 2)  # not 10
+    ended = nnexp(*SWEEP, "executor=dask", "executor.address=tcp://127.0.0.1:9")
+    assert ended.status == 2
+    assert ended.err.splitlines()[1:] == [
+        "nnexp: executor.address=tcp://127.0.0.1:9: no scheduler answers: "
+        "Timed out trying to connect to tcp://127.0.0.1:9 after 2 s"
+    ]
+    assert statuses(store) == []
+
+
+def test_a_cluster_without_workers_is_told_before_anything_is_recorded(nnexp, store, cluster):
+    ended = nnexp(*SWEEP, *cluster.executor)
+    assert ended.status == 2
+    assert ended.err.splitlines()[1:] == [
+        f"nnexp: executor.address={cluster.address}: the cluster has no workers yet"
+    ]
+    assert statuses(store) == []
+
+
+def test_workers_with_another_engine_are_refused(nnexp, store, cluster, monkeypatch):
+    cluster.worker()
+    monkeypatch.setattr("nnexp.engine.VERSION", "0")
+    ended = nnexp(*SWEEP, *cluster.executor)
+    assert ended.status == 2
+    assert "its workers train with engine" in ended.err
+    assert statuses(store) == []
+
+
+@pytest.mark.parametrize("whose", ["scheduler", "worker"])
+def test_a_cluster_that_goes_away_ends_the_sweep_and_the_same_command_does_the_rest(
+    nnexp, store, cluster, inline, whose
+):
+    worker = cluster.worker()
+    hurried = "ANSWER_SECONDS, workers.LOOK_SECONDS, workers.WORKERLESS_SECONDS = 2, 0.5, 2"
+    code = f"from nnexp import cli, workers; workers.{hurried}; cli.main()"
+    with sweeping(*cluster.executor, code=code) as process:
+        wait_for(lambda: statuses(store).count("FINISHED"))
+        kill_group(cluster.scheduler if whose == "scheduler" else worker)
+        assert process.wait(30) == 1
+    assert said().splitlines()[-1].startswith(f"nnexp: the Dask cluster at {cluster.address} is gone: ")
+    assert "Traceback" not in said()
+    assert statuses(store)[0] == "FAILED"
+    assert nnexp(*SWEEP).status == 0
+    assert bits(package.load_runs()) == inline

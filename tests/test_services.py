@@ -1,0 +1,351 @@
+"""Runs recorded in a real PostgreSQL, and on a real MLflow server in front of it, on this machine."""
+
+import glob
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import psycopg2
+import pytest
+from mlflow import MlflowClient
+from real import NNEXP, free_port, kill_group, needs, started, wait_for
+
+import nnexp as package
+from nnexp.tracking.find import find_runs, get_run, read_artifact
+from nnexp.tracking.runs import RunRecord
+from nnexp.tracking.store import ensure_experiment, open_store
+from nnexp.tracking.write import open_writer
+
+pytestmark = pytest.mark.xdist_group("services")
+
+ALIKE = ["train", "-m", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
+# Runs of ten lengths, which are recorded one after the other over some seconds.
+LONG = ["train", "-m", "dataset=xor", "seed=range(20)", "log_every=500000"]
+LONG += ["epochs=" + ",".join(str(500_000 * i) for i in range(1, 11))]
+ALONE = ["train", "dataset=gender", "hidden=[3]", "epochs=40", "seed=7", "figures=false", "model=false"]
+
+
+class Postgres:
+    """A PostgreSQL server of this session's own, on loopback."""
+
+    def __init__(self, stack, programs, directory):
+        # The server refuses to be root's.
+        who = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+        if who:
+            shutil.chown(directory, "postgres", "postgres")
+        data, how = f"{directory}/data", {**who, "cwd": directory}
+        init = [programs / "initdb", "--auth=trust", "--username=nnexp", "--encoding=UTF8", "--no-sync", data]
+        subprocess.run(init, check=True, capture_output=True, **how)
+        self._port = free_port()
+        options = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"]
+        serve = [programs / "postgres", "-D", data, "-p", str(self._port)]
+        stack.enter_context(started(*serve, *(part for o in options for part in ("-c", o)), **how))
+        wait_for(self._answers)
+
+    def uri(self, database):
+        return f"postgresql://nnexp@127.0.0.1:{self._port}/{database}"
+
+    def ask(self, question, database="postgres"):
+        """The rows that a statement, in a transaction of its own, gives."""
+        with closing(psycopg2.connect(self.uri(database))) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(question)
+                return cursor.fetchall() if cursor.description else []
+
+    def _answers(self):
+        with suppress(psycopg2.OperationalError):
+            return self.ask("SELECT 1")
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The server, with a database `made` whose tables four processes made at once."""
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
+    program = found[-1] if found else shutil.which("initdb")
+    needs("PostgreSQL", program)
+    # Not pytest's directory, which no other user may enter.
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as directory:
+        server = Postgres(stack, Path(program).parent, directory)
+        server.ask("CREATE DATABASE made")
+        code = "from nnexp.tracking.store import *; import sys; s = open_store(sys.argv[1]); "
+        code += "print(ensure_experiment(s, 'made').id)"
+        command = [sys.executable, "-c", code, server.uri("made")]
+        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        server.said = [process.communicate()[0] for process in running]
+        server.ended = [process.returncode for process in running]
+        yield server
+        stack.close()
+
+
+@pytest.fixture
+def database(postgres, tmp_path, monkeypatch):
+    """The address of a database with MLflow's tables, whose artifacts lie in the test's directory."""
+    name = f"test_{random.SystemRandom().getrandbits(64)}"
+    postgres.ask(f"CREATE DATABASE {name} TEMPLATE made")
+    uri = postgres.uri(name)
+    ensure_experiment(replace(open_store(uri), artifact_root=tmp_path.as_uri()), "nnexp")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+class Server:
+    """An MLflow server in front of PostgreSQL, which also serves the artifacts."""
+
+    def __init__(self, postgres, database, directory):
+        self._postgres, self._name = postgres, database
+        self.database, self._port = postgres.uri(database), free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.database]
+        self._command += ["--artifacts-destination", str(directory), "--host", "127.0.0.1"]
+        self._command += ["--port", str(self._port), "--workers", "1"]
+
+    def start(self):
+        # Without it MLflow starts five more processes, for jobs that nobody asks for.
+        quick = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self._running = started(*self._command, env=quick)
+        self._process = self._running.__enter__()
+        wait_for(self._is_up, 120)
+
+    def kill(self):
+        kill_group(self._process)
+
+    def count(self, experiment):
+        """How many runs of an experiment are FINISHED, by the database behind it."""
+        which = f"name = '{experiment}' AND status = 'FINISHED'"
+        joined = "runs JOIN experiments ON runs.experiment_id = experiments.experiment_id"
+        rows = self._postgres.ask(f"SELECT count(*) FROM {joined} WHERE experiments.{which}", self._name)
+        return rows[0][0]
+
+    def _is_up(self):
+        with suppress(OSError):
+            return urllib.request.urlopen(f"{self.uri}/health", timeout=30).read() == b"OK"
+
+
+@pytest.fixture(scope="session")
+def session_server(postgres, tmp_path_factory):
+    postgres.ask("CREATE DATABASE served TEMPLATE made")
+    server = Server(postgres, "served", tmp_path_factory.mktemp("served"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def server(session_server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", session_server.uri)
+    return session_server
+
+
+@contextmanager
+def typed(*arguments, **environment):
+    """The program in a process of its own, and the file with what it says."""
+    whole = {**os.environ, **environment}
+    with Path("said").open("w") as log, started(*NNEXP, *arguments, log=log, env=whole) as process:
+        yield process
+
+
+def said():
+    return Path("said").read_text()
+
+
+def finished(uri, experiment="nnexp"):
+    """How many runs are FINISHED; none of them twice, and nothing is RUNNING any more."""
+    runs = package.load_runs(experiment, tracking_uri=uri)
+    assert "RUNNING" not in set(runs["status"])
+    keys = runs.loc[runs["status"] == "FINISHED", "run_key"]
+    assert keys.is_unique
+    return len(keys)
+
+
+def parents(uri, experiment="nnexp"):
+    """The statuses of the sweeps, oldest first."""
+    client = MlflowClient(uri)
+    runs = client.search_runs(
+        [client.get_experiment_by_name(experiment).experiment_id],
+        "tags.`nnexp.sweep` != ''",
+        order_by=["attributes.start_time ASC"],
+    )
+    return [run.info.status for run in runs]
+
+
+def recorded(uri, experiment="nnexp"):
+    """All that two stores must agree about: by nnexp's own readers, and by MLflow's client."""
+    runs = package.load_runs(experiment, tracking_uri=uri).sort_values("run_key", ignore_index=True)
+    history = package.load_history(runs, ["loss", "accuracy"], tracking_uri=uri)
+    key_of = dict(zip(runs["run_id"], runs["run_key"], strict=True))
+    history = history.assign(run_id=history["run_id"].map(key_of))
+    history = history.sort_values(["run_id", "metric", "epoch"], ignore_index=True)
+    client, theirs = MlflowClient(uri), {}
+    for run in client.search_runs([client.get_experiment_by_name(experiment).experiment_id]):
+        tags = {k: v for k, v in run.data.tags.items() if k in SAME_TAGS}
+        inputs = [(d.dataset.name, d.dataset.digest, d.dataset.schema) for d in run.inputs.dataset_inputs]
+        files = sorted(file.path for file in client.list_artifacts(run.info.run_id))
+        head = (run.info.run_name, run.info.status, run.data.params, run.data.metrics)
+        theirs[run.data.tags.get("nnexp.run_key", "sweep")] = (*head, tags, inputs, files)
+    own = runs.drop(columns=["run_id", "start_time", "seconds", "sweep_id"])
+    return own, history, theirs
+
+
+def assert_same(here, there):
+    (own, history, theirs), (other_own, other_history, other_theirs) = here, there
+    pd.testing.assert_frame_equal(own, other_own, check_exact=True)
+    pd.testing.assert_frame_equal(history, other_history, check_exact=True)
+    assert theirs == other_theirs
+
+
+SAME_TAGS = {"nnexp.run_key", "nnexp.weights_sha256", "nnexp.outcome", "nnexp.engine", "nnexp.sweep_key"}
+
+
+@pytest.fixture
+def in_a_file(nnexp, store, monkeypatch):
+    """What ALIKE and ALONE leave in a file."""
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+        assert nnexp(*ALIKE).status == 0
+        assert nnexp(*ALONE).status == 0
+    return recorded(f"sqlite:///{store}")
+
+
+def test_four_processes_at_once_make_the_tables_of_an_empty_database(postgres):
+    assert postgres.ended == [0] * 4
+    assert len(set(postgres.said)) == 1
+
+
+def test_postgresql_records_what_a_file_does(nnexp, database, in_a_file):
+    assert nnexp(*ALIKE).status == 0
+    assert nnexp(*ALONE).status == 0
+    assert_same(recorded(database), in_a_file)
+    assert "6 done, 0 new" in nnexp(*ALIKE).err
+    assert "is not run again" in nnexp(*ALONE).err
+    assert_same(recorded(database), in_a_file)
+
+
+def test_two_of_the_same_sweep_at_once_record_each_run_once(database):
+    sweep = ["train", "-m", "seed=range(300)", "epochs=100"]
+    with started(*NNEXP, *sweep) as one, started(*NNEXP, *sweep) as other:
+        assert [one.wait(120), other.wait(120)] == [0, 0]
+    assert finished(database) == 300
+    assert parents(database) == ["FINISHED"] * 2
+
+
+def test_a_sweep_that_is_killed_is_finished_by_the_same_command(nnexp, postgres, database):
+    name = database.rpartition("/")[2]
+    with typed(*LONG) as process:
+        wait_for(lambda: postgres.ask("SELECT 1 FROM runs", name))
+        time.sleep(random.uniform(0, 3))
+        process.kill()
+    # The database is told of the dead end of a connection in its own time.
+    wait_for(lambda: not postgres.ask("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'", name))
+    assert nnexp(*LONG).status == 0
+    assert finished(database) == 200
+    assert parents(database) == ["KILLED", "FINISHED"]
+
+
+def test_a_database_that_cuts_its_connections_is_told_and_the_same_command_does_the_rest(
+    nnexp, postgres, database
+):
+    name = database.rpartition("/")[2]
+    with typed(*LONG) as process:
+        wait_for(lambda: postgres.ask("SELECT 1 FROM runs WHERE status = 'FINISHED'", name))
+        others = f"datname = '{name}' AND pid <> pg_backend_pid()"
+        postgres.ask(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}", name)
+        assert process.wait(30) == 1
+    failed, what_to_do = said().splitlines()[-2:]
+    assert failed.startswith(f"nnexp: recording in {database} failed: ")
+    assert what_to_do.endswith("when the store is back, the same command does the rest")
+    assert "Traceback" not in said()
+    assert nnexp(*LONG).status == 0
+    assert finished(database) == 200
+
+
+def test_a_server_records_what_a_file_does(nnexp, server, in_a_file, store, monkeypatch):
+    assert nnexp(*ALIKE).status == 0
+    run_id = nnexp(*ALONE).out.split("recorded as ")[1].split()[0]
+    assert_same(recorded(server.uri), in_a_file)
+    assert "6 done, 0 new" in nnexp(*ALIKE).err
+    assert "is not run again" in nnexp(*ALONE).err
+    assert_same(recorded(server.uri), in_a_file)
+    summarize = ["summarize", "--by", "dataset,hidden", "--threshold", "0.3", "--format", "json"]
+    show = nnexp("show", run_id).out.partition("\nequation")[2].partition("\nprovenance")[0]
+    summary = nnexp(*summarize).out
+    # The database behind it can be read, but not written to: the artifacts are the server's.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.database)
+    assert nnexp(*summarize).out == summary
+    refused = nnexp(*ALONE, "seed=8")
+    assert refused.status == 2
+    assert "give the server's address as tracking_uri" in refused.err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+    assert nnexp(*summarize).out == summary
+    runs = package.load_runs()
+    old = runs.loc[runs["hidden"] == "[3]", "run_id"].item()
+    assert nnexp("show", old).out.partition("\nequation")[2].partition("\nprovenance")[0] == show != ""
+
+
+def test_two_of_the_same_sweep_at_once_on_a_server_leave_each_run_once(server):
+    sweep = ["train", "-m", "seed=range(12)", "epochs=20", "experiment_name=at_once"]
+    with started(*NNEXP, *sweep) as one, started(*NNEXP, *sweep) as other:
+        assert [one.wait(120), other.wait(120)] == [0, 0]
+    assert finished(server.uri, "at_once") == 12
+    assert parents(server.uri, "at_once") == ["FINISHED"] * 2
+
+
+def test_what_a_stopped_sweep_left_twice_on_a_server_the_next_command_removes(nnexp, server):
+    alone = [*ALONE, "experiment_name=twice"]
+    assert nnexp(*alone).status == 0
+    store = open_store(server.uri)
+    place = ensure_experiment(store, "twice")
+    (old,) = find_runs(store, place, "nnexp.run_key")
+    tags = {key: value for key, value in old.tags.items() if key.startswith("nnexp.")}
+    files = {"weights.npz": read_artifact(store, get_run(store, old.run_id), "weights.npz")}
+    with open_writer(store, place) as writer:
+        writer.write([RunRecord("again", tags=tags, points=[("loss", 0, 1.0)], files=files)] * 3)
+    assert len(package.load_runs("twice")) == 4
+    again = nnexp(*alone)
+    assert again.status == 0
+    assert finished(server.uri, "twice") == 1
+    assert package.load_runs("twice")["run_id"].item() in again.out
+
+
+def test_ctrl_c_does_not_wait_for_what_a_server_has_yet_to_record(nnexp, server):
+    sweep = ["train", "-m", "seed=range(60)", "epochs=20", "experiment_name=stopped"]
+    with typed(*sweep) as process:
+        wait_for(lambda: server.count("stopped") > 4)
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        assert process.wait(30) == 130
+        assert time.monotonic() - sent < 5
+    assert said().splitlines()[-1] == "nnexp: interrupted"
+    assert finished(server.uri, "stopped") < 60
+    assert parents(server.uri, "stopped") == ["KILLED"]
+
+
+def test_a_server_that_goes_away_is_told_and_the_same_command_does_the_rest(nnexp, server):
+    sweep = ["train", "-m", "seed=range(24)", "epochs=20", "experiment_name=away"]
+    # As it is, half a minute: five times, after 2, 4, 8 and 16 s.
+    with typed(*sweep, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2") as process:
+        wait_for(lambda: server.count("away") > 4)
+        server.kill()
+        assert process.wait(20) == 1
+    assert said().splitlines()[1:] == [
+        f"nnexp: recording in {server.uri} failed: [Errno 111] Connection refused",
+        "what was recorded is kept; when the store is back, the same command does the rest",
+    ]
+    before = server.count("away")
+    assert 0 < before < 24
+    server.start()
+    again = nnexp(*sweep)
+    assert again.status == 0
+    assert f"24 runs: {before} done, {24 - before} new" in again.err
+    assert finished(server.uri, "away") == 24
+    assert parents(server.uri, "away") == ["KILLED", "FINISHED"]
