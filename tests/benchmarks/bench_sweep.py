@@ -123,11 +123,6 @@ print(middle - start, (time.perf_counter() - middle) / 100 * len(ids))
 
 def reading(store: Path, code: str) -> tuple[float, float]:
     """Seconds inside the process for a summary, and for the curves of all runs; imports are left out."""
-    environment = {
-        **os.environ,
-        "MLFLOW_TRACKING_URI": f"sqlite:///{store}",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
     done = subprocess.run(
         [sys.executable, "-c", "import nnexp.summary, nnexp.tracking.read, mlflow\n" + code],
         env=environment(store),
@@ -206,7 +201,8 @@ def starting(bench: Bench, count: int) -> list[str]:
     small = bench.store()
     bench.nnexp(1000, small)
     seed = iter(range(10**6, 2 * 10**6))
-    opened = "import nnexp.app, nnexp.sweeper, nnexp.show; from nnexp.tracking.store import *; open_store()"
+    imports = "nnexp.app, nnexp.sweeper, nnexp.show, scipy.special, nnexp.tracking.store as store"
+    opened = f"import {imports}; store.open_store()"
     one = ["figures=false", "model=false"]
     times = rounds(
         count,
