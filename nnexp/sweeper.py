@@ -102,13 +102,12 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
         training = execute(todo.todo, request.executor)  # an executor that is not there is refused here
         if todo.todo:
             tell_of_compiling()
-        with going_on(place, _parent_record(name or "sweep", key, asked)) as parent:
+        with _what_is_left(), going_on(place, _parent_record(name or "sweep", key, asked)) as parent:
             for old in same:
                 if old.status in ("KILLED", "FAILED"):
                     place.writer.adopt(old.run_id, parent)
                     place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
-            with _what_is_left():
-                stopped = _run_points(place, parent, todo, training, request, failures)
+            stopped = _run_points(place, parent, todo, training, request, failures)
             place.writer.settle(parent)
             done = _finished_sweep(place, parent, keys, failures)
             _finish_parent(place, parent, done, stopped)

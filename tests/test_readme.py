@@ -10,7 +10,7 @@ import pytest
 from nnexp.dataset import PROJECT
 
 TEXT = (PROJECT / "README.md").read_text()
-ROWS = re.findall(r"^\| (.+?) \| `(.+?)` \| (.+?) \|$", TEXT, re.MULTILINE)
+ROWS = re.findall(r"^\| (.+?) \| `((?:nnexp|python -c) .+?)` \| (.+?) \|$", TEXT, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("command", "value"), [row[1:] for row in ROWS], ids=[row[1] for row in ROWS])
