@@ -138,7 +138,7 @@ def test_an_interrupt_is_one_even_if_a_library_makes_an_error_of_it(nnexp, monke
     assert (ended.status, ended.err) == (143, "nnexp: terminated\n")
 
 
-@pytest.mark.parametrize("after", [0.0, 0.3, 0.7, 1.1])
+@pytest.mark.parametrize("after", [0.0, 0.7])
 def test_an_interrupted_sweep_leaves_nothing_running(store, after):
     typed = [*NNEXP, "train", "-m", "seed=range(20000)", "epochs=100"]
     running = subprocess.Popen(typed, stderr=subprocess.PIPE, text=True)
