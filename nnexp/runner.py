@@ -79,7 +79,7 @@ def _run_new(place: Place, point: Point, attempt: int) -> Recorded:
     tags = {**origin(), **provenance(), **run_tags(point.key, dataset, attempt)}
     data = data_input(dataset)
     with going_on(place, RunRecord(point.name, config.params(), tags, data=data)) as run_id:
-        trained = _train_live(writer, run_id, dataset, config)
+        trained = _train_live(writer, run_id, point)
         model = model_of(trained, dataset)
         weights = pack(model, trained.kept)
         files = run_files(trained, weights) | single_files(trained, model, dataset)
@@ -90,9 +90,8 @@ def _run_new(place: Place, point: Point, attempt: int) -> Recorded:
             if config.model:
                 from nnexp.tracking.model import log_model  # imports MLflow
 
-                log_model(
-                    place.store, run_id, dataset, weights
-                )  # by which MLflow ends the run: it comes last
+                # It comes last, as MLflow ends the run by it.
+                log_model(place.store, run_id, dataset, weights)
             writer.finish(run_id, "FINISHED", {}, {})
     curves = trained.curves
     return Recorded(
@@ -124,10 +123,11 @@ def _recorded_before(store: Store, run_id: str, dataset: Dataset) -> Recorded:
     )
 
 
-def _train_live(writer: Writer, run_id: str, dataset: Dataset, config: RunConfig) -> Trained:
+def _train_live(writer: Writer, run_id: str, point: Point) -> Trained:
     """Train one run, its points reaching the store while it trains. Raises TrainingError."""
+    config, dataset = point.config, point.dataset
     logged, spoke = 0, time.monotonic()
-    with Meter(run_name(config, dataset), config.epochs, "epochs") as meter:
+    with Meter(point.name, config.epochs, "epochs") as meter:
         for progress in train(dataset, [config]):
             for _, result in progress.ended:
                 if isinstance(result, Failure):

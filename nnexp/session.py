@@ -11,7 +11,7 @@ from nnexp.config import RunConfig
 from nnexp.progress import Terminated, interruptible, raise_if_interrupted, say, uninterrupted
 from nnexp.tracking.find import Found, find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER
-from nnexp.tracking.runs import RunRecord, Writer
+from nnexp.tracking.runs import RunRecord, Writer, identity
 from nnexp.tracking.store import Experiment, Store, StoreLost, ensure_experiment, open_store, told_if_lost
 from nnexp.tracking.write import end_dead, open_writer, settled
 from nnexp.train import Failure
@@ -31,9 +31,9 @@ class Place:
         """By key: the statuses of its runs and its last attempt."""
         by_key: dict[str, tuple[set[str], int]] = {}
         for run in self.runs:
-            statuses, attempt = by_key.get(run.tags["nnexp.run_key"], (set(), 1))
-            attempt = max(attempt, int(run.tags.get("nnexp.attempt", "1")))
-            by_key[run.tags["nnexp.run_key"]] = {*statuses, run.status}, attempt
+            key, attempt = identity(run.tags)
+            statuses, last = by_key.get(key, (set(), 1))
+            by_key[key] = {*statuses, run.status}, max(last, attempt)
         return by_key
 
 

@@ -34,7 +34,7 @@ from nnexp.summary import finished, summarize, varying
 from nnexp.sweep import Plan, Point, Training, execute, plan
 from nnexp.tracking.find import SWEEP_KEYS
 from nnexp.tracking.provenance import command, provenance
-from nnexp.tracking.read import load_runs
+from nnexp.tracking.read import read_runs
 from nnexp.tracking.runs import RunRecord, Writer, now, origin
 from nnexp.tracking.weights import pack
 from nnexp.train import Failure, Trained, check
@@ -261,7 +261,7 @@ def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:
 
 def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
     """The sweep as the store has it."""
-    runs = finished(load_runs(place.experiment.name, sweep=parent, tracking_uri=place.store.uri))
+    runs = finished(read_runs(place.store, place.experiment, parent))
     table = None if runs.empty else summarize(runs, varying(runs))
     losses = {} if runs.empty else dict(zip(runs["run_key"], runs["loss"], strict=True))
     return Sweep(parent, keys, failures, losses, table)

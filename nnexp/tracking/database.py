@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from nnexp.config import RequestError
 from nnexp.progress import say
 from nnexp.tracking.owner import Owner
-from nnexp.tracking.runs import Point, RunRecord, now, user
+from nnexp.tracking.runs import Point, RunRecord, identity, now, user
 from nnexp.tracking.store import SQLITE, Experiment, Store, local_path
 from nnexp.tracking.tables import (
     DATASETS,
@@ -45,12 +45,13 @@ class DatabaseWriter:
 
     def __init__(self, store: Store, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._place = local_path(experiment.artifact_location)
-        if self._place is None:
+        place = local_path(experiment.artifact_location)
+        if place is None:
             raise RequestError(
                 f"experiment_name={experiment.name}: its artifacts lie at {experiment.artifact_location}, "
                 "which this database's server serves: give the server's address as tracking_uri"
             )
+        self._place = place
         self._engine = _engine(store)
         self._owner = Owner(store)
         self._last_id = 0
@@ -59,7 +60,8 @@ class DatabaseWriter:
         """Record whole runs in one transaction; those finished already are left out."""
         with self._transaction() as connection:
             finished = self._finished(connection, records)
-            new = {self._new_id(): r for r in records if r.status != "FINISHED" or _key(r) not in finished}
+            left = [r for r in records if r.status != "FINISHED" or identity(r.tags) not in finished]
+            new = {self._new_id(): record for record in left}
             for run_id, record in new.items():
                 self._put(run_id, record.files)
             self._insert_runs(connection, new)
@@ -139,9 +141,9 @@ class DatabaseWriter:
         milliseconds, count = divmod(self._last_id, 1 << 12)
         return f"{milliseconds:012x}7{count:03x}{uuid.uuid4().hex[16:]}"
 
-    def _finished(self, connection: sa.Connection, records: Sequence[RunRecord]) -> set[tuple[str, str]]:
+    def _finished(self, connection: sa.Connection, records: Sequence[RunRecord]) -> set[tuple[str, int]]:
         """Which of the records are FINISHED in the experiment already, as (key, attempt)."""
-        keys = [key for key, _ in map(_key, records) if key]
+        keys = [key for key, _ in (identity(record.tags) for record in records) if key]
         attempts = TAGS.alias()
         query = (
             sa.select(TAGS.c.value, attempts.c.value)
@@ -159,7 +161,7 @@ class DatabaseWriter:
                 RUNS.c.experiment_id == int(self._experiment.id),
             )
         )
-        return {(row[0], row[1] or "1") for row in connection.execute(query)}
+        return {(key, int(attempt or "1")) for key, attempt in connection.execute(query).all()}
 
     def _insert_runs(self, connection: sa.Connection, records: Mapping[str, RunRecord]) -> None:
         rows: dict[sa.TableClause, list[tuple[object, ...]]] = {
@@ -206,7 +208,6 @@ class DatabaseWriter:
         """Put artifacts in place: a new run's all at once, a further one in the place of its old self."""
         if not files:
             return
-        assert self._place is not None  # checked where this writer is made
         run = self._place / run_id
         if run.exists():
             for name, content in files.items():
@@ -226,11 +227,6 @@ class DatabaseWriter:
         except BaseException:
             shutil.rmtree(half, ignore_errors=True)
             raise
-
-
-def _key(record: RunRecord) -> tuple[str, str]:
-    """What makes a run one and the same: its key, and which attempt at it this is."""
-    return record.tags.get("nnexp.run_key", ""), record.tags.get("nnexp.attempt", "1")
 
 
 def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -> None:

@@ -45,18 +45,12 @@ def find_runs(store: Store, experiment: Experiment, tag: str, others: Sequence[s
     """The runs of the experiment that have this tag, oldest first, with it and those of `others`."""
     if not store.is_known:
         return search(store, experiment, f"tags.`{tag}` != ''")
-    having = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == tag)
-    here = (
-        (RUNS.c.experiment_id == int(experiment.id))
-        & (RUNS.c.lifecycle_stage == "active")
-        & RUNS.c.run_uuid.in_(having)
-    )
     r, t = RUNS.c, TAGS.c
     # One query, so that status and tags are of one moment, whoever else records.
     query = (
         sa.select(r.run_uuid, r.status, t.key, t.value)
         .join(TAGS, t.run_uuid == r.run_uuid)
-        .where(here, t.key.in_([tag, *others]))
+        .where(having(experiment, tag), t.key.in_([tag, *others]))
         .order_by(r.start_time, r.run_uuid)
     )
     tags_of: dict[tuple[str, str], dict[str, str]] = {}
@@ -64,6 +58,13 @@ def find_runs(store: Store, experiment: Experiment, tag: str, others: Sequence[s
         for run_id, status, key, value in connection.execute(query):
             tags_of.setdefault((run_id, status), {})[key] = value
     return [Found(run_id, status, tags) for (run_id, status), tags in tags_of.items()]
+
+
+def having(experiment: Experiment, tag: str) -> sa.ColumnElement[bool]:
+    """The condition on a database's runs that they are of the experiment, not deleted, and have this tag."""
+    tagged = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == tag)
+    r = RUNS.c
+    return (r.experiment_id == int(experiment.id)) & (r.lifecycle_stage == "active") & r.run_uuid.in_(tagged)
 
 
 def search(store: Store, experiment: Experiment, where: str) -> list[Found]:

@@ -11,7 +11,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from nnexp.config import RequestError, key_names
-from nnexp.tracking.find import SWEEP_KEYS, entities, get_sweep, read_artifact
+from nnexp.tracking.find import SWEEP_KEYS, entities, get_sweep, having, read_artifact
 from nnexp.tracking.store import Experiment, Store, find_experiment, open_store
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 
@@ -24,7 +24,6 @@ TAG_COLUMNS = {
     "nnexp.data_sha256": "data_sha256",
     "nnexp.engine": "engine",
 }
-RUN_COLUMNS = ["run_id", "run_name", "status", "start_time", "seconds", *TAG_COLUMNS.values()]
 # A database limits how many values a query may name.
 MAX_NAMED = 1000
 
@@ -32,18 +31,23 @@ MAX_NAMED = 1000
 def load_runs(
     experiment: str = "nnexp", *, sweep: str | None = None, tracking_uri: str | None = None
 ) -> pd.DataFrame:
-    """One row a run, oldest first: RUN_COLUMNS, then its params, then its last metrics, by their own names
-    (but `params.loss` for the param, since the metric is `loss`).
+    """One row a run, oldest first: run_id, run_name, status, start_time, seconds, what TAG_COLUMNS names,
+    then its params, then its last metrics, by their own names (but `params.loss` for the param, as the metric
+    is `loss`).
 
     Numbers are numbers, true and false are booleans, so that learning rates sort as they should. `sweep`
     keeps the runs of one sweep, by its id. Raises RequestError when there is no such store, experiment
     or sweep.
     """
     store = open_store(tracking_uri, create=False)
-    place = find_experiment(store, experiment)
-    runs = _database_runs(store, place) if store.is_known else _server_runs(store, place)
+    return read_runs(store, find_experiment(store, experiment), sweep)
+
+
+def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) -> pd.DataFrame:
+    """As `load_runs`, from a store that is open. Raises RequestError when there is no such sweep."""
+    runs = _database_runs(store, experiment) if store.is_known else _server_runs(store, experiment)
     if sweep is not None:
-        keys = _keys_of(store, place, sweep)
+        keys = _keys_of(store, experiment, sweep)
         runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
     runs.sort(key=lambda run: (run.start_time, run.name, run.tags["nnexp.run_key"]))
     frame = pd.DataFrame(
@@ -129,8 +133,7 @@ def _database_runs(store: Store, experiment: Experiment) -> list[_Run]:
     """The trained networks of the experiment. A run's params come as one JSON object, which is several times
     sooner read than a row each; metrics do not, as SQLite's JSON has 15 of a double's 17 digits."""
     r = RUNS.c
-    having = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == "nnexp.run_key")
-    here = (r.experiment_id == int(experiment.id)) & (r.lifecycle_stage == "active") & r.run_uuid.in_(having)
+    here = having(experiment, "nnexp.run_key")
     ids = sa.select(r.run_uuid).where(here)
     with store.engine.connect() as connection:
         is_sqlite = connection.dialect.name == "sqlite"

@@ -73,6 +73,11 @@ class Writer(Protocol):
         """Give up what the writer holds."""
 
 
+def identity(tags: Mapping[str, str]) -> tuple[str, int]:
+    """What makes a run one and the same: its key, and which attempt at it this is."""
+    return tags.get("nnexp.run_key", ""), int(tags.get("nnexp.attempt", "1"))
+
+
 def now() -> int:
     """Milliseconds since 1970, as MLflow counts time."""
     return time.time_ns() // 1_000_000

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from nnexp.tracking.find import search
 from nnexp.tracking.owner import Heartbeat
-from nnexp.tracking.runs import DataInput, Point, RunRecord, now
+from nnexp.tracking.runs import DataInput, Point, RunRecord, identity, now
 from nnexp.tracking.store import Experiment, Store
 
 # MLflow's limits on one log_batch call: in all, and of params.
@@ -82,10 +82,9 @@ class ClientWriter:
         kept = set()
         for run in sorted(runs, key=lambda run: run.run_id):
             if run.status == "FINISHED":
-                key = run.tags["nnexp.run_key"], run.tags.get("nnexp.attempt", "1")
-                if key in kept:
+                if identity(run.tags) in kept:
                     extra.add(run.run_id)
-                kept.add(key)
+                kept.add(identity(run.tags))
         list(self._threads.map(self._client.delete_run, extra))
         return extra
 

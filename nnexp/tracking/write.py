@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from nnexp.tracking.find import Found
 from nnexp.tracking.owner import is_beating, is_owned
-from nnexp.tracking.runs import Writer
+from nnexp.tracking.runs import Writer, identity
 from nnexp.tracking.store import Experiment, Store
 
 
@@ -42,9 +42,8 @@ def end_dead(store: Store, writer: Writer, found: Sequence[Found]) -> bool:
 
 def settled(writer: Writer, found: list[Found]) -> list[Found]:
     """The runs without second copies, which two sweeps at once leave on a server when one is stopped."""
-    finished = [run.tags for run in found if run.status == "FINISHED"]
-    keys = {(tags["nnexp.run_key"], tags.get("nnexp.attempt", "1")) for tags in finished}
-    if len(keys) == len(finished):
+    finished = [identity(run.tags) for run in found if run.status == "FINISHED"]
+    if len(set(finished)) == len(finished):
         return found
     removed = writer.settle(None)
     return [run for run in found if run.run_id not in removed]
