@@ -88,11 +88,12 @@ def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
 
 @nnexp.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
-def ui(port: int) -> None:
+@click.option("--experiment", help="The MLflow experiment to open; else nnexp.")
+def ui(port: int, experiment: str | None) -> None:
     """Open the MLflow UI on this store, for this machine only."""
     from nnexp import ui as page
 
-    page.serve(port)
+    page.serve(port, experiment)
 
 
 def main() -> None:

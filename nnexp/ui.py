@@ -8,26 +8,32 @@ import sys
 
 from nnexp.config import RequestError
 from nnexp.progress import say
-from nnexp.tracking.store import masked, open_store, resolve_uri
+from nnexp.tracking.store import ensure_experiment, find_experiment, masked, open_store, resolve_uri
+from nnexp.tracking.view import page
 
 HOST = "127.0.0.1"
 
 
-def serve(port: int) -> None:
-    """Replace this process by MLflow's server. Raises RequestError when the port is taken."""
+def serve(port: int, name: str | None) -> None:
+    """Replace this process by MLflow's server.
+
+    Raises RequestError when the port is taken or there is no experiment of that name.
+    """
     uri = resolve_uri(None)
     if uri.startswith("http"):
         print(f"this store is a server and has its own UI: {masked(uri)}")
         return
     store = open_store()
+    experiment = ensure_experiment(store, "nnexp") if name is None else find_experiment(store, name)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
             raise RequestError(f"--port {port}: {error.strerror}; name another") from error
-    say(f"the MLflow UI: http://{HOST}:{port}  (Ctrl-C ends it)")
+    say(f"the MLflow UI: http://{HOST}:{port}{page(experiment.id)}  (Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
-    os.execv(sys.executable, command)
+    # Else MLflow starts five more processes, for jobs that evaluate language models.
+    os.execve(sys.executable, command, {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def needs(what, is_there):
         (pytest.fail if os.environ.get("NNEXP_CI") else pytest.skip)(f"no {what} here")
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=240):
     """Wait until the condition holds, and return what it gave."""
     end = time.monotonic() + seconds
     while not (value := condition()):
@@ -38,6 +39,15 @@ def free_port():
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def is_up(server):
+    """Whether an MLflow server answers at this address."""
+    try:
+        with urllib.request.urlopen(f"{server}/health", timeout=30) as answer:
+            return answer.read() == b"OK"
+    except OSError:
+        return False
 
 
 @contextmanager

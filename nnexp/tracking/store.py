@@ -26,6 +26,7 @@ from nnexp.dataset import PROJECT
 from nnexp.progress import say
 from nnexp.tracking import tables
 from nnexp.tracking.runs import now
+from nnexp.tracking.view import experiment_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -283,14 +284,19 @@ def ensure_experiment(store: Store, name: str) -> Experiment:
         row |= {"creation_time": time, "last_update_time": time, "workspace": "default"}
         try:
             with store.engine.begin() as connection:
-                connection.execute(sa.insert(tables.EXPERIMENTS).values(row))
+                id_ = tables.EXPERIMENTS.c.experiment_id
+                made = connection.execute(
+                    sa.insert(tables.EXPERIMENTS).values(row).returning(id_)
+                ).scalar_one()
+                tags = [{"experiment_id": made, "key": k, "value": v} for k, v in experiment_tags().items()]
+                connection.execute(sa.insert(tables.EXPERIMENT_TAGS), tags)
         except sa.exc.IntegrityError:
             pass  # another process was quicker
     else:
         from mlflow.exceptions import MlflowException
 
         try:
-            store.client.create_experiment(name, location)
+            store.client.create_experiment(name, location, experiment_tags())
         except MlflowException as error:
             if _experiment(store, name) is None:
                 raise RequestError(f"experiment_name={name}: {error.message}") from error

@@ -22,6 +22,7 @@ EXPERIMENTS = _table(
     "last_update_time",
     "workspace",
 )
+EXPERIMENT_TAGS = _table("experiment_tags", "key", "value", "experiment_id")
 RUNS = _table(
     "runs",
     "run_uuid",

@@ -1,0 +1,71 @@
+"""How MLflow's UI shows an experiment of ours: its description, and a saved view with columns worth reading.
+
+MLflow's own run table shows neither params nor metrics until they are picked, one by one. The UI keeps a
+view in a tag of the experiment: JSON, in which the state is compressed as it is here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+
+from nnexp.tracking.runs import now
+
+VIEW = "nnexp"  # its name in the UI's list of views, and its key in an address
+# The columns in their order, each with its width in pixels. The first two and the duration are always there.
+WIDTHS = {
+    "attributes.`Run Name`": 290,
+    "runDateAndNestInfo": 140,
+    "metrics.`loss`": 120,
+    "metrics.`accuracy`": 90,
+    "params.`dataset`": 90,
+    "params.`init`": 90,
+    "params.`learning_rate`": 110,
+    "params.`hidden`": 80,
+    "params.`seed`": 70,
+    "params.`epochs`": 80,
+    "tags.`nnexp.outcome`": 110,
+    "attributes.`Dataset`": 260,
+    "attributes.`Models`": 100,
+    "duration": 80,
+}
+ALWAYS = ("attributes.`Run Name`", "runDateAndNestInfo", "duration")
+DESCRIPTION = (
+    "A sweep is one row, its runs nested under it (+): open it for its question, its best settings, figures "
+    f"and `report.html`. **Views > {VIEW}** shows loss, accuracy and what was set."
+)
+
+
+def experiment_tags() -> dict[str, str]:
+    """The tags that an experiment of ours is created with."""
+    created = now()
+    state = {
+        "searchFilter": "",
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": [column for column in WIDTHS if column not in ALWAYS],
+        "columnOrder": list(WIDTHS),
+        "columnWidths": WIDTHS,
+        "runsHiddenMode": "FIRST_10_RUNS",
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": None,
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    }
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    view = {"name": VIEW, "createdAt": created, "updatedAt": created, "state": f"deflate;{packed}"}
+    return {
+        "mlflow.note.content": DESCRIPTION,
+        "mlflow.experimentKind": "custom_model_development",
+        f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+    }
+
+
+def page(experiment_id: str) -> str:
+    """The part of an address after the server's: the experiment's runs, in this view."""
+    return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}&workflowType=machine_learning"
