@@ -30,6 +30,14 @@ WIDTHS = {
     "attributes.`Models`": 100,
     "duration": 80,
 }
+# The charts, each with the scale of its y axis.
+CHARTS = {
+    "loss": "log",
+    "accuracy": "linear",
+    "val_loss": "log",
+    "val_accuracy": "linear",
+    "grad_norm": "log",
+}
 ALWAYS = ("attributes.`Run Name`", "runDateAndNestInfo", "duration")
 DESCRIPTION = (
     "A sweep is one row, its runs nested under it (+): open it for its question, its best settings, figures "
@@ -52,6 +60,8 @@ def experiment_tags() -> dict[str, str]:
         "columnOrder": list(WIDTHS),
         "columnWidths": WIDTHS,
         "runsHiddenMode": "FIRST_10_RUNS",
+        "compareRunSections": [{"uuid": VIEW, "name": "Curves", "display": True}],
+        "compareRunCharts": [_chart(metric, scale) for metric, scale in CHARTS.items()],
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
         "groupBy": None,
@@ -63,6 +73,20 @@ def experiment_tags() -> dict[str, str]:
         "mlflow.note.content": DESCRIPTION,
         "mlflow.experimentKind": "custom_model_development",
         f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+    }
+
+
+def _chart(metric: str, scale: str) -> dict[str, object]:
+    """A metric against completed epochs, which are its steps."""
+    chart: dict[str, object] = {"uuid": f"{VIEW}-{metric}", "metricSectionId": VIEW, "type": "LINE"}
+    chart |= {"metricKey": metric, "displayName": metric, "runsCountToCompare": 10}
+    chart |= {"xAxisKey": "step", "xAxisScaleType": "linear", "yAxisKey": "metric", "scaleType": scale}
+    chart |= {"useGlobalXaxisKey": True, "useGlobalLineSmoothing": True, "lineSmoothness": 0}
+    return chart | {
+        "selectedXAxisMetricKey": "",
+        "yAxisExpressions": [],
+        "range": {},
+        "ignoreOutliers": False,
     }
 
 
