@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
 
-from tabulate import tabulate
+import tabulate
 
+# A header needs no more room than its name.
+tabulate.MIN_PADDING = 0
 # Columns by their names.
 Columns = dict[str, list[Any]]
 
@@ -21,10 +23,11 @@ class HasColumns(Protocol):
     def items(self) -> Iterable[tuple[Any, Any]]: ...
 
 
-def as_text(table: HasColumns, style: str = "table") -> str:
+def as_text(table: HasColumns, style: str = "table", left: Collection[str] | None = None) -> str:
     """The table for people (`table`), or as csv, markdown or json (records).
 
-    What is not a number stays empty, or null in JSON.
+    What is not a number stays empty, or null in JSON. `left` names the columns that stand to the left, for
+    people; unless told, all that are not numbers.
     """
     names = [str(name) for name, _ in table.items()]
     columns = [[_known(value) for value in values] for _, values in table.items()]
@@ -36,12 +39,18 @@ def as_text(table: HasColumns, style: str = "table") -> str:
         lines = io.StringIO()
         csv.writer(lines, lineterminator="\n").writerows([names, *rows])
         return lines.getvalue().rstrip("\n")
-    return tabulate(
+
+    def is_left(name: str, column: Sequence[Any]) -> bool:
+        return not _is_numeric(column) if left is None else name in left
+
+    return tabulate.tabulate(
         [[_short(value) for value in row] for row in rows],
         headers=names,
         tablefmt="github" if style == "markdown" else "simple",
         disable_numparse=True,
-        colalign=["right" if _is_numeric(column) else "left" for column in columns] if rows else None,
+        colalign=["left" if is_left(*named) else "right" for named in zip(names, columns, strict=True)]
+        if rows
+        else None,
     )
 
 

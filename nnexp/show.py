@@ -46,8 +46,11 @@ def recorded(done: Recorded) -> None:
 
 def sweep(config: RunConfig, done: Sweep) -> None:
     """The summary of a sweep that has just ended, and what failed in it."""
+    from nnexp import readable  # imports pandas, which a run alone does without
+
     if done.summary is not None:
-        print(as_text(done.summary) + "\n")
+        readable.show(done.summary)
+        print()
     if done.failures:
         names, reasons = map(list, zip(*done.failures, strict=True))
         print(as_text({"failed": names, "reason": reasons}) + "\n")
@@ -69,7 +72,8 @@ def summary(
     out: Path | None,
 ) -> None:
     """`nnexp summarize`."""
-    from nnexp import summary as summaries  # imports pandas, which a run alone does without
+    from nnexp import readable  # imports pandas, which a run alone does without
+    from nnexp import summary as summaries
     from nnexp.tracking.read import load_history, load_runs
 
     runs = summaries.select(load_runs(experiment, sweep=sweep_id), where)
@@ -83,7 +87,10 @@ def summary(
     table = summaries.summarize(done, by, metric, history=history, threshold=threshold)
     if mixed := summaries.mixed(done, by, over):
         say(f"note: each row mixes different {', '.join(mixed)}; add them to --by or fix them with --where")
-    _write(as_text(table, style), out)
+    if style == "table" and out is None:
+        readable.show(table, metric)
+    else:
+        _write(readable.as_table(table, metric, style), out)
 
 
 def run(run_id: str) -> None:

@@ -7,6 +7,7 @@ the metric. Two runs with one key are one result recorded twice, and count once.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,26 @@ from nnexp.config import RequestError, key_names, unknown
 
 # Statistics of the metric, in the order in which they are shown.
 STATISTICS = ("mean", "std", "ci95_low", "ci95_high", "min", "median", "max")
+
+
+class Scale(NamedTuple):
+    """The least and the greatest that a metric can be, and which way is better, where one is."""
+
+    low: float
+    high: float
+    better: Literal["low", "high"] | None
+
+
+_SCALES = {
+    "loss": Scale(0, np.inf, "low"),
+    "accuracy": Scale(0, 1, "high"),
+    "grad_norm": Scale(0, np.inf, None),
+}
+
+
+def scale(metric: str) -> Scale:
+    """What is known of a metric; of validation rows it is that of the training rows."""
+    return _SCALES.get(metric.removeprefix("val_"), Scale(-np.inf, np.inf, None))
 
 
 def params_of(runs: pd.DataFrame) -> list[str]:
@@ -99,6 +120,31 @@ def summarize(
         return pd.DataFrame([_row(runs, metric)])
     groups = runs.groupby(list(by), dropna=False)
     return pd.DataFrame([dict(zip(by, keys, strict=True)) | _row(group, metric) for keys, group in groups])
+
+
+def grouped_by(table: pd.DataFrame) -> list[str]:
+    """The params that the rows of a summary are about."""
+    names = [str(name) for name in table.columns]
+    return names[: names.index("n")]
+
+
+def best_rows(table: pd.DataFrame, metric: str = "loss") -> list[int]:
+    """Where in a summary the best mean stands, among the rows in which the fewest runs diverged: for each
+    data set and loss function, as losses on different ones do not compare. None where there is nothing to
+    compare with, or nothing says what is better."""
+    better = scale(metric).better
+    if better is None:
+        return []
+    rows = table.reset_index(drop=True)
+    apart = [name for name in grouped_by(rows) if name.partition(".")[0] in ("dataset", "params")]
+    best: list[int] = []
+    for _, group in rows.groupby(apart, dropna=False) if apart else [((), rows)]:
+        known = group[group["mean"].notna()]
+        if len(group) > 1 and len(known):
+            known = known[known["diverged"] == known["diverged"].min()]
+            top = known["mean"].min() if better == "low" else known["mean"].max()
+            best += known.index[known["mean"] == top].tolist()
+    return sorted(best)
 
 
 def epochs_to(runs: pd.DataFrame, history: pd.DataFrame, threshold: float) -> pd.Series:

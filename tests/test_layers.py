@@ -22,6 +22,7 @@ ORDER = [
     ["train", "workers", "progress", "render"],
     ["sweep", "tracking"],
     ["summary", "plots"],
+    ["readable"],
     ["record", "session"],
     ["runner", "sweeper"],
     ["show", "help", "ui"],
