@@ -66,6 +66,17 @@ def summarize(
 
 
 @nnexp.command()
+@click.argument("sweep_id", required=False)
+@click.option("--experiment", default="nnexp", show_default=True, help="Where to take the newest sweep from.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="This file, not SWEEP_ID.html.")
+def report(sweep_id: str | None, experiment: str, out: Path | None) -> None:
+    """Write the report of a sweep, the newest one unless told which, as one HTML file."""
+    from nnexp.report.write import write
+
+    say(f"wrote {write(sweep_id, experiment, out)}")
+
+
+@nnexp.command()
 @click.argument("run_id")
 def show(run_id: str) -> None:
     """What one run was: configuration, curve, weights, equation, provenance."""

@@ -63,7 +63,7 @@ def readable(table: pd.DataFrame, metric: str = "loss") -> Columns:
 def as_table(table: pd.DataFrame, metric: str = "loss", style: str = "table") -> str:
     """The summary as text: readable, the best rows marked by *, for csv and json with all digits and no
     marks."""
-    return as_text(table, style) if style in ("csv", "json") else _text(_marked(table, metric), table, style)
+    return as_text(table, style) if style in ("csv", "json") else _text(marked(table, metric), table, style)
 
 
 def show(table: pd.DataFrame, metric: str = "loss") -> None:
@@ -82,7 +82,7 @@ def show(table: pd.DataFrame, metric: str = "loss") -> None:
 
 def _fitted(table: pd.DataFrame, metric: str, width: int) -> tuple[list[str], list[str]]:
     """The summary's lines, none longer than the width, and the columns that were left out for it."""
-    columns = _marked(table, metric)
+    columns = marked(table, metric)
     left_out = []
     lines = _text(columns, table).splitlines()
     for name in LEAST_NEEDED:
@@ -95,10 +95,11 @@ def _fitted(table: pd.DataFrame, metric: str, width: int) -> tuple[list[str], li
     return [line if len(line) <= width else line[: width - 1] + "…" for line in lines], left_out
 
 
-def _marked(table: pd.DataFrame, metric: str) -> Columns:
+def marked(table: pd.DataFrame, metric: str = "loss", mark: str = "*") -> Columns:
+    """`readable`, after a column without a name that has a mark in the best rows, where there are some."""
     best = best_rows(table, metric)
-    mark: Columns = {"": ["*" if i in best else "" for i in range(len(table))]} if best else {}
-    return mark | readable(table, metric)
+    marks: Columns = {"": [mark if i in best else "" for i in range(len(table))]} if best else {}
+    return marks | readable(table, metric)
 
 
 def _text(columns: Columns, table: pd.DataFrame, style: str = "table") -> str:

@@ -49,6 +49,21 @@ def varied_leaves(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
     return {key: seen for key, seen in values.items() if len(seen) > 1}
 
 
+def ranges(configs: Sequence[RunConfig]) -> dict[str, list[str]]:
+    """The keys that a sweep varies, each with its values as they are typed; not those that only come with
+    another's value, as a data set's path does."""
+    leaves = [config.leaves() for config in configs]
+    found = {}
+    for key in varied_leaves(configs):
+        group = key.partition(".")[0]
+        pairs = {(leaf.get(group), leaf.get(key)) for leaf in leaves}
+        if group == key or len(pairs) > len({of_group for of_group, _ in pairs}):
+            # One config a value: all of a large sweep as text would take a while.
+            of_value = {leaf.get(key): config for leaf, config in zip(leaves, configs, strict=True)}
+            found[key] = [config.params().get(key, "none") for config in of_value.values()]
+    return found
+
+
 def run_key(config: RunConfig, dataset: Dataset) -> str:
     """The identity of the run: one key, the same bits."""
     return config.run_key(dataset.sha256, engine.VERSION)

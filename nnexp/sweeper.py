@@ -14,11 +14,13 @@ import pandas as pd
 from nnexp import dataset as datasets
 from nnexp.config import MAX_PARAM, Lost, RequestError, RunConfig
 from nnexp.progress import Meter, say, uninterrupted
+from nnexp.readable import as_table
 from nnexp.record import (
     data_input,
     model_of,
     points,
     prediction_points,
+    ranges,
     result_tags,
     run_files,
     run_key,
@@ -27,12 +29,13 @@ from nnexp.record import (
     sweep_key,
     varied_leaves,
 )
-from nnexp.render import as_text
+from nnexp.report.findings import QUESTION, Findings, question
+from nnexp.report.note import MAX_NOTE, begun, note
 from nnexp.request import SweepConfig
 from nnexp.session import Place, going_on, opened, tell_of_compiling
 from nnexp.summary import finished, summarize, varying
 from nnexp.sweep import Plan, Point, Training, execute, plan
-from nnexp.tracking.find import SWEEP_KEYS
+from nnexp.tracking.find import SWEEP_KEYS, get_sweep
 from nnexp.tracking.provenance import command, provenance
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.runs import RunRecord, Writer, now, origin
@@ -52,15 +55,16 @@ class Sweep:
     keys: list[str]
     failures: list[tuple[str, str]]
     losses: dict[str, float]
+    runs: pd.DataFrame  # all that are recorded of its points, as `load_runs` has them
     summary: pd.DataFrame | None  # None where every point failed
 
 
 def _points(configs: Sequence[RunConfig]) -> list[Point]:
     """A sweep's points, checked, one a config. Raises RequestError, naming the point."""
-    varied = varied_leaves(configs)
-    for key, values in varied.items():
+    for key, values in varied_leaves(configs).items():
         if key in ("tracking_uri", "experiment_name"):
             raise RequestError(f"{key} must be the same for all points of a sweep, and is {values}")
+    named = ranges(configs)
     loaded = {c: datasets.load(c) for c in dict.fromkeys(config.dataset for config in configs)}
     result = []
     for i, config in enumerate(configs, 1):
@@ -71,7 +75,7 @@ def _points(configs: Sequence[RunConfig]) -> list[Point]:
             raise RequestError(f"point {i} of {len(configs)}: {error}") from error
         # A sweep's runs log neither figures nor models.
         alone = replace(config, figures=False, model=False)
-        name = run_name(alone, dataset, varied)
+        name = run_name(alone, dataset, named)
         result.append(Point(alone, dataset, run_key(alone, dataset), name))
     return result
 
@@ -241,14 +245,16 @@ def _child_record(
 
 def _parent_record(name: str, key: str, asked: Sequence[Point]) -> RunRecord:
     """A sweep as it begins: its ranges, and the keys of its runs."""
-    varied = varied_leaves([point.config for point in asked])
-    ranges = {leaf: ", ".join(map(str, values)) for leaf, values in varied.items()}
+    varied = ranges([point.config for point in asked])
+    texts = {key: ", ".join(values) for key, values in varied.items()}
     params = {
-        leaf: text if len(text) <= MAX_PARAM else f"{len(varied[leaf])} values"
-        for leaf, text in ranges.items()
+        key: text if len(text) <= MAX_PARAM else f"{len(varied[key])} values" for key, text in texts.items()
     }
     title = f"{name}: {len(asked)} runs over {', '.join(varied) or 'one point'}"
     tags = {**origin(), **provenance(), "nnexp.sweep": name, "nnexp.sweep_key": key}
+    if asks := question(name):
+        tags[QUESTION] = asks[:MAX_NOTE]
+    tags["mlflow.note.content"] = begun(asks, command(), params)
     keys = "".join(f"{point.key}\n" for point in asked)
     return RunRecord(title, params, tags, files={SWEEP_KEYS: keys.encode()})
 
@@ -261,26 +267,31 @@ def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:
 
 def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
     """The sweep as the store has it."""
-    runs = finished(read_runs(place.store, place.experiment, parent))
-    table = None if runs.empty else summarize(runs, varying(runs))
-    losses = {} if runs.empty else dict(zip(runs["run_key"], runs["loss"], strict=True))
-    return Sweep(parent, keys, failures, losses, table)
+    runs = read_runs(place.store, place.experiment, parent)
+    done = finished(runs)
+    table = None if done.empty else summarize(done, varying(done))
+    losses = {} if done.empty else dict(zip(done["run_key"], done["loss"], strict=True))
+    return Sweep(parent, keys, failures, losses, runs, table)
 
 
 def _finish_parent(place: Place, parent: str, done: Sweep, stopped: bool) -> None:
-    """Record counts, the summary table and a description that the UI shows."""
+    """Record counts, the summary table, the report and a description that the UI shows."""
+    from nnexp.report.page import page  # its imports take long, and a sweep with nothing to do ends without
+
+    record = get_sweep(place.store, parent)
+    assert record is not None  # it was begun by this command
     total, failed = len(set(done.keys)), len(done.failures)
+    found = Findings.of(record, total, done.runs, done.summary)
+    files = {"report.html": page(found, [])}
+    if done.summary is not None:
+        files["summary.csv"] = (as_table(done.summary, style="csv") + "\n").encode()
+        files["summary.md"] = (as_table(done.summary, style="markdown") + "\n").encode()
+    if done.failures:
+        lines = [f"{name}: {reason}" for name, reason in done.failures]
+        files["failures.txt"] = ("\n".join(lines) + "\n").encode()
+    tags = {"mlflow.note.content": note(found, files, place.experiment.id)}
+    if not stopped:
+        tags["nnexp.outcome"] = "complete"
     with uninterrupted():
         place.writer.log(parent, [("sweep/runs", 0, total), ("sweep/failed", 0, failed)])
-        files, note = {}, f"`{command()}`\n\n{total} runs, {failed} failed."
-        if done.summary is not None:
-            files["summary.csv"] = (as_text(done.summary, "csv") + "\n").encode()
-            files["summary.md"] = (as_text(done.summary, "markdown") + "\n").encode()
-            note += "\n\n" + as_text(done.summary.head(50), "markdown")
-        if done.failures:
-            lines = [f"{name}: {reason}" for name, reason in done.failures]
-            files["failures.txt"] = ("\n".join(lines) + "\n").encode()
-        tags = {"mlflow.note.content": note[:5000]}
-        if not stopped:
-            tags["nnexp.outcome"] = "complete"
         place.writer.finish(parent, "FAILED" if done.failures else "FINISHED", files, tags)

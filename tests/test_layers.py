@@ -23,6 +23,7 @@ ORDER = [
     ["sweep", "tracking"],
     ["summary", "plots"],
     ["readable"],
+    ["report"],
     ["record", "session"],
     ["runner", "sweeper"],
     ["show", "help", "ui"],

@@ -36,6 +36,7 @@ class Detail:
     name: str
     status: str
     artifact_uri: str
+    experiment_id: str
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
@@ -124,12 +125,12 @@ def _detail(store: Store, run_id: str) -> Detail | None:
         except MlflowException:
             return None
         info, data = run.info, run.data
-        head = (run_id, info.run_name, info.status, info.artifact_uri)
+        head = (run_id, info.run_name, info.status, info.artifact_uri, info.experiment_id)
         return Detail(*head, data.params, data.metrics, data.tags)
     with store.engine.connect() as connection:
         r = RUNS.c
         row = connection.execute(
-            sa.select(r.name, r.status, r.artifact_uri).where(
+            sa.select(r.name, r.status, r.artifact_uri, r.experiment_id).where(
                 r.run_uuid == run_id, r.lifecycle_stage == "active"
             )
         ).first()
@@ -141,7 +142,7 @@ def _detail(store: Store, run_id: str) -> Detail | None:
             pairs = connection.execute(sa.select(t.key, t.value).where(t.run_uuid == run_id))
             texts.append({row.key: row.value for row in pairs})
         params, metrics, tags = texts
-    return Detail(run_id, row[0], row[1], row[2], params, metrics, tags)
+    return Detail(run_id, row[0], row[1], row[2], str(row[3]), params, metrics, tags)
 
 
 def entities(store: Store, experiment: Experiment, where: str) -> list[Any]:

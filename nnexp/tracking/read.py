@@ -19,6 +19,7 @@ from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 TAG_COLUMNS = {
     "nnexp.sweep_id": "sweep_id",
     "nnexp.outcome": "outcome",
+    "nnexp.reason": "reason",
     "nnexp.run_key": "run_key",
     "nnexp.weights_sha256": "weights_sha256",
     "nnexp.data_sha256": "data_sha256",
@@ -47,7 +48,7 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
     """As `load_runs`, from a store that is open. Raises RequestError when there is no such sweep."""
     runs = _database_runs(store, experiment) if store.is_known else _server_runs(store, experiment)
     if sweep is not None:
-        keys = _keys_of(store, experiment, sweep)
+        keys = sweep_keys(store, experiment, sweep)
         runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
     runs.sort(key=lambda run: (run.start_time, run.name, run.tags["nnexp.run_key"]))
     frame = pd.DataFrame(
@@ -104,7 +105,7 @@ def load_history(
     return frame.sort_values(["run_id", "metric", "epoch"], ignore_index=True)
 
 
-def _keys_of(store: Store, experiment: Experiment, sweep: str) -> set[str]:
+def sweep_keys(store: Store, experiment: Experiment, sweep: str) -> set[str]:
     """The keys of a sweep's runs. Raises RequestError when there is no such sweep."""
     parent = get_sweep(store, sweep)
     if parent is None:

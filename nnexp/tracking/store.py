@@ -272,6 +272,19 @@ def find_experiment(store: Store, name: str) -> Experiment:
     return found
 
 
+def get_experiment(store: Store, id: str) -> Experiment:
+    """The experiment that a run says it is of."""
+    found: Any
+    if store.is_known:
+        t = tables.EXPERIMENTS.c
+        query = sa.select(t.name, t.artifact_location).where(t.experiment_id == int(id))
+        with store.engine.connect() as connection:
+            found = connection.execute(query).one()
+    else:
+        found = store.client.get_experiment(id)
+    return Experiment(id, found.name, found.artifact_location)
+
+
 def ensure_experiment(store: Store, name: str) -> Experiment:
     """The experiment of this name, created where there is none. Raises RequestError when it was deleted."""
     found = _experiment(store, name)

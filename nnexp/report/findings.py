@@ -1,0 +1,110 @@
+"""What a sweep found, gathered from its record: what its description and its report tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from nnexp.dataset import PROJECT
+from nnexp.summary import finished, varying
+from nnexp.tracking.find import Detail
+
+# The tag of a sweep's parent that holds the question it answers.
+QUESTION = "nnexp.question"
+# Metrics of a run worth a column of their own, where a sweep has them.
+METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A sweep's parent; how many points it is of; of each point that has ended, the run that counts, with the
+    columns of `load_runs`; the summary of those that finished, None where none did."""
+
+    parent: Detail
+    total: int
+    runs: pd.DataFrame
+    summary: pd.DataFrame | None
+
+    @classmethod
+    def of(cls, parent: Detail, total: int, runs: pd.DataFrame, summary: pd.DataFrame | None) -> Findings:
+        """From all runs of the sweep's points. A point that finished is done, however often it failed."""
+        done = finished(runs)
+        failed = runs[(runs["status"] == "FAILED") & ~runs["run_key"].isin(done["run_key"])]
+        failed = failed.drop_duplicates("run_key", keep="last")
+        return cls(parent, total, pd.concat([done, failed], ignore_index=True), summary)
+
+    @property
+    def question(self) -> str:
+        return self.parent.tags.get(QUESTION, "")
+
+    @property
+    def command(self) -> str:
+        return self.parent.tags.get("nnexp.command", "")
+
+    @property
+    def ranges(self) -> Mapping[str, str]:
+        return self.parent.params
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        return self.runs[self.runs["status"] == "FAILED"]
+
+    @property
+    def done(self) -> pd.DataFrame:
+        """The runs that finished, from the best to the worst: by their loss, those that diverged last."""
+        done = self.runs[self.runs["status"] == "FINISHED"]
+        return (
+            done.assign(diverged=done["outcome"] == "diverged")
+            .sort_values(["diverged", "loss", "run_name", "run_key"], ignore_index=True)
+            .drop(columns="diverged")
+        )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many points there are of each kind; of the bad kinds, only where there are some."""
+        done = self.runs[self.runs["status"] == "FINISHED"]
+        news = {
+            "failed": len(self.failed),
+            "diverged": int((done["outcome"] == "diverged").sum()),
+            "not run": self.total - len(self.runs),
+        }
+        return {"runs": self.total, "done": len(done)} | {kind: n for kind, n in news.items() if n}
+
+    @property
+    def settings(self) -> list[str]:
+        """The params in which the runs differ."""
+        return varying(self.runs, over="")
+
+    @property
+    def metrics(self) -> list[str]:
+        return [name for name in METRICS if name in self.runs.columns and self.runs[name].notna().any()]
+
+    @property
+    def apart(self) -> list[str]:
+        """The settings between whose values losses do not compare: data sets and loss functions."""
+        return [name for name in self.settings if name.partition(".")[0] in ("dataset", "params")]
+
+    def best(self, n: int) -> pd.DataFrame:
+        """The n best runs that finished, or n of each part of the sweep that is apart from the others."""
+        return self.done.groupby(self.apart or "status", dropna=False, sort=False).head(n)
+
+    def worst(self, n: int) -> pd.DataFrame:
+        """The n worst likewise, the worst first; none that are among the best."""
+        rest = self.done.drop(self.best(n).index).iloc[::-1]
+        return rest.groupby(self.apart or "status", dropna=False, sort=False).head(n)
+
+
+def question(experiment: str) -> str:
+    """The comment that opens experiments/<name>.yaml, after its package line; empty where there is none."""
+    path = PROJECT / "experiments" / f"{experiment}.yaml"
+    if not path.is_file():
+        return ""
+    words = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            words.append(line.lstrip("#").strip())
+    return " ".join(words)
