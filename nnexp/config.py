@@ -50,13 +50,13 @@ def unknown(what: str, name: str, known: Iterable[str]) -> RequestError:
 _COLUMN = text("a column's name", number=True)
 _PLAIN_NAME = text(
     "a plain name of at most 100 characters: no /, \\, .., control characters or blanks at its ends",
-    r"(?!.*\.\.)(?!\s)[^/\\\x00-\x1f\x7f\ud800-\udfff]{1,100}(?<!\s)",
+    r"(?!.*\.\.)(?!\s)[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}(?<!\s)",
     number=True,
 )
 _URI = text(
     "sqlite:///FILE (without ?), postgresql://…, http://… or https://…",
     # A ? in a file's name would begin SQLAlchemy's options.
-    r"(sqlite:///[^?\x00-\x1f\x7f\ud800-\udfff]+|(postgresql(\+\w+)?|https?)://[^\x00-\x20\x7f\ud800-\udfff]+)",
+    r"(sqlite:///[^?\x00-\x1f\x7f-\x9f\ud800-\udfff]+|(postgresql(\+\w+)?|https?)://[^\x00-\x20\x7f-\x9f\ud800-\udfff]+)",
 )
 
 

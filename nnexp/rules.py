@@ -79,7 +79,7 @@ def list_of(rule: Rule, allowed: str, min_length: int = 0) -> Rule:
     return Rule(allowed, parse)
 
 
-def text(allowed: str, pattern: str = r"[^\x00-\x1f\x7f\ud800-\udfff]+", number: bool = False) -> Rule:
+def text(allowed: str, pattern: str = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+", number: bool = False) -> Rule:
     def parse(value: Any) -> str:
         if number and isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)

@@ -15,7 +15,7 @@ FORBIDDEN = {"hydra", "mlflow", "matplotlib", "click", "sqlalchemy", "scipy.stat
 ORDER = [
     ["rules"],
     ["config"],
-    ["request", "table"],
+    ["request", "table", "recorded"],
     ["dataset"],
     ["init", "network"],
     ["engine"],

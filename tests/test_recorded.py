@@ -1,0 +1,61 @@
+"""A recorded config.yaml: what nnexp wrote is read back, anything else is refused and never followed."""
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnexp.config import RequestError
+from nnexp.recorded import MAX_BYTES, plain_values, read_config
+
+# Without control characters, which no key allows and PyYAML does not always bring back.
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]))
+PLAIN = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**62), 2**62),
+    st.floats(allow_nan=False, allow_infinity=False),
+    TEXT,
+)
+
+
+@given(st.dictionaries(TEXT, st.one_of(PLAIN, st.lists(PLAIN), st.dictionaries(TEXT, PLAIN))))
+def test_what_is_written_is_read_back(values):
+    content = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    assert plain_values(content.encode(), "config.yaml") == values
+
+
+def test_a_configuration_is_read_back_without_the_address_it_was_recorded_at(configure):
+    config = configure("init.scale=1e-7", "hidden=[3,2]", "tracking_uri=http://elsewhere:1")
+    content = yaml.safe_dump(config.nested(), allow_unicode=True).encode()
+    assert read_config(content, "config.yaml") == configure("init.scale=1e-7", "hidden=[3,2]")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\xff", "not UTF-8"),
+        (b"a: \0", "control characters"),
+        (b"[1]", "must be a mapping"),
+        (b"seed: 1\n---\nseed: 2", "more than one document"),
+        (b"seed: 1\nseed: 2", "line 2: the key 'seed' stands there twice"),
+        (b"a: &x 1\nb: *x", "anchors"),
+        (b"a: !!python/object/apply:os.system [id]", "tags"),
+        (b"<<: {seed: 1}", "no value of a configuration: '<<'"),
+        (b"a: 2020-01-01", "no value of a configuration"),
+        (b"a: 0x10", "no value of a configuration"),
+        (b"a: 1:30", "no value of a configuration"),
+        (b"a: .inf", "no value of a configuration"),
+        (b"a: " + b"9" * 100_000, "no value of a configuration"),
+        (b"1: a", "a key must be text"),
+        (b"[" * 100_000, "nested"),
+        (b"- " * 100_000, "nested"),
+        (b"a: " + b"x" * MAX_BYTES, "at most"),
+    ],
+)
+def test_what_nnexp_does_not_write_is_refused_with_the_place(content, words):
+    with pytest.raises(RequestError, match=r"^run x: ") as refused:
+        plain_values(content, "run x")
+    assert words in str(refused.value)
+    assert len(str(refused.value)) < 400
