@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from nnexp.printable import on_one_line, shortened
 from nnexp.rules import Rule, flag, list_of, number, one_of, optional, text, whole
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "identity")
@@ -37,7 +38,7 @@ class Lost(Exception):
 
 def unknown(what: str, name: str, known: Iterable[str]) -> RequestError:
     """An unknown name, the nearest known one, and what is known unless that is a long list."""
-    known = sorted(known)
+    known, name = sorted(known), shortened(name)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     text = f"unknown {what} {name!r}."
     if near:
@@ -245,16 +246,14 @@ def checked(key: str, value: Any, rule: Rule) -> Any:
     try:
         return rule.parse(value)
     except ValueError:
-        raise RequestError(f"{key}={_as_text(value)}: must be {rule.allowed}") from None
+        raise RequestError(f"{key}={_shown(value)}: must be {rule.allowed}") from None
 
 
 def refuse_other_keys(values: Any, names: Iterable[str], prefix: str) -> None:
     """Raise RequestError unless the values are a mapping of exactly these names."""
     names = list(names)
     if not isinstance(values, Mapping):
-        raise RequestError(
-            f"{prefix.rstrip('.')}={_as_text(values)}: must be a mapping of {', '.join(names)}"
-        )
+        raise RequestError(f"{prefix.rstrip('.')}={_shown(values)}: must be a mapping of {', '.join(names)}")
     for name in values:
         if name not in names:
             raise unknown("key", f"{prefix}{name}", [prefix + n for n in names])
@@ -272,7 +271,7 @@ def _dataset(values: Any) -> DatasetConfig:
     for key in ("features", "classes"):
         items = parsed[key] or ()
         if len(set(items)) < len(items):
-            raise RequestError(f"dataset.{key}={_as_text(items)}: a name stands there twice")
+            raise RequestError(f"dataset.{key}={_shown(items)}: a name stands there twice")
     if parsed["target"] in parsed["features"]:
         raise RequestError(f"dataset.target={parsed['target']} is also one of dataset.features")
     return DatasetConfig(**parsed)
@@ -281,7 +280,7 @@ def _dataset(values: Any) -> DatasetConfig:
 def _choice(group: str, values: Any) -> Choice:
     """A group's name and numbers; which numbers it has is written in its YAML file."""
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
-        raise RequestError(f"{group}={_as_text(values)}: must be the name of one of conf/{group}/")
+        raise RequestError(f"{group}={_shown(values)}: must be the name of one of conf/{group}/")
     options = []
     for option, value in sorted((str(k), v) for k, v in values.items() if k != "name"):
         key = f"{group}.{option}"
@@ -296,3 +295,10 @@ def _as_text(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return json.dumps(value, ensure_ascii=False, default=str, separators=(",", ":"))
+
+
+def _shown(value: Any) -> str:
+    """The value as an error names it."""
+    if isinstance(value, int) and abs(value) >= 10**100:  # Python does not write out the longest
+        return "a number of over a hundred digits"
+    return on_one_line(shortened(_as_text(value)))

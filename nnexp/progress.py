@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
+from nnexp.printable import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -74,7 +76,7 @@ def raise_if_interrupted() -> None:
 
 def say(line: str) -> None:
     """One line for the person, on standard error, which leaves standard output to results."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 class Meter:

@@ -13,7 +13,7 @@ CORE = ["config", "table", "dataset", "init", "network", "engine", "train"]
 FORBIDDEN = {"hydra", "mlflow", "matplotlib", "click", "sqlalchemy", "scipy.stats"}
 # Each room may import those before it.
 ORDER = [
-    ["rules"],
+    ["rules", "printable"],
     ["config"],
     ["request", "table", "recorded"],
     ["dataset"],

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count, takewhile
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -132,24 +133,127 @@ def _blank_npz(layout: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[by
     return content, slots
 
 
+# --- Reading, of a file that may come from anyone. It is taken apart by hand: an array's header is compared
+# with the one that NumPy writes, not evaluated, and says no more than what lies behind it.
+
+_HEADER = re.compile(
+    rb"\{'descr': '(<f8|<i8|<U[1-9]\d{0,5})', 'fortran_order': False, 'shape': \(([\d, ]{0,60})\), \} *\n"
+)
+_TEXTS, _NUMBERS = ("features", "classes", "functions"), ("shift", "scale")
+_ACTIVATIONS = ("sigmoid", "tanh", "relu", "identity", "softmax")
+_LOSSES = ("mse", "bce", "cross_entropy")
+
+
+class NotWeights(ValueError):
+    """The file is not the weights of a network as nnexp writes them."""
+
+
 def unpack(content: bytes) -> Model:
-    """The network of a weights.npz. Raises ValueError for a file that is not one."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    """The network of a weights.npz. Raises NotWeights, in plain words, for a file that is not one.
 
-    def layers(suffix: str) -> Layers:
-        numbers = takewhile(lambda i: f"W{i}{suffix}" in arrays, count(1))
-        return tuple((arrays[f"W{i}{suffix}"], arrays[f"b{i}{suffix}"]) for i in numbers)
+    No array is larger than the file: what is compressed, or is not what it says, is refused.
+    """
+    arrays = _arrays(content)
+    n = next(i for i in count() if f"W{i + 1}" not in arrays)
+    expected = {*_TEXTS, *_NUMBERS, *_layer_names(n, ""), *_layer_names(n, "_initial")}
+    if "kept_epochs" in arrays:
+        expected |= {"kept_epochs", *_layer_names(n, "_kept")}
+    if n == 0 or arrays.keys() != expected:
+        raise NotWeights(f"weights.npz has {', '.join(sorted(arrays))[:200]}: no network's arrays")
+    functions = tuple(arrays["functions"].tolist())
+    is_known = len(functions) == 3 and functions[0] in _ACTIVATIONS and functions[1] in _ACTIVATIONS
+    if not (is_known and functions[2] in _LOSSES):
+        raise NotWeights("weights.npz names functions that no network has")
 
-    activation, output_activation, loss = (str(name) for name in arrays["functions"])
-    return Model(
-        network=Network(layers(""), activation, output_activation, loss),
-        initial=Network(layers("_initial"), activation, output_activation, loss),
+    def network(suffix: str) -> Network:
+        names = _layer_names(n, suffix)
+        layers = zip(names[::2], names[1::2], strict=True)
+        return Network(tuple((arrays[W], arrays[b]) for W, b in layers), *functions)
+
+    model = Model(
+        network=network(""),
+        initial=network("_initial"),
         shift=arrays["shift"],
         scale=arrays["scale"],
-        features=tuple(str(name) for name in arrays["features"]),
-        classes=tuple(str(name) for name in arrays["classes"]),
+        features=tuple(arrays["features"].tolist()),
+        classes=tuple(arrays["classes"].tolist()),
     )
+    _check_shapes(model)
+    return model
+
+
+def _layer_names(n: int, suffix: str) -> list[str]:
+    """W1, b1, W2, b2, … of n layers."""
+    return [f"{letter}{i}{suffix}" for i in range(1, n + 1) for letter in "Wb"]
+
+
+def _check_shapes(model: Model) -> None:
+    """Raise NotWeights unless rows with these features can go through these layers to these classes."""
+    inputs, outputs = len(model.features), len(model.classes)
+    if not model.shift.shape == model.scale.shape == (inputs,):
+        raise NotWeights("weights.npz: shift, scale and features are not of one length")
+    if not (np.isfinite(model.shift).all() and np.isfinite(model.scale).all() and model.scale.all()):
+        raise NotWeights("weights.npz: shift and scale must be finite, and scale not 0")
+    for network in (model.network, model.initial):
+        fan_in = inputs
+        for i, (W, b) in enumerate(network.layers, 1):
+            if b.ndim != 1 or not len(b) or W.shape != (len(b), fan_in):
+                raise NotWeights(
+                    f"weights.npz: W{i} {W.shape} and b{i} {b.shape} do not follow {fan_in} values"
+                )
+            fan_in = len(b)
+        if fan_in != 1 and fan_in != outputs:
+            raise NotWeights(f"weights.npz: {fan_in} outputs, but {outputs} classes")
+    if [W.shape for W, _ in model.network.layers] != [W.shape for W, _ in model.initial.layers]:
+        raise NotWeights("weights.npz: its final and its initial weights are of different networks")
+
+
+def _arrays(content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file by name."""
+    arrays: dict[str, NDArray[Any]] = {}
+    left = len(content)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                if not re.fullmatch(r"\w{1,30}\.npy", entry.filename) or name in arrays:
+                    raise NotWeights(f"weights.npz: {entry.filename[:100]!r} does not belong there")
+                left -= entry.file_size
+                if entry.compress_type != zipfile.ZIP_STORED or left < 0:
+                    raise NotWeights(f"weights.npz: {name} is compressed, or larger than the file")
+                arrays[name] = _array(name, archive.read(entry))
+    except NotWeights:
+        raise
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error) as error:
+        # RuntimeError: it is encrypted, or compressed in a way that is not known; ValueError: it is cut off.
+        raise NotWeights(f"weights.npz is damaged, or no such file: {error}") from error
+    return arrays
+
+
+def _array(name: str, member: bytes) -> NDArray[Any]:
+    """The array that a .npy file holds, if it is one that we write under this name."""
+    begin = 10 + int.from_bytes(member[8:10], "little")
+    header = _HEADER.fullmatch(member[10:begin])
+    if member[:8] != b"\x93NUMPY\x01\x00" or header is None:
+        raise NotWeights(f"weights.npz: {name} is not an array of numbers or text")
+    dtype = np.dtype(header[1].decode())
+    kind = "U" if name in _TEXTS else "i" if name == "kept_epochs" else "f"
+    shape = tuple(int(part) for part in header[2].decode().replace(",", " ").split())
+    if dtype.kind != kind or (kind == "U" and len(shape) != 1):
+        raise NotWeights(f"weights.npz: {name} is of the type {dtype} and the shape {shape}")
+    if dtype.itemsize * math.prod(shape) != len(member) - begin:
+        raise NotWeights(f"weights.npz: {name} is not as large as its shape {shape} says")
+    if kind == "U":
+        _check_text(name, member[begin:])
+    return np.frombuffer(member, dtype, offset=begin).reshape(shape).copy()
+
+
+def _check_text(name: str, data: bytes) -> None:
+    """Raise NotWeights for what no text has, which NumPy would not look for."""
+    try:
+        data.decode("utf-32-le")
+    except UnicodeError as error:
+        raise NotWeights(f"weights.npz: {name} is not text") from error
 
 
 def weights_sha256(layers: Layers) -> str:
