@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nnexp.summary import summarize
-    from nnexp.tracking.read import load_history, load_runs
+    from nnexp.tracking.read import load_history, load_network, load_runs
 
-__all__ = ["load_history", "load_runs", "summarize"]
+__all__ = ["load_history", "load_network", "load_runs", "summarize"]
 
 
 def __getattr__(name: str) -> Any:
     """`nnexp.load_runs` and the like import MLflow and pandas, so they are imported when first used."""
-    if name in ("load_runs", "load_history"):
+    if name in ("load_runs", "load_history", "load_network"):
         from nnexp.tracking import read
 
         return getattr(read, name)

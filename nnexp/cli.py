@@ -98,6 +98,18 @@ def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
 
 
 @nnexp.command()
+@click.argument("run_id")
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="Write it into this new directory, not on the run."
+)
+def export(run_id: str, to: Path | None) -> None:
+    """Make an MLflow model of a recorded network: raw rows in, label and probability out."""
+    from nnexp import export as exports
+
+    exports.export(run_id, to)
+
+
+@nnexp.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.option("--experiment", help="The MLflow experiment to open; else nnexp.")
 def ui(port: int, experiment: str | None) -> None:

@@ -87,11 +87,10 @@ def _run_new(place: Place, point: Point, attempt: int) -> Recorded:
         files["predictions.csv"] = f"{table}\n".encode()
         with uninterrupted():
             writer.add(run_id, files, result_tags(trained))
-            if config.model:
+            if config.model and trained.outcome != "diverged":
                 from nnexp.tracking.model import log_model  # imports MLflow
 
-                # It comes last, as MLflow ends the run by it.
-                log_model(place.store, run_id, dataset, weights)
+                log_model(place.store, run_id, weights)
             writer.finish(run_id, "FINISHED", {}, {})
     curves = trained.curves
     return Recorded(

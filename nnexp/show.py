@@ -18,9 +18,8 @@ from nnexp.progress import say
 from nnexp.render import apart, as_text
 from nnexp.runner import Recorded
 from nnexp.table import read_table
-from nnexp.tracking.find import Detail, get_curve, get_run, get_sweep, read_artifact
-from nnexp.tracking.store import Store, open_store
-from nnexp.tracking.weights import Model, unpack
+from nnexp.tracking.find import get_curve, get_run, get_sweep, read_model
+from nnexp.tracking.store import open_store
 
 if TYPE_CHECKING:
     from nnexp.sweeper import Sweep
@@ -108,7 +107,7 @@ def run(run_id: str) -> None:
         epochs, losses = zip(*curve, strict=True)
         print(f"\nloss over epochs 0 to {epochs[-1]} (log scale)\n  {spark(losses)}")
     if record.status == "FINISHED":
-        model = load_model(store, record)
+        model = read_model(store, record)
         print("\nequation\n  " + equation(model.network, model.input_names()).replace("\n", "\n  "))
         for i, (W, b) in enumerate(model.network.layers, 1):
             print(f"\nW{i} =\n{np.array2string(W, precision=8)}\nb{i} = {np.array2string(b, precision=8)}")
@@ -122,21 +121,13 @@ def run(run_id: str) -> None:
 def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
     """`nnexp predict`."""
     store = open_store(create=False)
-    model = load_model(store, get_run(store, run_id))
+    model = read_model(store, get_run(store, run_id))
     table = read_table(file)
     X = np.column_stack([table.numbers(name) for name in model.features])
     rows = {
         name: list(values) for name, values in zip(table.header, zip(*table.rows, strict=True), strict=True)
     }
     _write(as_text(rows | apart(model.predict(X), rows, "_predicted"), style), out)
-
-
-def load_model(store: Store, record: Detail) -> Model:
-    """The trained network of a run. Raises RequestError when its weights are not there."""
-    try:
-        return unpack(read_artifact(store, record, "weights.npz"))
-    except FileNotFoundError as error:
-        raise RequestError(f"run {record.run_id} has no weights.npz; did it finish?") from error
 
 
 def spark(values: Sequence[float], width: int = 60) -> str:

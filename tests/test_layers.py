@@ -26,7 +26,7 @@ ORDER = [
     ["report"],
     ["record", "session"],
     ["runner", "sweeper"],
-    ["show", "help", "ui"],
+    ["show", "export", "help", "ui"],
     ["compose"],
     ["app"],
     ["cli"],

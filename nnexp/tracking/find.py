@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from nnexp.config import RequestError
 from nnexp.tracking.store import Experiment, Store, local_path
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
+from nnexp.tracking.weights import Model, unpack
 
 # The artifact of a sweep's parent that says which runs the sweep is of: a run_key a line.
 SWEEP_KEYS = "run_keys.txt"
@@ -114,6 +115,19 @@ def read_artifact(store: Store, run: Detail, name: str) -> bytes:
         return Path(store.client.download_artifacts(run.run_id, name)).read_bytes()
     except MlflowException as error:
         raise FileNotFoundError(name) from error
+
+
+def read_weights(store: Store, run: Detail) -> bytes:
+    """A run's weights.npz. Raises RequestError when it has none."""
+    try:
+        return read_artifact(store, run, "weights.npz")
+    except FileNotFoundError as error:
+        raise RequestError(f"run {run.run_id} has no weights.npz; did it finish?") from error
+
+
+def read_model(store: Store, run: Detail) -> Model:
+    """The trained network of a run. Raises RequestError when its weights are not there."""
+    return unpack(read_weights(store, run))
 
 
 def _detail(store: Store, run_id: str) -> Detail | None:

@@ -1,46 +1,124 @@
-"""Log a trained network as an MLflow model: raw rows in, the output and the label out.
+"""A trained network as an MLflow model: raw rows in, the output, the label and its probability out.
 
-The model is code (`nnexp/tracking/servable.py`) beside the run's own weights.npz; nothing is pickled.
+The model is the run's own weights.npz beside one file of code; nothing is pickled, and nothing of nnexp need
+be installed where it is loaded.
 """
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
-import mlflow
+import mlflow.pyfunc
+import numpy as np
 import pandas as pd
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.models import Model as Description
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType
 
-from nnexp.dataset import PROJECT, Dataset
+from nnexp import network
 from nnexp.progress import uninterrupted
+from nnexp.tracking import servable, weights
 from nnexp.tracking.store import Store
-from nnexp.tracking.weights import unpack
+from nnexp.tracking.weights import Array, Model, unpack
 
 REQUIREMENTS = ("mlflow", "numpy", "pandas")
+# What the model's one file of code is made of, each after what it imports.
+PARTS: tuple[ModuleType, ...] = (network, weights, servable)
 
 
 @uninterrupted()
-def log_model(store: Store, run_id: str, dataset: Dataset, weights: bytes) -> None:
-    """Log the network of these packed weights as the run's model, named after its data set."""
-    inputs = Schema([ColSpec("double", name) for name in dataset.features])
-    outputs: list[ColSpec | TensorSpec] = [
-        ColSpec("double", name) for name in unpack(weights).output_columns()
-    ]
-    outputs += [ColSpec("string", "label")] * bool(dataset.classes)
-    mlflow.set_tracking_uri(store.uri)
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory, "weights.npz")
-        file.write_bytes(weights)
-        with mlflow.start_run(run_id=run_id):
-            mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(Path(__file__).with_name("servable.py")),
-                artifacts={"weights": str(file)},
-                signature=ModelSignature(inputs, Schema(outputs)),
-                input_example=pd.DataFrame(dataset.X[:2], columns=list(dataset.features)),
-                pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
-                code_paths=[str(PROJECT / "nnexp")],
+def log_model(store: Store, run_id: str, content: bytes) -> str:
+    """Log the network of this weights.npz on the run, as `model`, with the run's params and last metrics.
+
+    The model's id is returned. The run's status and times stay as they are.
+    """
+    client = store.client
+    run = client.get_run(run_id)
+    made = client.create_logged_model(run.info.experiment_id, "model", run_id, params=run.data.params)
+    model_id: str = made.model_id
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            description = Description(
+                artifact_path=made.artifact_location, run_id=run_id, model_id=model_id, model_uuid=model_id
             )
+            save_model(Path(directory, "model"), content, description)
+            client.log_model_artifacts(model_id, str(Path(directory, "model")))
+        histories = [client.get_metric_history(run_id, name) for name in run.data.metrics]
+        last = [max(points, key=lambda point: point.step) for points in histories]
+        epochs = max((point.step for point in last), default=0)
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, epochs)])
+        of_model = [Metric(p.key, p.value, p.timestamp, p.step, model_id=model_id) for p in last]
+        client.log_batch(run_id, of_model)
+    except BaseException:
+        client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
+        raise
+    client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+    return model_id
+
+
+def logged_model(store: Store, run_id: str) -> str | None:
+    """The id of the model that was logged on the run and can be loaded, None where there is none."""
+    outputs = store.client.get_run(run_id).outputs
+    for output in outputs.model_outputs if outputs is not None else []:
+        if store.client.get_logged_model(output.model_id).status == LoggedModelStatus.READY:
+            model_id: str = output.model_id
+            return model_id
+    return None
+
+
+def save_model(path: Path, content: bytes, description: Description) -> None:
+    """Write the network of this weights.npz as an MLflow model into a new directory."""
+    model = unpack(content)
+    example = example_rows(model)
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "weights.npz").write_bytes(content)
+        Path(directory, "servable.py").write_text(code(), encoding="utf-8")
+        mlflow.pyfunc.save_model(
+            path=str(path),
+            mlflow_model=description,
+            python_model=str(Path(directory, "servable.py")),
+            artifacts={"weights": str(Path(directory, "weights.npz"))},
+            signature=signature(model),
+            input_example=pd.DataFrame(example, columns=list(model.features)),
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+        )
+
+
+def code() -> str:
+    """The code of a model: nnexp's own modules one after the other, without their imports of each other.
+
+    So there is one definition of the forward pass; and a model is the file that it was saved with, whatever
+    nnexp is installed, or already imported, where it is loaded. (MLflow's `code_paths` would put another
+    package `nnexp` before that one.)
+    """
+    here = tuple(f"from {part.__name__} import " for part in PARTS)
+    lines = "\n\n".join(inspect.getsource(part) for part in PARTS).splitlines(keepends=True)
+    future = "from __future__ import annotations\n"
+    names = ", ".join(part.__name__ for part in PARTS)
+    head = f"# The code of this model: the modules {names}, one after the other.\n{future}"
+    return head + "".join(line for line in lines if line != future and not line.startswith(here))
+
+
+def signature(model: Model) -> ModelSignature:
+    """The raw columns by name, which says the unit where the data set does (`weight_lb`), and the answer's.
+
+    The inputs' type is Any, because MLflow refuses the whole numbers of a DataFrame for a double; the model
+    itself checks that they are numbers.
+    """
+    answer = model.predict(example_rows(model))
+    inputs: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), name) for name in model.features]
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec("string" if name == "label" else "double", name) for name in answer
+    ]
+    return ModelSignature(Schema(inputs), Schema(outputs))
+
+
+def example_rows(model: Model) -> Array:
+    """Two raw rows, (2, features): the centre of what the network was trained on, and one scale beyond."""
+    return np.stack([model.shift, model.shift + model.scale])

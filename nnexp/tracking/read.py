@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
 
 from nnexp.config import RequestError, key_names
-from nnexp.tracking.find import SWEEP_KEYS, entities, get_sweep, having, read_artifact
+from nnexp.tracking.find import SWEEP_KEYS, entities, get_run, get_sweep, having, read_artifact, read_model
 from nnexp.tracking.store import Experiment, Store, find_experiment, open_store
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
+from nnexp.tracking.weights import Model, unpack
 
 # Tags that become columns, under plain names. A trained network has a run_key; a sweep's parent has none.
 TAG_COLUMNS = {
@@ -103,6 +106,22 @@ def load_history(
         ]
         frame = pd.DataFrame(points, columns=columns)
     return frame.sort_values(["run_id", "metric", "epoch"], ignore_index=True)
+
+
+def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None) -> Model:
+    """The trained network of a run, by its id, or of a weights.npz, by its path.
+
+    `.predict(X)` takes raw rows (n, features) to columns of outputs and labels, `.outputs(X)` to an array
+    (n, outputs); `.network.layers` is ((W1, b1), …), W of shape (fan_out, fan_in). Raises RequestError.
+    """
+    path = Path(source)
+    if path.suffix != ".npz":
+        store = open_store(tracking_uri, create=False)
+        return read_model(store, get_run(store, str(source)))
+    try:
+        return unpack(path.read_bytes())
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def sweep_keys(store: Store, experiment: Experiment, sweep: str) -> set[str]:

@@ -3,6 +3,8 @@
 Arrays: W1, b1, W2, b2, … (final; W is fan_out x fan_in), W1_initial, …; shift and scale of the inputs;
 features, classes and functions (activation, output activation, loss) as text; with `weights_every` also
 kept_epochs (k,) and W1_kept (k, fan_out, fan_in), ….
+
+A logged model carries this module (see model.py), so of nnexp it imports `network` only.
 """
 
 from __future__ import annotations
@@ -50,14 +52,18 @@ class Model:
         return [f"y_pred_{label}" for label in self.classes]
 
     def predict(self, X: Array) -> dict[str, list[Any]]:
-        """The outputs and, for classes, the label of raw rows X of shape (n, features), by column."""
+        """For raw rows X of shape (n, features), by column: the outputs; for classes also `label` and, where
+        the outputs are probabilities, `probability`, that of the label."""
         y_pred = self.outputs(X)
         columns: dict[str, list[Any]] = dict(zip(self.output_columns(), y_pred.T.tolist(), strict=True))
-        return columns | ({"label": self._labels(y_pred)} if self.classes else {})
-
-    def _labels(self, y_pred: Array) -> list[str]:
-        index = (y_pred[:, 0] >= 0.5).astype(int) if y_pred.shape[1] == 1 else y_pred.argmax(axis=1)
-        return [self.classes[i] for i in index]
+        if self.classes:
+            is_single = y_pred.shape[1] == 1
+            index = (y_pred[:, 0] >= 0.5).astype(int) if is_single else y_pred.argmax(axis=1)
+            columns["label"] = [self.classes[i] for i in index]
+            if self.network.output_activation in ("sigmoid", "softmax"):
+                likely = np.maximum(y_pred, 1.0 - y_pred) if is_single else y_pred
+                columns["probability"] = likely.max(axis=1).tolist()
+        return columns
 
     def input_names(self) -> list[str]:
         """The network's inputs as terms in raw columns: `(weight_lb - 135)`."""
