@@ -1,0 +1,167 @@
+"""What someone who knows MLflow sees and clicks in its UI, in a real browser, on a store of ours.
+
+Each page that is looked at is kept as a picture: in tests/screenshots, or where NNEXP_SCREENSHOTS says.
+"""
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+from real import NNEXP, free_port, is_up, needs, started, wait_for
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync"]
+# What MLflow offers at a first visit, and hides once it was closed.
+CLOSED = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+PICTURES = Path(os.environ.get("NNEXP_SCREENSHOTS", Path(__file__).with_name("screenshots")))
+TIMEOUT = 120_000  # milliseconds; a busy machine takes its time
+SWEEP = ["dataset=xor", "init=normal,uniform,xavier,he", "learning_rate=0.05,0.2,0.5,1,2"]
+SWEEP += ["epochs=2000", "seed=range(10)"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, empty_store):
+    """The address of the UI's page that `nnexp ui` names, on a store with a sweep of 200 and a run."""
+    needs("Chromium", CHROMIUM)
+    place = tmp_path_factory.mktemp("site")
+    store = shutil.copy(empty_store, place / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+        for typed in (["-m", *SWEEP], ["weights_every=100"]):
+            subprocess.run([*NNEXP, "train", *typed], check=True, capture_output=True, cwd=place)
+        port = free_port()
+        with (place / "log").open("w") as log, started(*NNEXP, "ui", "--port", str(port), log=log):
+            wait_for(lambda: is_up(f"http://127.0.0.1:{port}"))
+            (address,) = re.findall(r"http://\S+", (place / "log").read_text().splitlines()[0])
+            yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(site, browser):
+    """The UI as it opens for a newcomer; no page may ask anything of another machine."""
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    context.set_default_timeout(TIMEOUT)
+    expect.set_options(timeout=TIMEOUT)
+    context.add_init_script(CLOSED)
+    page = context.new_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(site)
+    yield page
+    elsewhere = [url for url in asked if not url.startswith((site.partition("#")[0], "data:", "blob:"))]
+    context.close()
+    assert elsewhere == []
+
+
+@pytest.fixture(scope="module")
+def pictured():
+    """`pictured(page, "runs")` keeps what the page shows."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    return lambda page, name: page.screenshot(path=PICTURES / f"{name}.png", animations="disabled")
+
+
+def open_sweep(page):
+    page.get_by_role("link", name=re.compile("^sweep: 200 runs")).click()
+    expect(page.get_by_role("heading", name="sweep: 200 runs over init, learning_rate, seed")).to_be_visible()
+
+
+def open_alone(page):
+    page.get_by_role("link", name="gender lr=0.1 init=normal seed=0").click()
+    expect(page.get_by_role("heading", name="gender lr=0.1 init=normal seed=0")).to_be_visible()
+
+
+def row_of(page, name):
+    """The cells of a run's row by their columns, which MLflow's table keeps in several parts."""
+    link = page.get_by_role("link", name=name, exact=True)
+    index = link.locator("xpath=ancestor::*[@row-index][1]").get_attribute("row-index")
+    cells = page.locator(f'[row-index="{index}"] [col-id]')
+    return {cell.get_attribute("col-id"): cell.inner_text() for cell in cells.all()}
+
+
+def test_the_table_shows_names_and_columns_worth_reading(page, pictured):
+    expect(page.get_by_role("link", name="gender lr=0.1 init=normal seed=0")).to_be_visible()
+    cells = row_of(page, "gender lr=0.1 init=normal seed=0")
+    assert cells["metrics.`loss`"].startswith("0.002403")
+    assert cells["metrics.`accuracy`"] == "1"
+    assert cells["params.`init`"] == "normal"
+    assert cells["params.`learning_rate`"] == "0.1"
+    assert cells["tags.`nnexp.outcome`"] == "converged"
+    assert cells["attributes.`Dataset`"].startswith("gender (")
+
+
+def test_a_sweep_unfolds_into_its_runs(page, pictured):
+    sweep = page.get_by_role("link", name=re.compile("^sweep: 200 runs"))
+    sweep.locator("xpath=ancestor::*[@row-index][1]").get_by_role("button").first.click()
+    expect(page.get_by_role("link", name="xor lr=0.5 init=uniform seed=0")).to_be_visible()
+    assert row_of(page, "xor lr=0.5 init=uniform seed=0")["metrics.`accuracy`"] == "1"
+    pictured(page, "runs")
+    page.locator("label:has(input[name=runs-view-mode][value=CHART])").click()
+    for metric in ("loss", "accuracy", "grad_norm"):
+        expect(page.get_by_role("heading", name=metric, exact=True)).to_be_visible()
+    # Eight networks of the first ten rows are drawn in each of three charts.
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot path.js-line').length >= 24")
+    pictured(page, "charts")
+
+
+def test_a_param_filters_the_table(page):
+    page.get_by_placeholder("metrics.rmse").fill('params.init = "he" and params.learning_rate = "0.5"')
+    page.keyboard.press("Enter")
+    # Ten runs, and the sweep that they are of.
+    expect(page.get_by_text("11 matching runs")).to_be_visible()
+
+
+def test_the_best_learning_rate_for_each_initialisation_is_two_clicks_away(page, pictured):
+    open_sweep(page)
+    page.get_by_text("Show more").click()
+    for init, best in {"he": "0.5", "normal": "2", "uniform": "1", "xavier": "0.5"}.items():
+        expect(page.get_by_role("listitem").filter(has_text=f"init={init}: learning_rate={best} ")).to_be_visible()
+    expect(page.get_by_role("columnheader", name="ci95_high")).to_be_visible()
+    pictured(page, "sweep")
+
+
+def test_a_sweep_s_figures_and_its_report_open(page, pictured):
+    open_sweep(page)
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("report.html", exact=True).first.click()
+    report = page.frame_locator("iframe")
+    expect(report.get_by_role("heading", name="Summary")).to_be_visible()
+    pictured(page, "report")
+
+
+def test_a_run_shows_its_figures(page, pictured):
+    open_alone(page)
+    pictured(page, "run")
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_text("figures", exact=True).click()
+    page.get_by_text("decision_surface.png").click()
+    image = page.locator("img[src^='blob:'], img[src*='get-artifact']").first
+    expect(image).to_be_visible()
+    assert image.evaluate("image => image.naturalWidth") > 500
+    pictured(page, "figure")
+
+
+def test_a_model_shows_its_signature(page, pictured):
+    page.get_by_role("link", name="Models", exact=True).click()
+    page.get_by_role("link", name="model", exact=True).click()
+    page.get_by_text("Artifacts", exact=True).last.click()
+    page.get_by_text("MLmodel", exact=True).click()
+    for words in ("signature:", "weight_lb", "height_in", "label"):
+        expect(page.locator("pre, code").filter(has_text=words).first).to_be_visible()
+    pictured(page, "model")
