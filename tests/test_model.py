@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -20,6 +22,7 @@ from real import free_port, started, wait_for
 
 import nnexp as package
 from nnexp.config import RequestError
+from nnexp.dataset import PROJECT
 
 ROWS = [{"weight_lb": 128, "height_in": 63}, {"weight_lb": 155, "height_in": 68}]
 SOFTMAX = ("output_activation=softmax", "loss=cross_entropy")
@@ -242,6 +245,16 @@ def test_numpy_alone_rebuilds_a_network_from_its_weights(nnexp, store, trained, 
     assert package.load_network(run_id).predict(X) == net.predict(X)
 
 
+def test_the_readmes_numpy_is_enough_for_the_articles_network(store, trained):
+    shutil.copy(mlflow.artifacts.download_artifacts(run_id=trained(), artifact_path="weights.npz"), ".")
+    (block,) = re.findall(r"```python\n(w = np\.load.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    names = {"np": np, "X": np.array([[128.0, 63.0], [155.0, 68.0]])}
+    exec(block, names)
+    np.testing.assert_allclose(
+        names["y_pred"], package.load_network("weights.npz").outputs(names["X"]), rtol=1e-14
+    )
+
+
 def test_export_refuses_in_plain_words_what_it_cannot_do(nnexp, trained, tmp_path):
     run_id = trained()
     diverged = trained("dataset=line", "hidden=[]", "output_activation=identity", "learning_rate=1000")
@@ -258,5 +271,14 @@ def test_export_refuses_in_plain_words_what_it_cannot_do(nnexp, trained, tmp_pat
         assert (ended.status, ended.out) == (2, "")
         assert words in ended.err
     assert (tmp_path / "full" / "mine.txt").read_text() == "precious"
-    with pytest.raises(RequestError, match=r"gone.npz: cannot be read"):
-        package.load_network("gone.npz")
+
+
+def test_what_is_no_network_is_refused_in_plain_words(store, tmp_path):
+    (tmp_path / "mine.npz").write_text("a letter")
+    for source, words in [
+        ("mine.npz", "mine.npz: is no weights.npz"),
+        (tmp_path / "gone.npz", "gone.npz: cannot be read"),
+        ("nothing", "no run 'nothing'"),
+    ]:
+        with pytest.raises(RequestError, match=words):
+            package.load_network(source)

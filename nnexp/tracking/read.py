@@ -122,6 +122,8 @@ def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None
         return unpack(path.read_bytes())
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RequestError(f"{path}: is no weights.npz: {error}") from error
 
 
 def sweep_keys(store: Store, experiment: Experiment, sweep: str) -> set[str]:
