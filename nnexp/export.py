@@ -33,7 +33,7 @@ def _log(store: Store, run_id: str, content: bytes) -> None:
 
     model_id = logged_model(store, run_id)
     if model_id is not None:
-        say("this run has a model already, and none is logged")
+        say("this run has a model already")
     print(f"models:/{model_id or log_model(store, run_id, content)}")
 
 
@@ -55,6 +55,8 @@ def _save(to: Path, run_id: str, content: bytes) -> None:
 
 def _check_free(to: Path) -> None:
     """Refuse what is there already."""
+    if to.resolve() == Path.cwd():
+        raise RequestError(f"--to {to}: is where you are; name a new directory")
     if to.is_dir() and any(to.iterdir()):
         raise RequestError(f"--to {to}: the directory is not empty; name a new one")
     if to.exists() and not to.is_dir():

@@ -171,22 +171,19 @@ def test_a_model_loads_where_only_its_requirements_are(nnexp, exported):
         assert answer == pytest.approx(expected, abs=1e-14)
 
 
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
+def test_a_model_says_what_is_wrong_with_a_row(exported):
+    directory, _ = exported()
+    model = mlflow.pyfunc.load_model(str(directory))
+    for row, words in [
         ({"weight_lb": 128}, "missing inputs ['height_in']"),
         ({"weight_lb": 128, "height_in": None}, "column 'height_in', row 1: None is not a finite number"),
         ({"weight_lb": float("nan"), "height_in": 63}, "column 'weight_lb', row 1: nan is not"),
         ({"weight_lb": "heavy", "height_in": 63}, "column 'weight_lb', row 1: 'heavy' is not"),
         ({"weight_lb": "128", "height_in": 63}, "column 'weight_lb', row 1: '128' is not"),
-    ],
-    ids=["no column", "nothing", "nan", "text", "a number as text"],
-)
-def test_a_model_says_what_is_wrong_with_a_row(exported, row, words):
-    directory, _ = exported()
-    with pytest.raises(MlflowException) as raised:
-        mlflow.pyfunc.load_model(str(directory)).predict([row])
-    assert words in str(raised.value)
+    ]:
+        with pytest.raises(MlflowException) as raised:
+            model.predict([row])
+        assert words in str(raised.value)
 
 
 def test_a_served_model_answers_over_http_as_predict_does(nnexp, exported):
@@ -263,6 +260,7 @@ def test_export_refuses_in_plain_words_what_it_cannot_do(nnexp, trained, tmp_pat
     for typed, words in [
         ((run_id, "--to", "full"), "the directory is not empty"),
         ((run_id, "--to", "full/mine.txt"), "is a file"),
+        ((run_id, "--to", "."), "is where you are"),
         ((run_id, "--to", "gone/model"), "there is no directory gone"),
         ((diverged,), "diverged"),
         (("nothing",), "no run 'nothing'"),

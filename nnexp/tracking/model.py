@@ -109,7 +109,7 @@ def signature(model: Model) -> ModelSignature:
     """The raw columns by name, which says the unit where the data set does (`weight_lb`), and the answer's.
 
     The inputs' type is Any, because MLflow refuses the whole numbers of a DataFrame for a double; the model
-    itself checks that they are numbers.
+    itself checks that they are numbers. (A server then takes rows as JSON only, not as CSV.)
     """
     answer = model.predict(example_rows(model))
     inputs: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), name) for name in model.features]
