@@ -106,6 +106,8 @@ def test_export_logs_a_model_on_a_run_once_and_leaves_the_run_as_it_ended(nnexp,
     assert (logged.name, logged.source_run_id, logged.params) == ("model", run_id, before.data.params)
     assert {metric.key: metric.value for metric in logged.metrics} == before.data.metrics
     assert {metric.step for metric in logged.metrics} == {20}
+    client.delete_logged_model(output.model_id)
+    assert nnexp("export", run_id).out not in ("", ended.out)
 
 
 def test_a_run_whose_data_set_is_gone_is_exported_from_its_record(nnexp, store, tmp_path):

@@ -64,12 +64,10 @@ def log_model(store: Store, run_id: str, content: bytes) -> str:
 
 def logged_model(store: Store, run_id: str) -> str | None:
     """The id of the model that was logged on the run and can be loaded, None where there is none."""
-    outputs = store.client.get_run(run_id).outputs
-    for output in outputs.model_outputs if outputs is not None else []:
-        if store.client.get_logged_model(output.model_id).status == LoggedModelStatus.READY:
-            model_id: str = output.model_id
-            return model_id
-    return None
+    experiment_id = store.client.get_run(run_id).info.experiment_id
+    found = store.client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    ready: list[str] = [model.model_id for model in found if model.status == LoggedModelStatus.READY]
+    return ready[0] if ready else None
 
 
 def save_model(path: Path, content: bytes, description: Description) -> None:
