@@ -27,11 +27,11 @@ from nnexp.render import Columns, as_text
 from nnexp.request import SweepConfig
 from nnexp.session import Place, TrainingError, going_on, opened, tell_of_compiling
 from nnexp.sweep import Point, plan
-from nnexp.tracking.find import get_curve, get_run, read_artifact
+from nnexp.tracking.find import get_curve, get_run, read_model
 from nnexp.tracking.provenance import provenance
 from nnexp.tracking.runs import RunRecord, Writer, origin
 from nnexp.tracking.store import Store
-from nnexp.tracking.weights import pack, unpack
+from nnexp.tracking.weights import pack
 from nnexp.train import Failure, Trained, check, train
 
 # A run that trains for longer than this shows its curves in the UI while it trains.
@@ -109,7 +109,7 @@ def _recorded_before(store: Store, run_id: str, dataset: Dataset) -> Recorded:
     """What a finished run says, read back."""
     record = get_run(store, run_id)
     loss = get_curve(store, run_id, "loss")
-    model = unpack(read_artifact(store, record, "weights.npz"))
+    model = read_model(store, record)
     return Recorded(
         run_id,
         is_old=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 
 from nnexp.config import RequestError, RunConfig, unknown
 from nnexp.network import equation
+from nnexp.printable import on_one_line
 from nnexp.progress import say
 from nnexp.render import apart, as_text
 from nnexp.runner import Recorded
@@ -97,7 +99,8 @@ def run(run_id: str) -> None:
     store = open_store(create=False)
     record = get_run(store, run_id)
     tags = record.tags
-    print(f"{record.name}   {record.status.lower()}, {tags.get('nnexp.outcome', 'no result')}")
+    head = f"{record.name}   {record.status.lower()}, {tags.get('nnexp.outcome', 'no result')}"
+    print(on_one_line(head))
     if reason := tags.get("nnexp.reason"):
         print(f"reason: {reason}")
     print(f"run {run_id}" + (f" of sweep {tags['nnexp.sweep_id']}" if "nnexp.sweep_id" in tags else ""))
@@ -108,7 +111,8 @@ def run(run_id: str) -> None:
         print(f"\nloss over epochs 0 to {epochs[-1]} (log scale)\n  {spark(losses)}")
     if record.status == "FINISHED":
         model = read_model(store, record)
-        print("\nequation\n  " + equation(model.network, model.input_names()).replace("\n", "\n  "))
+        names = [on_one_line(name) for name in model.input_names()]
+        print("\nequation\n  " + equation(model.network, names).replace("\n", "\n  "))
         for i, (W, b) in enumerate(model.network.layers, 1):
             print(f"\nW{i} =\n{np.array2string(W, precision=8)}\nb{i} = {np.array2string(b, precision=8)}")
     origin = dict(tags)
@@ -132,6 +136,7 @@ def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
 
 def spark(values: Sequence[float], width: int = 60) -> str:
     """The values as a row of bars, their logarithms from the lowest to the highest."""
+    values = [value for value in values if math.isfinite(value)] or [0.0]
     picked = np.array(values)[np.unique(np.linspace(0, len(values) - 1, width).astype(int))]
     logs = np.log(np.maximum(picked, np.finfo(float).tiny))
     span = np.ptp(logs) or 1.0
@@ -140,7 +145,8 @@ def spark(values: Sequence[float], width: int = 60) -> str:
 
 def _section(title: str, values: Mapping[str, str]) -> None:
     if values:
-        print(f"\n{title}\n" + "\n".join(f"  {key:<26} {value}" for key, value in values.items()))
+        lines = [on_one_line(f"  {key:<26} {value}") for key, value in values.items()]
+        print("\n".join(["", title, *lines]))
 
 
 def _write(text: str, out: Path | None) -> None:

@@ -161,7 +161,8 @@ class DatabaseWriter:
                 RUNS.c.experiment_id == int(self._experiment.id),
             )
         )
-        return {(key, int(attempt or "1")) for key, attempt in connection.execute(query).all()}
+        found = connection.execute(query).all()
+        return {identity({"nnexp.run_key": key, "nnexp.attempt": attempt or "1"}) for key, attempt in found}
 
     def _insert_runs(self, connection: sa.Connection, records: Mapping[str, RunRecord]) -> None:
         rows: dict[sa.TableClause, list[tuple[object, ...]]] = {

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
 from nnexp.config import RequestError
+from nnexp.printable import printable, shortened
 from nnexp.tracking.store import Experiment, Store, local_path
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
-from nnexp.tracking.weights import Model, unpack
+from nnexp.tracking.weights import Model, NotWeights, unpack, weights_sha256
 
 # The artifact of a sweep's parent that says which runs the sweep is of: a run_key a line.
 SWEEP_KEYS = "run_keys.txt"
 # Runs a server sends at a time.
 PAGE = 1000
+# The largest artifact that is read; a network of sixty million weights has one of this size.
+MAX_BYTES = 1 << 30
+# Where a server may have its artifacts besides a directory: what MLflow would ask another host for, with the
+# server's password, is not read.
+REMOTE = ("mlflow-artifacts", "s3", "gs", "abfss", "wasbs")
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ def find_runs(store: Store, experiment: Experiment, tag: str, others: Sequence[s
         .order_by(r.start_time, r.run_uuid)
     )
     tags_of: dict[tuple[str, str], dict[str, str]] = {}
-    with store.engine.connect() as connection:
+    with store.reading() as connection:
         for run_id, status, key, value in connection.execute(query):
             tags_of.setdefault((run_id, status), {})[key] = value
     return [Found(run_id, status, tags) for (run_id, status), tags in tags_of.items()]
@@ -80,7 +92,7 @@ def get_run(store: Store, run_id: str) -> Detail:
     """One run of ours. Raises RequestError when there is none by this id."""
     found = _detail(store, run_id)
     if found is None:
-        raise RequestError(f"no run {run_id!r} in this store")
+        raise RequestError(f"no run {shortened(run_id)!r} in this store")
     if "nnexp.run_key" not in found.tags:
         what = "a sweep" if "nnexp.sweep" in found.tags else "not a run of nnexp"
         raise RequestError(f"run {run_id} is {what}; give the id of one trained network")
@@ -88,14 +100,18 @@ def get_run(store: Store, run_id: str) -> Detail:
 
 
 def get_curve(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:
-    """A metric of one run over completed epochs."""
+    """A metric of one run over completed epochs. Raises RequestError where there is other than numbers."""
     if not store.is_known:
         points = store.client.get_metric_history(run_id, metric)
         return sorted((point.step, point.value) for point in points)
     t = METRICS.c
-    query = sa.select(t.step, t.value).where(t.run_uuid == run_id, t.key == metric).order_by(t.step)
-    with store.engine.connect() as connection:
-        return [(step, value) for step, value in connection.execute(query)]
+    this = (t.run_uuid == run_id) & (t.key == metric)
+    query = sa.select(t.step, t.value, t.is_nan).where(this).order_by(t.step)
+    with store.reading() as connection:
+        return [
+            (_whole(run_id, step), _number(run_id, math.nan if is_nan else value))
+            for step, value, is_nan in connection.execute(query)
+        ]
 
 
 def get_sweep(store: Store, sweep_id: str) -> Detail | None:
@@ -105,16 +121,50 @@ def get_sweep(store: Store, sweep_id: str) -> Detail | None:
 
 
 def read_artifact(store: Store, run: Detail, name: str) -> bytes:
-    """An artifact's bytes. Raises FileNotFoundError when the run has none by this name."""
+    """An artifact's bytes. Raises FileNotFoundError when the run has none by this name, RequestError where
+    its record leads anywhere but to the run's own files."""
     place = local_path(run.artifact_uri)
     if place is not None:
-        return (place / name).read_bytes()
+        return _own_file(place, run.run_id, name)
+    address = urlsplit(run.artifact_uri)
+    if address.scheme not in REMOTE or (address.scheme == "mlflow-artifacts" and address.netloc):
+        raise RequestError(
+            f"run {run.run_id}: its artifacts are at {shortened(run.artifact_uri)!r}, and are not read"
+        )
     from mlflow.exceptions import MlflowException
 
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            path = Path(store.client.download_artifacts(run.run_id, name, directory))
+        except MlflowException as error:
+            raise FileNotFoundError(name) from error
+        return _bytes(path, run.run_id, name)
+
+
+def _own_file(place: Path, run_id: str, name: str) -> bytes:
+    """A file in a run's own directory, EXPERIMENT/RUN_ID/artifacts. The directory of the experiment may be
+    reached by a link, as somebody set it up so; in the run's own there are none."""
+    if place.parts[-2:] != (run_id, "artifacts") or ".." in place.parts or "\0" in str(place):
+        raise RequestError(
+            f"run {run_id}: its artifacts are at {shortened(str(place))!r}, not in a directory of its own"
+        )
+    path = Path(os.path.realpath(place.parent.parent), run_id, "artifacts", name)
+    if os.path.realpath(path) != str(path):
+        raise RequestError(f"run {run_id}: its artifact {name} is a link, or lies elsewhere")
+    return _bytes(path, run_id, name)
+
+
+def _bytes(path: Path, run_id: str, name: str) -> bytes:
+    """A file's bytes. What is no file of a bearable size is not opened: a pipe would never end."""
     try:
-        return Path(store.client.download_artifacts(run.run_id, name)).read_bytes()
-    except MlflowException as error:
-        raise FileNotFoundError(name) from error
+        state = path.lstat()
+        if not stat.S_ISREG(state.st_mode) or state.st_size > MAX_BYTES:
+            raise RequestError(f"run {run_id}: its artifact {name} is no file of at most {MAX_BYTES:,} bytes")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(name) from None
+    except OSError as error:
+        raise RequestError(f"run {run_id}: its artifact {name} cannot be read: {error.strerror}") from error
 
 
 def read_weights(store: Store, run: Detail) -> bytes:
@@ -126,37 +176,93 @@ def read_weights(store: Store, run: Detail) -> bytes:
 
 
 def read_model(store: Store, run: Detail) -> Model:
-    """The trained network of a run. Raises RequestError when its weights are not there."""
-    return unpack(read_weights(store, run))
+    """The trained network of a run. Raises RequestError when its weights are not there, or not those that
+    its training ended with."""
+    try:
+        model = unpack(read_weights(store, run))
+    except NotWeights as error:
+        raise RequestError(f"run {run.run_id}: {error}") from error
+    recorded = run.tags.get("nnexp.weights_sha256")
+    if recorded is not None and recorded != weights_sha256(model.network.layers):
+        raise RequestError(f"run {run.run_id}: its weights.npz is not the one that was recorded (SHA-256)")
+    return model
 
 
 def _detail(store: Store, run_id: str) -> Detail | None:
-    if not store.is_known:
-        from mlflow.exceptions import MlflowException
+    """A run, its texts fit to be printed. What is no run's id is nobody's."""
+    if not re.fullmatch("[0-9a-f]{32}", run_id):
+        return None
+    parts = _database_parts(store, run_id) if store.is_known else _client_parts(store, run_id)
+    if parts is None:
+        return None
+    head, params, metrics, tags = parts
+    name, status, artifact_uri, experiment_id = (_text(run_id, text) for text in head)
+    return Detail(
+        run_id,
+        name,
+        status,
+        artifact_uri,
+        experiment_id,
+        {_text(run_id, key): _text(run_id, value) for key, value in params},
+        {_text(run_id, key): _number(run_id, value) for key, value in metrics},
+        {_text(run_id, key): _text(run_id, value) for key, value in tags},
+    )
 
-        try:
-            run = store.client.get_run(run_id)
-        except MlflowException:
+
+# A run's name, status, artifact_uri and experiment_id; its params, last metrics and tags.
+_Parts = tuple[Sequence[Any], Iterable[Any], Iterable[Any], Iterable[Any]]
+
+
+def _client_parts(store: Store, run_id: str) -> _Parts | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = store.client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    info, data = run.info, run.data
+    head = info.run_name, info.status, info.artifact_uri, info.experiment_id
+    return head, data.params.items(), data.metrics.items(), data.tags.items()
+
+
+def _database_parts(store: Store, run_id: str) -> _Parts | None:
+    r = RUNS.c
+    query = sa.select(r.name, r.status, r.artifact_uri, sa.cast(r.experiment_id, sa.Text))
+    with store.reading() as connection:
+        head = connection.execute(query.where(r.run_uuid == run_id, r.lifecycle_stage == "active")).first()
+        if head is None:
             return None
-        info, data = run.info, run.data
-        head = (run_id, info.run_name, info.status, info.artifact_uri, info.experiment_id)
-        return Detail(*head, data.params, data.metrics, data.tags)
-    with store.engine.connect() as connection:
-        r = RUNS.c
-        row = connection.execute(
-            sa.select(r.name, r.status, r.artifact_uri, r.experiment_id).where(
-                r.run_uuid == run_id, r.lifecycle_stage == "active"
-            )
-        ).first()
-        if row is None:
-            return None
-        texts: list[dict[str, Any]] = []
-        for table in (PARAMS, LATEST_METRICS, TAGS):
-            t = table.c
-            pairs = connection.execute(sa.select(t.key, t.value).where(t.run_uuid == run_id))
-            texts.append({row.key: row.value for row in pairs})
-        params, metrics, tags = texts
-    return Detail(run_id, row[0], row[1], row[2], str(row[3]), params, metrics, tags)
+        params, tags = (
+            connection.execute(sa.select(t.c.key, t.c.value).where(t.c.run_uuid == run_id)).all()
+            for t in (PARAMS, TAGS)
+        )
+        m = LATEST_METRICS.c
+        metrics = connection.execute(sa.select(m.key, m.value, m.is_nan).where(m.run_uuid == run_id)).all()
+    return head, params, [(key, math.nan if is_nan else value) for key, value, is_nan in metrics], tags
+
+
+# --- What a database holds is of whatever type was put there.
+
+
+def _text(run_id: str, value: object) -> str:
+    """A text of the record, fit to be printed. Raises RequestError."""
+    if not isinstance(value, str):
+        raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a text belongs")
+    return value if value.isprintable() else printable(value)
+
+
+def _number(run_id: str, value: object) -> float:
+    if not isinstance(value, int | float):
+        raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a number belongs")
+    return value
+
+
+def _whole(run_id: str, value: object) -> int:
+    if not isinstance(value, int):
+        raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a step belongs")
+    return value
 
 
 def entities(store: Store, experiment: Experiment, where: str) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -13,10 +14,11 @@ import pandas as pd
 import sqlalchemy as sa
 
 from nnexp.config import RequestError, key_names
+from nnexp.printable import printable, shortened
 from nnexp.tracking.find import SWEEP_KEYS, entities, get_run, get_sweep, having, read_artifact, read_model
 from nnexp.tracking.store import Experiment, Store, find_experiment, open_store
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
-from nnexp.tracking.weights import Model, unpack
+from nnexp.tracking.weights import Model, NotWeights, unpack
 
 # Tags that become columns, under plain names. A trained network has a run_key; a sweep's parent has none.
 TAG_COLUMNS = {
@@ -30,6 +32,8 @@ TAG_COLUMNS = {
 }
 # A database limits how many values a query may name.
 MAX_NAMED = 1000
+# Milliseconds until the year 2255; pandas' own time ends soon after.
+MAX_TIME = 9_000_000_000_000
 
 
 def load_runs(
@@ -53,6 +57,7 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
     if sweep is not None:
         keys = sweep_keys(store, experiment, sweep)
         runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
+    runs = [run.checked() for run in runs]
     runs.sort(key=lambda run: (run.start_time, run.name, run.tags["nnexp.run_key"]))
     frame = pd.DataFrame(
         {
@@ -72,11 +77,16 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
     metrics: set[str] = set().union(*all_metrics)
     # The loss is a param (which function) and a metric (its value); the value keeps the short name.
     values = {
-        "params.loss" if key == "loss" else key: _typed([some.get(key) for some in all_params])
+        f"params.{key}" if key == "loss" or key in frame else key: _typed(
+            [some.get(key) for some in all_params]
+        )
         for key in sorted(params, key=lambda key: (order.get(key, len(order)), key))
     }
     last_values = {
-        key: pd.Series([last.get(key) for last in all_metrics], dtype=float) for key in sorted(metrics)
+        f"metrics.{key}" if key in frame or key in values else key: pd.Series(
+            [last.get(key) for last in all_metrics], dtype=float
+        )
+        for key in sorted(metrics)
     }
     return pd.concat([frame, pd.DataFrame(values | last_values)], axis=1)
 
@@ -90,13 +100,16 @@ def load_history(
     columns = ["run_id", "metric", "epoch", "value"]
     if store.is_known:
         t = METRICS.c
-        query = sa.select(t.run_uuid, t.key, t.step, t.value).where(t.key.in_(list(metrics)))
+        are_asked = t.key.in_(list(metrics)) & (t.is_nan == sa.false())
+        query = sa.select(t.run_uuid, t.key, t.step, t.value).where(are_asked)
         if len(wanted) <= MAX_NAMED:
             query = query.where(t.run_uuid.in_(sorted(wanted)))
-        with store.engine.connect() as connection:
+        with store.reading() as connection:
             rows = [tuple(row) for row in connection.execute(query)]
         frame = pd.DataFrame.from_records(rows, columns=columns)
         frame = frame[frame["run_id"].isin(wanted)]
+        if len(frame) and not frame[["epoch", "value"]].dtypes.map(pd.api.types.is_numeric_dtype).all():
+            raise RequestError(f"the curves of {', '.join(metrics)} hold values that are no numbers")
     else:
         points = [
             (run_id, metric, point.step, point.value)
@@ -120,6 +133,8 @@ def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None
         return read_model(store, get_run(store, str(source)))
     try:
         return unpack(path.read_bytes())
+    except NotWeights as error:
+        raise RequestError(f"{path}: {error}") from error
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -150,6 +165,29 @@ class _Run:
     tags: dict[str, str]
     metrics: dict[str, float]
 
+    def checked(self) -> _Run:
+        """The run, its texts fit to be printed. Raises RequestError for values of other types than these."""
+        texts = [self.name, self.status, *self.tags.values(), *self.params.values()]
+        times = [self.start_time, self.start_time if self.end_time is None else self.end_time]
+        if not (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(value, int | float) for value in self.metrics.values())
+            and all(isinstance(time, int) and 0 <= time < MAX_TIME for time in times)
+        ):
+            raise RequestError(f"run {shortened(self.run_id)}: its record holds values of the wrong type")
+        if all(map(str.isprintable, [*texts, *self.params, *self.metrics])):
+            return self
+        return _Run(
+            self.run_id,
+            printable(self.name),
+            printable(self.status),
+            self.start_time,
+            self.end_time,
+            {printable(key): printable(value) for key, value in self.params.items()},
+            {key: printable(value) for key, value in self.tags.items()},
+            {printable(key): value for key, value in self.metrics.items()},
+        )
+
 
 def _database_runs(store: Store, experiment: Experiment) -> list[_Run]:
     """The trained networks of the experiment. A run's params come as one JSON object, which is several times
@@ -157,7 +195,7 @@ def _database_runs(store: Store, experiment: Experiment) -> list[_Run]:
     r = RUNS.c
     here = having(experiment, "nnexp.run_key")
     ids = sa.select(r.run_uuid).where(here)
-    with store.engine.connect() as connection:
+    with store.reading() as connection:
         is_sqlite = connection.dialect.name == "sqlite"
         gather = sa.func.json_group_object if is_sqlite else sa.func.json_object_agg
 
@@ -170,10 +208,10 @@ def _database_runs(store: Store, experiment: Experiment) -> list[_Run]:
         params = objects(PARAMS)
         tags = objects(TAGS, TAGS.c.key.in_(list(TAG_COLUMNS)))
         t = LATEST_METRICS.c
-        latest = sa.select(t.run_uuid, t.key, t.value).where(t.run_uuid.in_(ids))
+        latest = sa.select(t.run_uuid, t.key, t.value, t.is_nan).where(t.run_uuid.in_(ids))
         metrics: dict[str, dict[str, float]] = {}
-        for id_, key, value in connection.execute(latest).all():
-            metrics.setdefault(id_, {})[key] = value
+        for id_, key, value, is_nan in connection.execute(latest).all():
+            metrics.setdefault(id_, {})[key] = math.nan if is_nan else value
         heads = sa.select(r.run_uuid, r.name, r.status, r.start_time, r.end_time).where(here)
         return [
             _Run(id_, name, status, start, end, params.get(id_, {}), tags[id_], metrics.get(id_, {}))

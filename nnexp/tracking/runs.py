@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,7 +76,8 @@ class Writer(Protocol):
 
 def identity(tags: Mapping[str, str]) -> tuple[str, int]:
     """What makes a run one and the same: its key, and which attempt at it this is."""
-    return tags.get("nnexp.run_key", ""), int(tags.get("nnexp.attempt", "1"))
+    attempt = tags.get("nnexp.attempt", "1")
+    return tags.get("nnexp.run_key", ""), int(attempt) if re.fullmatch("[0-9]{1,9}", attempt) else 1
 
 
 def now() -> int:

@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import sqlalchemy as sa
 from filelock import FileLock
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from nnexp.config import Lost, RequestError, RunConfig, unknown
 from nnexp.dataset import PROJECT
@@ -59,6 +59,19 @@ class Store:
         """For reading a database of known tables."""
         arguments = {"timeout": BUSY_SECONDS} if self.uri.startswith(SQLITE) else {}
         return sa.create_engine(self.uri, connect_args=arguments)
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection for reading a database of known tables. Raises StoreLost where the database has gone
+        away, RequestError where what it holds cannot be read."""
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            line = f"{masked(self.uri)} cannot be read: {_line(error)}"
+            if _is_gone(error):
+                raise StoreLost(line) from error
+            raise RequestError(f"{line}; nnexp doctor says more") from error
 
 
 @dataclass(frozen=True)
@@ -117,11 +130,20 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
 
 
 def _line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    """The error's first line. The addresses in it are masked."""
+    return masked(str(error).splitlines()[0]) if str(error) else type(error).__name__
 
 
 class StoreLost(Lost):
     """The store went away: nothing can be recorded there any more, not even that."""
+
+
+def _is_gone(error: DBAPIError) -> bool:
+    """Whether the database did not answer, rather than held what cannot be read."""
+    damage = ("malformed", "not a database", "decode", "JSON")
+    return isinstance(error, OperationalError | InterfaceError) and not any(
+        w in str(error.orig) for w in damage
+    )
 
 
 @contextmanager
@@ -140,8 +162,8 @@ def told_if_lost(store: Store) -> Iterator[None]:
 
 def _is_loss(store: Store, error: Exception) -> bool:
     """Whether the store did not answer, which is not the same as a refusal."""
-    if isinstance(error, OperationalError | InterfaceError):
-        return True
+    if isinstance(error, DBAPIError):
+        return _is_gone(error)
     if not store.uri.startswith("http"):
         return False
     from mlflow.exceptions import MlflowException, RestException

@@ -208,7 +208,7 @@ def _check_shapes(model: Model) -> None:
                     f"weights.npz: W{i} {W.shape} and b{i} {b.shape} do not follow {fan_in} values"
                 )
             fan_in = len(b)
-        if fan_in != 1 and fan_in != outputs:
+        if outputs not in ((0, 2) if fan_in == 1 else (fan_in,)):
             raise NotWeights(f"weights.npz: {fan_in} outputs, but {outputs} classes")
     if [W.shape for W, _ in model.network.layers] != [W.shape for W, _ in model.initial.layers]:
         raise NotWeights("weights.npz: its final and its initial weights are of different networks")

@@ -1,0 +1,202 @@
+"""Run every reading command on every hostile record, in one process that is watched; print what happened.
+
+Run by test_hostile.py as `python drive.py DIRECTORY`, which holds an empty store.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from corpus import CONFIGS, ELSEWHERE, RUN_IDS, SECRET, SHOWN, TIMES, WEIGHTS, WRONG_TYPES, Case, Place
+
+from nnexp import cli
+from nnexp.config import RequestError
+from nnexp.printable import printable
+from nnexp.recorded import read_config
+
+EXECUTES = {
+    "os.system",
+    "subprocess.Popen",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "os.startfile",
+    "pty.spawn",
+    "pickle.find_class",
+    "socket.connect",
+    "ctypes.dlopen",
+    "compile",
+}
+WRITES = {
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.symlink",
+    "os.link",
+    "os.chmod",
+    "os.truncate",
+}
+
+
+class Watch:
+    """What the interpreter itself says that the program does."""
+
+    def __init__(self) -> None:
+        self.allowed: Path | None = None
+        self.seen: list[str] | None = None
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.seen is None:
+            return
+        if event in EXECUTES:
+            self.seen.append(f"{event} {str(arguments)[:200]}")
+        elif event in WRITES or (event == "open" and self._is_write(arguments)):
+            path = os.path.abspath(os.fsdecode(arguments[0])) if arguments[0] is not None else ""
+            if not path.startswith(f"{self.allowed}{os.sep}"):
+                self.seen.append(f"{event} {path}")
+
+    @staticmethod
+    def _is_write(arguments: tuple[Any, ...]) -> bool:
+        path, _, flags = arguments
+        is_path = isinstance(path, str | bytes) and os.fsdecode(path) != os.devnull
+        return is_path and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
+
+    @contextmanager
+    def watching(self, allowed: Path) -> Iterator[list[str]]:
+        """What is executed, and what is written outside of a directory, from here on."""
+        self.allowed, self.seen = allowed, []
+        try:
+            yield self.seen
+        finally:
+            self.seen = None
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    """The command, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    sys.argv = ["nnexp", *arguments]
+    status = 0
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return {"status": status, "out": out.getvalue(), "err": err.getvalue()}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What reads a recorded configuration for the commands, called as they do."""
+    try:
+        return {"status": 0, "out": str(read_config(path.read_bytes(), "run x: config.yaml")), "err": ""}
+    except RequestError as error:
+        return {"status": 2, "out": "", "err": printable(f"nnexp: {error}")}
+
+
+def commands(run_id: str, rows: str) -> dict[str, list[str]]:
+    """The commands that read records, as they are typed."""
+    return {
+        "show": ["show", run_id],
+        "predict": ["predict", run_id, rows, "--format", "csv"],
+        "summarize": ["summarize", "--by", "init,learning_rate"],
+        "summarize csv": ["summarize", "--by", "init", "--format", "csv"],
+        "summarize markdown": ["summarize", "--by", "init", "--format", "markdown"],
+        "summarize json": ["summarize", "--by", "init", "--format", "json", "--threshold", "0.1"],
+    }
+
+
+# Which of them a case concerns; all where its kind does not stand here.
+CONCERNED = {
+    "config": {"read"},
+    "weights": {"show", "predict"},
+    "elsewhere": {"show", "predict"},
+    "type": {"show", "predict", "summarize"},
+    "time": {"show", "summarize"},
+}
+
+
+def file_case(name: str, content: bytes | Callable[[Place], bytes]) -> Case:
+    """A file in the place of an artifact."""
+
+    def change(place: Place) -> None:
+        data = content if isinstance(content, bytes) else content(place)
+        (place.artifacts / name).write_bytes(data)
+
+    return change
+
+
+def cases() -> dict[str, Case]:
+    """Every case by its kind and name."""
+    named = {f"config: {name}": file_case("config.yaml", content) for name, content in CONFIGS.items()}
+    named |= {f"weights: {name}": file_case("weights.npz", content) for name, content in WEIGHTS.items()}
+    kinds = {"shown": SHOWN, "elsewhere": ELSEWHERE, "type": WRONG_TYPES, "time": TIMES}
+    return named | {f"{kind}: {name}": case for kind, some in kinds.items() for name, case in some.items()}
+
+
+def outside_with_secrets(place: Place) -> None:
+    """What a record could want to be read: files of the right names."""
+    place.outside.mkdir()
+    for name in ("config.yaml", "run_keys.txt", "weights.npz"):
+        (place.outside / name).write_text(SECRET)
+
+
+def listing(directory: Path) -> list[tuple[str, int]]:
+    """Every file, with its time of change."""
+    return sorted((str(path), path.lstat().st_mtime_ns) for path in directory.rglob("*"))
+
+
+def main(directory: Path) -> None:
+    store = directory / "store"
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store}/mlflow.db"
+    trained = run("train", "epochs=5", "log_every=1", "weights_every=2", "model=false", "figures=false")
+    run_id = trained["out"].split("recorded as ")[1][:32]
+    place = Place(store, run_id)
+    rows = directory / "rows.csv"
+    rows.write_text("weight_lb,height_in\n128,63\n")
+    outside_with_secrets(place)
+    os.chdir(directory)
+    good = directory / "good"
+    shutil.copytree(store, good, symlinks=True)
+    typed = commands(run_id, str(rows))
+    results: dict[str, Any] = {"good": {name: run(*arguments) for name, arguments in typed.items()}}
+    watch = Watch()
+    with watch.watching(store) as seen:
+        # What the tests would find if the watch did not see.
+        os.system("true")
+        (place.outside / "written").touch()
+    results["watch"] = {"seen": seen}
+    for name, change in cases().items():
+        shutil.rmtree(store)
+        shutil.copytree(good, store)
+        change(place)
+        concerned = CONCERNED.get(name.split(":")[0], typed)
+        before, peak = listing(directory), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with watch.watching(store) as seen:
+            ended = {command: run(*words) for command, words in typed.items() if command in concerned}
+            if "read" in concerned:
+                ended["read"] = read(place.artifacts / "config.yaml")
+        more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) // 1024
+        results[name] = {"ended": ended, "seen": seen, "more_megabytes": more}
+        results[name]["is_changed"] = listing(directory) != before
+    shutil.rmtree(store)
+    shutil.copytree(good, store)
+    for name, wrong in RUN_IDS.items():
+        typed = commands(wrong, str(rows))
+        with watch.watching(store) as seen:
+            ended = {command: run(*words) for command, words in typed.items() if wrong in words[1:2]}
+        results[f"run id: {name}"] = {"ended": ended, "seen": seen, "more_megabytes": 0, "is_changed": False}
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

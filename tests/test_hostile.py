@@ -1,0 +1,99 @@
+"""Records made by somebody who means harm: refused in plain words or shown, nothing executed or written."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOSTILE = Path(__file__).with_name("hostile")
+sys.path.insert(0, str(HOSTILE))
+from corpus import CANARY, CONFIGS, SECRET, WEIGHTS  # noqa: E402
+
+# One process runs all cases, for all tests.
+pytestmark = pytest.mark.xdist_group("hostile")
+
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# The commands that read what the case spoils, and so refuse it.
+REFUSES = {
+    "config": {"read"},
+    "weights": {"show", "predict"},
+    "elsewhere": {"show", "predict"},
+    "type": {"show", "predict", "summarize", "summarize csv", "summarize markdown", "summarize json"},
+    "time": {"summarize", "summarize csv", "summarize markdown", "summarize json"},
+    "run id": {"show", "predict"},
+}
+
+
+@pytest.fixture(scope="module")
+def results(empty_store, tmp_path_factory):
+    """What every command did with every case."""
+    directory = tmp_path_factory.mktemp("hostile")
+    (directory / "store").mkdir()
+    (directory / "store" / "mlflow.db").write_bytes(empty_store.read_bytes())
+    drive = [sys.executable, HOSTILE / "drive.py", directory]
+    done = subprocess.run(drive, check=True, capture_output=True, text=True)
+    assert not list(directory.rglob(f"{CANARY}*"))
+    return json.loads(done.stdout)
+
+
+def hostile(results):
+    return {name: result for name, result in results.items() if name not in ("good", "watch")}
+
+
+def test_the_good_record_is_read_by_all_and_the_watch_sees(results):
+    assert {name: ended["status"] for name, ended in results["good"].items() if ended["status"]} == {}
+    assert [event.split()[0] for event in results["watch"]["seen"]] == ["os.system", "open"]
+    assert len(CONFIGS) + len(WEIGHTS) >= 40
+
+
+def test_nothing_is_executed_and_nothing_is_written(results):
+    assert {name: result["seen"] for name, result in hostile(results).items() if result["seen"]} == {}
+    assert [name for name, result in hostile(results).items() if result["is_changed"]] == []
+
+
+def test_no_record_makes_the_program_take_memory_that_its_files_do_not_have(results):
+    more = {name: result["more_megabytes"] for name, result in hostile(results).items()}
+    assert {name: megabytes for name, megabytes in more.items() if megabytes > 150} == {}
+
+
+def test_what_a_command_reads_is_refused_and_what_it_does_not_is_no_hindrance(results):
+    # A text with an interpolation in it is a text, and nobody's.
+    texts = {"config: environment"}
+    wrong = [
+        (name, command, ended["status"], ended["err"])
+        for name, result in hostile(results).items()
+        for command, ended in result["ended"].items()
+        if ended["status"]
+        != (2 if command in REFUSES.get(name.split(":")[0], ()) and name not in texts else 0)
+    ]
+    assert wrong == []
+
+
+def test_a_refusal_is_a_line_or_two_in_plain_words(results):
+    for name, result in hostile(results).items():
+        for command, ended in result["ended"].items():
+            said = ended["err"]
+            assert ("Traceback" in said, "Error:" in said and "No such option" not in said) == (False,) * 2, (
+                name
+            )
+            assert len(said) < 600, (name, command, said)
+            assert ended["status"] == 0 or said.startswith(("nnexp: ", "Usage: ")), (name, command, said)
+
+
+def test_no_output_has_what_a_terminal_obeys_or_another_files_words(results):
+    for name, result in hostile(results).items():
+        for command, ended in result["ended"].items():
+            printed = ended["out"] + ended["err"]
+            assert not OBEYED.search(printed), (name, command, OBEYED.search(printed))
+            assert SECRET not in printed, (name, command)
+
+
+def test_markup_and_formulas_in_tables_are_inert(results):
+    markdown = results["shown: escapes in a param"]["ended"]["summarize markdown"]["out"]
+    assert not re.search(r"<script|\]\(", markdown)
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines()}) == 1
+    table = results["shown: formula in a param"]["ended"]["summarize csv"]["out"]
+    assert table.splitlines()[1].startswith("'=cmd|")
