@@ -6,9 +6,7 @@ Each page that is looked at is kept as a picture: in tests/screenshots, or where
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -131,7 +129,8 @@ def test_the_best_learning_rate_for_each_initialisation_is_two_clicks_away(page,
     open_sweep(page)
     page.get_by_text("Show more").click()
     for init, best in {"he": "0.5", "normal": "2", "uniform": "1", "xavier": "0.5"}.items():
-        expect(page.get_by_role("listitem").filter(has_text=f"init={init}: learning_rate={best} ")).to_be_visible()
+        found = page.get_by_role("listitem").filter(has_text=f"init={init}: learning_rate={best} ")
+        expect(found).to_be_visible()
     expect(page.get_by_role("columnheader", name="ci95_high")).to_be_visible()
     pictured(page, "sweep")
 
