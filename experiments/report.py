@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 import nnexp
 from nnexp import plots
+from nnexp.plots.sweeps import predictions, sweep_lines
 from nnexp.render import as_text
 from nnexp.summary import finished, varying
 
@@ -27,7 +29,7 @@ def question(name: str) -> str:
     return " ".join(comment)
 
 
-def articles(runs: pd.DataFrame) -> tuple[str, dict[str, object]]:
+def articles(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
     """Emily and Frank, seed by seed."""
     told_apart = (runs["prediction/Emily"] >= 0.5) & (runs["prediction/Frank"] < 0.5)
     emily, frank = runs["prediction/Emily"], runs["prediction/Frank"]
@@ -36,10 +38,10 @@ def articles(runs: pd.DataFrame) -> tuple[str, dict[str, object]]:
         f"Emily runs from {emily.min():.3f} to {emily.max():.3f}, Frank from {frank.min():.3f} to "
         f"{frank.max():.3f}; the articles print 0.951 and 0.039."
     )
-    return answer, {"predictions": plots.predictions(runs, ["Emily", "Frank"])}
+    return answer, {"predictions": predictions(runs, ["Emily", "Frank"])}
 
 
-def learning_rate_init(runs: pd.DataFrame) -> tuple[str, dict[str, object]]:
+def learning_rate_init(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
     """The best rate of every initialisation, by data set."""
     table = nnexp.summarize(runs, ["dataset", "init", "learning_rate"])
     best = table.loc[table.groupby(["dataset", "init"])["mean"].idxmin()]
@@ -49,13 +51,13 @@ def learning_rate_init(runs: pd.DataFrame) -> tuple[str, dict[str, object]]:
         for row in best.itertuples()
     ]
     answer = "The learning rate with the lowest mean loss:\n\n" + "\n".join(lines)
-    return answer, {"loss": plots.sweep_lines(table, "learning_rate", "init", "dataset", "loss")}
+    return answer, {"loss": sweep_lines(table, "learning_rate", "init", ["dataset"], loss="mse")}
 
 
 ANSWERS = {"articles": articles, "learning_rate_init": learning_rate_init}
 
 
-def table_alone(runs: pd.DataFrame) -> tuple[str, dict[str, object]]:
+def table_alone(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
     """The answer of an experiment that has no words of its own."""
     return "The summary:", {}
 
@@ -72,7 +74,7 @@ def write(name: str) -> Path:
     REPORTS.mkdir(exist_ok=True)
     text = [f"# {name}", question(name), f"`nnexp train experiment={name}`: {len(runs)} runs.", answer]
     for title, figure in figures.items():
-        figure.savefig(REPORTS / f"{name}_{title}.png", dpi=110, metadata={"Software": None})
+        (REPORTS / f"{name}_{title}.png").write_bytes(plots.png(figure))
         text.append(f"![{title}]({name}_{title}.png)")
     text.append(as_text(nnexp.summarize(runs, varying(runs)), "markdown"))
     path = REPORTS / f"{name}.md"

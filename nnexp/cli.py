@@ -47,6 +47,9 @@ def train(arguments: tuple[str, ...]) -> None:
 )
 @click.option("--format", "style", type=FORMATS, default="table", show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it: FILE.png, FILE.svg or FILE.pdf."
+)
 def summarize(
     experiment: str,
     sweep: str | None,
@@ -57,12 +60,13 @@ def summarize(
     threshold: float | None,
     style: str,
     out: Path | None,
+    plot: Path | None,
 ) -> None:
     """Summarise recorded runs: count, mean, spread, interval, shares, by any params."""
     from nnexp import show
 
     groups = None if by is None else [name.strip() for name in by.split(",") if name.strip()]
-    show.summary(experiment, sweep, groups, over, metric, where, threshold, style, out)
+    show.summary(experiment, sweep, groups, over, metric, where, threshold, style, out, plot)
 
 
 @nnexp.command()

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from nnexp import engine
 from nnexp.config import RunConfig, nested
 from nnexp.dataset import Dataset
-from nnexp.network import equation
-from nnexp.render import Columns, apart
+from nnexp.network import Layers, equation
+from nnexp.render import Columns, apart, as_text
 from nnexp.tracking.runs import DataInput
 from nnexp.tracking.store import masked
 from nnexp.tracking.weights import Model, weights_sha256
-from nnexp.train import Trained
+from nnexp.train import Trained, check
 
 # What every run's name says, and the longest name that MLflow's database takes.
 _NAMED, MAX_NAME = frozenset({"dataset", "learning_rate", "init", "seed"}), 250
@@ -154,31 +153,52 @@ def _yaml(name: str, value: Any) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def single_files(trained: Trained, model: Model, dataset: Dataset) -> dict[str, bytes]:
-    """What a run of its own adds: the equation and, unless told not to, figures."""
-    files = {"equation.txt": (equation(model.network, model.input_names()) + "\n").encode()}
-    if trained.config.figures:
+@dataclass(frozen=True)
+class Whole:
+    """All of one run that its own files are made of, just trained or read back."""
+
+    config: RunConfig
+    dataset: Dataset
+    model: Model
+    kept: Mapping[int, Layers]  # weights by epoch
+    epochs: ArrayLike
+    curves: Mapping[str, ArrayLike]
+    outcome: str
+
+
+def whole(trained: Trained, model: Model, dataset: Dataset) -> Whole:
+    """A run that was just trained."""
+    curves = trained.curves
+    return Whole(trained.config, dataset, model, trained.kept, trained.epochs, curves, trained.outcome)
+
+
+def single_files(run: Whole) -> dict[str, bytes]:
+    """What a run of its own adds, and the best of a sweep: the equation, the predictions and, unless told not
+    to, figures."""
+    table = as_text(predictions(run.model, run.config, run.dataset), "csv")
+    files = {
+        "equation.txt": (equation(run.model.network, run.model.input_names()) + "\n").encode(),
+        "predictions.csv": f"{table}\n".encode(),
+    }
+    if run.config.figures:
         from nnexp import plots  # matplotlib takes long to import, and a sweep's runs have no figures
 
-        title = run_name(trained.config, dataset)
-        figures = {"curves": plots.curves(trained.epochs, trained.curves, title)}
-        can_be_drawn = len(dataset.features) == 2 and len(dataset.classes) <= 2
-        if can_be_drawn and trained.outcome != "diverged":
-            figures["decision_surface"] = plots.decision_surface(model, dataset, title)
-        for name, figure in figures.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, dpi=120)
-            files[f"figures/{name}.png"] = buffer.getvalue()
+        title = f"{run_name(run.config, run.dataset)}, {run.outcome}"
+        figures = plots.of_run(run.model, run.dataset, run.epochs, run.curves, title, run.kept)
+        files |= {f"figures/{name}.png": plots.png(figure) for name, figure in figures.items()}
+        if "surface_over_training" in figures:
+            animation = plots.surface_animation(run.model, run.dataset, run.kept)
+            files["figures/surface_over_training.gif"] = animation
     return files
 
 
-def predictions(model: Model, trained: Trained, dataset: Dataset) -> Columns:
+def predictions(model: Model, config: RunConfig, dataset: Dataset) -> Columns:
     """Every row and new row: name, part (train, validation, new), raw features, target, outputs, label.
 
     A column that the data set already has by that name gets an underscore.
     """
     part = np.array(["train"] * len(dataset.X) + ["new"] * len(dataset.X_new), dtype=object)
-    part[trained.prepared.val_rows] = "validation"
+    part[check(dataset, config).val_rows] = "validation"
     X = np.vstack([dataset.X, dataset.X_new])
     target = [dataset.classes[int(i)] for i in dataset.y] if dataset.classes else dataset.y.tolist()
     table = _features(X, dataset) | {dataset.target: [*target, *[None] * len(dataset.X_new)]}

@@ -15,15 +15,15 @@ from nnexp.record import (
     new_rows,
     points,
     prediction_points,
-    predictions,
     result_tags,
     run_files,
     run_key,
     run_name,
     run_tags,
     single_files,
+    whole,
 )
-from nnexp.render import Columns, as_text
+from nnexp.render import Columns
 from nnexp.request import SweepConfig
 from nnexp.session import Place, TrainingError, going_on, opened, tell_of_compiling
 from nnexp.sweep import Point, plan
@@ -82,9 +82,7 @@ def _run_new(place: Place, point: Point, attempt: int) -> Recorded:
         trained = _train_live(writer, run_id, point)
         model = model_of(trained, dataset)
         weights = pack(model, trained.kept)
-        files = run_files(trained, weights) | single_files(trained, model, dataset)
-        table = as_text(predictions(model, trained, dataset), "csv")
-        files["predictions.csv"] = f"{table}\n".encode()
+        files = run_files(trained, weights) | single_files(whole(trained, model, dataset))
         with uninterrupted():
             writer.add(run_id, files, result_tags(trained))
             if config.model and trained.outcome != "diverged":

@@ -71,8 +71,13 @@ def summary(
     threshold: float | None,
     style: str,
     out: Path | None,
+    plot: Path | None,
 ) -> None:
     """`nnexp summarize`."""
+    if plot is not None:
+        from nnexp import plots  # matplotlib takes long to import
+
+        plots.check_suffix(plot)
     from nnexp import readable  # imports pandas, which a run alone does without
     from nnexp import summary as summaries
     from nnexp.tracking.read import load_history, load_runs
@@ -92,6 +97,9 @@ def summary(
         readable.show(table, metric)
     else:
         _write(readable.as_table(table, metric, style), out)
+    if plot is not None:
+        figure = plots.of_summary(done, by, metric, over)
+        _put(plots.saved(figure, plot.suffix.removeprefix(".")), plot, "--plot")
 
 
 def run(run_id: str) -> None:
@@ -153,8 +161,12 @@ def _write(text: str, out: Path | None) -> None:
     if out is None:
         print(text)
         return
+    _put(f"{text}\n".encode(), out, "--out")
+
+
+def _put(content: bytes, file: Path, option: str) -> None:
     try:
-        out.write_text(text + "\n", encoding="utf-8")
+        file.write_bytes(content)
     except OSError as error:
-        raise RequestError(f"--out {out}: cannot be written: {error.strerror}") from error
-    say(f"wrote {out}")
+        raise RequestError(f"{option} {file}: cannot be written: {error.strerror}") from error
+    say(f"wrote {file}")

@@ -31,6 +31,7 @@ from nnexp.record import (
 )
 from nnexp.report.findings import QUESTION, Findings, question
 from nnexp.report.note import MAX_NOTE, begun, note
+from nnexp.report.pictures import Picture
 from nnexp.request import SweepConfig
 from nnexp.session import Place, going_on, opened, tell_of_compiling
 from nnexp.summary import finished, summarize, varying
@@ -49,7 +50,8 @@ CHUNK_RUNS, CHUNK_SECONDS = 256, 1.0
 @dataclass(frozen=True)
 class Sweep:
     """A sweep that is in the store: its parent's id, the key of each config that was asked for, (run name,
-    reason) of each point that failed, the last loss of each that did not by its key, the summary."""
+    reason) of each point that failed, the last loss of each that did not by its key, its runs, their summary.
+    """
 
     sweep_id: str
     keys: list[str]
@@ -114,7 +116,8 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
             stopped = _run_points(place, parent, todo, training, request, failures)
             place.writer.settle(parent)
             done = _finished_sweep(place, parent, keys, failures)
-            _finish_parent(place, parent, done, stopped)
+            pictures = _draw(place, done, asked) if any(config.figures for config in configs) else []
+            _finish_parent(place, parent, done, stopped, pictures)
         return done
 
 
@@ -274,15 +277,32 @@ def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[t
     return Sweep(parent, keys, failures, losses, runs, table)
 
 
-def _finish_parent(place: Place, parent: str, done: Sweep, stopped: bool) -> None:
-    """Record counts, the summary table, the report and a description that the UI shows."""
+def _draw(place: Place, done: Sweep, points: Sequence[Point]) -> list[Picture]:
+    """The sweep's figures, after its best runs have got theirs."""
+    runs = finished(done.runs)
+    if runs.empty:
+        return []
+    from nnexp.gallery import best_files  # draw, which `figures=false` does without
+    from nnexp.report.pictures import sweep_pictures
+
+    for run_id, files in best_files(place.store, runs, points).items():
+        with uninterrupted():
+            place.writer.add(run_id, files, {})
+    return sweep_pictures(place.store, runs)
+
+
+def _finish_parent(
+    place: Place, parent: str, done: Sweep, stopped: bool, pictures: Sequence[Picture]
+) -> None:
+    """Record counts, the summary table, the figures, the report and a description that the UI shows."""
     from nnexp.report.page import page  # its imports take long, and a sweep with nothing to do ends without
 
     record = get_sweep(place.store, parent)
     assert record is not None  # it was begun by this command
     total, failed = len(set(done.keys)), len(done.failures)
     found = Findings.of(record, total, done.runs, done.summary)
-    files = {"report.html": page(found, [])}
+    files = {f"figures/{picture.name}.png": picture.png for picture in pictures}
+    files["report.html"] = page(found, pictures)
     if done.summary is not None:
         files["summary.csv"] = (as_table(done.summary, style="csv") + "\n").encode()
         files["summary.md"] = (as_table(done.summary, style="markdown") + "\n").encode()

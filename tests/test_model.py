@@ -276,7 +276,7 @@ def test_export_refuses_in_plain_words_what_it_cannot_do(nnexp, trained, tmp_pat
 def test_what_is_no_network_is_refused_in_plain_words(store, tmp_path):
     (tmp_path / "mine.npz").write_text("a letter")
     for source, words in [
-        ("mine.npz", "mine.npz: is no weights.npz"),
+        ("mine.npz", "mine.npz: weights.npz is damaged"),
         (tmp_path / "gone.npz", "gone.npz: cannot be read"),
         ("nothing", "no run 'nothing'"),
     ]:

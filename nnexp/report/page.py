@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -21,16 +20,12 @@ from markupsafe import Markup
 
 from nnexp.readable import is_numeric, readable, setting, significant
 from nnexp.report.findings import Findings
+from nnexp.report.pictures import Picture
 from nnexp.summary import best_rows
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 # Rows of the best and of the worst runs; of all runs, so that a page stays one that a browser opens.
 FEW, MAX_ROWS = 5, 2000
-# Dots an inch of the figures.
-DPI = 110
 
 
 @dataclass(frozen=True)
@@ -59,25 +54,6 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.columns[0].cells)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure as PNG, and what it shows in words."""
-
-    title: str
-    words: str
-    png: bytes
-
-    @classmethod
-    def of(cls, name: str, figure: Figure) -> Picture:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=DPI)
-        return cls(name.replace("_", " "), in_words(figure), buffer.getvalue())
-
-    @property
-    def source(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
 def page(found: Findings, pictures: Sequence[Picture]) -> bytes:
@@ -168,13 +144,3 @@ def _provenance(tags: Mapping[str, str]) -> dict[str, str]:
     told = ("nnexp.question", "nnexp.command", "nnexp.sweep")
     kept = ("nnexp.", "mlflow.user", "mlflow.source.git")
     return {key: value for key, value in sorted(tags.items()) if key.startswith(kept) and key not in told}
-
-
-def in_words(figure: Figure) -> str:
-    """What a figure shows, for who cannot see it: of each panel its title, its axes and its lines."""
-    panels = []
-    for ax in figure.axes:
-        axes = " against ".join(text for text in (ax.get_ylabel(), ax.get_xlabel()) if text)
-        lines = ", ".join(ax.get_legend_handles_labels()[1])
-        panels.append(": ".join(text for text in (ax.get_title(), axes, lines) if text))
-    return "; ".join(text for text in panels if text)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
 
 from nnexp.config import RequestError
 from nnexp.report.findings import Findings
-from nnexp.report.page import Picture, page
+from nnexp.report.page import page
+from nnexp.report.pictures import sweep_pictures
 from nnexp.summary import finished, summarize, varying
 from nnexp.tracking.find import Detail, find_runs, get_run, get_sweep
 from nnexp.tracking.read import read_runs, sweep_keys
@@ -30,14 +28,10 @@ def write(sweep_id: str | None, experiment: str, out: Path | None) -> Path:
     found = Findings.of(parent, len(sweep_keys(store, place, parent.run_id)), runs, table)
     path = out or Path(f"{parent.run_id}.html")
     try:
-        path.write_bytes(page(found, pictures(table)))
+        path.write_bytes(page(found, [] if done.empty else sweep_pictures(store, done)))
     except OSError as error:
         raise RequestError(f"--out {path}: cannot be written: {error.strerror}") from error
     return path
-
-
-def pictures(summary: pd.DataFrame | None) -> Sequence[Picture]:
-    return []
 
 
 def _sweep(store: Store, sweep_id: str) -> Detail:

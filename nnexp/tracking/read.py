@@ -95,17 +95,27 @@ def load_history(
     runs: pd.DataFrame, metrics: Sequence[str] = ("loss",), *, tracking_uri: str | None = None
 ) -> pd.DataFrame:
     """The curves of these runs, tidy: columns run_id, metric, epoch (completed), value; by run and epoch."""
-    store = open_store(tracking_uri, create=False)
-    wanted = set(runs["run_id"])
+    return read_history(open_store(tracking_uri, create=False), runs, metrics)
+
+
+def read_history(
+    store: Store, runs: pd.DataFrame, metrics: Sequence[str], epochs: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """As `load_history`, from a store that is open; of a database, only the points at these epochs."""
     columns = ["run_id", "metric", "epoch", "value"]
+    wanted = sorted(set(runs["run_id"]))
     if store.is_known:
         t = METRICS.c
         are_asked = t.key.in_(list(metrics)) & (t.is_nan == sa.false())
         query = sa.select(t.run_uuid, t.key, t.step, t.value).where(are_asked)
-        if len(wanted) <= MAX_NAMED:
-            query = query.where(t.run_uuid.in_(sorted(wanted)))
+        if epochs is not None:
+            query = query.where(t.step.in_(list(epochs)))
+        # Of few runs, or few of their points, the index knows where they are.
+        chunks = [wanted[i : i + MAX_NAMED] for i in range(0, len(wanted), MAX_NAMED)]
+        is_sparse = len(chunks) <= 1 or epochs is not None
+        queries = [query.where(t.run_uuid.in_(some)) for some in chunks] if is_sparse else [query]
         with store.reading() as connection:
-            rows = [tuple(row) for row in connection.execute(query)]
+            rows = [tuple(row) for some in queries for row in connection.execute(some)]
         frame = pd.DataFrame.from_records(rows, columns=columns)
         frame = frame[frame["run_id"].isin(wanted)]
         if len(frame) and not frame[["epoch", "value"]].dtypes.map(pd.api.types.is_numeric_dtype).all():
@@ -113,7 +123,7 @@ def load_history(
     else:
         points = [
             (run_id, metric, point.step, point.value)
-            for run_id in sorted(wanted)
+            for run_id in wanted
             for metric in metrics
             for point in store.client.get_metric_history(run_id, metric)
         ]

@@ -262,6 +262,22 @@ def _check_text(name: str, data: bytes) -> None:
         raise NotWeights(f"weights.npz: {name} is not text") from error
 
 
+def unpack_kept(content: bytes) -> dict[int, Layers]:
+    """The weights that were kept while training, by epoch; none where `weights_every` was 0.
+
+    Raises NotWeights.
+    """
+    n = len(unpack(content).network.layers)
+    arrays = _arrays(content)
+    if "kept_epochs" not in arrays:
+        return {}
+    names, epochs = _layer_names(n, "_kept"), arrays["kept_epochs"].tolist()
+    if any(len(arrays[name]) != len(epochs) for name in names):
+        raise NotWeights("weights.npz: its kept weights are not as many as their epochs")
+    kept = list(zip(names[::2], names[1::2], strict=True))
+    return {epoch: tuple((arrays[W][i], arrays[b][i]) for W, b in kept) for i, epoch in enumerate(epochs)}
+
+
 def weights_sha256(layers: Layers) -> str:
     """SHA-256 over W1, b1, W2, b2, … as little-endian doubles in row order."""
     digest = hashlib.sha256()
