@@ -116,7 +116,14 @@ def test_a_runs_artifacts_rebuild_its_config_and_its_network(configure, client, 
         "predictions.csv",
         "weights.npz",
     }
-    assert {"figures/curves.png", "figures/weights.png"} <= set(names(client, run, "figures"))
+    assert {name.removeprefix("figures/") for name in names(client, run, "figures")} == {
+        "curves.png",
+        "decision_surface.png",
+        "network.png",
+        "surface_over_training.gif",
+        "surface_over_training.png",
+        "weights.png",
+    }
     assert RunConfig.from_mapping(yaml.safe_load(artifact(client, run, "config.yaml"))) == config
     content = artifact(client, run, "weights.npz")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
@@ -226,6 +233,45 @@ def test_a_sweep_is_a_parent_with_its_runs_nested_and_tagged(configure, client, 
         assert names(client, child) == ["config.yaml", "weights.npz"]
 
 
+def test_a_sweeps_parent_has_its_figures_and_its_best_run_all_that_a_run_alone_has(
+    configure, client, only, record, sweep
+):
+    configs = [configure("epochs=20", f"seed={s}", f"learning_rate={r}") for s in (0, 1) for r in (0.1, 1.0)]
+    sweep(configs)
+    parent, *children = only()
+    assert {name.removeprefix("figures/loss_") for name in names(client, parent, "figures")} == {
+        "by_learning_rate.png",
+        "curves.png",
+        "over_seeds.png",
+    }
+    best = min(children, key=lambda child: child.data.metrics["loss"])
+    for child in children:
+        assert ("figures" in names(client, child)) == (child is best)
+    (config,) = [c for c in configs if c.params() == best.data.params]
+    record(replace(config, model=False), force=True)
+    alone = only()[-1]
+    files = [*names(client, alone, "figures"), "equation.txt", "predictions.csv", "weights.npz"]
+    assert names(client, best, "figures") == names(client, alone, "figures")
+    assert all(artifact(client, best, name) == artifact(client, alone, name) for name in files)
+
+
+def test_a_best_run_whose_weights_are_gone_does_not_stop_a_sweep(
+    configure, client, only, monkeypatch, capsys, sweep
+):
+    def gone(*args):
+        raise FileNotFoundError("weights.npz")
+
+    monkeypatch.setattr("nnexp.gallery.read_artifact", gone)
+    sweep([configure("epochs=5", f"seed={s}") for s in (0, 1)])
+    assert only()[0].info.status == "FINISHED"
+    assert "no figures of the best run" in capsys.readouterr().err
+
+
+def test_a_sweep_that_says_figures_false_has_none(configure, client, only, sweep):
+    sweep([configure("epochs=5", "figures=false", f"seed={s}") for s in (0, 1)])
+    assert all("figures" not in names(client, run) for run in only())
+
+
 def test_a_run_of_a_sweep_is_the_run_alone(configure, client, only, record, sweep):
     config = configure("epochs=20", "figures=false", "model=false", "seed=3")
     sweep([config, configure("epochs=20", "seed=4")], None)
@@ -287,8 +333,7 @@ def test_columns_that_are_named_like_ours_are_kept_apart(configure, client, only
     record(configure(*own, "epochs=5"))
     (run,) = only()
     table = pd.read_csv(io.BytesIO(artifact(client, run, "predictions.csv")))
-    assert list(table)[:4] == ["name_", "part_", "name", "part"]
-    assert list(table)[4:] == ["label", "y", "y_pred", "label_", "probability"]
+    assert list(table) == ["name_", "part_", "name", "part", "label", "y", "y_pred", "label_"]
     assert table["part"].tolist() == [2, 5]
 
 

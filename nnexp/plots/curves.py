@@ -19,6 +19,7 @@ from nnexp.plots.style import (
     measured,
     scale,
     styled,
+    ticks,
 )
 
 
@@ -29,7 +30,7 @@ def curves(epochs: ArrayLike, values: Mapping[str, ArrayLike], title: str, loss:
     pairs = [("loss", "val_loss"), ("accuracy", "val_accuracy")]
     shown = [[name for name in pair if name in values] for pair in pairs]
     shown = [names for names in shown if names]
-    room = Room(between=(0, 0.25))
+    room = Room(top=0.65, between=(0, 0.25))
     figure, axes = lattice(len(shown), 1, room, 2.7 if len(shown) == 1 else 1.9, 7.5)
     heading(figure, title)
     marker = "o" if np.size(epochs) < MARKED else ""
@@ -40,14 +41,16 @@ def curves(epochs: ArrayLike, values: Mapping[str, ArrayLike], title: str, loss:
             numbers = drawable(values[name])
             ax.plot(epochs, numbers, dash, color=color, label=name, marker=marker, ms=4, drawstyle=style)
         ax.set_ylabel(measured(names[0], loss))
+        ax.xaxis.set_major_locator(ticks(whole=True))
         if is_loss:
             if scale(ax, "y", np.concatenate([drawable(values[name]) for name in names])):
                 ax.set_ylabel(f"{ax.get_ylabel()}\n(0 is below)")
         else:
             ax.set_ylim(-0.05, 1.05)
-        if len(names) > 1:
-            ax.legend(loc="upper right" if is_loss else "lower right")
         if ax is not axes[-1]:
             ax.tick_params(labelbottom=False)
+    if len(shown[0]) > 1:
+        labels = ["training rows", "validation rows"]
+        axes[0].legend(labels, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1)
     axes[-1].set_xlabel("completed epochs")
     return figure

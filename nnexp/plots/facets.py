@@ -48,8 +48,21 @@ class Levels:
         return cls(name, in_order(frame[name].tolist()))
 
     @property
+    def words(self) -> list[str]:
+        """The values in words, numbers with as few digits as tell them apart."""
+        for digits in (3, 4, 5, 6):
+            texts = [value_text(value, digits) for value in self.values]
+            if len(set(texts)) == len(texts):
+                break
+        return texts
+
+    @property
     def texts(self) -> list[str]:
-        return [plain(value_text(value), 30) for value in self.values]
+        """The words as a figure takes them."""
+        return [plain(text, 30) for text in self.words]
+
+    def word(self, value: Any) -> str:
+        return self.words[self.values.index(None if is_missing(value) else value)]
 
     @property
     def is_numeric(self) -> bool:
@@ -111,8 +124,9 @@ def best_groups(frame: pd.DataFrame, by: Sequence[str], metric: str, most: int) 
         each = max(1, most // frame["dataset"].nunique())
         means = means.groupby(level="dataset").head(each).head(most)
     chosen = means.head(most).reset_index()[list(by)]
-    named = f"the best of {count(frame, by)}"
-    chosen[named] = [words(by, values) for values in chosen.itertuples(index=False, name=None)]
+    named = f"the best {len(chosen)} of {count(frame, by)}: {', '.join(by)}"
+    rows = chosen.itertuples(index=False, name=None)
+    chosen[named] = [", ".join(value_text(value, 4) for value in values) for values in rows]
     return frame.merge(chosen, on=list(by)), named
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from nnexp.plots.facets import (
@@ -37,6 +37,7 @@ from nnexp.plots.style import (
     measured,
     plain,
     styled,
+    ticks,
 )
 
 
@@ -59,8 +60,9 @@ def mean_curves(
     levels = Levels.of(runs, named)
     lined = list(groups(runs, panels))
     is_many = len(levels.values) > MAX_LINES
-    labels = [] if line is None else _labels(runs, levels, len(lined) == 1)
-    right = 0.25 if line is None else 1.15 if is_many else legend_room(labels, plain(line))
+    labels = [] if line is None else _labels(runs, levels)
+    title = "" if line is None else plain(line, 60)
+    right = 0.25 if line is None else 1.15 if is_many else legend_room(labels, title)
     room = Room(right=right, top=0.75 if panels else 0.45)
     figure, axes = grid(len(lined), room, 3.2 if len(lined) == 1 else 2.1)
     points = history[history["metric"] == metric]
@@ -83,14 +85,15 @@ def mean_curves(
             panel_title(ax, panels, key)
     below = scale_alike(axes, panel_kinds(panels, [key for key, _ in lined]), seen)
     for ax in axes:
-        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.xaxis.set_major_locator(ticks(4, whole=True))
     label_below(axes, "completed epochs")
     label_left(axes, measured(metric, loss_name(runs)) + ("\n(0 is below)" if below else ""))
     heading(figure, _what_is_shown(metric, runs, over, is_many))
     if line is not None and is_many:
         colorbar(figure, ScalarMappable(norm_of_levels(levels), SEQUENTIAL), axes, plain(line))
     elif line is not None:
-        legend(figure, list(handles.values()), [labels[i] for i in handles], plain(line), room)
+        lost = [Line2D([], [], **look) for look in looks]  # where all runs diverged
+        legend(figure, [handles.get(i, lost[i]) for i in range(len(lost))], labels, title, room)
     return figure
 
 
@@ -100,8 +103,8 @@ def _parts(rows: pd.DataFrame, levels: Levels) -> list[pd.DataFrame]:
     return [rows[codes == i] for i in range(len(levels.values))]
 
 
-def _labels(runs: pd.DataFrame, levels: Levels, alone: bool) -> list[str]:
-    """The lines' names, with how many runs diverged where that is told nowhere else."""
+def _labels(runs: pd.DataFrame, levels: Levels) -> list[str]:
+    """The lines' names, with how many runs diverged."""
     diverged = [int((part["outcome"] == "diverged").sum()) for part in _parts(runs, levels)]
     return [f"{text} ({n} diverged)" if n else text for text, n in zip(levels.texts, diverged, strict=True)]
 

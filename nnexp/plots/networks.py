@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from nnexp.dataset import Dataset
@@ -37,6 +36,7 @@ from nnexp.plots.style import (
     norm_of,
     plain,
     styled,
+    ticks,
     widest,
 )
 from nnexp.tracking.weights import Model
@@ -47,6 +47,8 @@ Array = NDArray[np.float64]
 FINE, COARSE, SURFACE_PRODUCTS = 120, 24, 2e7
 # Rows and names on a surface; surfaces side by side; frames of an animation and how many a second.
 MAX_DOTS, MAX_NAMED, MAX_SIDE_BY_SIDE, MAX_FRAMES, FRAMES_A_SECOND = 3000, 12, 6, 12, 4
+# Classes that have their border drawn.
+MAX_BORDERS = 10
 # What is drawn of a network's weights: layers, rows and columns of each, and cells with their number.
 MAX_LAYERS, MAX_SIDE, MAX_NUMBERS = 6, 200, 36
 # A network is tiny, and drawn as neurons and edges, up to so many neurons a layer, layers, and edges.
@@ -139,7 +141,8 @@ def _draw_surface(ax: Axes, outputs: Array, dataset: Dataset, plane: Plane, norm
     ax.grid(False)
     place: dict[str, Any] = {"extent": plane.extent, "origin": "lower", "aspect": "auto"}
     if len(dataset.classes) > 2:
-        return ax.imshow(_regions(outputs, side), **place)
+        _draw_borders(ax, outputs, plane)
+        return ax.imshow(_regions(outputs, side), interpolation="bilinear", **place)
     answer = outputs[:, -1].reshape(side, side)
     image = ax.imshow(
         answer, cmap=_tints() if dataset.classes else SEQUENTIAL, norm=norm, interpolation="bilinear", **place
@@ -168,12 +171,17 @@ def _regions(outputs: Array, side: int) -> Array:
     sure = np.clip((np.take_along_axis(known, chosen[:, None], 1) - 1 / n) / (1 - 1 / n), 0.0, 1.0)
     colors = np.array([to_rgb(_class_color(i)) for i in range(n)])[chosen]
     pixels: Array = (1 - (0.25 + 0.5 * sure) * (1 - colors)).reshape(side, side, 3)
-    is_edge = np.zeros((side, side), dtype=bool)
-    kind = chosen.reshape(side, side)
-    is_edge[:-1] |= kind[:-1] != kind[1:]
-    is_edge[:, :-1] |= kind[:, :-1] != kind[:, 1:]
-    pixels[is_edge] = 0.2
     return pixels
+
+
+def _draw_borders(ax: Axes, outputs: Array, plane: Plane) -> None:
+    """Lines where each class' output is as large as the largest of the others."""
+    known = np.nan_to_num(outputs)
+    for i in range(min(MAX_BORDERS, outputs.shape[1])):
+        lead = known[:, i] - np.delete(known, i, axis=1).max(axis=1)
+        if lead.min() < 0 < lead.max():
+            field = lead.reshape(plane.side, plane.side)
+            ax.contour(field, levels=[0.0], colors="black", linewidths=1.2, extent=plane.extent)
 
 
 def _class_color(i: int) -> str:
@@ -201,7 +209,11 @@ def _draw_rows(ax: Axes, dataset: Dataset, norm: Normalize, size: float) -> list
         handles.append(ax.scatter(X[:, 0], X[:, 1], s=area, c=y, cmap=SEQUENTIAL, norm=norm, **edge))
     if len(dataset.X_new):
         new = dataset.X_new
-        handles.append(ax.scatter(new[:, 0], new[:, 1], s=2.2 * area, marker="*", color="black", **edge))
+        handles.append(
+            ax.scatter(
+                new[:, 0], new[:, 1], s=max(2.2 * area, 140.0 * size**2), marker="*", color="black", **edge
+            )
+        )
     return handles
 
 
@@ -271,8 +283,8 @@ def surface_over_training(model: Model, dataset: Dataset, kept: Mapping[int, Lay
 
 
 def _few_ticks(ax: Axes, left: bool, bottom: bool) -> None:
-    ax.xaxis.set_major_locator(MaxNLocator(3))
-    ax.yaxis.set_major_locator(MaxNLocator(3))
+    ax.xaxis.set_major_locator(ticks(3))
+    ax.yaxis.set_major_locator(ticks(3))
     ax.tick_params(labelleft=left, labelbottom=bottom)
 
 
@@ -370,7 +382,7 @@ def _name_cells(ax: Axes, W: Array, columns: list[str], rows: list[str], is_last
     if n_rows <= 10:
         ax.set_yticks(range(n_rows), rows[:n_rows])
     else:
-        ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.yaxis.set_major_locator(ticks(4, whole=True))
 
 
 # --- The network as it is drawn on paper.
@@ -389,11 +401,12 @@ def drawn_network(model: Model, title: str) -> Figure:
     names = _neuron_names(model)
     places = [_column(len(layer)) for layer in names]
     tallest = max(map(len, names))
-    figure = Figure(figsize=(1.2 + 2.4 * (len(names) - 1) + 0.9, 0.7 + max(2.2, 0.95 * tallest)))
-    high = figure.get_size_inches()[1]
+    wide, high = max(6.0, 2.1 + 2.4 * (len(names) - 1)), 0.55 + max(1.6, 0.95 * tallest)
+    figure = Figure(figsize=(wide, high))
     ax = figure.add_axes((0, 0, 1, 1 - 0.35 / high))
     ax.set_axis_off()
-    ax.set(xlim=(-0.55, len(names) - 0.5), ylim=(-tallest / 2 - 0.15, tallest / 2 + 0.05))
+    side, reach = (wide / 2.4 - (len(names) - 1)) / 2, (high - 0.35) / 0.95 / 2
+    ax.set(xlim=(-side, len(names) - 1 + side), ylim=(-reach - 0.08, reach - 0.08))
     heading(figure, title)
     layers = [(drawable(W), drawable(b)) for W, b in model.network.layers]
     most = max((np.nanmax(np.abs(W), initial=0.0) for W, _ in layers), default=0.0) or 1.0
@@ -407,8 +420,8 @@ def drawn_network(model: Model, title: str) -> Figure:
                 ha="center",
                 va="center",
                 fontsize=SMALL,
-                path_effects=_halo(),
-                zorder=5,
+                bbox=_white(),
+                zorder=3,
             )
     for i, layer in enumerate(names):
         for name, y in zip(layer, places[i], strict=True):
@@ -456,7 +469,7 @@ def _draw_edges(
                 va="center",
                 fontsize=SMALL,
                 color=color,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+                bbox=_white(),
                 zorder=3,
             )
 
@@ -469,6 +482,11 @@ def _distance(place: tuple[float, float], others: Sequence[tuple[float, float]])
 
 def _signed(value: float) -> str:
     return f"{value:+.3g}" if np.isfinite(value) else "none"
+
+
+def _white() -> dict[str, Any]:
+    """What is behind a number, so that no line runs through it."""
+    return {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
 
 
 def _halo() -> list[withStroke]:

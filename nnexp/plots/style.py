@@ -125,13 +125,13 @@ def widest(texts: Sequence[str], size: float = SMALL) -> float:
     return max((width(text, size) for text in texts), default=0.0)
 
 
-def value_text(value: object) -> str:
+def value_text(value: object, digits: int = 6) -> str:
     """A param's value for people: 0.1, true, [4], and none where a run has no such param."""
     if is_missing(value):
         return "none"
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower()
-    return f"{value:g}" if isinstance(value, float | int | np.number) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float | np.floating) else str(value)
 
 
 def measured(metric: str, loss: str = "") -> str:
@@ -269,12 +269,17 @@ def scale(ax: Axes, which: str, values: ArrayLike) -> bool:
     """Make the axis, "x" or "y", logarithmic where the values span decades, and say whether some, 0 or
     less, are then off it. Ticks are few and plain."""
     if not spans_decades(values):
-        axis_of(ax, which).set_major_locator(MaxNLocator(5))
+        axis_of(ax, which).set_major_locator(ticks())
         return False
     positive = _positive(values)
     ax.set(**{f"{which}scale": "log"})
     log_ticks(axis_of(ax, which), float(positive.min()), float(positive.max()))
     return bool((drawable(values) <= 0).any())
+
+
+def ticks(most: int = 5, whole: bool = False) -> MaxNLocator:
+    """A few ticks at round numbers."""
+    return MaxNLocator(most, steps=[1, 2, 5, 10], integer=whole, min_n_ticks=2)
 
 
 def axis_of(ax: Axes, which: str) -> Axis:

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from nnexp.plots.facets import (
     MAX_LINES,
@@ -47,7 +46,7 @@ from nnexp.plots.style import (
     plain,
     scale,
     styled,
-    value_text,
+    ticks,
     widest,
 )
 
@@ -84,7 +83,10 @@ def sweep_lines(
                 continue
             at = _places(ax, places, rows[x], (i - (len(looks) - 1) / 2) / max(1, len(looks)))
             order = np.argsort(at)
-            drawn[i] = _mean(ax, at[order], rows.iloc[order], look, places.is_numeric)
+            drawn[i] = _mean(ax, at[order], rows.iloc[order], look, places.is_numeric, not is_many)
+            lost = at[rows["mean"].isna()]
+            above = ax.get_xaxis_transform()
+            ax.plot(lost, np.full(len(lost), 0.97), "x", color=look["color"], transform=above)
         _mark_places(ax, places)
         if panels:
             panel_title(ax, panels, key)
@@ -93,8 +95,9 @@ def sweep_lines(
     below = scale_alike(axes, panel_kinds(panels, [key for key, _ in parts]), [_above(v) for v in seen])
     label_below(axes, plain(x))
     label_left(axes, measured(metric, loss) + ("\n(0 is below)" if below else ""))
-    interval = ", mean and 95% interval" if (table["n"] > 1).any() else ""
-    heading(figure, f"{metric} by {words_of([x, *([line] if line else []), *panels])}{interval}")
+    interval = ": mean, 95% interval" if (table["n"] > 1).any() and not is_many else ""
+    lost = "; x: all diverged" if table["mean"].isna().any() else ""
+    heading(figure, f"{metric} by {', '.join([x, *([line] if line else []), *panels])}{interval}{lost}")
     if levels is not None and is_many:
         colorbar(figure, ScalarMappable(norm_of_levels(levels), SEQUENTIAL), axes, plain(levels.name))
     elif levels is not None:
@@ -106,10 +109,6 @@ def sweep_lines(
             room,
         )
     return figure
-
-
-def words_of(names: Sequence[str]) -> str:
-    return ", ".join(names)
 
 
 def _above(ends: Any) -> Any:
@@ -140,7 +139,7 @@ def _mark_places(ax: Axes, places: Levels) -> None:
     n = len(places.values)
     if not places.is_numeric or n < 2:
         ax.set_xlim(-0.6, n - 0.4)
-        named_ticks(ax.xaxis, range(n), [text[:18] for text in places.texts], inner_width(ax))
+        named_ticks(ax.xaxis, range(n), _short(places, inner_width(ax) / 6), inner_width(ax))
         return
     if places.is_log:
         ax.set_xscale("log")
@@ -150,7 +149,12 @@ def _mark_places(ax: Axes, places: Levels) -> None:
     elif places.is_log:
         log_ticks(ax.xaxis, places.values[0], places.values[-1])
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(6))
+        ax.xaxis.set_major_locator(ticks(6))
+
+
+def _short(levels: Levels, inches: float) -> list[str]:
+    """The values in words no wider than that."""
+    return [fitted(word, inches, SMALL) for word in levels.words]
 
 
 def _has_room(places: Levels, inches: float) -> bool:
@@ -161,7 +165,7 @@ def _has_room(places: Levels, inches: float) -> bool:
     return bool((gaps > widest(places.texts) + 0.08).all())
 
 
-def _mean(ax: Axes, at: Any, rows: pd.DataFrame, look: dict[str, Any], joined: bool) -> Any:
+def _mean(ax: Axes, at: Any, rows: pd.DataFrame, look: dict[str, Any], joined: bool, interval: bool) -> Any:
     """The means, joined where x has an order, with their intervals."""
     mean = drawable(rows["mean"])
     low, high = drawable(rows["ci95_low"]), drawable(rows["ci95_high"])
@@ -169,7 +173,7 @@ def _mean(ax: Axes, at: Any, rows: pd.DataFrame, look: dict[str, Any], joined: b
     style = look if joined else look | {"linestyle": ""}
     if not style["marker"] and len(at) < 2:
         style = style | {"marker": "o"}
-    if np.any(error > 0):
+    if interval and np.any(error > 0):
         return ax.errorbar(at, mean, yerr=error, capsize=3, markersize=5, elinewidth=1, **style)
     return ax.plot(at, mean, markersize=5, **style)[0]
 
@@ -183,7 +187,7 @@ def heat_map(
     highest) has a frame. The table is `summary.summarize` by these params."""
     columns, rows = Levels.of(table, x), Levels.of(table, y)
     parts = list(groups(table, panels))
-    texts = [text if len(text) <= 18 else text[:17] + "…" for text in rows.texts]
+    texts = _short(rows, 1.6)
     kinds = panel_kinds(panels, [key for key, _ in parts])
     shared = len(set(kinds)) == 1
     gap = 0.35 + widest(texts) + (0.0 if shared else 0.75)
@@ -199,7 +203,7 @@ def heat_map(
         _number(ax, cells, norm)
         _frame_best(ax, cells, metric)
         ax.grid(False)
-        named_ticks(ax.xaxis, range(len(columns.values)), columns.texts, inner_width(ax))
+        named_ticks(ax.xaxis, range(len(columns.values)), _short(columns, 1.6), inner_width(ax))
         every = max(1, -(-len(texts) // max(1, int(height / 0.17))))
         ax.set_yticks(range(len(texts))[::every], texts[::every])
         if panels:
@@ -243,14 +247,16 @@ def over_seeds(
     n = f"{len(runs)} runs" if not by else f"{runs[over].nunique()} {over}s"
     if len(parts) == 1:
         return _shares(_kept(runs, metric), metric, loss, f"{metric} over {n}")
-    title = f"{metric} over {n}, by {words_of(by)}"
+    title = f"{metric} over {n}, by {', '.join(by)}"
     if len(parts) > MAX_ROWS:
         sign = -1 if metric.endswith("accuracy") else 1
         ranked = sorted(parts, key=lambda p: np.nan_to_num(sign * _median(p[1], metric), nan=np.inf))
         best = {id(rows) for _, rows in ranked[:MAX_ROWS]}
         title += f": the best {MAX_ROWS} of {len(parts)}"
         parts = [part for part in parts if id(part[1]) in best]
-    labels = [fitted(", ".join(map(value_text, key)), 2.6, SMALL) for key, _ in parts]
+    levels = [Levels.of(runs, name) for name in by]
+    texts = [", ".join(p.word(value) for p, value in zip(levels, key, strict=True)) for key, _ in parts]
+    labels = [fitted(text, 2.6, SMALL) for text in texts]
     right = 0.9 if (runs["outcome"] == "diverged").any() else 0.25
     room = Room(left=0.35 + widest(labels), right=right)
     figure, (ax,) = grid(1, room, 0.24 * len(parts) + 0.2)
@@ -320,7 +326,15 @@ def slices(runs: pd.DataFrame, params: Sequence[str], metric: str = "loss", loss
     for ax, name in zip(axes, shown, strict=True):
         places = Levels.of(runs, name)
         at = _places(ax, places, runs[name], 0.0)
-        ax.plot(at, values, "o", color=COLORS[0], alpha=0.4, markeredgewidth=0, markersize=4)
+        ax.plot(
+            at,
+            values,
+            "o",
+            color=COLORS[0],
+            alpha=0.4 if len(runs) < 500 else 0.15,
+            markeredgewidth=0,
+            markersize=4,
+        )
         ax.plot(at[best], values[best], "*", color=COLORS[1], markeredgecolor="white", markersize=15)
         _mark_places(ax, places)
         ax.set_xlabel(plain(name))
@@ -342,6 +356,6 @@ def predictions(runs: pd.DataFrame, names: Sequence[str]) -> Figure:
     ]
     ax.axhline(0.5, color="black", linewidth=1, linestyle="--")
     ax.set(xlabel="seed", ylabel="output", ylim=(-0.02, 1.02))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(ticks(8, whole=True))
     legend(figure, handles, labels, "new row", room)
     return figure
