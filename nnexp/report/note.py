@@ -4,41 +4,55 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from nnexp.readable import marked, significant
+from nnexp.readable import is_numeric, marked, significant
 from nnexp.report.findings import Findings
 
 # MLflow's limit on a tag.
 MAX_NOTE = 8000
-# What a description has room for: rows of the summary, best runs, and the characters of the rest.
-MAX_ROWS, MAX_BEST, MAX_LINE, MAX_TEXT = 30, 8, 200, 1500
+# What a description has room for: rows of the summary, best runs, ranges; characters of one of these and
+# of the question or the command.
+MAX_ROWS, MAX_BEST, MAX_RANGES, MAX_LINE, MAX_TEXT = 30, 5, 10, 200, 900
+# As wide as a digit.
+FIGURE_SPACE = "\u2007"
 # Columns of the summary that stay in its file.
 LEFT_OUT = ("std", "min", "median", "max")
 
 
 def begun(question: str, command: str, ranges: Mapping[str, str]) -> str:
     """What is known of a sweep when it begins: the question, the command, the ranges."""
-    lines = [f"- **{escaped(key)}**: {escaped(values)}" for key, values in list(ranges.items())[:MAX_ROWS]]
-    asked = f"**Question:** {escaped(question, MAX_TEXT)}" if question else ""
-    code = textwrap.indent(_cut(command, MAX_TEXT), "    ", lambda line: True)  # no text ends such a block
-    return _paragraphs(asked, code, "\n".join(lines))
+    return _paragraphs(_asked(question), _typed(command, ranges))
 
 
 def note(found: Findings, artifacts: Iterable[str], experiment_id: str) -> str:
     """The description of a sweep that has ended, at most MAX_NOTE characters; what is too long ends between
-    two rows of its table."""
+    two rows of its table. The UI folds it after a few lines, so the answer stands first."""
     runs = f"#/experiments/{experiment_id}/runs"
-    head = begun(found.question, found.command, found.ranges)
     counts = "**" + ", ".join(f"{n:,} {kind}" for kind, n in found.counts.items()) + "**"
     best = "\n".join(_best(found, runs))
+    typed = _typed(found.command, found.ranges)
     links = (f"[{name}]({runs}/{found.parent.run_id}/artifacts/{name})" for name in artifacts)
     files = f"Artifacts: {', '.join(links)}"
-    room = MAX_NOTE - len(_paragraphs(head, counts, best, files)) - 2
+    parts = [_asked(found.question), counts, best, typed, files]
+    room = MAX_NOTE - len(_paragraphs(*parts)) - 2
     table = "" if found.summary is None else _table(found.summary, room)
-    return _paragraphs(head, counts, best, table, files)
+    return _paragraphs(*parts[:-1], table, files)
+
+
+def _asked(question: str) -> str:
+    return f"**Question:** {escaped(question, MAX_TEXT)}" if question else ""
+
+
+def _typed(command: str, ranges: Mapping[str, str]) -> str:
+    code = textwrap.indent(command, "    ", lambda line: True)  # no text ends such a block
+    shown = list(ranges.items())[:MAX_RANGES]
+    lines = [f"- **{escaped(key, MAX_LINE // 4)}**: {escaped(values)}" for key, values in shown]
+    if len(ranges) > len(shown):
+        lines.append(f"- and {len(ranges) - len(shown)} more")
+    return _paragraphs("Typed:", _cut(code, MAX_TEXT), "\n".join(lines))
 
 
 def _best(found: Findings, runs: str) -> Iterable[str]:
@@ -53,9 +67,13 @@ def _table(summary: pd.DataFrame, room: int) -> str:
     """The summary, of which at most `room` characters; of more rows than fit, those with the lowest mean."""
     if len(summary) > MAX_ROWS:
         summary = summary.sort_values(["diverged", "mean"], kind="stable", ignore_index=True)
-    columns = {name: texts for name, texts in marked(summary, mark="★").items() if name not in LEFT_OUT}
-    rows = ["| " + " | ".join(map(escaped, row)) + " |" for row in zip(*columns.values(), strict=True)]
-    head = "| " + " | ".join(map(escaped, columns)) + " |\n" + "|---" * len(columns) + "|"
+    columns = {
+        name: _padded([name, *texts], name in summary and is_numeric(summary[name]))
+        for name, texts in marked(summary, mark="★").items()
+        if name not in LEFT_OUT
+    }
+    head, *rows = ["| " + " | ".join(row) + " |" for row in zip(*columns.values(), strict=True)]
+    head += "\n" + "|---" * len(columns) + "|"
     shown: list[str] = []
     room -= len(head) + MAX_LINE
     for row in rows[:MAX_ROWS]:
@@ -67,12 +85,22 @@ def _table(summary: pd.DataFrame, room: int) -> str:
     return "\n".join([head, *shown]) + (rest if len(shown) < len(rows) else "")
 
 
+def _padded(texts: Sequence[str], are_numbers: bool) -> list[str]:
+    """Cells that stand apart, as the UI's own style does not see to it, and numbers below each other."""
+    width = max(map(len, texts)) if are_numbers else 0
+    return [f"&ensp;{escaped(text).rjust(width, FIGURE_SPACE)}" for text in texts]
+
+
 def escaped(text: str, most: int = MAX_LINE) -> str:
     """The text on one line, at most so long, with nothing in it that Markdown or HTML would take for more."""
-    line = _cut(" ".join(text.split()), most)
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # An underscore within a word is one.
-    return re.sub(r"[\\`*\[\]|~@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", line)
+    line = re.sub(r"[\\`*\[\]|~@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", line)
+    if len(line) <= most:
+        return line
+    whole = re.match(rf"(?:\\.|&\w+;|[^\\&]){{0,{most}}}", line[: most - 1])
+    assert whole is not None  # it matches nothing, too
+    return whole[0] + "…"
 
 
 def _cut(text: str, most: int) -> str:

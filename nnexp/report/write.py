@@ -27,8 +27,9 @@ def write(sweep_id: str | None, experiment: str, out: Path | None) -> Path:
     table = None if done.empty else summarize(done, varying(done))
     found = Findings.of(parent, len(sweep_keys(store, place, parent.run_id)), runs, table)
     path = out or Path(f"{parent.run_id}.html")
+    content = page(found, [] if done.empty else sweep_pictures(store, done))
     try:
-        path.write_bytes(page(found, [] if done.empty else sweep_pictures(store, done)))
+        path.write_bytes(content)
     except OSError as error:
         raise RequestError(f"--out {path}: cannot be written: {error.strerror}") from error
     return path

@@ -1,0 +1,272 @@
+"""A sweep's report and its description: what they tell, and that nothing in a record can speak for them."""
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from nnexp import report
+from nnexp.report.findings import Findings, question
+from nnexp.report.note import MAX_NOTE, begun, note
+from nnexp.report.page import Picture, page
+from nnexp.summary import finished, summarize, varying
+from nnexp.tracking.find import Detail
+
+PAGE = Path(report.__file__).parent
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</script></style><h1>x</h1>",
+    "a | b | c",
+    "`code` **bold** _it_ [x](javascript:alert(1)) ![i](http://host/i.png)",
+    "line one\n\n# line two\n| - |",
+    "{{ found }} {% include 'page.js' %}",
+]
+
+
+def runs_of(n=24, name=lambda i: f"xor seed={i}", **columns):
+    """Runs as `load_runs` has them: of each rate some seeds; the last failed, the one before it diverged."""
+    frame = pd.DataFrame(
+        {
+            "run_id": [f"{i:032x}" for i in range(n)],
+            "run_name": [name(i) for i in range(n)],
+            "status": ["FINISHED"] * (n - 1) + ["FAILED"],
+            "outcome": ["converged"] * (n - 2) + ["diverged", None],
+            "reason": [None] * (n - 1) + ["MemoryError: no room"],
+            "run_key": [f"{i:064x}" for i in range(n)],
+            "learning_rate": [0.1 + i % 2 for i in range(n)],
+            "seed": range(n),
+            "loss": [1 / (3 + i) for i in range(n)],
+            "accuracy": 1.0,
+        }
+    )
+    return frame.assign(**columns)
+
+
+def findings(runs, total=None, tags=None, params=None, title="sweep: 24 runs"):
+    done = finished(runs)
+    parent = Detail("f" * 32, title, "RUNNING", "", "1", params or {"seed": "0, 1"}, {}, tags or {})
+    return Findings.of(parent, total or len(runs), runs, summarize(done, varying(done)))
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, and the texts between its tags."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.elements, self.texts = [], [""]
+        self.feed(content.decode())
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.texts.append("")
+
+    def handle_endtag(self, tag):
+        self.texts.append("")
+
+    def handle_data(self, data):
+        self.texts[-1] += data
+
+    def every(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_a_report_tells_the_question_the_command_the_ranges_and_the_counts():
+    tags = {"nnexp.question": "What is best?", "nnexp.command": "nnexp train -m 'seed=range(24)'"}
+    seen = Page(page(findings(runs_of(), total=30, tags=tags, params={"init": "he, ones"}), []))
+    for text in ("What is best?", tags["nnexp.command"], "init", "he, ones", "sweep: 24 runs"):
+        assert text in seen.texts
+    assert "MemoryError: no room" in seen.texts
+    assert "runs 30 done 23 failed 1 diverged 1 not run 6" in " ".join(" ".join(seen.texts).split())
+
+
+def test_the_best_runs_come_first_and_diverged_ones_last():
+    found = findings(runs_of())
+    assert found.done["seed"].tolist() == [*range(21, -1, -1), 22]
+    assert found.best(3)["seed"].tolist() == [21, 20, 19]
+    assert found.worst(2)["seed"].tolist() == [22, 0]
+    few = findings(runs_of(4))
+    assert (len(few.best(5)), len(few.worst(5))) == (3, 0)
+
+
+def test_losses_of_different_data_sets_are_not_compared():
+    found = findings(runs_of(dataset=["xor", "gender"] * 12))
+    assert found.best(1)[["dataset", "seed"]].to_numpy().tolist() == [["gender", 21], ["xor", 20]]
+
+
+def test_a_point_that_failed_and_then_finished_is_done():
+    runs = runs_of()
+    again = runs.tail(1).assign(run_id="a" * 32, status="FINISHED", outcome="converged")
+    assert findings(pd.concat([runs, again]), total=24).counts == {"runs": 24, "done": 24, "diverged": 1}
+
+
+def test_numbers_sort_by_all_their_digits():
+    content = page(findings(runs_of()), []).decode()
+    assert f'<td class="number" data-v="{1 / 3!r}">0.3333</td>' in content
+    assert '<td class="number">0.1</td>' in content  # nothing is lost, so nothing is added
+    for button in re.findall(r"<th[^>]*>(.*?)</th>", content):
+        assert button.startswith('<button type="button">')
+
+
+def test_a_report_loads_nothing_and_lets_only_its_own_script_run():
+    picture = Picture("means", "loss against rate", b"\x89PNG")
+    seen = Page(page(findings(runs_of()), [picture]))
+    assert not seen.every("link")
+    assert [image["src"] for image in seen.every("img")] == [
+        "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()
+    ]
+    assert seen.every("img")[0]["alt"] == "means: loss against rate"
+    (policy,) = [meta["content"] for meta in seen.every("meta") if "http-equiv" in meta]
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    for name in ("page.css", "page.js"):
+        digest = base64.b64encode(hashlib.sha256((PAGE / name).read_bytes()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert seen.every("script") == seen.every("style") == [{}]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_in_a_record_is_taken_for_html(text):
+    plain = Page(page(findings(runs_of()), []))
+    keys = ("nnexp.question", "nnexp.command", "nnexp.python", "mlflow.user")
+    runs = runs_of(name=lambda i: text, outcome=text, reason=text, init=[text, "he"] * 12)
+    hostile = findings(runs, tags=dict.fromkeys(keys, text), params={text: text, "init": text}, title=text)
+    seen = Page(page(hostile, [Picture(text, text, b"")]))
+    assert {tag for tag, _ in seen.elements} - {"img", "figure", "figcaption"} <= {
+        tag for tag, _ in plain.elements
+    } | {"pre", "code", "p"}
+    assert len(seen.every("script")) == 1
+    assert [image["alt"] for image in seen.every("img")] == [f"{text}: {text}"]
+    allowed = {"class", "data-v", "scope", "type", "tabindex", "role", "aria-label", "src", "alt", "lang"}
+    allowed |= {"charset", "http-equiv", "content", "name"}
+    assert {name for _, attributes in seen.elements for name in attributes} <= allowed
+    assert seen.texts.count(text) > 24
+
+
+def test_a_report_of_a_thousand_runs_is_small():
+    content = page(findings(runs_of(1000)), [])
+    assert len(content) < 400_000
+    assert "All 999 runs" in content.decode()
+
+
+def test_a_report_of_very_many_runs_has_the_best():
+    content = page(findings(runs_of(2500)), []).decode()
+    assert "The 2,000 best of 2,499 runs" in content
+    assert len(content) < 1_000_000
+
+
+# --- the description
+
+
+def test_a_description_leads_to_the_best_run_and_to_the_report():
+    tags = {"nnexp.question": "What is best?", "nnexp.command": "nnexp train -m"}
+    text = note(findings(runs_of(), tags=tags), ["report.html"], "7")
+    parts = text.split("\n\n")
+    assert parts[0] == "**Question:** What is best?"
+    assert parts[1] == "**24 runs, 23 done, 1 failed, 1 diverged**"
+    assert (
+        parts[2] == f"- Best run: [xor seed=21](#/experiments/7/runs/{21:032x}): loss 0.0417, accuracy 1.00"
+    )
+    assert "    nnexp train -m" in parts
+    assert parts[-1] == f"Artifacts: [report.html](#/experiments/7/runs/{'f' * 32}/artifacts/report.html)"
+    assert "&ensp;★ |" in text
+
+
+def test_a_long_description_ends_between_two_rows():
+    runs = runs_of(400, learning_rate=[i / 7 for i in range(400)], init=["x" * 150] * 399 + ["he"])
+    tags = {"nnexp.question": "q" * 9000, "nnexp.command": "c" * 9000}
+    text = note(findings(runs, tags=tags, params={f"key{i}": "v" * 500 for i in range(60)}), ["a"] * 9, "1")
+    assert len(text) <= MAX_NOTE
+    assert text.endswith("artifacts/a)")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) == 1
+    assert f"The {len(rows) - 2} rows with the lowest mean loss, of 399" in text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_in_a_record_is_taken_for_markdown(text):
+    runs = runs_of(name=lambda i: text, init=[text, "he"] * 12)
+    described = note(findings(runs, tags={"nnexp.question": text}, params={text: text}), [], "1")
+    plain = note(findings(runs_of(init=["ones", "he"] * 12), tags={"nnexp.question": "q"}), [], "1")
+    assert "<" not in described
+    # Not a paragraph, a row or a cell more than of harmless names.
+    assert described.count("\n") == plain.count("\n")
+    bars = [re.sub(r"\\.", "", line).count("|") for line in described.splitlines()]
+    assert bars == [line.count("|") for line in plain.splitlines()]
+    unescaped = re.sub(r"\\.|&\w+;", "", described)
+    assert unescaped.count("](") == plain.count("](")
+    assert "`" not in unescaped
+    assert unescaped.count("*") == plain.count("*")
+
+
+def test_a_command_of_several_lines_stays_one_block():
+    assert begun("", "a\n\n</code>", {}).splitlines()[-3:] == ["    a", "    ", "    </code>"]
+
+
+# --- from the command line
+
+
+def test_a_sweep_leaves_its_report_and_its_description(nnexp, store, three_wide_fails):
+    nnexp("train", "-m", "hidden=[2],[3],[4]", "seed=range(3)", "epochs=5")
+    client = MlflowClient(f"sqlite:///{store}")
+    (parent,) = client.search_runs(["1"], "tags.`nnexp.sweep` != ''")
+    text = parent.data.tags["mlflow.note.content"]
+    assert "**9 runs, 6 done, 3 failed**" in text
+    assert "- **hidden**: \\[2\\], \\[3\\], \\[4\\]" in text
+    assert "learning_rate" not in parent.data.params
+    content = Path(client.download_artifacts(parent.info.run_id, "report.html")).read_text()
+    assert content.count("MemoryError: no room") == 3
+    assert "nnexp.git_commit" in content or "nnexp.python" in content
+    assert not {"loss", "accuracy"} & set(parent.data.metrics)  # the table of runs is sorted by these
+
+
+def test_the_newest_sweep_is_reported_unless_told_which(nnexp, store, tmp_path):
+    def swept(*typed):
+        return nnexp("train", "-m", "epochs=5", *typed).out.split("recorded as sweep ")[1].split()[0]
+
+    first, second = swept("seed=1,2"), swept("seed=3,4,5", "figures=false")
+    ended = nnexp("report")
+    assert (ended.status, ended.err) == (0, f"wrote {second}.html\n")
+    assert "3 runs over seed" in (tmp_path / f"{second}.html").read_text()
+    assert nnexp("report", first, "--out", "first.html").err == "wrote first.html\n"
+    assert "2 runs over seed" in (tmp_path / "first.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("report nothing", "no run 'nothing' in this store"),
+        ("report", "there is no sweep in experiment 'nnexp'; nnexp train -m records one"),
+        ("report --experiment nothing", "unknown experiment 'nothing'"),
+    ],
+)
+def test_a_report_of_what_is_not_there_is_refused(nnexp, store, tmp_path, typed, words):
+    nnexp("train", "epochs=5", "figures=false", "model=false")
+    before = set(tmp_path.iterdir())
+    ended = nnexp(*typed.split())
+    assert ended.status == 2
+    assert words in ended.err
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_run_is_not_a_sweep_and_a_report_needs_a_place(nnexp, store):
+    sweep = nnexp("train", "-m", "epochs=5", "seed=1,2").out.split("recorded as sweep ")[1].split()[0]
+    client = MlflowClient(f"sqlite:///{store}")
+    child = client.search_runs(["1"], f"tags.`nnexp.sweep_id` = '{sweep}'")[0].info.run_id
+    ended = nnexp("report", child)
+    assert ended.status == 2
+    assert f"run {child} is one trained network" in ended.err
+    assert f"its sweep is {sweep}" in ended.err
+    ended = nnexp("report", "--out", "no/such/place.html")
+    assert ended.status == 2
+    assert "--out no/such/place.html: cannot be written: No such file or directory" in ended.err
+
+
+def test_the_question_is_the_comment_that_opens_the_experiments_file():
+    assert question("articles").startswith("The articles train once and find Emily near 0.95")
+    assert question("articles").endswith("are they always told apart?")
+    assert question("sweep") == ""
