@@ -16,6 +16,8 @@ from nnexp.config import RequestError, key_names, unknown
 
 # Statistics of the metric, in the order in which they are shown.
 STATISTICS = ("mean", "std", "ci95_low", "ci95_high", "min", "median", "max")
+# Params between whose values losses do not compare: data sets and (`params.loss`) loss functions.
+INCOMPARABLE = ("dataset", "params")
 
 
 class Scale(NamedTuple):
@@ -128,17 +130,17 @@ def grouped_by(table: pd.DataFrame) -> list[str]:
     return names[: names.index("n")]
 
 
-def best_rows(table: pd.DataFrame, metric: str = "loss") -> list[int]:
+def best_rows(table: pd.DataFrame, metric: str = "loss", within: Sequence[str] = ()) -> list[int]:
     """Where in a summary the best mean stands, among the rows in which the fewest runs diverged: for each
-    data set and loss function, as losses on different ones do not compare. None where there is nothing to
-    compare with, or nothing says what is better."""
+    data set and loss function, as losses on different ones do not compare, and for each value of the params
+    in `within`. None where there is nothing to compare with, or nothing says what is better."""
     better = scale(metric).better
     if better is None:
         return []
     rows = table.reset_index(drop=True)
-    apart = [name for name in grouped_by(rows) if name.partition(".")[0] in ("dataset", "params")]
+    by = [name for name in grouped_by(rows) if name in within or name.partition(".")[0] in INCOMPARABLE]
     best: list[int] = []
-    for _, group in rows.groupby(apart, dropna=False) if apart else [((), rows)]:
+    for _, group in rows.groupby(by, dropna=False) if by else [((), rows)]:
         known = group[group["mean"].notna()]
         if len(group) > 1 and len(known):
             known = known[known["diverged"] == known["diverged"].min()]

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
@@ -99,6 +100,21 @@ def test_losses_of_different_data_sets_are_not_compared():
     assert found.best(1)[["dataset", "seed"]].to_numpy().tolist() == [["gender", 21], ["xor", 20]]
 
 
+def test_the_answers_are_numbers_for_each_choice_of_words():
+    rows = [(init, rate, seed) for init in ("he", "ones") for rate in (0.1, 1, 10) for seed in range(4)]
+    init, rate, seed = map(list, zip(*rows, strict=True))
+    loss = [abs(np.log10(r) - (i == "he")) + s / 100 for i, r, s in rows]
+    runs = runs_of(
+        24, init=init, learning_rate=rate, seed=seed, loss=loss, status="FINISHED", outcome="finished"
+    )
+    assert [setting for setting, _ in findings(runs).answers] == [
+        "init=ones: learning_rate=1",
+        "init=he: learning_rate=10",
+    ]
+    assert findings(runs.assign(learning_rate=1.0)).answers[0][0] == "init=he"
+    assert findings(runs.head(4)).answers == []
+
+
 def test_a_point_that_failed_and_then_finished_is_done():
     runs = runs_of()
     again = runs.tail(1).assign(run_id="a" * 32, status="FINISHED", outcome="converged")
@@ -168,9 +184,10 @@ def test_a_description_leads_to_the_best_run_and_to_the_report():
     parts = text.split("\n\n")
     assert parts[0] == "**Question:** What is best?"
     assert parts[1] == "**24 runs, 23 done, 1 failed, 1 diverged**"
-    assert (
-        parts[2] == f"- Best run: [xor seed=21](#/experiments/7/runs/{21:032x}): loss 0.0417, accuracy 1.00"
-    )
+    assert parts[2].splitlines() == [
+        "- learning_rate=1.1 has the lowest mean loss: 0.096, 95% interval 0.053 to 0.138",
+        f"- Best run: [xor seed=21](#/experiments/7/runs/{21:032x}): loss 0.0417, accuracy 1.00",
+    ]
     assert "    nnexp train -m" in parts
     assert parts[-1] == f"Artifacts: [report.html](#/experiments/7/runs/{'f' * 32}/artifacts/report.html)"
     assert "&ensp;★ |" in text

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from nnexp.dataset import PROJECT
-from nnexp.summary import finished, varying
+from nnexp.readable import is_numeric, readable
+from nnexp.summary import INCOMPARABLE, best_rows, finished, grouped_by, varying
 from nnexp.tracking.find import Detail
 
 # The tag of a sweep's parent that holds the question it answers.
@@ -78,13 +79,31 @@ class Findings:
         return varying(self.runs, over="")
 
     @property
+    def answers(self) -> list[tuple[str, str]]:
+        """Which numbers have the lowest mean loss, for each choice of what is swept in words, and that mean:
+        ("init=he: learning_rate=0.5", "0.018, 95% interval 0.012 to 0.024")."""
+        if self.summary is None:
+            return []
+        by = grouped_by(self.summary)
+        words = [name for name in by if not is_numeric(self.summary[name])]
+        given = words if len(words) < len(by) else [name for name in by if name in self.apart]
+        texts, answers = readable(self.summary), []
+        for i in best_rows(self.summary, within=given):
+            of = ", ".join(f"{name}={texts[name][i]}" for name in given)
+            best = ", ".join(f"{name}={texts[name][i]}" for name in by if name not in given)
+            mean, low, high = (texts[name][i] for name in ("mean", "ci95_low", "ci95_high"))
+            spread = f"{mean}, 95% interval {low} to {high}" if low != high else mean
+            answers.append((f"{of}: {best}" if of else best, spread))
+        return answers
+
+    @property
     def metrics(self) -> list[str]:
         return [name for name in METRICS if name in self.runs.columns and self.runs[name].notna().any()]
 
     @property
     def apart(self) -> list[str]:
         """The settings between whose values losses do not compare: data sets and loss functions."""
-        return [name for name in self.settings if name.partition(".")[0] in ("dataset", "params")]
+        return [name for name in self.settings if name.partition(".")[0] in INCOMPARABLE]
 
     def best(self, n: int) -> pd.DataFrame:
         """The n best runs that finished, or n of each part of the sweep that is apart from the others."""

@@ -13,9 +13,9 @@ from nnexp.report.findings import Findings
 
 # MLflow's limit on a tag.
 MAX_NOTE = 8000
-# What a description has room for: rows of the summary, best runs, ranges; characters of one of these and
-# of the question or the command.
-MAX_ROWS, MAX_BEST, MAX_RANGES, MAX_LINE, MAX_TEXT = 30, 5, 10, 200, 900
+# What a description has room for: rows of the summary, best settings, best runs, ranges; characters of one of
+# these and of the question or the command.
+MAX_ROWS, MAX_BEST, MAX_RUNS, MAX_RANGES, MAX_LINE, MAX_TEXT = 30, 12, 3, 8, 150, 800
 # As wide as a digit.
 FIGURE_SPACE = "\u2007"
 # Columns of the summary that stay in its file.
@@ -32,7 +32,7 @@ def note(found: Findings, artifacts: Iterable[str], experiment_id: str) -> str:
     two rows of its table. The UI folds it after a few lines, so the answer stands first."""
     runs = f"#/experiments/{experiment_id}/runs"
     counts = "**" + ", ".join(f"{n:,} {kind}" for kind, n in found.counts.items()) + "**"
-    best = "\n".join(_best(found, runs))
+    best = "\n".join([*_best_settings(found), *_best_runs(found, runs)])
     typed = _typed(found.command, found.ranges)
     links = (f"[{name}]({runs}/{found.parent.run_id}/artifacts/{name})" for name in artifacts)
     files = f"Artifacts: {', '.join(links)}"
@@ -55,9 +55,14 @@ def _typed(command: str, ranges: Mapping[str, str]) -> str:
     return _paragraphs("Typed:", _cut(code, MAX_TEXT), "\n".join(lines))
 
 
-def _best(found: Findings, runs: str) -> Iterable[str]:
+def _best_settings(found: Findings) -> Iterable[str]:
+    for setting, mean in found.answers[:MAX_BEST]:
+        yield f"- {escaped(setting)} has the lowest mean loss: {mean}"
+
+
+def _best_runs(found: Findings, runs: str) -> Iterable[str]:
     """A line a best run, which links to it."""
-    best = found.best(1).head(MAX_BEST)
+    best = found.best(1).head(MAX_RUNS)
     for row in best[["run_name", "run_id", *found.metrics]].to_dict("records"):
         values = ", ".join(f"{name} {significant(row[name], 3)}" for name in found.metrics)
         yield f"- Best run: [{escaped(row['run_name'])}]({runs}/{row['run_id']}): {values}"
