@@ -111,7 +111,7 @@ def test_the_answers_are_numbers_for_each_choice_of_words():
         "init=ones: learning_rate=1",
         "init=he: learning_rate=10",
     ]
-    assert findings(runs.assign(learning_rate=1.0)).answers[0][0] == "init=he"
+    assert findings(runs.assign(learning_rate=1.0)).answers[0][0] == "init=ones"
     assert findings(runs.head(4)).answers == []
 
 
