@@ -333,7 +333,7 @@ def test_columns_that_are_named_like_ours_are_kept_apart(configure, client, only
     record(configure(*own, "epochs=5"))
     (run,) = only()
     table = pd.read_csv(io.BytesIO(artifact(client, run, "predictions.csv")))
-    assert list(table) == ["name_", "part_", "name", "part", "label", "y", "y_pred", "label_"]
+    assert list(table) == ["name_", "part_", "name", "part", "label", "y", "y_pred", "label_", "probability"]
     assert table["part"].tolist() == [2, 5]
 
 

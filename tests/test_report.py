@@ -156,7 +156,8 @@ def test_nothing_in_a_record_is_taken_for_html(text):
         tag for tag, _ in plain.elements
     } | {"pre", "code", "p"}
     assert len(seen.every("script")) == 1
-    assert [image["alt"] for image in seen.every("img")] == [f"{text}: {text}"]
+    title = text.replace("_", " ")
+    assert [image["alt"] for image in seen.every("img")] == [f"{title}: {text}"]
     allowed = {"class", "data-v", "scope", "type", "tabindex", "role", "aria-label", "src", "alt", "lang"}
     allowed |= {"charset", "http-equiv", "content", "name"}
     assert {name for _, attributes in seen.elements for name in attributes} <= allowed
