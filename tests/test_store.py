@@ -1,14 +1,22 @@
 """The store: where it is, how it is made, what is refused."""
 
+import os
+import re
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+import nnexp as package
 from nnexp.config import RequestError
 from nnexp.dataset import PROJECT
-from nnexp.tracking.store import ensure_experiment, masked, open_store, resolve_uri
+from nnexp.tracking.database import DatabaseWriter
+from nnexp.tracking.store import ensure_experiment, find_experiment, masked, open_store, resolve_uri
 
 
 def test_the_store_is_the_projects_own_wherever_one_stands(monkeypatch, tmp_path):
@@ -96,3 +104,127 @@ def test_a_deleted_experiment_is_told(store):
 def test_a_password_is_masked():
     assert masked("postgresql://me:secret@host:5432/db") == "postgresql://me:***@host:5432/db"
     assert masked("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
+
+
+def test_a_store_that_is_cut_off_is_refused_and_left_alone(store):
+    content = store.read_bytes()[:-5000]
+    store.write_bytes(content)
+    with pytest.raises(RequestError, match="is cut off"):
+        open_store(create=False)
+    assert store.read_bytes() == content
+
+
+def test_a_database_of_something_else_is_refused(tmp_path):
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("CREATE TABLE photos (id)")
+    connection.close()
+    with pytest.raises(RequestError, match="is no MLflow store"):
+        open_store()
+
+
+@pytest.mark.parametrize(
+    ("revision", "words"),
+    [
+        ("451aebb31d03", "older than this MLflow's .*\nmlflow db upgrade sqlite:"),
+        ("ffffffffffff", "newer one"),
+    ],
+)
+def test_a_store_of_another_schema_is_left_as_it_is(store, revision, words):
+    with sqlite3.connect(store) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    connection.close()
+    content = store.read_bytes()
+    for create in (True, False):
+        with pytest.raises(RequestError, match=words):
+            open_store(create=create)
+    assert store.read_bytes() == content
+    assert [path.name for path in store.parent.iterdir()] == [store.name]
+
+
+@contextmanager
+def read_only(directory):
+    """Nobody may write in the directory; root, who always may, is somebody else meanwhile."""
+    for path in [*directory.rglob("*"), directory]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    was = os.geteuid()
+    os.seteuid(was or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+        for path in [directory, *directory.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_a_store_that_may_only_be_read_is_read_by_all_and_trained_into_by_none(
+    nnexp, empty_store, monkeypatch
+):
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o777)
+        directory = Path(place, "store")
+        directory.mkdir()
+        shutil.copy(empty_store, directory / "mlflow.db")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory}/mlflow.db")
+        monkeypatch.chdir("/")
+        sweep = ["train", "-m", "seed=0,1", "epochs=5", "hidden=[2]"]
+        sweep_id = re.search(r"sweep (\w{32})", nnexp(*sweep).out)[1]
+        run_id = package.load_runs()["run_id"][0]
+        reading = [["summarize"], ["show", run_id], ["report", sweep_id, "--out", f"{place}/report.html"]]
+        # What they import, somebody else may not be able to.
+        printed = [nnexp(*arguments).out for arguments in reading]
+        Path(place, "report.html").unlink()
+        with read_only(directory):
+            again = [nnexp(*arguments) for arguments in reading]
+            refused = nnexp(*sweep, "epochs=6")
+        assert [(ended.status, ended.out) for ended in again] == [(0, text) for text in printed]
+        assert refused.status == 2
+        assert "is read-only" in refused.err
+        assert "trained" not in refused.err
+
+
+def test_a_store_whose_artifacts_may_only_be_read_is_not_trained_into(nnexp, empty_store, monkeypatch):
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o777)
+        shutil.copy(empty_store, Path(place, "mlflow.db"))
+        Path(place, "mlflow.db").chmod(0o666)
+        Path(place, "mlartifacts").mkdir()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
+        monkeypatch.chdir("/")
+        nnexp("train", "plan=true")
+        with read_only(Path(place, "mlartifacts")):
+            refused = nnexp("train", "seed=1")
+        assert (refused.status, refused.out) == (2, "")
+        assert "mlartifacts is read-only" in refused.err
+        assert package.load_runs().empty
+
+
+def test_a_store_that_goes_away_under_a_reader_is_told_and_no_empty_one_left(nnexp, store, monkeypatch):
+    nnexp("train", "epochs=5", "model=false", "figures=false")
+    found = find_experiment
+
+    def then_it_is_gone(opened, name):
+        experiment = found(opened, name)
+        opened.engine.dispose()
+        store.unlink()
+        return experiment
+
+    monkeypatch.setattr("nnexp.tracking.read.find_experiment", then_it_is_gone)
+    ended = nnexp("summarize")
+    assert ended.status == 1
+    assert "cannot be read: (sqlite3.OperationalError) unable to open database file" in ended.err
+    assert not store.exists()
+
+
+def test_a_store_that_goes_away_under_a_writer_is_told(nnexp, store, monkeypatch):
+    start = DatabaseWriter.start
+
+    def then_it_is_gone(writer, record):
+        run_id = start(writer, record)
+        store.unlink()
+        return run_id
+
+    monkeypatch.setattr(DatabaseWriter, "start", then_it_is_gone)
+    ended = nnexp("train", "epochs=5", "model=false", "figures=false")
+    assert ended.status == 1
+    assert "recording in sqlite:" in ended.err
+    assert not store.exists()

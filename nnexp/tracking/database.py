@@ -20,7 +20,7 @@ from nnexp.config import RequestError
 from nnexp.progress import say
 from nnexp.tracking.owner import Owner
 from nnexp.tracking.runs import Point, RunRecord, identity, now, user
-from nnexp.tracking.store import SQLITE, Experiment, Store, local_path
+from nnexp.tracking.store import SQLITE, Experiment, Store, existing, local_path
 from nnexp.tracking.tables import (
     DATASETS,
     INPUT_TAGS,
@@ -50,6 +50,11 @@ class DatabaseWriter:
             raise RequestError(
                 f"experiment_name={experiment.name}: its artifacts lie at {experiment.artifact_location}, "
                 "which this database's server serves: give the server's address as tracking_uri"
+            )
+        there = next(path for path in (place, *place.parents) if path.exists())
+        if not os.access(there, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise RequestError(
+                f"experiment_name={experiment.name}: its artifacts go to {place}, and {there} is read-only"
             )
         self._place = place
         self._engine = _engine(store)
@@ -293,7 +298,7 @@ def _engine(store: Store) -> sa.Engine:
     if not store.uri.startswith(SQLITE):
         return sa.create_engine(store.uri, pool_size=1)
     engine = sa.create_engine(
-        store.uri, connect_args={"timeout": TRY_SECONDS, "check_same_thread": False}, pool_size=1
+        existing(store.uri), connect_args={"timeout": TRY_SECONDS, "check_same_thread": False}, pool_size=1
     )
 
     def connect(connection, record) -> None:  # type: ignore[no-untyped-def]

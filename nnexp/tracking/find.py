@@ -168,24 +168,27 @@ def _bytes(path: Path, run_id: str, name: str) -> bytes:
 
 
 def read_weights(store: Store, run: Detail) -> bytes:
-    """A run's weights.npz. Raises RequestError when it has none."""
-    try:
-        return read_artifact(store, run, "weights.npz")
-    except FileNotFoundError as error:
-        raise RequestError(f"run {run.run_id} has no weights.npz; did it finish?") from error
+    """A run's weights.npz. Raises RequestError when it has none, or another than its training ended with."""
+    return _weights(store, run)[0]
 
 
 def read_model(store: Store, run: Detail) -> Model:
-    """The trained network of a run. Raises RequestError when its weights are not there, or not those that
-    its training ended with."""
+    """The trained network of a run. Raises RequestError as `read_weights` does."""
+    return _weights(store, run)[1]
+
+
+def _weights(store: Store, run: Detail) -> tuple[bytes, Model]:
     try:
-        model = unpack(read_weights(store, run))
+        content = read_artifact(store, run, "weights.npz")
+        model = unpack(content)
+    except FileNotFoundError as error:
+        raise RequestError(f"run {run.run_id} has no weights.npz; did it finish?") from error
     except NotWeights as error:
         raise RequestError(f"run {run.run_id}: {error}") from error
     recorded = run.tags.get("nnexp.weights_sha256")
     if recorded is not None and recorded != weights_sha256(model.network.layers):
         raise RequestError(f"run {run.run_id}: its weights.npz is not the one that was recorded (SHA-256)")
-    return model
+    return content, model
 
 
 def _detail(store: Store, run_id: str) -> Detail | None:

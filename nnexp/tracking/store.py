@@ -58,7 +58,7 @@ class Store:
     def engine(self) -> sa.Engine:
         """For reading a database of known tables."""
         arguments = {"timeout": BUSY_SECONDS} if self.uri.startswith(SQLITE) else {}
-        return sa.create_engine(self.uri, connect_args=arguments)
+        return sa.create_engine(existing(self.uri), connect_args=arguments)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -194,13 +194,20 @@ def _answering(store: Store) -> Store:
 
 def _check_other_schema(uri: str, revisions: list[str]) -> None:
     """Refuse a store that MLflow would migrate, which could lock out whoever made it."""
-    from mlflow.store.db.utils import _get_latest_schema_revision
+    from alembic.script import ScriptDirectory
+    from mlflow import __version__
+    from mlflow.store.db.utils import _get_alembic_config
 
-    latest = _get_latest_schema_revision()
+    script = ScriptDirectory.from_config(_get_alembic_config(""))
+    latest, older = script.get_current_head(), {revision.revision for revision in script.walk_revisions()}
     if revisions != [latest]:
+        what = f"tracking_uri={masked(uri)}: its schema, {', '.join(revisions) or 'of no number'}, is "
+        if revisions and set(revisions) <= older:
+            what += f"older than this MLflow's ({__version__}): back the store up, then run\n"
+            raise RequestError(f"{what}mlflow db upgrade {masked(uri)}")
         raise RequestError(
-            f"tracking_uri={masked(uri)}: its schema is {', '.join(revisions)}, this MLflow's {latest}; "
-            f"if that is newer, back the store up and run mlflow db upgrade {masked(uri)}"
+            f"{what}not one that this MLflow ({__version__}) knows: a newer one made it. Use that one; its "
+            f"command mlflow db upgrade {masked(uri)} brings older stores to its schema, none back"
         )
     say(f"note: the tables of MLflow's schema {latest} are new to nnexp: recording through MLflow, slower")
 
@@ -220,6 +227,13 @@ def artifact_root_of(database: Path) -> str:
     return "file://" + quote(str(database.parent / "mlartifacts"))
 
 
+def existing(uri: str) -> str:
+    """The address for SQLAlchemy, by which an SQLite file that has gone is not made anew, empty."""
+    if not uri.startswith(SQLITE):
+        return uri
+    return f"{SQLITE}file:{quote(uri.removeprefix(SQLITE))}?mode=rw&uri=true"
+
+
 def local_path(uri: str) -> Path | None:
     """The directory of an artifact location on this machine's disks, None for any other."""
     address = urlsplit(uri)
@@ -236,15 +250,44 @@ def _sqlite_revisions(path: Path, artifact_root: str, create: bool) -> list[str]
         _create_sqlite(path, artifact_root)
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(100)
     except OSError as error:
         raise RequestError(f"tracking_uri={SQLITE}{path}: cannot be read: {error.strerror}") from error
-    if head != b"SQLite format 3\x00":
-        what = "is empty" if not head else "is not an SQLite database"
+    if what := _damage(path, head):
         raise RequestError(f"tracking_uri={SQLITE}{path}: the file {what}; move it away or name another")
+    if create and (reason := _write_protection(path)):
+        raise RequestError(f"tracking_uri={SQLITE}{path}: nothing can be recorded there: {reason}")
     # Not read-only: what a killed writer left half done is rolled back by the next who looks.
-    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+    with closing(
+        sqlite3.connect(f"file:{quote(str(path))}?mode=rw", timeout=BUSY_SECONDS, uri=True)
+    ) as connection:
+        tables_there = connection.execute("SELECT name FROM sqlite_master WHERE name = 'alembic_version'")
+        if tables_there.fetchone() is None:
+            raise RequestError(f"tracking_uri={SQLITE}{path}: the file is no MLflow store; name another")
         return [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
+
+
+def _damage(path: Path, head: bytes) -> str:
+    """What is wrong with an SQLite file, as far as its first 100 bytes and its size tell; empty where nothing
+    is. (www.sqlite.org/fileformat, 1.3)"""
+    if not head:
+        return "is empty"
+    if head[:16] != b"SQLite format 3\x00" or len(head) < 100:
+        return "is not an SQLite database"
+    if any(path.with_name(f"{path.name}-{log}").exists() for log in ("journal", "wal")):
+        return ""  # somebody writes, or was killed writing: SQLite puts that right
+    size, page = path.stat().st_size, int.from_bytes(head[16:18], "big")
+    whole = int.from_bytes(head[28:32], "big") * (65536 if page == 1 else page)
+    # The count of pages holds where the change counter stands at both of its places.
+    return f"is cut off: {size:,} of {whole:,} bytes" if head[24:28] == head[92:96] and size < whole else ""
+
+
+def _write_protection(path: Path) -> str:
+    """Why an SQLite file cannot be written, empty where it can. SQLite also writes a journal beside it."""
+    for place in (path, path.parent):
+        if not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            return f"{place} is read-only"
+    return ""
 
 
 def _create_sqlite(path: Path, artifact_root: str) -> None:
@@ -300,7 +343,7 @@ def get_experiment(store: Store, id: str) -> Experiment:
     if store.is_known:
         t = tables.EXPERIMENTS.c
         query = sa.select(t.name, t.artifact_location).where(t.experiment_id == int(id))
-        with store.engine.connect() as connection:
+        with store.reading() as connection:
             found = connection.execute(query).one()
     else:
         found = store.client.get_experiment(id)
@@ -344,7 +387,7 @@ def _experiment(store: Store, name: str) -> Experiment | None:
     if store.is_known:
         t = tables.EXPERIMENTS.c
         query = sa.select(t.experiment_id, t.lifecycle_stage, t.artifact_location).where(t.name == name)
-        with store.engine.connect() as connection:
+        with store.reading() as connection:
             found = connection.execute(query.where(t.workspace == "default")).first()
     else:
         found = store.client.get_experiment_by_name(name)
@@ -362,5 +405,5 @@ def _experiment_names(store: Store) -> list[str]:
     if not store.is_known:
         return [experiment.name for experiment in store.client.search_experiments()]
     t = tables.EXPERIMENTS.c
-    with store.engine.connect() as connection:
+    with store.reading() as connection:
         return list(connection.execute(sa.select(t.name).where(t.lifecycle_stage == "active")).scalars())
