@@ -123,6 +123,16 @@ def ui(port: int, experiment: str | None) -> None:
     page.serve(port, experiment)
 
 
+@nnexp.command()
+@click.option("--fix", is_flag=True, help="Put right what can be without any loss.")
+def doctor(fix: bool) -> None:
+    """Look the store over: damage, stale runs, missing, changed or left-over files."""
+    from nnexp import doctor as look
+
+    if not look.examine(fix):
+        sys.exit(1)
+
+
 def main() -> None:
     """The `nnexp` command, with the exit statuses that the README lists."""
     catch_signals()

@@ -27,7 +27,7 @@ ORDER = [
     ["record", "session"],
     ["gallery"],
     ["runner", "sweeper"],
-    ["show", "export", "help", "ui"],
+    ["show", "export", "help", "ui", "doctor"],
     ["compose"],
     ["app"],
     ["cli"],

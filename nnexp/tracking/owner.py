@@ -71,7 +71,7 @@ def is_owned(store: Store, run_id: str) -> bool:
             return False
         try:
             lock.acquire(timeout=0)
-        except Timeout:
+        except (Timeout, PermissionError):  # who may not take the lock cannot tell that nobody holds it
             return True
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)

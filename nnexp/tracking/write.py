@@ -34,7 +34,7 @@ def end_dead(store: Store, writer: Writer, found: Sequence[Found]) -> bool:
 
     One of them may have been ended by its owner since it was found, and stays as it ended.
     """
-    left = [run.run_id for run in found if run.status == "RUNNING" and not _is_alive(store, run, found)]
+    left = [run.run_id for run in found if run.status == "RUNNING" and not is_alive(store, run, found)]
     for run_id in left:
         writer.finish(run_id, "KILLED", {}, {"nnexp.reason": "its process died"})
     return bool(left)
@@ -49,7 +49,8 @@ def settled(writer: Writer, found: list[Found]) -> list[Found]:
     return [run for run in found if run.run_id not in removed]
 
 
-def _is_alive(store: Store, run: Found, found: Sequence[Found]) -> bool:
+def is_alive(store: Store, run: Found, found: Sequence[Found]) -> bool:
+    """Whether the owner of a run that was found going on, or of its sweep, is alive."""
     if store.is_known:
         return is_owned(store, run.run_id)
     # A run of a sweep that is being written call by call is its parent's.

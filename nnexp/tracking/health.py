@@ -1,0 +1,128 @@
+"""What stands in a store, sound or not, in a few queries: for `nnexp doctor`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import sqlalchemy as sa
+
+from nnexp.tracking.find import Detail, entities
+from nnexp.tracking.owner import HEARTBEAT, OWNER
+from nnexp.tracking.store import BUSY_SECONDS, SQLITE, Experiment, Store, existing
+from nnexp.tracking.tables import EXPERIMENTS, LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
+
+# How many faults of one kind SQLite lists.
+MOST = 20
+# Tables whose rows are of a run.
+OF_RUNS = tuple(table.name for table in (PARAMS, TAGS, METRICS, LATEST_METRICS))
+_TAGS = ["nnexp.run_key", "nnexp.attempt", "nnexp.sweep", "nnexp.sweep_id", "nnexp.weights_sha256"]
+_TAGS += [OWNER, HEARTBEAT]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run of ours: a trained network or a sweep. Those that were deleted in MLflow are not active."""
+
+    run_id: str
+    status: str
+    is_active: bool
+    experiment_id: str
+    artifact_uri: str
+    tags: Mapping[str, str]
+
+    def detail(self) -> Detail:
+        """The run as those who read its artifacts take it."""
+        return Detail(self.run_id, "", self.status, self.artifact_uri, self.experiment_id, {}, {}, self.tags)
+
+
+def file_faults(path: Path) -> list[str]:
+    """What SQLite finds wrong in its file."""
+    with closing(_connected(path)) as connection:
+        try:
+            found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({MOST})")]
+        except sqlite3.DatabaseError as error:
+            return [str(error)]
+    return [] if found == ["ok"] else found
+
+
+def rows_of_nothing(path: Path) -> Counter[str]:
+    """By table, how many rows lead to a row that is not there."""
+    with closing(_connected(path)) as connection:
+        return Counter(row[0] for row in connection.execute("PRAGMA foreign_key_check"))
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+
+
+def all_experiments(store: Store) -> list[Experiment]:
+    """Every experiment, those too that were deleted in MLflow."""
+    if not store.is_known:
+        found = store.client.search_experiments()
+        return [Experiment(e.experiment_id, e.name, e.artifact_location) for e in found]
+    t = EXPERIMENTS.c
+    with store.reading() as connection:
+        rows = connection.execute(sa.select(t.experiment_id, t.name, t.artifact_location)).all()
+    return [Experiment(str(id_), name, location or "") for id_, name, location in rows]
+
+
+def all_runs(store: Store, experiments: list[Experiment]) -> list[Row]:
+    """Every run of ours, oldest first."""
+    if not store.is_known:
+        return [
+            Row(run.info.run_id, run.info.status, True, e.id, run.info.artifact_uri, run.data.tags)
+            for e in experiments
+            for tag in ("nnexp.run_key", "nnexp.sweep")
+            for run in entities(store, e, f"tags.`{tag}` != ''")
+        ]
+    r, t = RUNS.c, TAGS.c
+    heads = sa.select(r.run_uuid, r.status, r.lifecycle_stage, r.experiment_id, r.artifact_uri)
+    tags: dict[str, dict[str, str]] = {}
+    with store.reading() as connection:
+        for run_id, key, value in connection.execute(
+            sa.select(t.run_uuid, t.key, t.value).where(t.key.in_(_TAGS))
+        ):
+            tags.setdefault(run_id, {})[key] = str(value)
+        rows = connection.execute(heads.order_by(r.start_time, r.run_uuid)).all()
+    return [
+        Row(run_id, status, stage == "active", str(experiment_id), str(uri), tags[run_id])
+        for run_id, status, stage, experiment_id, uri in rows
+        if tags.get(run_id, {}).keys() & {"nnexp.run_key", "nnexp.sweep"}
+    ]
+
+
+@contextmanager
+def nobody_records(store: Store, experiment_id: str) -> Iterator[sa.Connection]:
+    """A transaction during which nobody else puts whole runs into the experiment; see DatabaseWriter."""
+    engine = sa.create_engine(existing(store.uri), poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        if store.uri.startswith(SQLITE):
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS}")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(int(experiment_id))))
+        yield connection
+        connection.commit()
+
+
+def all_ids(store: Store) -> set[str]:
+    """The ids of all runs of a database, whoever made them."""
+    with store.reading() as connection:
+        return set(connection.execute(sa.select(RUNS.c.run_uuid)).scalars())
+
+
+def has_run(connection: sa.Connection, run_id: str) -> bool:
+    """Whether any row of the runs is this one's."""
+    return connection.scalar(sa.select(RUNS.c.run_uuid).where(RUNS.c.run_uuid == run_id)) is not None
+
+
+def delete_rows_of_nothing(path: Path, table: str) -> None:
+    """Delete a table's rows that are of no run."""
+    with closing(_connected(path)) as connection, connection:
+        connection.execute(f"DELETE FROM {table} WHERE run_uuid NOT IN (SELECT run_uuid FROM runs)")
