@@ -137,16 +137,16 @@ def best_rows(table: pd.DataFrame, metric: str = "loss", within: Sequence[str] =
     better = scale(metric).better
     if better is None:
         return []
-    rows = table.reset_index(drop=True)
+    rows = table.reset_index(drop=True).assign(rank=table["mean"].to_numpy() * (1 if better == "low" else -1))
     by = [name for name in grouped_by(rows) if name in within or name.partition(".")[0] in INCOMPARABLE]
-    best: list[int] = []
-    for _, group in rows.groupby(by, dropna=False) if by else [((), rows)]:
-        known = group[group["mean"].notna()]
-        if len(group) > 1 and len(known):
-            known = known[known["diverged"] == known["diverged"].min()]
-            top = known["mean"].min() if better == "low" else known["mean"].max()
-            best += known.index[known["mean"] == top].tolist()
-    return sorted(best)
+
+    def of_group(column: str, what: Literal["size", "min"]) -> pd.Series:
+        return rows.groupby(by or (lambda _: 0), dropna=False)[column].transform(what)
+
+    rows = rows[(of_group("n", "size") > 1) & rows["rank"].notna()]
+    for column in ("diverged", "rank"):
+        rows = rows[rows[column] == of_group(column, "min")]
+    return rows.index.tolist()
 
 
 def epochs_to(runs: pd.DataFrame, history: pd.DataFrame, threshold: float) -> pd.Series:
