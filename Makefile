@@ -36,6 +36,9 @@ ui: install ## the MLflow UI on http://127.0.0.1:5000
 experiments: install ## run every experiment of experiments/ and write its report
 	@.venv/bin/python -m experiments.report
 
+screenshots: install ## the README's pictures of the MLflow UI, taken in a real browser
+	@NNEXP_CI=1 NNEXP_SCREENSHOTS=experiments/reports/ui .venv/bin/python -m pytest tests/test_browser.py
+
 notebook: install ## run experiments/walkthrough.ipynb and keep its outputs
 	@.venv/bin/python -m experiments.walkthrough
 
@@ -60,4 +63,4 @@ lock: install ## resolve both lock files anew
 clean: ## remove .venv and caches; the recorded runs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run sweep summary ui experiments notebook test test-faults lint bench lock clean
+.PHONY: help install run sweep summary ui experiments notebook screenshots test test-faults lint bench lock clean

@@ -310,8 +310,8 @@ def _finish_parent(
         lines = [f"{name}: {reason}" for name, reason in done.failures]
         files["failures.txt"] = ("\n".join(lines) + "\n").encode()
     tags = {"mlflow.note.content": note(found, files, place.experiment.id)}
+    tags |= {"nnexp.runs": str(total), "nnexp.failed": str(failed)}
     if not stopped:
         tags["nnexp.outcome"] = "complete"
     with uninterrupted():
-        place.writer.log(parent, [("sweep/runs", 0, total), ("sweep/failed", 0, failed)])
         place.writer.finish(parent, "FAILED" if done.failures else "FINISHED", files, tags)
