@@ -45,8 +45,9 @@ notebook: install ## run experiments/walkthrough.ipynb and keep its outputs
 test: install ## the whole test suite
 	@.venv/bin/python -m pytest -n auto --dist loadgroup -rs $(ARGS)
 
-test-faults: install ## kill the program, type the command again, look: make test-faults N=100 SEED=0
+test-faults: install ## kill the program, type the command again, look; rerun 1,000 runs elsewhere: make test-faults N=100 SEED=0
 	@.venv/bin/python tests/faults.py --trials $(or $(N),10) --seed $(or $(SEED),0)
+	@.venv/bin/python -W ignore tests/rerun_everything.py
 
 lint: install ## style, types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

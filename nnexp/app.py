@@ -8,23 +8,25 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from nnexp import compose
+from nnexp.config import GROUPS as RUN_GROUPS
 from nnexp.config import RequestError, RunConfig, unknown
 from nnexp.help import CONF, help_text, options
 from nnexp.progress import Meter, say
-from nnexp.request import GROUPS, key_names, split
+from nnexp.request import GROUPS, SweepConfig, key_names, split
 
 
 def train_command(arguments: list[str]) -> None:
@@ -33,18 +35,30 @@ def train_command(arguments: list[str]) -> None:
         print(help_text())
         return
     try:
-        overrides = _checked(get_args_parser().parse_known_args(arguments)[0].overrides)
-        flags = {argument for argument in arguments if argument.startswith("-")}
-        sweeps = any(override.is_sweep_override() for override in overrides)
-        if flags and flags <= {"-m", "--multirun"}:
-            _multirun([argument for argument in arguments if argument not in flags])
-        elif flags or sweeps:
-            with _hydra_raises(arguments):
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)()
-        else:
-            _run_composed(arguments)
+        with _plainly():
+            _run_typed(arguments)
     except _Raised as raised:
         raise raised.error from None
+
+
+def _run_typed(arguments: list[str]) -> None:
+    overrides = _checked(get_args_parser().parse_known_args(arguments)[0].overrides)
+    flags = {argument for argument in arguments if argument.startswith("-")}
+    sweeps = any(override.is_sweep_override() for override in overrides)
+    if flags and flags <= {"-m", "--multirun"}:
+        _multirun([argument for argument in arguments if argument not in flags])
+    elif flags or sweeps:
+        with _hydra_raises(arguments):
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)()
+    else:
+        _run_composed(arguments)
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Hydra's errors are RequestErrors, in plain words."""
+    try:
+        yield
     except RequestError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -105,7 +119,8 @@ def run_sweep(
             requests.add(request)
             meter.update(i)
     if len(requests) > 1:
-        raise RequestError("plan, force, retry, max_failures, exclude and executor are one for a whole sweep")
+        names = ", ".join(f.name for f in fields(SweepConfig))
+        raise RequestError(f"{names}: each is one for a whole sweep")
     (request,) = requests
     chosen = without(configs, request.exclude)
     from nnexp import show, sweeper  # import pandas and more, which a wrong request need not wait for
@@ -140,6 +155,39 @@ def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig
     if len(kept) < len(configs):
         say(f"{len(configs) - len(kept)} of {len(configs)} points are left out by exclude")
     return kept
+
+
+def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, SweepConfig]:
+    """A recorded configuration with `key=value`s set as in `nnexp train`, and the way to go about it.
+
+    What is recorded never meets Hydra, which would resolve what it refers to: only what was typed is
+    composed, beside the groups that the record names. Raises RequestError.
+    """
+    with _plainly():
+        typed = _checked(list(overrides))
+        for override in typed:
+            if override.is_sweep_override() or override.type != OverrideType.CHANGE:
+                raise RequestError(
+                    f"{override.input_line}: a variation takes key=value, and one value for a key"
+                )
+        groups = {override.key_or_group for override in typed} & set(GROUPS)
+        names = {group: getattr(config, group).name for group in RUN_GROUPS if group not in groups}
+        chosen = [f"{group}={name}" for group, name in names.items() if name in options(group)]
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose.plain_values(hydra.compose("config", [*chosen, *overrides]))
+    # The run goes to the store that it was found in.
+    values = {**config.nested(), "tracking_uri": None}
+    for override in typed:
+        key = override.key_or_group
+        *path, last = key.split(".")
+        there, new = values, composed
+        for name in path:
+            there, new = there.get(name, {}), new.get(name, {})
+        if last not in new:
+            raise unknown("key", key, key_names())
+        there[last] = new[last]
+    ours = [name for name in composed if name not in values]
+    return split(values | {name: composed[name] for name in ours})
 
 
 class _Raised(BaseException):

@@ -9,11 +9,18 @@ import re
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nnexp.config import Lost, RequestError
+from nnexp.mask import masked
 from nnexp.progress import Terminated, catch_signals, interruptible, say
+
+if TYPE_CHECKING:
+    from nnexp.config import RunConfig
+    from nnexp.request import SweepConfig
+    from nnexp.reruns import Change
 
 FORMATS = click.Choice(["table", "csv", "markdown", "json"])
 
@@ -102,6 +109,60 @@ def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
 
 
 @nnexp.command()
+@click.argument("run_id", required=False)
+@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]…")
+@click.option("--sweep", help="Verify all runs of this sweep, by its id.")
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), help="Verify an archive of nnexp bundle; no store is needed."
+)
+@click.option("--dry-run", is_flag=True, help="Only say whether it could be done.")
+def rerun(
+    run_id: str | None, changes: tuple[str, ...], sweep: str | None, bundle: Path | None, dry_run: bool
+) -> None:
+    """Run again from the record and compare, to the bit: exit status 1 if anything differs.
+
+    With KEY=VALUE it is a variation: what changed, and what came of it.
+    """
+    from nnexp import reruns
+
+    if sum(what is not None for what in (run_id, sweep, bundle)) != 1:
+        raise click.UsageError(
+            "give a RUN_ID, with KEY=VALUE for a variation, or --sweep SWEEP_ID, or --bundle FILE"
+        )
+    if sweep is not None:
+        is_well = reruns.sweep(sweep, dry_run)
+    elif bundle is not None:
+        is_well = reruns.bundle(bundle, dry_run)
+    else:
+        is_well = reruns.one(str(run_id), _change(changes), dry_run)
+    if not is_well:
+        sys.exit(1)
+
+
+@nnexp.command()
+@click.argument("run_or_sweep_id")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+def bundle(run_or_sweep_id: str, out: Path | None) -> None:
+    """Write one archive of a run or a sweep, which can be rerun where the store has never been."""
+    from nnexp import reruns
+
+    reruns.write_bundle(run_or_sweep_id, out)
+
+
+def _change(typed: tuple[str, ...]) -> Change | None:
+    """What is typed as key=value, as a change of a recorded configuration."""
+    if not typed:
+        return None
+
+    def change(config: RunConfig) -> tuple[RunConfig, SweepConfig]:
+        from nnexp.app import variation  # imports Hydra, which a plain rerun does without
+
+        return variation(config, typed)
+
+    return change
+
+
+@nnexp.command()
 @click.argument("run_id")
 @click.option(
     "--to", type=click.Path(path_type=Path), help="Write it into this new directory, not on the run."
@@ -147,13 +208,13 @@ def main() -> None:
             nnexp.main(arguments, prog_name="nnexp", standalone_mode=False)
     except RequestError as error:
         if traced:
-            traceback.print_exc()
-        say(f"nnexp: {error}")
+            say(masked(traceback.format_exc()))
+        say(masked(f"nnexp: {error}"))
         sys.exit(2)
     except Lost as error:
         if traced:
-            traceback.print_exc()
-        say(f"nnexp: {error}")
+            say(masked(traceback.format_exc()))
+        say(masked(f"nnexp: {error}"))
         sys.exit(1)
     except click.ClickException as error:
         error.show()
@@ -170,8 +231,8 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         if traced:
-            traceback.print_exc()
-        say(f"nnexp: failed: {type(error).__name__}: {error}")
+            say(masked(traceback.format_exc()))
+        say(masked(f"nnexp: failed: {type(error).__name__}: {error}"))
         sys.exit(1)
 
 

@@ -184,7 +184,7 @@ class RunConfig:
 
         Where the table lies and what the run is called decide nothing: the data count by their bytes.
         """
-        decisive = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | _LOCATIONS}
+        decisive = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | LOCATIONS}
         canonical = {"config": decisive, "data": data_sha256, "engine": engine}
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -220,7 +220,7 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 GROUPS = ("dataset", "init", "optimizer")
 # Keys that say where and what else to record, and cannot change a result.
 NOT_RESULT = frozenset({"figures", "model", "experiment_name", "tracking_uri"})
-_LOCATIONS = frozenset({"dataset", "dataset.path", "dataset.new_rows"})
+LOCATIONS = frozenset({"dataset", "dataset.path", "dataset.new_rows"})
 
 
 def key_help() -> list[tuple[str, str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nnexp.config import DatasetConfig, RequestError
-from nnexp.table import Table, finite, read_table, row_names
+from nnexp.table import Table, finite, parse_table, read_bytes, row_names
 
 Array = NDArray[np.float64]
 
@@ -25,6 +25,22 @@ ARTICLES_SHIFT = {"weight_lb": 135.0, "height_in": 66.0}
 
 # Beyond this a number's square, or a sum of such, is no finite number.
 LARGEST = 1e150
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set's bytes: those of its table and, where it has any, of its new rows."""
+
+    table: bytes
+    new_rows: bytes | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of the table's bytes; with new rows, of the two files' digests."""
+        content = self.table
+        if self.new_rows is not None:
+            content = b"".join(hashlib.sha256(part).digest() for part in (self.table, self.new_rows))
+        return hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)  # one is itself only, so that results for it can be kept
@@ -40,7 +56,8 @@ class Dataset:
     classes: tuple[str, ...]  # empty for a regression
     new_names: tuple[str, ...]
     X_new: Array  # (new rows, features)
-    sha256: str  # of the table's bytes; with new rows, of the two files' digests
+    sha256: str  # of its source
+    source: Source | None  # None where it was left behind, see `light`
 
     def __str__(self) -> str:
         """One line for people: what was read."""
@@ -50,6 +67,10 @@ class Dataset:
             else "regression"
         )
         return f"{self.name}: {len(self.X)} rows, {', '.join(self.features)} -> {self.target} ({kind})"
+
+    def light(self) -> Dataset:
+        """The data set without its source, which training elsewhere does without."""
+        return replace(self, source=None)
 
 
 @dataclass(frozen=True)
@@ -65,28 +86,51 @@ class Prepared:
     scale: Array
 
 
-def load(config: DatasetConfig) -> Dataset:
-    """Read and check the data set. Raises RequestError."""
-    table = read_table(locate(config.path, config.name))
+def read_source(config: DatasetConfig) -> Source:
+    """The bytes that the data set's paths lead to now. Raises RequestError."""
+    paths = [config.path] + ([] if config.new_rows is None else [config.new_rows])
+    return Source(*(read_bytes(locate(path, config.name)) for path in paths))
+
+
+def load(config: DatasetConfig, source: Source | None = None) -> Dataset:
+    """Read and check the data set, from these bytes or else from its paths. Raises RequestError."""
+    source = source or read_source(config)
+    table = parse_table(locate(config.path, config.name), source.table)
     X = np.column_stack([table.numbers(name) for name in config.features])
     classes, y = _target(table, config)
     new_names: tuple[str, ...] = ()
-    X_new, content = np.empty((0, X.shape[1])), table.content
-    if config.new_rows is not None:
-        new = read_table(locate(config.new_rows, config.name))
+    X_new = np.empty((0, X.shape[1]))
+    if config.new_rows is not None and source.new_rows is not None:
+        new = parse_table(locate(config.new_rows, config.name), source.new_rows)
         X_new = np.column_stack([new.numbers(name) for name in config.features])
         new_names = row_names(new)
         _refuse_twice(new, new_names)
-        content = b"".join(hashlib.sha256(part).digest() for part in (table.content, new.content))
-    sha256 = hashlib.sha256(content).hexdigest()
-    name = Path(config.path).stem if config.name == "csv" else config.name
-    names = row_names(table)
-    return Dataset(name, names, X, y, config.features, config.target, classes, new_names, X_new, sha256)
+    return Dataset(
+        name=Path(config.path).stem if config.name == "csv" else config.name,
+        names=row_names(table),
+        X=X,
+        y=y,
+        features=config.features,
+        target=config.target,
+        classes=classes,
+        new_names=new_names,
+        X_new=X_new,
+        sha256=source.sha256,
+        source=source,
+    )
 
 
 def locate(path: str, name: str) -> Path:
     """A data set of the project lies in the project; a path of one's own is as in any command."""
     return Path(path).absolute() if name == "csv" else PROJECT / path
+
+
+def located(config: DatasetConfig) -> DatasetConfig:
+    """The same data set, its paths such that they hold wherever a later command is typed."""
+    if config.name != "csv":
+        return config
+    new_rows = None if config.new_rows is None else str(locate(config.new_rows, config.name))
+    return replace(config, path=str(locate(config.path, config.name)), new_rows=new_rows)
 
 
 def _refuse_twice(table: Table, names: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nnexp.config import RequestError
+from nnexp.mask import masked
 from nnexp.printable import on_one_line
 from nnexp.tracking.find import SWEEP_KEYS, Found, read_artifact, read_model
 from nnexp.tracking.health import (
@@ -30,7 +31,7 @@ from nnexp.tracking.health import (
 )
 from nnexp.tracking.owner import is_owned
 from nnexp.tracking.runs import identity
-from nnexp.tracking.store import SQLITE, Experiment, Store, local_path, masked, open_store, resolve_uri
+from nnexp.tracking.store import SQLITE, Experiment, Store, local_path, open_store, resolve_uri
 from nnexp.tracking.write import end_dead, is_alive, open_writer
 
 # Lines of one kind that are printed; of the others how many there are.

@@ -6,8 +6,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import repeat
 from typing import Any
@@ -19,13 +19,22 @@ from numpy.typing import ArrayLike, NDArray
 from nnexp import engine
 from nnexp.config import RunConfig, nested
 from nnexp.dataset import Dataset
-from nnexp.network import Layers, equation
+from nnexp.forward import outputs
+from nnexp.mask import masked
+from nnexp.network import Layers, equation, sizes
 from nnexp.render import Columns, apart, as_text
+from nnexp.schema import SCHEMA
+from nnexp.tracking.evidence import data_file
 from nnexp.tracking.runs import DataInput
-from nnexp.tracking.store import masked
 from nnexp.tracking.weights import Model, weights_sha256
 from nnexp.train import Trained, check
 
+Array = NDArray[np.float64]
+
+# A data set of more bytes is not kept with what is learned from it.
+MAX_KEPT_DATA = 32 * 2**20
+# Networks' new rows that are predicted at once, about.
+ROWS_AT_ONCE = 20_000
 # What every run's name says, and the longest name that MLflow's database takes.
 _NAMED, MAX_NAME = frozenset({"dataset", "learning_rate", "init", "seed"}), 250
 
@@ -95,6 +104,19 @@ def data_input(dataset: Dataset) -> DataInput:
     )
 
 
+def data_files(used: Iterable[Dataset]) -> dict[str, bytes]:
+    """The data sets as a record keeps them, so that a rerun needs no other file; but for very large ones."""
+    files = {}
+    for dataset in used:
+        source = dataset.source
+        if source is None or len(source.table) + len(source.new_rows or b"") > MAX_KEPT_DATA:
+            continue
+        files[data_file(dataset.sha256, "table")] = source.table
+        if source.new_rows is not None:
+            files[data_file(dataset.sha256, "new_rows")] = source.new_rows
+    return files
+
+
 def points(trained: Trained, since: int) -> Iterator[tuple[str, int, float]]:
     """The curves' points from the `since`-th on, as (metric, completed epochs, value).
 
@@ -110,12 +132,41 @@ def points(trained: Trained, since: int) -> Iterator[tuple[str, int, float]]:
             yield from ((name, epoch, value) for epoch, value in kept if math.isfinite(value))
 
 
-def prediction_points(trained: Trained, dataset: Dataset) -> Iterator[tuple[str, int, float]]:
+def new_outputs(ended: Sequence[tuple[Dataset, Trained | None]]) -> list[Array | None]:
+    """y_pred of each run's new rows, of shape (new rows, outputs), None where there is nothing to predict.
+
+    Networks of one shape are computed at once, which takes a tenth of the time.
+    """
+    alike: dict[Hashable, list[int]] = {}
+    for i, (dataset, trained) in enumerate(ended):
+        if trained is not None and dataset.new_names:
+            net = trained.final
+            shape = (dataset, *sizes(net.layers), net.activation, net.output_activation)
+            group = alike.setdefault(shape, [])
+            group.append(i)
+            if len(group) * len(dataset.X_new) > ROWS_AT_ONCE:
+                alike[(*shape, i)] = alike.pop(shape)
+    result: list[Array | None] = [None] * len(ended)
+    for group in alike.values():
+        runs = [trained for _, trained in map(ended.__getitem__, group) if trained is not None]
+        layers = zip(*(run.final.layers for run in runs), strict=True)
+        stacked = tuple((np.stack([W for W, _ in some]), np.stack([b for _, b in some])) for some in layers)
+        X_new = ended[group[0]][0].X_new
+        X = np.stack([(X_new - run.prepared.shift) / run.prepared.scale for run in runs])
+        for i, y_pred in zip(group, outputs(replace(runs[0].final, layers=stacked), X), strict=True):
+            result[i] = y_pred
+    return result
+
+
+def prediction_points(
+    trained: Trained, dataset: Dataset, y_pred: Array | None = None
+) -> Iterator[tuple[str, int, float]]:
     """`prediction/<name>` of the new rows: the output, or the probability of the last of two classes;
-    of more classes one metric each, `prediction/<name>/<class>`."""
+    of more classes one metric each, `prediction/<name>/<class>`. `y_pred` is theirs, if it is known."""
     if not dataset.new_names:
         return
-    y_pred = model_of(trained, dataset).outputs(dataset.X_new)
+    if y_pred is None:
+        y_pred = model_of(trained, dataset).outputs(dataset.X_new)
     end = int(trained.epochs[-1])
     for name, row in zip(dataset.new_names, y_pred.tolist(), strict=True):
         key = "prediction/" + metric_name(name)
@@ -141,7 +192,7 @@ def run_files(trained: Trained, weights: bytes) -> dict[str, bytes]:
     """The artifacts of every run."""
     config = trained.config
     text = "".join(_yaml(f.name, getattr(config, f.name)) for f in fields(config))
-    return {"config.yaml": text.encode(), "weights.npz": weights}
+    return {"config.yaml": f"schema: {SCHEMA}\n{text}".encode(), "weights.npz": weights}
 
 
 @lru_cache(maxsize=4096)

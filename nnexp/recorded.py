@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from nnexp.config import RequestError, RunConfig
+from nnexp.config import RequestError
 
 # A table of ten thousand columns fits.
 MAX_BYTES = 1 << 20
@@ -27,18 +27,6 @@ _CONSTANTS = {"null": None, "true": True, "false": False}
 
 class _NotOurs(Exception):
     """What the file has that nnexp does not write."""
-
-
-def read_config(content: bytes, source: str) -> RunConfig:
-    """The validated configuration of a recorded config.yaml; `source` names it in errors.
-
-    The store's address in it is left out: a record does not say what to connect to. Raises RequestError.
-    """
-    values = plain_values(content, source)
-    try:
-        return RunConfig.from_mapping({**values, "tracking_uri": None})
-    except RequestError as error:
-        raise RequestError(f"{source}: {error}") from error
 
 
 def plain_values(content: bytes, source: str) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class SweepConfig:
         "points left out, such as \"init == 'ones' and seed > 3\"",
     )
 
+    require_clean: bool = keyed(flag(), "refuse to run code that is not all committed in git")
+
     @property
     def reruns(self) -> str:
         """Which recorded points are run again: none, failed or all."""

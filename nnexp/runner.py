@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from nnexp import dataset as datasets
 from nnexp.config import RunConfig
-from nnexp.dataset import Dataset
+from nnexp.dataset import Dataset, Source
 from nnexp.progress import Meter, say, uninterrupted
 from nnexp.record import (
+    data_files,
     data_input,
     model_of,
     new_rows,
@@ -28,7 +30,8 @@ from nnexp.request import SweepConfig
 from nnexp.session import Place, TrainingError, going_on, opened, tell_of_compiling
 from nnexp.sweep import Point, plan
 from nnexp.tracking.find import get_curve, get_run, read_model
-from nnexp.tracking.provenance import provenance
+from nnexp.tracking.git import refuse_dirty
+from nnexp.tracking.provenance import code_files, provenance
 from nnexp.tracking.runs import RunRecord, Writer, origin
 from nnexp.tracking.store import Store
 from nnexp.tracking.weights import pack
@@ -52,12 +55,21 @@ class Recorded:
     new_rows: Columns  # the new rows with what the network says of them
 
 
-def run(config: RunConfig, request: SweepConfig) -> Recorded | None:
+def run(
+    config: RunConfig,
+    request: SweepConfig,
+    source: Source | None = None,
+    more: Mapping[str, str] | None = None,
+) -> Recorded | None:
     """Train and record one run, unless it is recorded as finished; None where only the plan was asked for.
 
-    Raises RequestError before anything is recorded.
+    Its data are those bytes, or else what its paths lead to; `more` are tags besides the usual ones. Raises
+    RequestError before anything is recorded.
     """
-    dataset = datasets.load(config.dataset)
+    if request.require_clean:
+        refuse_dirty()
+    config = replace(config, dataset=datasets.located(config.dataset))
+    dataset = datasets.load(config.dataset, source)
     check(dataset, config)
     point = Point(config, dataset, run_key(config, dataset), run_name(config, dataset))
     with opened(config) as place:
@@ -70,19 +82,20 @@ def run(config: RunConfig, request: SweepConfig) -> Recorded | None:
         if not todo.todo:
             old = [r for r in place.runs if r.status == "FINISHED" and r.tags["nnexp.run_key"] == point.key]
             return _recorded_before(place.store, old[-1].run_id, dataset)
-        return _run_new(place, point, todo.attempt)
+        return _run_new(place, point, todo.attempt, more or {})
 
 
-def _run_new(place: Place, point: Point, attempt: int) -> Recorded:
+def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) -> Recorded:
     config, dataset, writer = point.config, point.dataset, place.writer
     tell_of_compiling()
-    tags = {**origin(), **provenance(), **run_tags(point.key, dataset, attempt)}
+    tags = {**origin(), **provenance(), **run_tags(point.key, dataset, attempt), **more}
     data = data_input(dataset)
     with going_on(place, RunRecord(point.name, config.params(), tags, data=data)) as run_id:
         trained = _train_live(writer, run_id, point)
         model = model_of(trained, dataset)
         weights = pack(model, trained.kept)
         files = run_files(trained, weights) | single_files(whole(trained, model, dataset))
+        files |= data_files([dataset]) | code_files()
         with uninterrupted():
             writer.add(run_id, files, result_tags(trained))
             if config.model and trained.outcome != "diverged":

@@ -214,7 +214,7 @@ def _submit(pool: Pool, tasks: deque[Task], running: dict[Future[list[Trained | 
     # A worker that is started here is deaf to Ctrl-C, which is its parent's, from its first instant on.
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        future = pool.submit(train_shard, shard[0].dataset, [point.config for point in shard])
+        future = pool.submit(train_shard, shard[0].dataset.light(), [point.config for point in shard])
     except Exception as error:
         if is_loss(error):
             return False

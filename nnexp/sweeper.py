@@ -10,14 +10,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from nnexp import dataset as datasets
 from nnexp.config import MAX_PARAM, Lost, RequestError, RunConfig
 from nnexp.progress import Meter, say, uninterrupted
 from nnexp.readable import as_table
 from nnexp.record import (
+    data_files,
     data_input,
     model_of,
+    new_outputs,
     points,
     prediction_points,
     ranges,
@@ -37,7 +40,8 @@ from nnexp.session import Place, going_on, opened, tell_of_compiling
 from nnexp.summary import finished, summarize, varying
 from nnexp.sweep import Plan, Point, Training, execute, plan
 from nnexp.tracking.find import SWEEP_KEYS, get_sweep
-from nnexp.tracking.provenance import command, provenance
+from nnexp.tracking.git import refuse_dirty
+from nnexp.tracking.provenance import code_files, command, provenance
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.runs import RunRecord, Writer, now, origin
 from nnexp.tracking.weights import pack
@@ -76,7 +80,7 @@ def _points(configs: Sequence[RunConfig]) -> list[Point]:
         except RequestError as error:
             raise RequestError(f"point {i} of {len(configs)}: {error}") from error
         # A sweep's runs log neither figures nor models.
-        alone = replace(config, figures=False, model=False)
+        alone = replace(config, dataset=datasets.located(config.dataset), figures=False, model=False)
         name = run_name(alone, dataset, named)
         result.append(Point(alone, dataset, run_key(alone, dataset), name))
     return result
@@ -89,6 +93,8 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
     A point that fails does not stop the others. Raises RequestError, naming the point, before anything is
     recorded.
     """
+    if request.require_clean:
+        refuse_dirty()
     all_points = _points(configs)
     keys = [point.key for point in all_points]
     asked = list({point.key: point for point in all_points}.values())
@@ -147,8 +153,11 @@ def _run_points(
     with _Recorder(place.writer) as recorder, meter, closing(training):
         for epochs_done, ended in training:
             meter.update(recorder.written, _note(epochs_done, best, len(failures)))
-            for point, result in ended:
-                recorder.add(_child_record(point, result, parent, todo.attempt, started))
+            of_new_rows = new_outputs(
+                [(point.dataset, None if isinstance(r, Failure) else r) for point, r in ended]
+            )
+            for (point, result), y_pred in zip(ended, of_new_rows, strict=True):
+                recorder.add(_child_record(point, result, y_pred, parent, todo.attempt, started))
                 if isinstance(result, Failure):
                     failures.append((point.name, result.reason))
                     say(f"failed: {point.name}: {result.reason}")
@@ -224,8 +233,14 @@ class _Recorder:
 
 
 def _child_record(
-    point: Point, result: Trained | Failure, parent: str, attempt: int, started: int
+    point: Point,
+    result: Trained | Failure,
+    y_pred: NDArray[np.float64] | None,
+    parent: str,
+    attempt: int,
+    started: int,
 ) -> RunRecord:
+    """A run of the sweep; `y_pred` is of its new rows."""
     config, dataset = point.config, point.dataset
     tags = {**origin(), **run_tags(point.key, dataset, attempt)}
     tags |= {"mlflow.parentRunId": parent, "nnexp.sweep_id": parent}
@@ -241,7 +256,7 @@ def _child_record(
         tags["nnexp.reason"] = result.reason
         files = {"traceback.txt": result.traceback.encode()}
         return replace(record, files=files, status="FAILED")
-    curves = [*points(result, 0), *prediction_points(result, dataset)]
+    curves = [*points(result, 0), *prediction_points(result, dataset, y_pred)]
     files = run_files(result, pack(model_of(result, dataset), result.kept))
     return replace(record, tags=tags | result_tags(result), points=curves, files=files)
 
@@ -259,7 +274,9 @@ def _parent_record(name: str, key: str, asked: Sequence[Point]) -> RunRecord:
         tags[QUESTION] = asks[:MAX_NOTE]
     tags["mlflow.note.content"] = begun(asks, command(), params)
     keys = "".join(f"{point.key}\n" for point in asked)
-    return RunRecord(title, params, tags, files={SWEEP_KEYS: keys.encode()})
+    files = {SWEEP_KEYS: keys.encode()} | data_files(dict.fromkeys(point.dataset for point in asked))
+    files |= code_files()
+    return RunRecord(title, params, tags, files=files)
 
 
 def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:

@@ -53,11 +53,23 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV file: UTF-8, commas, a header, one value a column in each row. Raises RequestError."""
+    """Read a CSV file. Raises RequestError."""
+    return parse_table(path, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes. Raises RequestError."""
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse_table(path: Path, content: bytes) -> Table:
+    """A CSV file of this content: UTF-8, commas, a header, one value a column in each row.
+
+    Raises RequestError, naming the path.
+    """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

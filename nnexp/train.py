@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from nnexp import engine, init, network
 from nnexp.config import Choice, RequestError, RunConfig, unknown
 from nnexp.dataset import Dataset, Prepared, prepare
+from nnexp.mask import masked
 from nnexp.network import Layers, Network
 
 Array = NDArray[np.float64]
@@ -59,8 +60,8 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        reason = f"{type(error).__name__}: {error}"[:500]
-        return cls(reason, "".join(traceback.format_exception(error)))
+        reason = masked(f"{type(error).__name__}: {error}")[:500]
+        return cls(reason, masked("".join(traceback.format_exception(error))))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import socket
 import sys
 
 from nnexp.config import RequestError
+from nnexp.mask import masked
 from nnexp.progress import say
-from nnexp.tracking.store import ensure_experiment, find_experiment, masked, open_store, resolve_uri
+from nnexp.tracking.store import ensure_experiment, find_experiment, open_store, resolve_uri
 from nnexp.tracking.view import page
 
 HOST = "127.0.0.1"

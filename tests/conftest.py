@@ -29,6 +29,13 @@ class Ended:
     err: str
 
 
+FLOWERS = "length,width,species\n" + "".join(
+    f"{1 + i % 3 + i / 90},{0.2 + i % 3 + i / 70},{'abc'[i % 3]}\n" for i in range(9)
+)
+OWN = ["dataset=csv", "dataset.path=flowers.csv", "dataset.features=[length,width]", "dataset.target=species"]
+QUICK = ["epochs=30", "log_every=10", "figures=false", "model=false"]
+
+
 Program = Callable[..., Ended]
 
 
@@ -97,6 +104,7 @@ def asked() -> Callable[..., SweepConfig]:
         "max_failures": None,
         "zip": [],
         "exclude": None,
+        "require_clean": False,
     }
 
     def made(**values: Any) -> SweepConfig:
@@ -116,3 +124,31 @@ def three_wide_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         return advance(self, *args)
 
     monkeypatch.setattr(engine.Batch, "advance", failing)
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A store with a run of the gender table, one of a table of one's own, and a sweep; then moved."""
+    here = tmp_path_factory.mktemp("was here")
+    shutil.copy(empty_store, here / "mlflow.db")
+    (here / "flowers.csv").write_text(FLOWERS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
+        patch.chdir(here)
+        for typed in (
+            [*QUICK, "weights_every=10"],
+            [*QUICK, *OWN, "hidden=[3]", "output_activation=softmax", "loss=cross_entropy", "shuffle=true"],
+            [*QUICK, "-m", "dataset=gender,xor", "learning_rate=0.1,5", "hidden=[2],[]"],
+        ):
+            patch.setattr("sys.argv", ["nnexp", "train", *typed])
+            cli.main()
+    return here.rename(here.with_name("original"))
+
+
+@pytest.fixture
+def place(original: Path, tmp_path: Path) -> Path:
+    """The test's own copy of that store, with its artifacts beside it."""
+    for name in ("mlflow.db", "flowers.csv"):
+        shutil.copy(original / name, tmp_path)
+    shutil.copytree(original / "mlartifacts", tmp_path / "mlartifacts")
+    return tmp_path

@@ -2,13 +2,11 @@
 arrangement.
 """
 
-import hashlib
 import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nnexp.engine.batch import ARTICLES, OPTIONS, VERSION, Batch, Curves, Model
+from nnexp.engine.batch import ARTICLES, OPTIONS, VERSION, Batch, Model
+from nnexp.engine.canary import CANARIES, HEADS, USUAL, canary, samples, stacked, usual_options
 from nnexp.engine.lanes import N_LANES
 from nnexp.network import Network, feedforward, flatten, gradients, loss, step, unflatten
 
@@ -27,21 +26,6 @@ Array = NDArray[np.float64]
 HERE = Path(__file__).parent
 XOR = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), np.array([[0.0], [1], [1], [0]])
 GENDER = np.array([[-2.0, -1], [25, 6], [17, 4], [-15, -6]]), np.array([[1.0], [0], [0], [1]])
-USUAL = {"momentum": 0.9, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
-
-
-def usual_options(model: Model) -> dict[str, float]:
-    return {name: USUAL[name] for name in OPTIONS[model.optimizer]}
-
-
-def samples(rng: np.random.RandomState, model: Model, *shape: int) -> tuple[Array, Array]:
-    """Random X and y that suit the model's loss, with `shape` before the last axis."""
-    X, width = rng.normal(size=(*shape, model.sizes[0])), model.sizes[-1]
-    if model.loss == "cross_entropy":
-        return X, np.eye(width)[rng.randint(width, size=shape)]
-    if model.loss == "bce" or model.is_classification:
-        return X, rng.randint(2, size=(*shape, width)).astype(float)
-    return X, rng.normal(size=(*shape, width))
 
 
 def oracle(
@@ -77,18 +61,6 @@ def oracle(
             w, memory = step(model.optimizer, w, grad, memory, rate, options)
         records.append(record())
     return w, np.array(records)
-
-
-def stacked(curves: Curves) -> Array:
-    parts = curves.loss, curves.accuracy, curves.grad_norm, curves.val_loss, curves.val_accuracy
-    return np.stack([part for part in parts if part is not None], axis=-1)
-
-
-HEADS = [
-    *(("mse", f) for f in ("sigmoid", "tanh", "relu", "identity", "softmax")),
-    ("bce", "sigmoid"),
-    ("cross_entropy", "softmax"),
-]
 
 
 @st.composite
@@ -205,21 +177,6 @@ def test_a_shorter_run_is_the_prefix_of_a_longer_one() -> None:
     assert np.array_equal(batch.weights[5], short.weights[0])
 
 
-def articles_trained(has_own_rows: bool) -> bytes:
-    """Weights and curves of the articles' network, by _train_articles where runs share their rows
-    and by _train_epoch where each has its own.
-    """
-    rng = np.random.RandomState(0)
-    X, y = 3 * rng.normal(size=(11, 2)), rng.randint(2, size=(11, 1)).astype(float)
-    w, rates, epochs = rng.normal(size=(70, 9)), rng.uniform(0.01, 0.5, 70), np.arange(1, 71)
-    w[40], rates[50], w[60] = -0.0, 1e300, 1e200
-    if has_own_rows:
-        X, y = np.repeat(X[np.newaxis], 70, axis=0), np.repeat(y[np.newaxis], 70, axis=0)
-    batch = Batch(ARTICLES, X, y, w, rates, epochs)
-    curves = [stacked(batch.advance(until, [until - 5, until])) for until in (20, 50, 70)]
-    return batch.weights.tobytes() + b"".join(c.tobytes() for c in curves)
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_cutting_a_training_into_chunks_changes_nothing(optimizer: str) -> None:
     model = Model((3, 4, 2), "tanh", "softmax", "cross_entropy", optimizer, 4, True)
@@ -327,46 +284,7 @@ def test_a_chunk_that_does_not_follow_is_refused() -> None:
             batch.advance(10, [], order)
 
 
-# --- The same bits on every machine. The hash covers every path through the engine.
-
-
-def canary_models() -> Iterator[Model]:
-    hiddens = [(), (3,), (4, 2), (5, 3, 2)]
-    activations = ["sigmoid", "tanh", "relu", "identity"]
-    optimizers = ["sgd", "momentum", "adam"]
-    for i, (head, optimizer) in enumerate(itertools.product(HEADS, optimizers)):
-        width = 1 + i % 3
-        yield Model(
-            (2, *hiddens[i % 4], width), activations[i // 2 % 4], head[1], head[0], optimizer,
-            1 + i % 5, True,
-        )  # fmt: skip
-
-
-def canary() -> str:
-    """SHA-256 of weights and curves over a fixed set of trainings.
-
-    They go through _train_epoch; that _train_articles has its bits is checked on the way.
-    """
-    digest = hashlib.sha256()
-    for i, model in enumerate(canary_models()):
-        rng = np.random.RandomState(i)
-        n_runs = 3 + 67 * (i % 4 == 0)  # some need several blocks
-        lead = (n_runs,) if i % 2 else ()
-        (X, y), (X_val, y_val) = samples(rng, model, *lead, 11), samples(rng, model, *lead, 4)
-        w = rng.normal(size=(n_runs, model.n_weights))
-        order = np.stack([[rng.permutation(11) for _ in range(20)] for _ in range(n_runs)])
-        options = usual_options(model)
-        batch = Batch(model, X, y, w, rng.uniform(0.01, 0.5, n_runs), 20, options, X_val, y_val)
-        curves = batch.advance(20, [0, 1, 10, 20], order if i % 3 == 0 else None)
-        digest.update(batch.weights.tobytes())
-        digest.update(stacked(curves).tobytes())
-    assert articles_trained(has_own_rows=False) == articles_trained(has_own_rows=True)
-    return digest.hexdigest()
-
-
-CANARIES = {
-    "1": "905a2ddcd564937a628d688b0f5cff692e30ba3532dc828aa03e15bc003f7222",
-}
+# --- The same bits on every machine. The canary's hash covers every path through the engine.
 
 
 def test_the_bits_change_only_with_the_version() -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from mlflow import MlflowClient
 
 import nnexp
 from nnexp import runner, sweeper
-from nnexp.config import RunConfig
 from nnexp.dataset import load
 from nnexp.progress import Terminated
+from nnexp.schema import SCHEMA, RecordedConfig, read_config
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.weights import unpack, weights_sha256
 from nnexp.train import train
@@ -124,7 +123,7 @@ def test_a_runs_artifacts_rebuild_its_config_and_its_network(configure, client, 
         "surface_over_training.png",
         "weights.png",
     }
-    assert RunConfig.from_mapping(yaml.safe_load(artifact(client, run, "config.yaml"))) == config
+    assert read_config(artifact(client, run, "config.yaml"), "it") == RecordedConfig(config, SCHEMA, False)
     content = artifact(client, run, "weights.npz")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         assert arrays["W1"].shape == (3, 2)

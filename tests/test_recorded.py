@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnexp.config import RequestError
-from nnexp.recorded import MAX_BYTES, plain_values, read_config
+from nnexp.recorded import MAX_BYTES, plain_values
 
 # Without control characters, which no key allows and PyYAML does not always bring back.
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]))
@@ -23,12 +23,6 @@ PLAIN = st.one_of(
 def test_what_is_written_is_read_back(values):
     content = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     assert plain_values(content.encode(), "config.yaml") == values
-
-
-def test_a_configuration_is_read_back_without_the_address_it_was_recorded_at(configure):
-    config = configure("init.scale=1e-7", "hidden=[3,2]", "tracking_uri=http://elsewhere:1")
-    content = yaml.safe_dump(config.nested(), allow_unicode=True).encode()
-    assert read_config(content, "config.yaml") == configure("init.scale=1e-7", "hidden=[3,2]")
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ import pytest
 import nnexp as package
 from nnexp.config import RequestError
 from nnexp.dataset import PROJECT
+from nnexp.mask import masked
 from nnexp.tracking.database import DatabaseWriter
-from nnexp.tracking.store import ensure_experiment, find_experiment, masked, open_store, resolve_uri
+from nnexp.tracking.store import ensure_experiment, find_experiment, open_store, resolve_uri
 
 
 def test_the_store_is_the_projects_own_wherever_one_stands(monkeypatch, tmp_path):

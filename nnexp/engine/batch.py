@@ -698,6 +698,11 @@ def is_ready() -> bool:
     return is_compiled(_train)
 
 
+def default_threads() -> int:
+    """How many threads train: Numba's number, NUMBA_NUM_THREADS or one a core."""
+    return int(vars(config)["NUMBA_NUM_THREADS"])
+
+
 @dataclass(frozen=True)
 class Model:
     """What all runs of a batch have in common. Names are those of network.py.
@@ -870,7 +875,7 @@ class Batch:
             self._X_val, self._y_val = _checked(model, X_val, y_val, n_runs)
         n = max(self._X.shape[1], self._X_val.shape[1])
         self._rows = min(n, max(model.batch_size, _EVALUATED_ROWS))
-        self._threads = vars(config)["NUMBA_NUM_THREADS"] if threads is None else threads
+        self._threads = default_threads() if threads is None else threads
 
     @property
     def weights(self) -> Array:

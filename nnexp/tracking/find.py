@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from nnexp.config import RequestError
 from nnexp.printable import printable, shortened
-from nnexp.tracking.store import Experiment, Store, local_path
+from nnexp.tracking.store import Experiment, Store, place_of
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 from nnexp.tracking.weights import Model, NotWeights, unpack, weights_sha256
 
@@ -88,12 +88,18 @@ def search(store: Store, experiment: Experiment, where: str) -> list[Found]:
     ]
 
 
-def get_run(store: Store, run_id: str) -> Detail:
-    """One run of ours. Raises RequestError when there is none by this id."""
+def get_any(store: Store, run_id: str) -> Detail:
+    """One recorded run, a network or a sweep. Raises RequestError when there is none by this id."""
     found = _detail(store, run_id)
     if found is None:
         raise RequestError(f"no run {shortened(run_id)!r} in this store")
-    if "nnexp.run_key" not in found.tags:
+    return found
+
+
+def get_run(store: Store, run_id: str) -> Detail:
+    """One trained network of ours. Raises RequestError when there is none by this id."""
+    found = get_any(store, run_id)
+    if not found.tags.keys() & {"nnexp.run_key", "nnexp.rerun_key"}:
         what = "a sweep" if "nnexp.sweep" in found.tags else "not a run of nnexp"
         raise RequestError(f"run {run_id} is {what}; give the id of one trained network")
     return found
@@ -109,7 +115,7 @@ def get_curve(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]
     query = sa.select(t.step, t.value, t.is_nan).where(this).order_by(t.step)
     with store.reading() as connection:
         return [
-            (_whole(run_id, step), _number(run_id, math.nan if is_nan else value))
+            (whole_of(run_id, step), number_of(run_id, math.nan if is_nan else value))
             for step, value, is_nan in connection.execute(query)
         ]
 
@@ -123,7 +129,7 @@ def get_sweep(store: Store, sweep_id: str) -> Detail | None:
 def read_artifact(store: Store, run: Detail, name: str) -> bytes:
     """An artifact's bytes. Raises FileNotFoundError when the run has none by this name, RequestError where
     its record leads anywhere but to the run's own files."""
-    place = local_path(run.artifact_uri)
+    place = place_of(store, run.artifact_uri)
     if place is not None:
         return _own_file(place, run.run_id, name)
     address = urlsplit(run.artifact_uri)
@@ -191,6 +197,22 @@ def _weights(store: Store, run: Detail) -> tuple[bytes, Model]:
     return content, model
 
 
+def find_artifact(store: Store, run: Detail, name: str) -> bytes | None:
+    """An artifact's bytes, None when the run has none by this name."""
+    try:
+        return read_artifact(store, run, name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def recorded_keys(store: Store, sweep: Detail) -> list[str]:
+    """The keys of a sweep's runs. Raises RequestError when its record has lost them."""
+    content = find_artifact(store, sweep, SWEEP_KEYS)
+    if content is None:
+        raise RequestError(f"sweep {sweep.run_id}: its artifact {SWEEP_KEYS} is not there")
+    return content.decode().split()
+
+
 def _detail(store: Store, run_id: str) -> Detail | None:
     """A run, its texts fit to be printed. What is no run's id is nobody's."""
     if not re.fullmatch("[0-9a-f]{32}", run_id):
@@ -199,16 +221,16 @@ def _detail(store: Store, run_id: str) -> Detail | None:
     if parts is None:
         return None
     head, params, metrics, tags = parts
-    name, status, artifact_uri, experiment_id = (_text(run_id, text) for text in head)
+    name, status, artifact_uri, experiment_id = (text_of(run_id, text) for text in head)
     return Detail(
         run_id,
         name,
         status,
         artifact_uri,
         experiment_id,
-        {_text(run_id, key): _text(run_id, value) for key, value in params},
-        {_text(run_id, key): _number(run_id, value) for key, value in metrics},
-        {_text(run_id, key): _text(run_id, value) for key, value in tags},
+        {text_of(run_id, key): text_of(run_id, value) for key, value in params},
+        {text_of(run_id, key): number_of(run_id, value) for key, value in metrics},
+        {text_of(run_id, key): text_of(run_id, value) for key, value in tags},
     )
 
 
@@ -249,20 +271,20 @@ def _database_parts(store: Store, run_id: str) -> _Parts | None:
 # --- What a database holds is of whatever type was put there.
 
 
-def _text(run_id: str, value: object) -> str:
+def text_of(run_id: str, value: object) -> str:
     """A text of the record, fit to be printed. Raises RequestError."""
     if not isinstance(value, str):
         raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a text belongs")
     return value if value.isprintable() else printable(value)
 
 
-def _number(run_id: str, value: object) -> float:
+def number_of(run_id: str, value: object) -> float:
     if not isinstance(value, int | float):
         raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a number belongs")
     return value
 
 
-def _whole(run_id: str, value: object) -> int:
+def whole_of(run_id: str, value: object) -> int:
     if not isinstance(value, int):
         raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a step belongs")
     return value

@@ -21,7 +21,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
-from nnexp import network
+from nnexp import forward, network
 from nnexp.progress import uninterrupted
 from nnexp.tracking import servable, weights
 from nnexp.tracking.store import Store
@@ -29,7 +29,7 @@ from nnexp.tracking.weights import Array, Model, unpack
 
 REQUIREMENTS = ("mlflow", "numpy", "pandas")
 # What the model's one file of code is made of, each after what it imports.
-PARTS: tuple[ModuleType, ...] = (network, weights, servable)
+PARTS: tuple[ModuleType, ...] = (network, forward, weights, servable)
 
 
 @uninterrupted()

@@ -1,11 +1,14 @@
-"""Where a result came from: the code, the lock file, the machine. Gathered once a command, on every run."""
+"""Where a result came from: the code, the lock file, the machine. Gathered once a command.
+
+A run alone carries it, as does a sweep's parent for its runs. Nothing is taken from the environment's
+variables, and passwords are masked.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import platform
 import shlex
-import subprocess
 import sys
 from functools import cache
 from importlib.metadata import version
@@ -13,30 +16,49 @@ from pathlib import Path
 
 import numpy as np
 
+from nnexp import engine
 from nnexp.dataset import PROJECT
-from nnexp.tracking.store import masked
+from nnexp.mask import masked
+from nnexp.tracking.git import checkout, diff
 
-PACKAGES = ("numpy", "numba", "mlflow", "hydra-core")
+PACKAGES = ("nnexp", "numpy", "numba", "mlflow", "hydra-core")
+LOCK = PROJECT / "requirements.lock"
 
 
 @cache
 def provenance() -> dict[str, str]:
     """Tags of this process. Git's are absent outside a checkout."""
+    build = np.show_config(mode="dicts")
+    blas = build["Build Dependencies"]["blas"]
     tags = {
         "nnexp.command": command(),
         "nnexp.python": platform.python_version(),
         "nnexp.platform": platform.platform(),
-        "nnexp.cpu_features": " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])),
+        "nnexp.cpu": _cpu(),
+        "nnexp.cpu_features": " ".join(build["SIMD Extensions"].get("found", [])),
+        "nnexp.threads": str(engine.default_threads()),
+        "nnexp.blas": f"{blas.get('name', 'none')} {blas.get('version', '')}".strip(),
+        "nnexp.engine": engine.VERSION,
+        "nnexp.generator": "NumPy's RandomState (MT19937), from the param seed",
     }
     tags |= {f"nnexp.version.{name}": version(name) for name in PACKAGES}
-    lock = PROJECT / "requirements.lock"
-    if lock.exists():
-        tags["nnexp.lock_sha256"] = hashlib.sha256(lock.read_bytes()).hexdigest()
-    commit = _git("rev-parse", "HEAD")
-    if commit:
-        tags["nnexp.git_commit"] = tags["mlflow.source.git.commit"] = commit
-        tags["nnexp.git_dirty"] = "true" if _git("status", "--porcelain") else "false"
+    if LOCK.exists():
+        tags["nnexp.lock_sha256"] = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    here = checkout()
+    if here is not None:
+        tags["nnexp.git_dirty"] = "true" if here.is_dirty else "false"
+        if here.commit:
+            tags["nnexp.git_commit"] = tags["mlflow.source.git.commit"] = here.commit
+        if here.branch:
+            tags["nnexp.git_branch"] = tags["mlflow.source.git.branch"] = here.branch
+    if diff():
+        tags["nnexp.git_diff_sha256"] = hashlib.sha256(diff()).hexdigest()
     return tags
+
+
+def code_files() -> dict[str, bytes]:
+    """The artifact that goes with the tags: what is not committed, if anything."""
+    return {"git.diff": diff()} if diff() else {}
 
 
 def command() -> str:
@@ -45,10 +67,11 @@ def command() -> str:
     return masked(shlex.join([Path(program).name, *arguments]))
 
 
-def _git(*arguments: str) -> str:
-    """Git's answer, empty where there is no git or no checkout."""
+def _cpu() -> str:
+    """The processor's name."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        lines = Path("/proc/cpuinfo").read_text().splitlines()  # Linux only
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

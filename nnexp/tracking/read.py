@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from nnexp.config import RequestError, key_names
 from nnexp.printable import printable, shortened
-from nnexp.tracking.find import SWEEP_KEYS, entities, get_run, get_sweep, having, read_artifact, read_model
+from nnexp.tracking.find import entities, get_run, get_sweep, having, read_model, recorded_keys
 from nnexp.tracking.store import Experiment, Store, find_experiment, open_store
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 from nnexp.tracking.weights import Model, NotWeights, unpack
@@ -156,10 +156,7 @@ def sweep_keys(store: Store, experiment: Experiment, sweep: str) -> set[str]:
     parent = get_sweep(store, sweep)
     if parent is None:
         raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
-    try:
-        return set(read_artifact(store, parent, SWEEP_KEYS).decode().split())
-    except FileNotFoundError:
-        raise RequestError(f"sweep {sweep}: its artifact {SWEEP_KEYS} is not there") from None
+    return set(recorded_keys(store, parent))
 
 
 @dataclass(frozen=True)

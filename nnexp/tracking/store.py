@@ -6,13 +6,12 @@ A database whose tables nnexp knows is read and written without MLflow, whose im
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
@@ -23,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 
 from nnexp.config import Lost, RequestError, RunConfig, unknown
 from nnexp.dataset import PROJECT
+from nnexp.mask import masked
 from nnexp.progress import say
 from nnexp.tracking import tables
 from nnexp.tracking.runs import now
@@ -97,11 +97,6 @@ def resolve_uri(tracking_uri: str | None) -> str:
     if uri.startswith(SQLITE):
         return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
     return uri
-
-
-def masked(text: str) -> str:
-    """The text, an address or a command line, without the passwords of the addresses in it."""
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
 
 
 def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store:
@@ -242,6 +237,30 @@ def local_path(uri: str) -> Path | None:
     return Path(uri) if not address.scheme else None
 
 
+def place_of(store: Store, location: str) -> Path | None:
+    """The directory of an artifact location on this machine's disks, None for any other.
+
+    MLflow records absolute locations. Where a store was moved, or copied to where they are not, what lies
+    beside its file counts: the recorded path's last parts, as many as are found there.
+    """
+    place = local_path(location)
+    if place is None or os.path.isdir(place) or not store.uri.startswith(SQLITE):
+        return place
+    beside, parts = Path(store.uri.removeprefix(SQLITE)).parent, place.parts[1:]
+    for i in range(len(parts) - 1):
+        candidate = beside.joinpath(*parts[i:])
+        if ".." not in parts and os.path.isdir(candidate):
+            _tell(f"note: {Path('/', *parts[:i])} is not here: its artifacts are read from {beside}")
+            return candidate
+    return place
+
+
+@cache
+def _tell(line: str) -> None:
+    """Say it once."""
+    say(line)
+
+
 def _sqlite_revisions(path: Path, artifact_root: str, create: bool) -> list[str]:
     """The migrations that the file stands at. Raises RequestError where there is none or no store."""
     if not path.exists():
@@ -347,7 +366,7 @@ def get_experiment(store: Store, id: str) -> Experiment:
             found = connection.execute(query).one()
     else:
         found = store.client.get_experiment(id)
-    return Experiment(id, found.name, found.artifact_location)
+    return Experiment(id, found.name, _present(store, found.artifact_location))
 
 
 def ensure_experiment(store: Store, name: str) -> Experiment:
@@ -381,6 +400,12 @@ def ensure_experiment(store: Store, name: str) -> Experiment:
     return find_experiment(store, name)
 
 
+def _present(store: Store, location: str) -> str:
+    """Where an experiment's artifacts are now."""
+    place = place_of(store, location)
+    return location if place is None or place == local_path(location) else place.as_uri()
+
+
 def _experiment(store: Store, name: str) -> Experiment | None:
     """Raises RequestError when it was deleted."""
     found: Any
@@ -398,7 +423,7 @@ def _experiment(store: Store, name: str) -> Experiment | None:
             f"experiment_name={name}: was deleted in this store; restore it (mlflow experiments restore "
             f"--experiment-id {found.experiment_id}) or name another"
         )
-    return Experiment(str(found.experiment_id), name, found.artifact_location)
+    return Experiment(str(found.experiment_id), name, _present(store, found.artifact_location))
 
 
 def _experiment_names(store: Store) -> list[str]:

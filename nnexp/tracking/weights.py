@@ -4,7 +4,7 @@ Arrays: W1, b1, W2, b2, … (final; W is fan_out x fan_in), W1_initial, …; shi
 features, classes and functions (activation, output activation, loss) as text; with `weights_every` also
 kept_epochs (k,) and W1_kept (k, fan_out, fan_in), ….
 
-A logged model carries this module (see model.py), so of nnexp it imports `network` only.
+A logged model carries this module (see model.py), so of nnexp it imports `network` and `forward` only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnexp.network import Layers, Network, feedforward
+from nnexp.forward import outputs
+from nnexp.network import Layers, Network
 
 Array = NDArray[np.float64]
 
@@ -42,8 +43,8 @@ class Model:
     classes: tuple[str, ...]
 
     def outputs(self, X: Array) -> Array:
-        """y_pred of shape (n, outputs) for raw rows X of shape (n, features)."""
-        return feedforward(self.network, (X - self.shift) / self.scale)
+        """y_pred of shape (n, outputs) for raw rows X of shape (n, features); the same bits everywhere."""
+        return outputs(self.network, (X - self.shift) / self.scale)
 
     def output_columns(self) -> list[str]:
         """`y_pred`, or one column a class where the network has an output for each."""
@@ -159,7 +160,7 @@ def unpack(content: bytes) -> Model:
 
     No array is larger than the file: what is compressed, or is not what it says, is refused.
     """
-    arrays = _arrays(content)
+    arrays = arrays_of(content)
     n = next(i for i in count() if f"W{i + 1}" not in arrays)
     expected = {*_TEXTS, *_NUMBERS, *_layer_names(n, ""), *_layer_names(n, "_initial")}
     if "kept_epochs" in arrays:
@@ -214,8 +215,8 @@ def _check_shapes(model: Model) -> None:
         raise NotWeights("weights.npz: its final and its initial weights are of different networks")
 
 
-def _arrays(content: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file by name."""
+def arrays_of(content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of a weights.npz by name. Raises NotWeights."""
     arrays: dict[str, NDArray[Any]] = {}
     left = len(content)
     try:
@@ -268,7 +269,7 @@ def unpack_kept(content: bytes) -> dict[int, Layers]:
     Raises NotWeights.
     """
     n = len(unpack(content).network.layers)
-    arrays = _arrays(content)
+    arrays = arrays_of(content)
     if "kept_epochs" not in arrays:
         return {}
     names, epochs = _layer_names(n, "_kept"), arrays["kept_epochs"].tolist()

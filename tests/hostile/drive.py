@@ -21,7 +21,7 @@ from corpus import CONFIGS, ELSEWHERE, RUN_IDS, SECRET, SHOWN, TIMES, WEIGHTS, W
 from nnexp import cli
 from nnexp.config import RequestError
 from nnexp.printable import printable
-from nnexp.recorded import read_config
+from nnexp.schema import read_config
 
 EXECUTES = {
     "os.system",

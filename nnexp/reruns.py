@@ -1,0 +1,257 @@
+"""`nnexp rerun` and `nnexp bundle`: what they do in its order, and what they print."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from nnexp import bundle as bundles
+from nnexp import engine, rerun
+from nnexp.config import NOT_RESULT, RequestError, RunConfig
+from nnexp.dataset import load, read_source
+from nnexp.progress import say
+from nnexp.render import as_text
+from nnexp.request import SweepConfig
+from nnexp.runner import run
+from nnexp.schema import SCHEMA
+from nnexp.show import PROGRAM
+from nnexp.subject import Subject, Subjects, find_run, find_sweep, kept_in
+from nnexp.tracking.evidence import Evidence
+from nnexp.tracking.find import find_artifact, get_any, get_sweep
+from nnexp.tracking.provenance import LOCK
+from nnexp.tracking.store import open_store
+from nnexp.train import check
+from nnexp.verdict import Verdict, weights_hash
+
+# The recorded configuration with what was typed; what to do about it.
+Change = Callable[[RunConfig], tuple[RunConfig, SweepConfig]]
+# Of a sweep, so many runs that differ are listed.
+LISTED = 50
+
+
+def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
+    """`nnexp rerun RUN_ID [key=value …]`; whether it is identical, could be rerun, or was varied."""
+    store = open_store(create=False)
+    found, evidence = find_run(store, run_id)
+    subjects, moved = Subjects(kept_in(store)), None
+    if change is not None:
+        was = subjects.subject(evidence)
+        moved, request = change(was.config)
+        if _is_other(was, moved):
+            return _vary(was, moved, request, dry_run)
+    if dry_run:
+        return _could([evidence], subjects)
+    ((subject, again, verdict),) = rerun.verify([subjects.subject(evidence, moved)])
+    print(f"rerun of {found.name} ({run_id})")
+    _print(verdict)
+    if verdict.is_identical:
+        print(f"  {_extent(evidence)}: every bit is the same")
+    if again is not None:
+        new_id = rerun.record_run(store, found, subject, again, verdict)
+        if new_id is not None:
+            print(f"recorded as {new_id}, and in the tags of the run")
+    return verdict.is_identical
+
+
+def sweep(sweep_id: str, dry_run: bool) -> bool:
+    """`nnexp rerun --sweep SWEEP_ID`; whether all runs are identical."""
+    store = open_store(create=False)
+    found, evidence = find_sweep(store, sweep_id)
+    subjects = Subjects(kept_in(store))
+    if dry_run:
+        return _could(evidence, subjects)
+    verdicts = _verdicts(evidence, subjects)
+    new_id = rerun.record_sweep(store, found, verdicts)
+    if new_id is not None:
+        print(f"recorded as {new_id}, with a table of all verdicts, and in the tags of the sweep")
+    return all(verdict.is_identical for verdict in verdicts)
+
+
+def bundle(path: Path, dry_run: bool) -> bool:
+    """`nnexp rerun --bundle FILE`; whether all runs are identical. It needs no store."""
+    there = bundles.read(path)
+    print(f"{path.name}: {there.what}")
+    subjects = Subjects(there.kept(), only_kept=True)
+    if dry_run:
+        return _could(there.evidence, subjects)
+    return all(verdict.is_identical for verdict in _verdicts(there.evidence, subjects))
+
+
+def write_bundle(some_id: str, out: Path | None) -> None:
+    """`nnexp bundle RUN_ID|SWEEP_ID`."""
+    store = open_store(create=False)
+    if get_sweep(store, some_id) is not None:
+        found, evidence = find_sweep(store, some_id)
+    else:
+        found, one = find_run(store, some_id)
+        evidence = [one]
+    subjects, data = Subjects(kept_in(store)), {}
+    for one in evidence:
+        subject = subjects.subject(one)
+        if subject.data.dataset is None:
+            raise RequestError(f"run {one.run_id}: {subject.data.changed}, and the record keeps no copy")
+        assert subject.data.dataset.source is not None  # it was just read
+        data[subject.data_sha256] = subject.data.dataset.source
+    more = {}
+    holder = get_any(store, found.tags.get("nnexp.sweep_id", found.run_id))
+    if (diff := find_artifact(store, holder, "git.diff")) is not None:
+        more["git.diff"] = diff
+    lock = LOCK.read_bytes() if LOCK.exists() else b""
+    if hashlib.sha256(lock).hexdigest() == holder.tags.get("nnexp.lock_sha256"):
+        more[bundles.LOCK] = lock
+    else:
+        say("note: requirements.lock is another one than when this was recorded, and is left out")
+    out = out or Path(f"{found.run_id}.zip")
+    size = bundles.write(out, found.name, evidence, data, more)
+    runs = f"{len(evidence):,} run{'s' * (len(evidence) != 1)}"
+    print(f"wrote {out}: {runs}, {size:,} bytes\n  {PROGRAM} rerun --bundle {shlex.quote(str(out))}")
+
+
+def _verdicts(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
+    """The verdicts on many runs, printed; one that cannot be trained again is one, too."""
+    began, ready, verdicts = time.monotonic(), [], []
+    for one in evidence:
+        try:
+            ready.append(subjects.subject(one))
+        except RequestError as error:
+            verdicts.append(Verdict(one.run_id, one.name, f"it cannot be trained again: {error}"))
+    verdicts += [verdict for _, _, verdict in rerun.verify(ready)]
+    seconds = time.monotonic() - began
+    order = {one.run_id: i for i, one in enumerate(evidence)}
+    verdicts.sort(key=lambda verdict: order[verdict.run_id])
+    differ = [verdict for verdict in verdicts if not verdict.is_identical]
+    counts = {"identical": len(verdicts) - len(differ), "differs": len(differ)}
+    print(as_text({"verdict": list(counts), "runs": list(counts.values())}))
+    if differ:
+        shown = differ[:LISTED]
+        causes = [verdict.causes[0] if verdict.causes else "" for verdict in shown]
+        columns = {"run": [v.run_id for v in shown], "name": [v.name for v in shown]}
+        columns |= {"first difference": [v.difference or "" for v in shown], "likely cause": causes}
+        print("\n" + as_text(columns))
+        if len(differ) > LISTED:
+            print(f"… and {len(differ) - LISTED:,} more")
+    for note in dict.fromkeys(note for verdict in verdicts for note in verdict.notes):
+        print(f"note: {note}")
+    same = f"{counts['identical']:,} of {len(verdicts):,} runs are identical"
+    print(f"\n{same}: {_extent(*evidence)}; {seconds:.1f} s")
+    return verdicts
+
+
+def _print(verdict: Verdict) -> None:
+    print(f"verdict: {'identical' if verdict.difference is None else 'differs'}")
+    if verdict.difference is not None:
+        print(f"  first difference: {verdict.difference}")
+        for i, cause in enumerate(verdict.causes):
+            print(f"  {'likely cause' if i == 0 else 'or'}: {cause}")
+        if not verdict.causes:
+            print("  likely cause: none is known; data, engine, code and versions are the record's")
+    for note in verdict.notes:
+        print(f"  note: {note}")
+
+
+def _extent(*evidence: Evidence) -> str:
+    """What was compared."""
+    curves = [curve for one in evidence for metric, curve in one.curves.items() if "/" not in metric]
+    predictions = sum("/" in metric for one in evidence for metric in one.curves)
+    points = f"{sum(map(len, curves)):,} points of {len(curves):,} curves"
+    parts = ["initial weights", points, "final weights"]
+    parts += [f"{predictions:,} prediction{'s' * (predictions != 1)}"] * (predictions > 0)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+# --- Whether it could be done.
+
+
+def _could(evidence: Sequence[Evidence], subjects: Subjects) -> bool:
+    """Say for how many runs all is there, and what is not as it was; whether all can be trained again."""
+    cannot: list[str] = []
+    doubts: dict[str, int] = {}
+    for one in evidence:
+        try:
+            subject = subjects.subject(one)
+        except RequestError as error:
+            cannot.append(str(error))
+            continue
+        for doubt in _doubts(subject):
+            doubts[doubt] = doubts.get(doubt, 0) + 1
+        if subject.data.dataset is None:
+            cannot.append(f"run {one.run_id}: {subject.data.changed}, and the record keeps no copy")
+    print(f"{len(evidence) - len(cannot):,} of {len(evidence):,} runs can be trained again and compared")
+    for reason in cannot[:LISTED]:
+        print(f"  cannot: {reason}")
+    for doubt, count in doubts.items():
+        print(f"  {doubt}" + (f" ({count:,} runs)" if len(evidence) > 1 else ""))
+    return not cannot
+
+
+def _doubts(subject: Subject) -> Iterator[str]:
+    """What makes it likely that the run comes out otherwise, or that it cannot be shown not to."""
+    evidence, recorded_engine = subject.evidence, subject.evidence.tags.get("nnexp.engine")
+    if subject.data.changed is not None:
+        yield f"data: {subject.data.changed}"
+    if subject.data.note is not None:
+        yield f"data: would be {subject.data.note}"
+    if recorded_engine != engine.VERSION:
+        yield f"engine: recorded by version {recorded_engine}, and this is {engine.VERSION}"
+    if subject.was.is_migrated:
+        yield f"config: schema {subject.was.schema}, migrated to {SCHEMA}"
+    if weights_hash(evidence.weights) != evidence.tags.get("nnexp.weights_sha256"):
+        yield "weights: weights.npz is not there, or not the file that was recorded"
+
+
+# --- Variations.
+
+
+def _is_other(was: Subject, now: RunConfig) -> bool:
+    """Whether what was typed makes another run of it, rather than saying where the same data lie."""
+    if now.run_key("", "") != was.config.run_key("", ""):
+        return True
+    return now.dataset != was.config.dataset and read_source(now.dataset).sha256 != was.data_sha256
+
+
+def _vary(was: Subject, now: RunConfig, request: SweepConfig, dry_run: bool) -> bool:
+    """Train what was recorded with some keys changed, record it as any run, and say what came of it."""
+    evidence, source = was.evidence, None
+    if now.dataset == was.config.dataset and was.data.dataset is not None:
+        source = was.data.dataset.source
+    before, after = was.config.leaves(), now.leaves()
+    changed = [
+        key for key in {**before, **after} if before.get(key) != after.get(key) and key not in NOT_RESULT
+    ]
+    print(f"a variation of {evidence.name} ({evidence.run_id})\n")
+    columns = {"key": changed, "recorded": [_shown(before.get(k)) for k in changed]}
+    print(as_text(columns | {"now": [_shown(after.get(k)) for k in changed]}))
+    if was.data.changed is not None:
+        print(
+            f"note: {was.data.changed}"
+            + ("" if source is None else "; the copy that the record keeps was taken")
+        )
+    if dry_run:
+        check(load(now.dataset, source), now)
+        print("\nit can be trained")
+        return True
+    done = run(now, request, source, {"nnexp.variation_of": evidence.run_id})
+    if done is None:
+        return True
+    last = {metric: curve[-1] for metric, curve in evidence.curves.items()}
+    effect: dict[str, tuple[object, object]] = {
+        "loss": (last["loss"][1], done.last_loss),
+        "epochs": (last["loss"][0], done.epochs),
+    }
+    if "accuracy" in last or done.accuracy is not None:
+        effect["accuracy"] = (last.get("accuracy", (0, None))[1], done.accuracy)
+    rows = {"": [*effect, "outcome"]}
+    rows["recorded"] = [*(_shown(a) for a, _ in effect.values()), evidence.tags.get("nnexp.outcome", "")]
+    rows["now"] = [*(_shown(b) for _, b in effect.values()), done.outcome]
+    print("\n" + as_text(rows))
+    if done.is_old:
+        say("this variation was recorded before, and is not run again; force=true runs it again")
+    print(f"\nrecorded as {done.run_id}")
+    return True
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

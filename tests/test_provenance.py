@@ -1,0 +1,168 @@
+"""Where a result came from: git, the machine, and no secret."""
+
+import json
+import subprocess
+
+import pytest
+
+from nnexp.config import RequestError
+from nnexp.mask import masked
+from nnexp.tracking import git, provenance
+
+SECRET = "hunter2hunter2hunter2"
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A checkout with one committed file, taken for the project's; `run` is git in it."""
+    monkeypatch.setattr(git, "PROJECT", tmp_path)
+
+    def run(*arguments):
+        named = ["-c", "user.name=me", "-c", "user.email=me@here", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *named, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    run("init", "-b", "trunk")
+    (tmp_path / ".gitignore").write_text("ignored*\n")
+    (tmp_path / "code.py").write_text("rate = 1\n")
+    run("add", ".")
+    run("commit", "-m", "first")
+    return run
+
+
+def looked(function):
+    """What it says now; each command of the program asks once."""
+    git.checkout.cache_clear()
+    git.diff.cache_clear()
+    try:
+        return function()
+    finally:
+        git.checkout.cache_clear()
+        git.diff.cache_clear()
+
+
+def test_a_clean_checkout_has_a_commit_a_branch_and_no_diff(repository, tmp_path):
+    (tmp_path / "ignored.py").write_text("x\n")
+    here = looked(git.checkout)
+    assert (len(here.commit), here.branch, here.is_dirty) == (40, "trunk", False)
+    assert looked(git.diff) == b""
+    looked(git.refuse_dirty)
+
+
+def test_the_diff_has_what_changed_names_of_what_is_new_and_nothing_ignored(repository, tmp_path):
+    (tmp_path / "ignored.py").write_text("never\n")
+    (tmp_path / "new.py").write_text("not in the diff\n")
+    (tmp_path / "code.py").write_text(f"rate = 2\nuri = 'postgresql://me:{SECRET}@host/db'\n")
+    text = looked(git.diff).decode()
+    assert "Untracked, and not below: new.py\n" in text
+    assert "-rate = 1\n+rate = 2\n" in text
+    for absent in ("ignored", "not in the diff", SECRET):
+        assert absent not in text
+    repository("checkout", "code.py")
+    applied = subprocess.run(["git", "apply", "-"], input=text.encode(), cwd=tmp_path, check=False)
+    assert applied.returncode == 0
+    assert (tmp_path / "code.py").read_text().startswith("rate = 2\n")
+
+
+def test_a_large_diff_is_cut_off_and_many_names_are_counted(repository, tmp_path, monkeypatch):
+    monkeypatch.setattr(git, "MAX_DIFF", 2000)
+    monkeypatch.setattr(git, "MAX_NAMES", 2)
+    (tmp_path / "code.py").write_text("rate = 2\n" * 10000)
+    for i in range(5):
+        (tmp_path / f"new{i}.py").touch()
+    text = looked(git.diff).decode()
+    assert "Cut off after 2000 bytes." in text
+    assert "… and 3 more" in text
+    assert len(text) < 2500
+
+
+@pytest.mark.parametrize("state", ["changed", "new", "none"])
+def test_require_clean_refuses_what_is_not_committed(repository, tmp_path, monkeypatch, state):
+    if state == "changed":
+        (tmp_path / "code.py").write_text("rate = 2\n")
+    elif state == "new":
+        (tmp_path / "code2.py").touch()
+    else:
+        monkeypatch.setattr(git, "PROJECT", tmp_path.parent)
+    words = {"changed": "code.py not committed", "new": "code2.py not", "none": "is not a git checkout"}
+    with pytest.raises(RequestError, match=words[state]):
+        looked(git.refuse_dirty)
+
+
+def test_require_clean_is_asked_for_by_a_run_and_by_a_sweep(nnexp, store, repository, tmp_path):
+    (tmp_path / "code.py").write_text("rate = 2\n")
+    for typed in (["epochs=5"], ["-m", "epochs=5", "seed=1,2"]):
+        ended = looked(lambda typed=typed: nnexp("train", "require_clean=true", *typed))
+        assert (ended.status, ended.err.startswith("nnexp: require_clean=true: code.py")) == (2, True)
+
+
+def test_git_variables_of_a_hook_do_not_lead_elsewhere(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    assert looked(git.checkout).branch == "trunk"
+    inside = tmp_path / "a project that merely lies in it"
+    inside.mkdir()
+    monkeypatch.setattr(git, "PROJECT", inside)
+    assert looked(git.checkout) is None
+
+
+def test_what_is_recorded_says_where_it_came_from_and_no_environment(monkeypatch):
+    monkeypatch.setenv("NNEXP_TEST_SECRET", SECRET)
+    provenance.provenance.cache_clear()
+    tags = provenance.provenance()
+    wanted = [
+        "command",
+        "python",
+        "platform",
+        "cpu",
+        "cpu_features",
+        "threads",
+        "blas",
+        "engine",
+        "generator",
+    ]
+    wanted += [f"version.{name}" for name in ("nnexp", "numpy", "numba", "mlflow", "hydra-core")]
+    assert all(tags[f"nnexp.{name}"] != "" for name in [*wanted, "lock_sha256"])
+    assert SECRET not in json.dumps(tags)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://me:{}@host/db",
+        "postgresql://host/db?user=me&password={}&sslmode=require",
+        "https://{}@host/x.git",
+        "nnexp train tracking_uri='http://me:{}@host'",
+        "token={}",
+        "--auth-token {}",
+        'MLFLOW_TRACKING_PASSWORD="{} {}"',
+        '{{"api_key": "{}"}}',
+        "password: {}",
+        "ghp_{}",
+    ],
+)
+def test_a_secret_is_masked_wherever_it_stands(text):
+    hidden = masked(text.format(SECRET, SECRET))
+    assert SECRET not in hidden
+    assert "***" in hidden
+    assert masked(hidden) == hidden
+
+
+@pytest.mark.parametrize(
+    "text", ["sqlite:////tmp/x.db", "def f(token: Lanes)", "nnexp train seed=1", "http://host:5000/#/x"]
+)
+def test_what_is_no_secret_stays(text):
+    assert masked(text) == text
+
+
+def test_a_failure_that_names_a_password_is_recorded_without(nnexp, store, monkeypatch):
+    from nnexp import runner
+
+    def failing(*args):
+        raise OSError(f"no route to postgresql://me:{SECRET}@host/db")
+
+    monkeypatch.setattr(runner, "single_files", failing)
+    ended = nnexp("train", "epochs=5")
+    assert ended.status == 1
+    assert SECRET not in ended.err
+    written = store.read_bytes() + b"".join(p.read_bytes() for p in store.parent.rglob("traceback.txt"))
+    assert b"no route" in written
+    assert SECRET.encode() not in written

@@ -1,0 +1,381 @@
+"""Reruns: identical ones, and whatever was changed since, named by the verdict."""
+
+import io
+import shutil
+import sqlite3
+
+import numpy as np
+import pytest
+from conftest import FLOWERS, QUICK
+from sqlalchemy.exc import OperationalError
+
+import nnexp as library
+from nnexp import engine
+from nnexp.engine import canary
+from nnexp.tracking import tables
+from nnexp.tracking.database import DatabaseWriter
+from nnexp.tracking.weights import npz
+from nnexp.verdict import ulps
+
+
+@pytest.fixture
+def sql(place):
+    def run(query, *values):
+        with sqlite3.connect(place / "mlflow.db") as connection:
+            rows = connection.execute(query, values).fetchall()
+        connection.close()
+        return rows
+
+    return run
+
+
+@pytest.fixture
+def tags(sql):
+    return lambda run_id: dict(sql("SELECT key, value FROM tags WHERE run_uuid = ?", run_id))
+
+
+@pytest.fixture
+def ids(sql):
+    """The ids of the gender run, of the flowers run, and of the sweep."""
+    alone = "SELECT run_uuid FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = ?)"
+    return [run_id for (run_id,) in sql(f"{alone} ORDER BY start_time", "mlflow.parentRunId")]
+
+
+def artifact(place, run_id, name):
+    return place / "mlartifacts" / "nnexp" / run_id / "artifacts" / name
+
+
+# --- Identical.
+
+
+def test_a_run_is_found_identical_and_linked_with_its_rerun_both_ways(nnexp, ids, tags, place):
+    before = library.load_runs()
+    ended = nnexp("rerun", ids[0])
+    assert ended.status == 0
+    assert "verdict: identical" in ended.out
+    assert "initial weights, 12 points of 3 curves, final weights and 2 predictions" in ended.out
+    assert "its artifacts are read from" in ended.err
+    old = tags(ids[0])
+    new = tags(old["nnexp.rerun_by"])
+    assert old["nnexp.rerun_verdict"] == new["nnexp.verdict"] == "identical"
+    assert new["nnexp.rerun_of"] == ids[0]
+    assert new["nnexp.rerun_key"] == old["nnexp.run_key"]
+    same = "weights.npz"
+    assert (
+        artifact(place, old["nnexp.rerun_by"], same).read_bytes()
+        == artifact(place, ids[0], same).read_bytes()
+    )
+    # It is no further run of the experiment.
+    assert library.load_runs().equals(before)
+    assert nnexp("show", old["nnexp.rerun_by"]).status == 0
+    assert nnexp("rerun", old["nnexp.rerun_by"]).status == 0
+
+
+def test_a_sweep_is_verified_as_one_with_a_table_of_verdicts(nnexp, ids, tags, place):
+    ended = nnexp("rerun", "--sweep", ids[2])
+    assert ended.status == 0
+    assert "8 of 8 runs are identical" in ended.out
+    old = tags(ids[2])
+    assert old["nnexp.rerun_verdict"] == "identical"
+    table = artifact(place, old["nnexp.rerun_by"], "verdicts.csv").read_text().splitlines()
+    assert len(table) == 9
+    assert all(line.endswith(",identical") for line in table[1:])
+    again = nnexp("train", *QUICK, "-m", "dataset=gender,xor", "learning_rate=0.1,5", "hidden=[2],[]")
+    assert "8 runs: 8 done, 0 new" in again.err
+
+
+def test_what_is_not_a_finished_run_is_refused(nnexp, ids, sql):
+    assert nnexp("rerun", ids[2]).err.endswith(f"is a sweep: nnexp rerun --sweep {ids[2]}\n")
+    sql("UPDATE runs SET status = 'FAILED' WHERE run_uuid = ?", ids[0])
+    for arguments, words in (
+        ([ids[0]], "did not finish (failed)"),
+        (["nothing"], "no run 'nothing'"),
+        (["--sweep", ids[0]], "no sweep"),
+        ([], "give a RUN_ID"),
+    ):
+        ended = nnexp("rerun", *arguments)
+        assert (ended.status, words in ended.err) == (2, True)
+
+
+def test_a_store_that_takes_nothing_still_gets_its_verdict(nnexp, ids, monkeypatch):
+    def refused(*args):
+        raise OperationalError("", {}, Exception("attempt to write a readonly database"))
+
+    monkeypatch.setattr(DatabaseWriter, "start", refused)
+    ended = nnexp("rerun", ids[0])
+    assert (ended.status, "verdict: identical" in ended.out) == (0, True)
+    assert "not recorded" in ended.err
+
+
+def test_a_store_of_unknown_tables_is_read_and_written_through_mlflow(nnexp, ids, tags, monkeypatch):
+    monkeypatch.setattr(tables, "REVISION", "another")
+    assert "8 of 8 runs are identical" in nnexp("rerun", "--sweep", ids[2]).out
+    assert tags(ids[2])["nnexp.rerun_verdict"] == "identical"
+
+
+# --- Whatever was changed is named.
+
+
+def edit_weights(change):
+    def edited(place, run_id):
+        file = artifact(place, run_id, "weights.npz")
+        with np.load(io.BytesIO(file.read_bytes())) as arrays:
+            kept = {name: arrays[name] for name in arrays.files}
+        change(kept)
+        file.write_bytes(npz(kept))
+
+    return edited
+
+
+def one_digit(arrays):
+    arrays["W1"][0, 1] = np.nextafter(arrays["W1"][0, 1], 9)
+
+
+def one_initial_digit(arrays):
+    arrays["W2_initial"][0, 0] += 1e-9
+
+
+def one_kept_digit(arrays):
+    arrays["b1_kept"][1, 0] += 1e-9
+
+
+def flip_a_byte(place, run_id):
+    file = artifact(place, run_id, "weights.npz")
+    content = bytearray(file.read_bytes())
+    with np.load(io.BytesIO(content)) as arrays:
+        content[content.index(arrays["W1"].tobytes()) + 3] ^= 1
+    file.write_bytes(content)
+
+
+def change_a_date(place, run_id):
+    """In the ZIP archive's own table, which has no part in the numbers."""
+    file = artifact(place, run_id, "weights.npz")
+    content = bytearray(file.read_bytes())
+    content[content.index(b"PK\x01\x02") + 12] ^= 1
+    file.write_bytes(content)
+
+
+def truncate(place, run_id):
+    file = artifact(place, run_id, "weights.npz")
+    file.write_bytes(file.read_bytes()[:500])
+
+
+def in_config(old, new):
+    def edited(place, run_id):
+        file = artifact(place, run_id, "config.yaml")
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+
+    return edited
+
+
+def in_store(query):
+    def edited(place, run_id):
+        with sqlite3.connect(place / "mlflow.db") as connection:
+            assert connection.execute(query, [run_id]).rowcount == 1
+        connection.close()
+
+    return edited
+
+
+TAMPERED = {
+    "a digit of a weight": (
+        edit_weights(one_digit),
+        [
+            "final weights: W1[0, 1] is",
+            "(1 ULP apart)",
+            "likely cause: record altered: weights.npz is not the",
+        ],
+    ),
+    "a digit of an initial weight": (
+        edit_weights(one_initial_digit),
+        ["initial weights: W2_initial[0, 0]", "record altered: training again gave the very weights"],
+    ),
+    "a digit of a kept weight": (edit_weights(one_kept_digit), ["kept weights: b1_kept[1, 0]"]),
+    "an array left out": (edit_weights(lambda arrays: arrays.pop("b2")), ["weights.npz has no array 'b2'"]),
+    "a byte of weights.npz": (flip_a_byte, ["weights.npz", "record altered: weights.npz"]),
+    "weights.npz cut off": (truncate, ["weights.npz is damaged", "record altered: weights.npz"]),
+    "weights.npz removed": (
+        lambda place, run_id: artifact(place, run_id, "weights.npz").unlink(),
+        ["weights.npz is not there"],
+    ),
+    "a rate in config.yaml": (
+        in_config("learning_rate: 0.1", "learning_rate: 0.1000001"),
+        ["loss at epoch 10 is", "likely cause: record altered: config.yaml"],
+    ),
+    "the length in config.yaml": (
+        in_config("epochs: 30", "epochs: 20"),
+        ["epoch 30 is recorded as", "record altered: config.yaml"],
+    ),
+    "a point of a curve": (
+        in_store(
+            "UPDATE metrics SET value = value + 1e-15 WHERE run_uuid = ? AND key = 'loss' AND step = 20"
+        ),
+        ["loss at epoch 20 is", "ULP apart", "record altered: training again gave the very weights"],
+    ),
+    "a point taken away": (
+        in_store("DELETE FROM metrics WHERE run_uuid = ? AND key = 'accuracy' AND step = 10"),
+        ["accuracy at epoch 10 is", "and is not recorded"],
+    ),
+    "a prediction": (
+        in_store("UPDATE metrics SET value = 0.5 WHERE run_uuid = ? AND key = 'prediction/Emily'"),
+        ["prediction/Emily is", "recorded 0.5"],
+    ),
+    "a param": (
+        in_store("UPDATE params SET value = '7' WHERE run_uuid = ? AND key = 'seed'"),
+        ["the param seed is 7, in config.yaml 0"],
+    ),
+    "the outcome": (
+        in_store("UPDATE tags SET value = 'diverged' WHERE run_uuid = ? AND key = 'nnexp.outcome'"),
+        ["nnexp.outcome is", "recorded diverged"],
+    ),
+    "the hash of the weights": (
+        in_store("UPDATE tags SET value = 'f00' WHERE run_uuid = ? AND key = 'nnexp.weights_sha256'"),
+        ["nnexp.weights_sha256 is", "recorded f00"],
+    ),
+    "the key": (
+        in_store("UPDATE tags SET value = 'f00' WHERE run_uuid = ? AND key = 'nnexp.run_key'"),
+        ["config.yaml is not what the run's key is of"],
+    ),
+    "the hash of the data": (
+        in_store("UPDATE tags SET value = 'f00' WHERE run_uuid = ? AND key = 'nnexp.data_sha256'"),
+        ["first difference: the data set", "gender.csv has other bytes"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_what_was_altered_in_a_record_is_named(nnexp, ids, place, what):
+    alter, words = TAMPERED[what]
+    alter(place, ids[0])
+    ended = nnexp("rerun", ids[0])
+    assert ended.status == 1
+    assert "verdict: differs" in ended.out
+    for word in words:
+        assert word in ended.out
+
+
+def test_a_weights_file_of_the_same_numbers_is_the_same(nnexp, ids, place):
+    change_a_date(place, ids[0])
+    ended = nnexp("rerun", ids[0])
+    assert (ended.status, "its numbers are the same" in ended.out) == (0, True)
+
+
+def test_one_altered_run_of_a_sweep_is_found_among_the_others(nnexp, ids, place, sql, tags):
+    runs = sql("SELECT run_uuid FROM tags WHERE key = 'nnexp.sweep_id' ORDER BY run_uuid")
+    edit_weights(one_digit)(place, runs[1][0])
+    artifact(place, runs[3][0], "config.yaml").write_text("!!python/object/apply:os.getcwd []\n")
+    ended = nnexp("rerun", "--sweep", ids[2])
+    assert ended.status == 1
+    assert "6 of 8 runs are identical" in ended.out
+    assert "final weights: W1[0, 1]" in ended.out
+    assert "it cannot be trained again" in ended.out
+    assert tags(ids[2])["nnexp.rerun_verdict"].startswith("differs: 2 of 8 runs")
+
+
+def test_another_version_of_the_engine_is_the_cause_that_is_named(nnexp, ids, monkeypatch):
+    advance = engine.Batch.advance
+
+    def changed(self, *args):
+        self._runs.weights[:] *= 1 + 2**-52
+        return advance(self, *args)
+
+    monkeypatch.setattr(engine.Batch, "advance", changed)
+    monkeypatch.setattr(canary, "is_sound", lambda: False)
+    ended = nnexp("rerun", ids[0])
+    assert ended.status == 1
+    assert "likely cause: engine arithmetic: this engine says it is version 1" in ended.out
+    monkeypatch.setattr(engine, "VERSION", "2")
+    assert "likely cause: engine version: recorded by 1, and this is 2" in nnexp("rerun", ids[0]).out
+    assert "engine: recorded by version 1, and this is 2" in nnexp("rerun", ids[0], "--dry-run").out
+
+
+def test_the_canary_is_what_the_version_says_it_is():
+    assert canary.is_sound()
+
+
+# --- Data.
+
+
+def test_data_that_changed_are_named_and_the_records_copy_is_trained_on(nnexp, ids, place, original, sql):
+    moved = str(place / "flowers.csv")
+    assert nnexp("rerun", ids[1]).status == 0  # where it was recorded the file is gone
+    ended = nnexp("rerun", ids[1], f"dataset.path={moved}")
+    assert (ended.status, "verdict: identical" in ended.out) == (0, True)
+    (place / "flowers.csv").write_text(FLOWERS.replace("0.2", "0.3", 1))
+    in_config(str(original.with_name("was here0")), str(place))(place, ids[1])
+    ended = nnexp("rerun", ids[1])
+    assert ended.status == 1
+    assert "likely cause: data: " in ended.out
+    assert f"{moved} has other bytes" in ended.out
+    assert "trained on the right data: identical" in ended.out
+    (copy,) = artifact(place, ids[1], "data").glob("*/table.csv")
+    copy.write_text(FLOWERS.replace("0.2", "0.4", 1))
+    ended = nnexp("rerun", ids[1])
+    assert ended.status == 1
+    assert "the copy of flowers.csv that the record keeps has other bytes" in ended.out
+    assert "the run was not trained" in ended.out
+    (place / "flowers.csv").write_text(FLOWERS)
+    assert "the copy of flowers.csv that the record keeps has other bytes" in nnexp("rerun", ids[1]).out
+    copy.unlink()
+    assert nnexp("rerun", ids[1]).status == 0
+    (place / "flowers.csv").unlink()
+    ended = nnexp("rerun", ids[1])
+    assert (ended.status, "its data are not there" in ended.err) == (2, True)
+
+
+# --- A variation, and whether it could be.
+
+
+def test_a_variation_says_what_changed_and_what_came_of_it(nnexp, ids, tags):
+    ended = nnexp("rerun", ids[0], "learning_rate=0.5", "init=xavier")
+    assert ended.status == 0
+    table = [line.split() for line in ended.out.splitlines()]
+    assert ["init", "normal", "xavier"] in table
+    assert ["learning_rate", "0.1", "0.5"] in table
+    assert next(line for line in table if line[:1] == ["loss"])[1:] != []
+    assert tags(ended.out.split("recorded as ")[1].strip())["nnexp.variation_of"] == ids[0]
+    assert len(library.load_runs()) == 11
+    assert "was recorded before" in nnexp("rerun", ids[0], "learning_rate=0.5", "init=xavier").err
+    own = nnexp("rerun", ids[1], "optimizer=adam", "seed=4")
+    assert (own.status, "adam" in own.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("learning_rate=-1", "learning_rate=-1"),
+        ("learning_rat=1", "Did you mean learning_rate?"),
+        ("seed=1,2", "one value"),
+        ("optimizer.beta1=0.5", "beta1"),
+        ("init=hee", "Did you mean he?"),
+        ("+extra=1", "extra"),
+        ("hydra.verbose=true", "hydra.verbose"),
+        ("seed=${oc.env:HOME}", "seed="),
+    ],
+)
+def test_a_wrong_variation_is_refused_and_nothing_is_recorded(nnexp, ids, sql, typed, words):
+    before = sql("SELECT COUNT(*) FROM runs")
+    ended = nnexp("rerun", ids[0], typed)
+    assert (ended.status, words in ended.err) == (2, True), ended.err
+    assert sql("SELECT COUNT(*) FROM runs") == before
+
+
+def test_a_dry_run_says_whether_it_could_and_does_nothing(nnexp, ids, sql, place):
+    before = sql("SELECT COUNT(*) FROM runs")
+    assert "1 of 1 runs can be trained again" in nnexp("rerun", ids[0], "--dry-run").out
+    assert "8 of 8 runs can be trained again" in nnexp("rerun", "--sweep", ids[2], "--dry-run").out
+    assert "it can be trained" in nnexp("rerun", ids[0], "seed=8", "--dry-run").out
+    flip_a_byte(place, ids[0])
+    shutil.rmtree(artifact(place, ids[1], "data"))
+    assert "weights.npz is not there, or not the file" in nnexp("rerun", ids[0], "--dry-run").out
+    ended = nnexp("rerun", ids[1], "--dry-run")
+    assert (ended.status, "0 of 1 runs can be" in ended.out) == (1, True)
+    assert sql("SELECT COUNT(*) FROM runs") == before
+
+
+def test_units_in_the_last_place_are_counted():
+    assert ulps(1.0, 1.0) == 0
+    assert ulps(1.0, float(np.nextafter(1.0, 2))) == 1
+    assert ulps(-5e-324, 5e-324) == 2
+    assert ulps(0.1 + 0.2, 0.3) == 1
