@@ -42,6 +42,9 @@ screenshots: install ## the README's pictures of the MLflow UI, taken in a real 
 notebook: install ## run experiments/walkthrough.ipynb and keep its outputs
 	@.venv/bin/python -m experiments.walkthrough
 
+figures: install ## the README's pictures, from real runs
+	@.venv/bin/python -m experiments.figures
+
 test: install ## the whole test suite
 	@.venv/bin/python -m pytest -n auto --dist loadgroup -rs $(ARGS)
 
@@ -64,4 +67,4 @@ lock: install ## resolve both lock files anew
 clean: ## remove .venv and caches; the recorded runs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run sweep summary ui experiments notebook screenshots test test-faults lint bench lock clean
+.PHONY: help install run sweep summary ui experiments figures notebook screenshots test test-faults lint bench lock clean

@@ -27,7 +27,15 @@ pytestmark = pytest.mark.xdist_group("executors")
 
 # Four shards, each a second or two of work for one core.
 N = 128
-SWEEP = ["train", "-m", "dataset=xor", f"seed=range({N})", "epochs=800000", "log_every=100000"]
+SWEEP = [
+    "train",
+    "-m",
+    "dataset=xor",
+    f"seed=range({N})",
+    "epochs=800000",
+    "log_every=100000",
+    "figures=false",
+]
 PROCESSES = ["executor=processes", "executor.workers=2"]
 DASK = Path(sys.executable).with_name("dask")
 

@@ -36,7 +36,7 @@ def test_hydra_finds_both_plugins():
 
 
 def test_the_launcher_takes_the_points_of_any_sweeper(nnexp, store):
-    ended = nnexp("train", "-m", "hydra/sweeper=basic", "seed=1,2", "epochs=5")
+    ended = nnexp("train", "-m", "figures=false", "hydra/sweeper=basic", "seed=1,2", "epochs=5")
     assert ended.status == 0
     assert "2 runs: 2 new" in ended.err
 
@@ -47,7 +47,7 @@ def test_the_launcher_gives_a_searching_sweeper_the_last_loss(nnexp, store, monk
     returned = []
     launch = NnexpLauncher.launch
     monkeypatch.setattr(NnexpLauncher, "launch", lambda *a, **k: returned.extend(launch(*a, **k)) or returned)
-    ended = nnexp("train", "-m", "seed=2,1,2", "epochs=5")
+    ended = nnexp("train", "-m", "figures=false", "seed=2,1,2", "epochs=5")
     assert ended.status == 0, ended.err
     losses = [job.return_value for job in returned]
     assert losses[0] == losses[2] != losses[1]
@@ -57,7 +57,7 @@ def test_the_launcher_gives_a_searching_sweeper_the_last_loss(nnexp, store, monk
 def test_hydras_joblib_launcher_keeps_working(nnexp, store):
     """Jobs of their own, in processes of their own."""
     typed = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "figures=false", "model=false")
-    ended = nnexp("train", "-m", *typed, "seed=1,2", "epochs=5")
+    ended = nnexp("train", "-m", "figures=false", *typed, "seed=1,2", "epochs=5")
     assert ended.status == 0
     runs = json.loads(nnexp("summarize", "--by", "seed", "--format", "json").out)
     assert [(row["seed"], row["n"]) for row in runs] == [(1, 1), (2, 1)]

@@ -64,6 +64,10 @@ def test_a_sweep_from_the_shell_is_summarised_by_each_format(nnexp, store, tmp_p
     assert [(row["learning_rate"], row["n"]) for row in rows] == [(0.05, 3), (0.5, 3)]
     assert nnexp("summarize", "--by", "init", "--format", "csv", "--out", "s.csv").status == 0
     assert (tmp_path / "s.csv").read_text().startswith("init,n,mean")
+    drawn = nnexp("summarize", "--by", "learning_rate", "--plot", "s.PNG")
+    assert (drawn.status, drawn.err) == (0, "wrote s.PNG\n")
+    assert drawn.out == nnexp("summarize", "--by", "learning_rate").out
+    assert (tmp_path / "s.PNG").read_bytes().startswith(b"\x89PNG")
     mixed = nnexp("summarize", "--by", "init", "--format", "markdown")
     assert "mixes different learning_rate" in mixed.err
     assert mixed.out.startswith("| init")
@@ -77,7 +81,7 @@ def test_an_experiment_sweeps_without_being_told_to(nnexp, store):
 
 
 def test_points_alike_run_once_and_this_is_said(nnexp, store):
-    ended = nnexp("train", "-m", "seed=1,1,2,1", "epochs=5")
+    ended = nnexp("train", "-m", "figures=false", "seed=1,1,2,1", "epochs=5")
     assert "2 of 4 points are like others and run once" in ended.err
     assert "2 runs, recorded as sweep" in ended.out
 
@@ -99,7 +103,7 @@ def test_hydras_flags_and_completion_work(nnexp, monkeypatch):
 
 
 def test_nothing_is_left_in_the_directory_but_the_store(nnexp, store, tmp_path):
-    nnexp("train", "-m", "seed=1,2", "epochs=5")
+    nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=5")
     nnexp("train", "epochs=5")
     assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db", "mlflow.db.lock", "mlartifacts"}
 
@@ -137,7 +141,7 @@ def test_an_interrupt_is_one_even_if_a_library_makes_an_error_of_it(nnexp, monke
 
 @pytest.mark.parametrize("after", [0.0, 0.7])
 def test_an_interrupted_sweep_leaves_nothing_running(store, after):
-    typed = [*NNEXP, "train", "-m", "seed=range(4000)", "epochs=20000"]
+    typed = [*NNEXP, "train", "-m", "figures=false", "seed=range(4000)", "epochs=20000"]
     running = subprocess.Popen(typed, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(statuses(store)) > 0)
     time.sleep(after)
@@ -176,7 +180,7 @@ def test_the_ui_answers_on_this_machine_only_and_records_as_a_file_does(nnexp, s
             get("/api/2.0/mlflow/experiments/search?max_results=1", Host="10.evil.com")
         refused.value.close()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", here)
-        assert nnexp("train", "-m", "seed=1,2", "epochs=20").status == 0
+        assert nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=20").status == 0
         run_id = nnexp("train", "epochs=20", "figures=false").out.split("recorded as ")[1].split()[0]
         assert "h1 = sigmoid(" in nnexp("show", run_id).out
         by_server = nnexp("summarize", "--by", "seed", "--threshold", "0.3", "--format", "json").out

@@ -27,9 +27,9 @@ from nnexp.tracking.write import open_writer
 
 pytestmark = pytest.mark.xdist_group("services")
 
-ALIKE = ["train", "-m", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
+ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
 # Runs of ten lengths, which are recorded one after the other over some seconds.
-LONG = ["train", "-m", "dataset=xor", "seed=range(20)", "log_every=500000"]
+LONG = ["train", "-m", "figures=false", "dataset=xor", "seed=range(20)", "log_every=500000"]
 LONG += ["epochs=" + ",".join(str(500_000 * i) for i in range(1, 11))]
 ALONE = ["train", "dataset=gender", "hidden=[3]", "epochs=40", "seed=7", "figures=false", "model=false"]
 
@@ -233,7 +233,7 @@ def test_postgresql_records_what_a_file_does(nnexp, database, in_a_file):
 
 
 def test_two_of_the_same_sweep_at_once_record_each_run_once(database):
-    sweep = ["train", "-m", "seed=range(300)", "epochs=100"]
+    sweep = ["train", "-m", "figures=false", "seed=range(300)", "epochs=100"]
     with started(*NNEXP, *sweep) as one, started(*NNEXP, *sweep) as other:
         assert [one.wait(240), other.wait(240)] == [0, 0]
     assert finished(database) == 300
@@ -294,7 +294,7 @@ def test_a_server_records_what_a_file_does(nnexp, server, in_a_file, store, monk
 
 
 def test_two_of_the_same_sweep_at_once_on_a_server_leave_each_run_once(server):
-    sweep = ["train", "-m", "seed=range(12)", "epochs=20", "experiment_name=at_once"]
+    sweep = ["train", "-m", "figures=false", "seed=range(12)", "epochs=20", "experiment_name=at_once"]
     with started(*NNEXP, *sweep) as one, started(*NNEXP, *sweep) as other:
         assert [one.wait(240), other.wait(240)] == [0, 0]
     assert finished(server.uri, "at_once") == 12
@@ -319,7 +319,7 @@ def test_what_a_stopped_sweep_left_twice_on_a_server_the_next_command_removes(nn
 
 
 def test_ctrl_c_does_not_wait_for_what_a_server_has_yet_to_record(nnexp, server):
-    sweep = ["train", "-m", "seed=range(60)", "epochs=20", "experiment_name=stopped"]
+    sweep = ["train", "-m", "figures=false", "seed=range(60)", "epochs=20", "experiment_name=stopped"]
     with typed(*sweep) as process:
         wait_for(lambda: server.count("stopped") > 4)
         process.send_signal(signal.SIGINT)
@@ -330,7 +330,7 @@ def test_ctrl_c_does_not_wait_for_what_a_server_has_yet_to_record(nnexp, server)
 
 
 def test_a_server_that_goes_away_is_told_and_the_same_command_does_the_rest(nnexp, server):
-    sweep = ["train", "-m", "seed=range(24)", "epochs=20", "experiment_name=away"]
+    sweep = ["train", "-m", "figures=false", "seed=range(24)", "epochs=20", "experiment_name=away"]
     # As it is, half a minute: five times, after 2, 4, 8 and 16 s.
     with typed(*sweep, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2") as process:
         wait_for(lambda: server.count("away") > 4)

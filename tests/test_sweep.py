@@ -79,7 +79,7 @@ def test_the_plan_says_what_is_done_failed_and_new(configure):
 
 
 def test_a_plan_is_told_and_nothing_is_recorded(nnexp, store, rows):
-    ended = nnexp("train", "-m", "plan=true", "seed=range(600)")
+    ended = nnexp("train", "-m", "figures=false", "plan=true", "seed=range(600)")
     assert ended.status == 0
     assert ended.err.startswith("600 runs: 600 new, about ")
     assert ended.out == ""
@@ -88,7 +88,7 @@ def test_a_plan_is_told_and_nothing_is_recorded(nnexp, store, rows):
 
 
 def test_a_sweep_typed_again_has_nothing_to_do_and_says_the_same(nnexp, store, rows):
-    typed = ("train", "-m", "seed=range(5)", "learning_rate=0.1,0.5", "epochs=20")
+    typed = ("train", "-m", "figures=false", "seed=range(5)", "learning_rate=0.1,0.5", "epochs=20")
     first = nnexp(*typed)
     count = rows("SELECT count(*) FROM runs")
     second = nnexp(*typed)
@@ -98,9 +98,9 @@ def test_a_sweep_typed_again_has_nothing_to_do_and_says_the_same(nnexp, store, r
 
 
 def test_a_larger_sweep_runs_only_what_is_new_and_summarises_all(nnexp, store, recorded):
-    nnexp("train", "-m", "seed=range(4)", "epochs=20")
+    nnexp("train", "-m", "figures=false", "seed=range(4)", "epochs=20")
     nnexp("train", "seed=4", "epochs=20", "figures=false", "model=false")
-    ended = nnexp("train", "-m", "seed=range(8)", "epochs=20")
+    ended = nnexp("train", "-m", "figures=false", "seed=range(8)", "epochs=20")
     assert "8 runs: 5 done, 3 new" in ended.err
     assert len(recorded()) == 8
     sweep_id = ended.out.split("recorded as sweep ")[1].split()[0]
@@ -109,18 +109,18 @@ def test_a_larger_sweep_runs_only_what_is_new_and_summarises_all(nnexp, store, r
 
 
 def test_force_runs_again_as_a_new_attempt_that_counts_once(nnexp, store, recorded, rows):
-    first = nnexp("train", "-m", "seed=1,2", "epochs=5")
-    ended = nnexp("train", "-m", "seed=1,2", "epochs=5", "force=true")
+    first = nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=5")
+    ended = nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=5", "force=true")
     assert "2 runs: 2 again (attempt 2)" in ended.err
     assert table_of(ended) == table_of(first)
     assert len(recorded()) == 4
     assert rows("SELECT value, count(*) FROM tags WHERE key = 'nnexp.attempt' GROUP BY value") == [("2", 2)]
-    assert "attempt 3" in nnexp("train", "-m", "seed=1,2", "epochs=5", "retry=all").err
+    assert "attempt 3" in nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=5", "retry=all").err
 
 
 def test_zipped_ranges_move_side_by_side(nnexp, store, rows):
     typed = ("learning_rate=0.1,0.2,0.3", "epochs=5,6,7", "seed=1,2", "zip=[learning_rate,epochs]")
-    assert "6 runs: 6 new" in nnexp("train", "-m", *typed).err
+    assert "6 runs: 6 new" in nnexp("train", "-m", "figures=false", *typed).err
     pairs = rows(
         "SELECT DISTINCT a.value, b.value FROM params a JOIN params b ON a.run_uuid = b.run_uuid JOIN tags t "
         "ON t.run_uuid = a.run_uuid AND t.key = 'nnexp.run_key' "
@@ -136,7 +136,7 @@ def test_excluded_points_are_left_out(nnexp, store, rows):
         "epochs=5",
         "exclude=\"init == 'ones' and dataset == 'xor'\"",
     )
-    ended = nnexp("train", "-m", *typed)
+    ended = nnexp("train", "-m", "figures=false", *typed)
     assert "1 of 4 points are left out by exclude" in ended.err
     assert "3 runs: 3 new" in ended.err
 
@@ -162,7 +162,7 @@ def test_excluded_points_are_left_out(nnexp, store, rows):
     ],
 )
 def test_a_wrong_way_to_go_about_a_sweep_is_refused(nnexp, tmp_path, typed, words):
-    ended = nnexp("train", "-m", *typed.split(" "))
+    ended = nnexp("train", "-m", "figures=false", *typed.split(" "))
     assert ended.status == 2
     assert words in ended.err
     assert list(tmp_path.iterdir()) == []
@@ -195,7 +195,7 @@ def failing(monkeypatch):
     return made
 
 
-SWEEP = ("train", "-m", "seed=range(20)", "learning_rate=0.1,0.3,0.5", "epochs=20")
+SWEEP = ("train", "-m", "figures=false", "seed=range(20)", "learning_rate=0.1,0.3,0.5", "epochs=20")
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("of nothing"), SystemExit(0)], ids=["raises", "exits"])
@@ -242,7 +242,7 @@ def test_a_sweep_stops_after_so_many_failures(nnexp, store, recorded, failing):
 
 def killed_sweep(store, condition):
     """A sweep of 1,200, killed without a word when the condition holds."""
-    typed = [NNEXP, "train", "-m", "seed=range(1200)", "epochs=50"]
+    typed = [NNEXP, "train", "-m", "figures=false", "seed=range(1200)", "epochs=50"]
     running = subprocess.Popen(typed, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not condition():
         assert running.poll() is None, "ended before it could be killed"
@@ -252,7 +252,7 @@ def killed_sweep(store, condition):
 
 
 def test_a_killed_sweep_is_finished_by_the_same_command(nnexp, store, recorded, parents):
-    typed = ("train", "-m", "seed=range(1200)", "epochs=50")
+    typed = ("train", "-m", "figures=false", "seed=range(1200)", "epochs=50")
     killed_sweep(store, lambda: len(recorded()) > 200)
     done = len(recorded())
     assert [status for _, status in parents()] == ["RUNNING"]
@@ -288,7 +288,7 @@ def stopped_between_transactions(running, store):
 
 
 def test_a_sweep_that_is_alive_is_left_alone(nnexp, store, recorded, parents):
-    typed = [NNEXP, "train", "-m", "seed=range(1200)", "epochs=50"]
+    typed = [NNEXP, "train", "-m", "figures=false", "seed=range(1200)", "epochs=50"]
     running = subprocess.Popen(typed, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not recorded():
         time.sleep(0.01)
@@ -314,7 +314,7 @@ def test_a_single_run_whose_process_died_is_killed_at_the_next_start(nnexp, stor
 
 
 def test_the_same_sweep_twice_at_once_records_each_key_once(store, recorded, parents):
-    typed = [NNEXP, "train", "-m", "seed=range(1500)", "epochs=20"]
+    typed = [NNEXP, "train", "-m", "figures=false", "seed=range(1500)", "epochs=20"]
     both = [
         subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in "ab"
     ]
@@ -337,12 +337,12 @@ def test_a_full_disk_stops_the_sweep_and_the_same_command_finishes_it(nnexp, sto
     with monkeypatch.context() as patched:
         patched.setattr(DatabaseWriter, "_put", full)
         patched.setattr("nnexp.sweeper.CHUNK_RUNS", 50)
-        ended = nnexp("train", "-m", "seed=range(300)", "epochs=20")
+        ended = nnexp("train", "-m", "figures=false", "seed=range(300)", "epochs=20")
     assert ended.status == 1
     assert "No space left on device" in ended.err
     assert "the same command" in ended.err
     assert 0 < len(recorded()) < 300
-    assert nnexp("train", "-m", "seed=range(300)", "epochs=20").status == 0
+    assert nnexp("train", "-m", "figures=false", "seed=range(300)", "epochs=20").status == 0
     assert len({key for _, key, _ in recorded()}) == len(recorded()) == 300
 
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+from PIL import Image
 
 from nnexp.dataset import Dataset
 from nnexp.network import Layers, Network, sizes
 from nnexp.plots.style import (
     COLORS,
-    DPI,
     MARKERS,
     SEQUENTIAL,
     SIGNED,
@@ -45,8 +46,10 @@ Array = NDArray[np.float64]
 
 # The surface is computed at so many points a side, fewer where the network is large.
 FINE, COARSE, SURFACE_PRODUCTS = 120, 24, 2e7
-# Rows and names on a surface; surfaces side by side; frames of an animation and how many a second.
-MAX_DOTS, MAX_NAMED, MAX_SIDE_BY_SIDE, MAX_FRAMES, FRAMES_A_SECOND = 3000, 12, 6, 12, 4
+# Rows and names on a surface; surfaces side by side; frames of an animation and how long each stays.
+MAX_DOTS, MAX_NAMED, MAX_SIDE_BY_SIDE, MAX_FRAMES, FRAME_MILLISECONDS = 3000, 12, 6, 12, 250
+# Colours of a surface in an animation: the fewer, the smaller the file.
+GIF_SHADES = 20
 # Classes that have their border drawn.
 MAX_BORDERS = 10
 # What is drawn of a network's weights: layers, rows and columns of each, and cells with their number.
@@ -135,7 +138,9 @@ def _norm(dataset: Dataset, outputs: Array) -> Normalize:
     return norm_of([finite.min() if finite.size else 0.0, finite.max() if finite.size else 1.0])
 
 
-def _draw_surface(ax: Axes, outputs: Array, dataset: Dataset, plane: Plane, norm: Normalize) -> Any:
+def _draw_surface(
+    ax: Axes, outputs: Array, dataset: Dataset, plane: Plane, norm: Normalize, shades: int = 256
+) -> Any:
     """The surface as an image; where classes meet, a line."""
     side = plane.side
     ax.grid(False)
@@ -145,7 +150,11 @@ def _draw_surface(ax: Axes, outputs: Array, dataset: Dataset, plane: Plane, norm
         return ax.imshow(_regions(outputs, side), interpolation="bilinear", **place)
     answer = outputs[:, -1].reshape(side, side)
     image = ax.imshow(
-        answer, cmap=_tints() if dataset.classes else SEQUENTIAL, norm=norm, interpolation="bilinear", **place
+        answer,
+        cmap=_tints(shades) if dataset.classes else SEQUENTIAL,
+        norm=norm,
+        interpolation="bilinear",
+        **place,
     )
     known = answer[np.isfinite(answer)]
     if dataset.classes and known.size and known.min() < 0.5 < known.max():
@@ -153,10 +162,10 @@ def _draw_surface(ax: Axes, outputs: Array, dataset: Dataset, plane: Plane, norm
     return image
 
 
-def _tints() -> LinearSegmentedColormap:
+def _tints(shades: int) -> LinearSegmentedColormap:
     """From the first class's colour through white to the second's, pale, so that the rows stand out."""
     ends = [_pale(COLORS[0], 0.75), (1.0, 1.0, 1.0), _pale(COLORS[1], 0.75)]
-    return LinearSegmentedColormap.from_list("classes", ends)
+    return LinearSegmentedColormap.from_list("classes", ends, N=shades)
 
 
 def _pale(color: str, strength: float) -> tuple[float, float, float]:
@@ -291,26 +300,42 @@ def _few_ticks(ax: Axes, left: bool, bottom: bool) -> None:
 @styled
 def surface_animation(model: Model, dataset: Dataset, kept: Mapping[int, Layers]) -> bytes:
     """The same as an animated GIF of at most MAX_FRAMES frames, without ticks, which take most time."""
-    from matplotlib.animation import PillowWriter  # imports more, which few figures need
-
     epochs, plane = _frames(kept, MAX_FRAMES), _plane(dataset, model)
     outputs = _surfaces(model, plane, kept, epochs)
     norm = _norm(dataset, np.concatenate(outputs))
     figure, (ax,) = grid(1, Room(0.3, 0.1, 0.3, 0.3), 2.7, 3.4)
-    writer = PillowWriter(fps=FRAMES_A_SECOND)
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory, "surface.gif")
-        with writer.saving(figure, str(file), dpi=DPI):
-            for epoch, output in zip(epochs, outputs, strict=True):
-                ax.clear()
-                ax.set(xticks=[], yticks=[])
-                _draw_surface(ax, output, dataset, plane, norm)
-                _draw_rows(ax, dataset, norm, size=0.8)
-                ax.set_title(f"epoch {epoch:,}", loc="left")
-                ax.set_xlabel(fitted(dataset.features[0], 2.8))
-                ax.set_ylabel(fitted(dataset.features[1], 2.5))
-                writer.grab_frame()
-        return file.read_bytes()
+    canvas: Any = FigureCanvasAgg(figure)
+    palette = _palette(dataset)
+    _draw_rows(ax, dataset, norm, size=0.8)
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlabel(fitted(dataset.features[0], 2.8))
+    ax.set_ylabel(fitted(dataset.features[1], 2.5))
+    frames = []
+    for epoch, output in zip(epochs, outputs, strict=True):
+        rows = set(ax.get_children())
+        _draw_surface(ax, output, dataset, plane, norm, GIF_SHADES)
+        ax.set_title(f"epoch {epoch:,}", loc="left")
+        canvas.draw()
+        frame = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        frames.append(frame.quantize(palette=palette, dither=Image.Dither.NONE))
+        for drawn in set(ax.get_children()) - rows:
+            drawn.remove()
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=FRAME_MILLISECONDS, loop=0)
+    return file.getvalue()
+
+
+def _palette(dataset: Dataset) -> Image.Image:
+    """The colours of the animation: those of the surface, of the rows, and greys."""
+    steps = np.linspace(0, 1, GIF_SHADES)[:, None]
+    if len(dataset.classes) > 2:
+        surface = np.vstack([1 - steps * (1 - np.array(to_rgb(color))) for color in COLORS])
+    else:
+        surface = (_tints(GIF_SHADES) if dataset.classes else colormaps[SEQUENTIAL])(steps[:, 0])[:, :3]
+    rows, greys = [to_rgb(color) for color in COLORS], np.repeat(steps, 3, axis=1)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.round(255 * np.vstack([surface, rows, greys])).astype(int).ravel().tolist())
+    return palette
 
 
 # --- Weights.
