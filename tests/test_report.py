@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from nnexp import report
+from nnexp import plots, report
 from nnexp.report.findings import Findings, question
 from nnexp.report.note import MAX_NOTE, begun, note
-from nnexp.report.page import Picture, page
+from nnexp.report.page import page
+from nnexp.report.pictures import Picture, in_words
 from nnexp.summary import finished, summarize, varying
 from nnexp.tracking.find import Detail
 
@@ -164,6 +165,15 @@ def test_nothing_in_a_record_is_taken_for_html(text):
     assert seen.texts.count(text) > 24
 
 
+def test_a_figure_is_told_in_words():
+    runs = runs_of(init=["he", "ones", "normal"] * 8, learning_rate=[0.1, 0.1, 0.1, 1, 1, 1] * 4, epochs=10)
+    figure = plots.of_sweep(runs.head(22).assign(**{"params.loss": "mse"}), None)["loss_by_learning_rate"]
+    words = in_words(figure)
+    assert words.startswith("loss by learning_rate, init: mean, 95% interval. axes: loss (mse)")
+    assert "against learning_rate" in words
+    assert words.endswith("key: init he, normal, ones")
+
+
 def test_a_report_of_a_thousand_runs_is_small():
     content = page(findings(runs_of(1000)), [])
     assert len(content) < 400_000
@@ -184,7 +194,7 @@ def test_a_description_leads_to_the_best_run_and_to_the_report():
     text = note(findings(runs_of(), tags=tags), ["report.html"], "7")
     parts = text.split("\n\n")
     assert parts[0] == "**Question:** What is best?"
-    assert parts[1] == "**24 runs, 23 done, 1 failed, 1 diverged**"
+    assert parts[1] == "**24 runs**: 23 done, 1 failed, 1 diverged"
     assert parts[2].splitlines() == [
         "- learning_rate=1.1 has the lowest mean loss: 0.096, 95% interval 0.053 to 0.138",
         f"- Best run: [xor seed=21](#/experiments/7/runs/{21:032x}): loss 0.0417, accuracy 1.00",
@@ -233,7 +243,7 @@ def test_a_sweep_leaves_its_report_and_its_description(nnexp, store, three_wide_
     client = MlflowClient(f"sqlite:///{store}")
     (parent,) = client.search_runs(["1"], "tags.`nnexp.sweep` != ''")
     text = parent.data.tags["mlflow.note.content"]
-    assert "**9 runs, 6 done, 3 failed**" in text
+    assert "**9 runs**: 6 done, 3 failed" in text
     assert "- **hidden**: \\[2\\], \\[3\\], \\[4\\]" in text
     assert "learning_rate" not in parent.data.params
     content = Path(client.download_artifacts(parent.info.run_id, "report.html")).read_text()

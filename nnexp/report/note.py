@@ -31,7 +31,8 @@ def note(found: Findings, artifacts: Iterable[str], experiment_id: str) -> str:
     """The description of a sweep that has ended, at most MAX_NOTE characters; what is too long ends between
     two rows of its table. The UI folds it after a few lines, so the answer stands first."""
     runs = f"#/experiments/{experiment_id}/runs"
-    counts = "**" + ", ".join(f"{n:,} {kind}" for kind, n in found.counts.items()) + "**"
+    total, *others = (f"{n:,} {kind}" for kind, n in found.counts.items())
+    counts = f"**{total}**: {', '.join(others)}"
     best = "\n".join([*_best_settings(found), *_best_runs(found, runs)])
     typed = _typed(found.command, found.ranges)
     links = (f"[{name}]({runs}/{found.parent.run_id}/artifacts/{name})" for name in artifacts)

@@ -15,6 +15,7 @@ from nnexp.train import log_epochs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
 
 # Points of each curve, of few runs and of many, and of all: drawing takes no more, and reading takes time.
 FINEST, COARSEST, MAX_POINTS = 60, 12, 200_000
@@ -62,10 +63,22 @@ def epochs_to_draw(runs: pd.DataFrame) -> list[int]:
 
 
 def in_words(figure: Figure) -> str:
-    """What a figure shows, for who cannot see it: of each panel its title, its axes and its lines."""
-    panels = []
-    for ax in figure.axes:
-        axes = " against ".join(text for text in (ax.get_ylabel(), ax.get_xlabel()) if text)
-        lines = ", ".join(ax.get_legend_handles_labels()[1])
-        panels.append(": ".join(text for text in (ax.get_title(), axes, lines) if text))
-    return "; ".join(text for text in panels if text)
+    """What a figure shows, for who cannot see it: its heading, its axes, its panels, its key."""
+    axes = figure.axes
+    measured, along = (
+        ", ".join(dict.fromkeys(filter(None, labels)))
+        for labels in ([ax.get_ylabel() for ax in axes], [ax.get_xlabel() for ax in axes])
+    )
+    told = {
+        "": "; ".join(text.get_text() for text in figure.texts),
+        "axes: ": " against ".join(filter(None, [measured, along])),
+        "panels: ": "; ".join(filter(None, [ax.get_title(loc="left") for ax in axes])),
+        "key: ": "; ".join(_key(legend) for legend in figure.legends),
+    }
+    return ". ".join(kind + " ".join(text.split()) for kind, text in told.items() if text)
+
+
+def _key(legend: Legend) -> str:
+    return (
+        f"{legend.get_title().get_text()} {', '.join(text.get_text() for text in legend.get_texts())}".strip()
+    )
