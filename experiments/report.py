@@ -15,18 +15,12 @@ from matplotlib.figure import Figure
 import nnexp
 from nnexp import plots
 from nnexp.plots.sweeps import predictions, sweep_lines
-from nnexp.render import as_text
+from nnexp.readable import as_table
+from nnexp.report.findings import question
 from nnexp.summary import finished, varying
 
 HERE = Path(__file__).parent
 REPORTS = HERE / "reports"
-
-
-def question(name: str) -> str:
-    """The comment that opens the experiment's file, after its package line."""
-    lines = (HERE / f"{name}.yaml").read_text().splitlines()[1:]
-    comment = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
-    return " ".join(comment)
 
 
 def articles(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
@@ -76,7 +70,7 @@ def write(name: str) -> Path:
     for title, figure in figures.items():
         (REPORTS / f"{name}_{title}.png").write_bytes(plots.png(figure))
         text.append(f"![{title}]({name}_{title}.png)")
-    text.append(as_text(nnexp.summarize(runs, varying(runs)), "markdown"))
+    text.append(as_table(nnexp.summarize(runs, varying(runs)), style="markdown"))
     path = REPORTS / f"{name}.md"
     path.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     return path

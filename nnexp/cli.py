@@ -69,7 +69,11 @@ def summarize(
     out: Path | None,
     plot: Path | None,
 ) -> None:
-    """Summarise recorded runs: count, mean, spread, interval, shares, by any params."""
+    """Summarise recorded runs: count, mean, spread, interval, shares, by any params.
+
+    Tables are for people: a mean has the digits that its interval supports, the interval ends where the
+    metric does, * marks the best mean. For every digit take csv or json.
+    """
     from nnexp import show
 
     groups = None if by is None else [name.strip() for name in by.split(",") if name.strip()]

@@ -183,10 +183,14 @@ def test_the_ui_answers_on_this_machine_only_and_records_as_a_file_does(nnexp, s
         assert nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=20").status == 0
         run_id = nnexp("train", "epochs=20", "figures=false").out.split("recorded as ")[1].split()[0]
         assert "h1 = sigmoid(" in nnexp("show", run_id).out
+        assert nnexp("report", "--out", "by_server.html").status == 0
         by_server = nnexp("summarize", "--by", "seed", "--threshold", "0.3", "--format", "json").out
     assert f"{here}/#/experiments/1/runs?viewStateShareKey=nnexp" in log.read_text()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
     assert nnexp("summarize", "--by", "seed", "--threshold", "0.3", "--format", "json").out == by_server
+    assert nnexp("report", "--out", "by_file.html").status == 0
+    by_server_html, by_file = ((tmp_path / f"by_{how}.html").read_text() for how in ("server", "file"))
+    assert by_file == by_server_html
 
 
 def test_an_experiment_has_its_description_and_a_view(nnexp, store):

@@ -146,6 +146,15 @@ def test_a_report_loads_nothing_and_lets_only_its_own_script_run():
     assert seen.every("script") == seen.every("style") == [{}]
 
 
+@pytest.mark.parametrize("n", [0, 4], ids=["none has ended", "all failed"])
+def test_a_sweep_without_a_result_has_a_report(n):
+    runs = runs_of(4).drop(columns=["loss", "accuracy"]).assign(status="FAILED", outcome=None, reason="why")
+    parent = Detail("f" * 32, "sweep: 4 runs", "KILLED", "", "1", {"seed": "0, 1"}, {}, {})
+    found = Findings.of(parent, 4, runs.head(n), None)
+    assert Page(page(found, [])).texts.count("why") == n
+    assert note(found, [], "1").startswith(f"**4 runs**: 0 done, {'4 failed' if n else '4 not run'}\n\n")
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_nothing_in_a_record_is_taken_for_html(text):
     plain = Page(page(findings(runs_of()), []))
@@ -239,7 +248,7 @@ def test_a_command_of_several_lines_stays_one_block():
 
 
 def test_a_sweep_leaves_its_report_and_its_description(nnexp, store, three_wide_fails):
-    nnexp("train", "-m", "hidden=[2],[3],[4]", "seed=range(3)", "epochs=5")
+    nnexp("train", "-m", "hidden=[2],[3],[4]", "seed=range(3)", "epochs=5", "figures=false")
     client = MlflowClient(f"sqlite:///{store}")
     (parent,) = client.search_runs(["1"], "tags.`nnexp.sweep` != ''")
     text = parent.data.tags["mlflow.note.content"]
@@ -252,11 +261,21 @@ def test_a_sweep_leaves_its_report_and_its_description(nnexp, store, three_wide_
     assert not {"loss", "accuracy"} & set(parent.data.metrics)  # the table of runs is sorted by these
 
 
+def test_a_sweep_in_which_all_fail_ends_as_others_do(nnexp, store, three_wide_fails):
+    ended = nnexp("train", "-m", "hidden=[3]", "seed=1,2", "epochs=5")
+    assert ended.status == 1
+    assert "2 runs, 2 failed, recorded as sweep" in ended.out
+
+
 def test_the_newest_sweep_is_reported_unless_told_which(nnexp, store, tmp_path):
     def swept(*typed):
-        return nnexp("train", "-m", "epochs=5", *typed).out.split("recorded as sweep ")[1].split()[0]
+        return (
+            nnexp("train", "-m", "epochs=5", "figures=false", *typed)
+            .out.split("recorded as sweep ")[1]
+            .split()[0]
+        )
 
-    first, second = swept("seed=1,2"), swept("seed=3,4,5", "figures=false")
+    first, second = swept("seed=1,2"), swept("seed=3,4,5")
     ended = nnexp("report")
     assert (ended.status, ended.err) == (0, f"wrote {second}.html\n")
     assert "3 runs over seed" in (tmp_path / f"{second}.html").read_text()
@@ -282,7 +301,8 @@ def test_a_report_of_what_is_not_there_is_refused(nnexp, store, tmp_path, typed,
 
 
 def test_a_run_is_not_a_sweep_and_a_report_needs_a_place(nnexp, store):
-    sweep = nnexp("train", "-m", "epochs=5", "seed=1,2").out.split("recorded as sweep ")[1].split()[0]
+    typed = ("train", "-m", "epochs=5", "seed=1,2", "figures=false")
+    sweep = nnexp(*typed).out.split("recorded as sweep ")[1].split()[0]
     client = MlflowClient(f"sqlite:///{store}")
     child = client.search_runs(["1"], f"tags.`nnexp.sweep_id` = '{sweep}'")[0].info.run_id
     ended = nnexp("report", child)
@@ -291,7 +311,7 @@ def test_a_run_is_not_a_sweep_and_a_report_needs_a_place(nnexp, store):
     assert f"its sweep is {sweep}" in ended.err
     ended = nnexp("report", "--out", "no/such/place.html")
     assert ended.status == 2
-    assert "--out no/such/place.html: cannot be written: No such file or directory" in ended.err
+    assert "--out no/such/place.html: there is no directory no/such" in ended.err
 
 
 def test_the_question_is_the_comment_that_opens_the_experiments_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from nnexp.dataset import PROJECT
@@ -31,6 +32,8 @@ class Findings:
     @classmethod
     def of(cls, parent: Detail, total: int, runs: pd.DataFrame, summary: pd.DataFrame | None) -> Findings:
         """From all runs of the sweep's points. A point that finished is done, however often it failed."""
+        if "loss" not in runs:  # nothing has come so far that it has one
+            runs = runs.assign(loss=np.nan)
         done = finished(runs)
         failed = runs[(runs["status"] == "FAILED") & ~runs["run_key"].isin(done["run_key"])]
         failed = failed.drop_duplicates("run_key", keep="last")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -27,7 +27,7 @@ def begun(question: str, command: str, ranges: Mapping[str, str]) -> str:
     return _paragraphs(_asked(question), _typed(command, ranges))
 
 
-def note(found: Findings, artifacts: Iterable[str], experiment_id: str) -> str:
+def note(found: Findings, artifacts: Collection[str], experiment_id: str) -> str:
     """The description of a sweep that has ended, at most MAX_NOTE characters; what is too long ends between
     two rows of its table. The UI folds it after a few lines, so the answer stands first."""
     runs = f"#/experiments/{experiment_id}/runs"
@@ -36,7 +36,7 @@ def note(found: Findings, artifacts: Iterable[str], experiment_id: str) -> str:
     best = "\n".join([*_best_settings(found), *_best_runs(found, runs)])
     typed = _typed(found.command, found.ranges)
     links = (f"[{name}]({runs}/{found.parent.run_id}/artifacts/{name})" for name in artifacts)
-    files = f"Artifacts: {', '.join(links)}"
+    files = f"Artifacts: {', '.join(links)}" if artifacts else ""
     parts = [_asked(found.question), counts, best, typed, files]
     room = MAX_NOTE - len(_paragraphs(*parts)) - 2
     table = "" if found.summary is None else _table(found.summary, room)

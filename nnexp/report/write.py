@@ -19,6 +19,8 @@ def write(sweep_id: str | None, experiment: str, out: Path | None) -> Path:
 
     Raises RequestError when there is no such sweep, or the file cannot be written.
     """
+    if out is not None and not out.parent.is_dir():
+        raise RequestError(f"--out {out}: there is no directory {out.parent}")
     store = open_store(create=False)
     parent = _newest(store, experiment) if sweep_id is None else _sweep(store, sweep_id)
     place = get_experiment(store, parent.experiment_id)
