@@ -32,7 +32,7 @@ from nnexp.record import (
     sweep_key,
     varied_leaves,
 )
-from nnexp.report.findings import QUESTION, Findings, question
+from nnexp.report.findings import QUESTION, Findings, question, shown_ranges
 from nnexp.report.note import MAX_NOTE, begun, note
 from nnexp.report.pictures import Picture
 from nnexp.request import SweepConfig
@@ -272,7 +272,7 @@ def _parent_record(name: str, key: str, asked: Sequence[Point]) -> RunRecord:
     tags = {**origin(), **provenance(), "nnexp.sweep": name, "nnexp.sweep_key": key}
     if asks := question(name):
         tags[QUESTION] = asks[:MAX_NOTE]
-    tags["mlflow.note.content"] = begun(asks, command(), params)
+    tags["mlflow.note.content"] = begun(asks, command(), shown_ranges(params))
     keys = "".join(f"{point.key}\n" for point in asked)
     files = {SWEEP_KEYS: keys.encode()} | data_files(dict.fromkeys(point.dataset for point in asked))
     files |= code_files()

@@ -174,6 +174,12 @@ def test_nothing_in_a_record_is_taken_for_html(text):
     assert seen.texts.count(text) > 24
 
 
+def test_many_values_are_told_by_their_ends():
+    params = {"seed": ", ".join(map(str, range(1000))), "init": "he, ones"}
+    shown = {"seed": "0, 1, 2, 3, 4, …, 999 (1,000 values)", "init": "he, ones"}
+    assert findings(runs_of(), params=params).ranges == shown
+
+
 def test_a_figure_is_told_in_words():
     runs = runs_of(init=["he", "ones", "normal"] * 8, learning_rate=[0.1, 0.1, 0.1, 1, 1, 1] * 4, epochs=10)
     figure = plots.of_sweep(runs.head(22).assign(**{"params.loss": "mse"}), None)["loss_by_learning_rate"]

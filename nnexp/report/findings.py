@@ -17,6 +17,8 @@ from nnexp.tracking.find import Detail
 QUESTION = "nnexp.question"
 # Metrics of a run worth a column of their own, where a sweep has them.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+# So many values of a swept key are shown one by one.
+MAX_VALUES = 20
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Findings:
 
     @property
     def ranges(self) -> Mapping[str, str]:
-        return self.parent.params
+        return shown_ranges(self.parent.params)
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -116,6 +118,16 @@ class Findings:
         """The n worst likewise, the worst first; none that are among the best."""
         rest = self.done.drop(self.best(n).index).iloc[::-1]
         return rest.groupby(self.apart or "status", dropna=False, sort=False).head(n)
+
+
+def shown_ranges(params: Mapping[str, str]) -> dict[str, str]:
+    """The swept keys with their values, of which only the first and the last where they are many."""
+    shown = {}
+    for key, text in params.items():
+        values = text.split(", ")
+        few = [*values[:5], "…", values[-1]]
+        shown[key] = text if len(values) <= MAX_VALUES else f"{', '.join(few)} ({len(values):,} values)"
+    return shown
 
 
 def question(experiment: str) -> str:
