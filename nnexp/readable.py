@@ -140,8 +140,8 @@ def _places(mean: float, half: float) -> int:
     """How many decimal places the mean and its interval are worth."""
     if not math.isfinite(mean) or mean == 0 == half:
         return 0
-    most = MOST_DIGITS - 1 - _exponent(max(abs(mean), half))
-    if math.isnan(half) or half <= ROUNDING * abs(mean):  # one run, or runs that agree
+    most = MOST_DIGITS - 1 - _exponent(max(abs(mean), half) if math.isfinite(half) else mean)
+    if not math.isfinite(half) or half <= ROUNDING * abs(mean):  # one run, or runs that agree
         return min(most, 3 - _exponent(mean))
     return min(most, 1 - _exponent(half))
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from sqlalchemy.exc import SQLAlchemyError
 
 from nnexp import engine
+from nnexp.config import RequestError
 from nnexp.dataset import Dataset
 from nnexp.progress import Meter, say, uninterrupted
 from nnexp.record import data_files, data_input, model_of, points, prediction_points, result_tags, run_files
@@ -113,8 +114,11 @@ def record_sweep(store: Store, sweep: Detail, verdicts: Sequence[Verdict]) -> st
     }
     record = RunRecord(
         name=f"rerun: {sweep.name}"[:MAX_NAME],
-        tags={"mlflow.parentRunId": sweep.run_id},
-        points=[("rerun/runs", 0, len(verdicts)), ("rerun/identical", 0, same)],
+        tags={
+            "mlflow.parentRunId": sweep.run_id,
+            "nnexp.runs": str(len(verdicts)),
+            "nnexp.identical": str(same),
+        },
         files={"verdicts.csv": (as_text(table, "csv") + "\n").encode()},
     )
     return _record(store, sweep, of_sweep(sweep, verdicts), record)
@@ -147,7 +151,7 @@ def _record(store: Store, old: Detail, verdict: Verdict, record: RunRecord) -> s
 def _refusals(store: Store) -> tuple[type[Exception], ...]:
     """What a store raises that can be read and not be written to."""
     if store.is_known:
-        return SQLAlchemyError, OSError
+        return RequestError, SQLAlchemyError, OSError
     from mlflow.exceptions import MlflowException
 
-    return MlflowException, OSError
+    return RequestError, MlflowException, OSError

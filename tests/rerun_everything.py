@@ -18,6 +18,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from same_bits import sweep as networks
 
+import nnexp
 from nnexp import sweeper
 from nnexp.compose import plain_values
 from nnexp.config import RunConfig
@@ -67,7 +68,7 @@ def main() -> None:
         assert done is not None
         assert not done.failures
         clone = second_clone(here / "second clone")
-        run_id = Path(next(here.glob("mlartifacts/nnexp/*/artifacts/weights.npz"))).parts[-3]
+        run_id = nnexp.load_runs(sweep=done.sweep_id).query("seed == 0")["run_id"].item()
         assert rerun(clone, run_id).returncode == 0  # compiles
         began = time.monotonic()
         ended = rerun(clone, "--sweep", done.sweep_id)

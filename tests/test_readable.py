@@ -47,6 +47,11 @@ def test_the_interval_says_how_many_digits_the_mean_has(mean, half, shown):
     assert (row["mean"], row["ci95_low"], row["ci95_high"]) == shown
 
 
+def test_a_spread_too_large_for_a_number_leaves_the_mean_its_digits():
+    (row,) = texts(summary((0.25, float("inf"))))
+    assert (row["mean"], row["ci95_high"]) == ("0.2500", "inf")
+
+
 def test_a_spread_that_is_only_rounding_is_none():
     agreeing, spread = texts(summary((0.1676, 1.4e-17), (0.5, 0.1)))
     assert agreeing["std"] == "0"

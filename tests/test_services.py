@@ -218,6 +218,20 @@ def in_a_file(nnexp, store, monkeypatch):
     return recorded(f"sqlite:///{store}")
 
 
+def assert_reruns(nnexp, run_id):
+    """The run and the sweep of six are found identical; their reruns are recorded, and count for nothing."""
+    runs = package.load_runs()
+    sweep_id = runs["sweep_id"].dropna().unique().item()
+    for arguments, words in (
+        (["--sweep", sweep_id], "6 of 6 runs are identical"),
+        ([run_id], "verdict: identical"),
+    ):
+        ended = nnexp("rerun", *arguments)
+        assert (ended.status, words in ended.out, "recorded as" in ended.out) == (0, True, True)
+    assert package.load_runs().equals(runs)
+    assert "identical" in nnexp("show", run_id).out
+
+
 def test_four_processes_at_once_make_the_tables_of_an_empty_database(postgres):
     assert postgres.ended == [0] * 4
     assert len(set(postgres.said)) == 1
@@ -225,11 +239,12 @@ def test_four_processes_at_once_make_the_tables_of_an_empty_database(postgres):
 
 def test_postgresql_records_what_a_file_does(nnexp, database, in_a_file):
     assert nnexp(*ALIKE).status == 0
-    assert nnexp(*ALONE).status == 0
+    run_id = nnexp(*ALONE).out.split("recorded as ")[1].split()[0]
     assert_same(recorded(database), in_a_file)
     assert "6 done, 0 new" in nnexp(*ALIKE).err
     assert "is not run again" in nnexp(*ALONE).err
     assert_same(recorded(database), in_a_file)
+    assert_reruns(nnexp, run_id)
 
 
 def test_two_of_the_same_sweep_at_once_record_each_run_once(database):
@@ -277,6 +292,7 @@ def test_a_server_records_what_a_file_does(nnexp, server, in_a_file, store, monk
     assert "6 done, 0 new" in nnexp(*ALIKE).err
     assert "is not run again" in nnexp(*ALONE).err
     assert_same(recorded(server.uri), in_a_file)
+    assert_reruns(nnexp, run_id)
     summarize = ["summarize", "--by", "dataset,hidden", "--threshold", "0.3", "--format", "json"]
     show = nnexp("show", run_id).out.partition("\nequation")[2].partition("\nprovenance")[0]
     summary = nnexp(*summarize).out

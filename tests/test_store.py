@@ -174,10 +174,17 @@ def test_a_store_that_may_only_be_read_is_read_by_all_and_trained_into_by_none(
         # What they import, somebody else may not be able to.
         printed = [nnexp(*arguments).out for arguments in reading]
         Path(place, "report.html").unlink()
+        reruns = [["rerun", run_id], ["rerun", "--sweep", sweep_id]]
+        assert [nnexp(*arguments).status for arguments in reruns] == [0, 0]
+        printed[1] = nnexp("show", run_id).out  # which the rerun is a part of now
         with read_only(directory):
+            verdicts = [nnexp(*arguments) for arguments in reruns]
             again = [nnexp(*arguments) for arguments in reading]
             refused = nnexp(*sweep, "epochs=6")
         assert [(ended.status, ended.out) for ended in again] == [(0, text) for text in printed]
+        for ended in verdicts:
+            assert (ended.status, "identical" in ended.out) == (0, True)
+            assert "the verdict is not recorded" in ended.err
         assert refused.status == 2
         assert "is read-only" in refused.err
         assert "trained" not in refused.err
