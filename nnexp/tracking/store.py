@@ -147,12 +147,34 @@ def told_if_lost(store: Store) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if refusal := _refusal(store, error):
+            raise refusal from error
         if not _is_loss(store, error):
             raise
         raise StoreLost(
             f"recording in {masked(store.uri)} failed: {_reason(store, error)}\n"
             "what was recorded is kept; when the store is back, the same command does the rest"
         ) from error
+
+
+def _refusal(store: Store, error: Exception) -> RequestError | None:
+    """What to tell where a server wants to know who asks, or does not allow it; None for any other error."""
+    if not store.uri.startswith("http"):
+        return None
+    from mlflow.exceptions import MlflowException
+
+    status = error.get_http_status_code() if isinstance(error, MlflowException) else None
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if status == 401:
+        what = f"refuses {user!r} or its password" if user else "wants to know who asks"
+        return RequestError(
+            f"tracking_uri={masked(store.uri)}: the server {what}: "
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    if status == 403:
+        who = f"to {user!r} (MLFLOW_TRACKING_USERNAME)" if user else "to whoever gives no name"
+        return RequestError(f"tracking_uri={masked(store.uri)}: the server does not allow this {who}")
+    return None
 
 
 def _is_loss(store: Store, error: Exception) -> bool:
@@ -183,6 +205,8 @@ def _answering(store: Store) -> Store:
     try:
         store.client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError) as error:
+        if refusal := _refusal(store, error):
+            raise refusal from error
         raise RequestError(f"tracking_uri={masked(store.uri)}: cannot be opened: {_line(error)}") from error
     return store
 
