@@ -37,7 +37,8 @@ experiments: install ## run every experiment of experiments/ and write its repor
 	@.venv/bin/python -m experiments.report
 
 screenshots: install ## the README's pictures of the MLflow UI, taken in a real browser
-	@NNEXP_CI=1 NNEXP_SCREENSHOTS=experiments/reports/ui .venv/bin/python -m pytest tests/test_browser.py
+	@NNEXP_CI=1 .venv/bin/python -m pytest tests/test_browser.py
+	@for page in runs charts sweep; do cp tests/screenshots/$$page.png experiments/reports/ui_$$page.png; done
 
 notebook: install ## run experiments/walkthrough.ipynb and keep its outputs
 	@.venv/bin/python -m experiments.walkthrough

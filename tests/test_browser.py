@@ -1,9 +1,8 @@
 """What someone who knows MLflow sees and clicks in its UI, in a real browser, on a store of ours.
 
-Each page that is looked at is kept as a picture: in tests/screenshots, or where NNEXP_SCREENSHOTS says.
+Each page that is looked at is kept as a picture in tests/screenshots.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 QUIET += ["--disable-component-update", "--disable-sync"]
 # What MLflow offers at a first visit, and hides once it was closed.
 CLOSED = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
-PICTURES = Path(os.environ.get("NNEXP_SCREENSHOTS", Path(__file__).with_name("screenshots")))
+PICTURES = Path(__file__).with_name("screenshots")
 TIMEOUT = 120_000  # milliseconds; a busy machine takes its time
 SWEEP = ["dataset=xor", "init=normal,uniform,xavier,he", "learning_rate=0.05,0.2,0.5,1,2"]
 SWEEP += ["epochs=2000", "seed=range(10)"]
@@ -54,7 +53,7 @@ def browser():
 @pytest.fixture
 def page(site, browser):
     """The UI as it opens for a newcomer; no page may ask anything of another machine."""
-    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
     context.set_default_timeout(TIMEOUT)
     expect.set_options(timeout=TIMEOUT)
     context.add_init_script(CLOSED)
