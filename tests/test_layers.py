@@ -77,7 +77,7 @@ def test_no_file_names_a_registry():
     named = [
         name
         for name in files.stdout.splitlines()
-        if not name.endswith((".png", ".npz"))
+        if not name.endswith((".png", ".gif", ".npz"))
         and (PROJECT / name).is_file()
         and any(host in (PROJECT / name).read_text() for host in ("pypi" + ".org", "pythonhosted" + ".org"))
     ]

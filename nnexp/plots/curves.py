@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike
 
 from nnexp.plots.style import (
@@ -41,14 +42,12 @@ def curves(epochs: ArrayLike, values: Mapping[str, ArrayLike], title: str, loss:
             numbers = drawable(values[name])
             ax.plot(epochs, numbers, dash, color=color, label=name, marker=marker, ms=4, drawstyle=style)
         ax.set_ylabel(measured(names[0], loss))
-        ax.xaxis.set_major_locator(ticks(whole=True))
+        ax.xaxis.set_major_locator(ticks(whole=True) if ax is axes[-1] else NullLocator())
         if is_loss:
             if scale(ax, "y", np.concatenate([drawable(values[name]) for name in names])):
                 ax.set_ylabel(f"{ax.get_ylabel()}\n(0 is below)")
         else:
             ax.set_ylim(-0.05, 1.05)
-        if ax is not axes[-1]:
-            ax.tick_params(labelbottom=False)
     if len(shown[0]) > 1:
         labels = ["training rows", "validation rows"]
         axes[0].legend(labels, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1)
