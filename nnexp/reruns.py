@@ -10,12 +10,10 @@ from pathlib import Path
 
 from nnexp import bundle as bundles
 from nnexp import engine, rerun
-from nnexp.config import NOT_RESULT, RequestError, RunConfig
-from nnexp.dataset import load, read_source
+from nnexp.config import RequestError, RunConfig
 from nnexp.progress import say
 from nnexp.render import as_text
 from nnexp.request import SweepConfig
-from nnexp.runner import run
 from nnexp.schema import SCHEMA
 from nnexp.show import PROGRAM
 from nnexp.subject import Subject, Subjects, find_run, find_sweep, kept_in
@@ -23,7 +21,7 @@ from nnexp.tracking.evidence import Evidence
 from nnexp.tracking.find import find_artifact, get_any, get_sweep
 from nnexp.tracking.provenance import LOCK
 from nnexp.tracking.store import open_store
-from nnexp.train import check
+from nnexp.variation import is_other, vary
 from nnexp.verdict import Verdict, weights_hash
 
 # The recorded configuration with what was typed; what to do about it.
@@ -40,8 +38,8 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
     if change is not None:
         was = subjects.subject(evidence)
         moved, request = change(was.config)
-        if _is_other(was, moved):
-            return _vary(was, moved, request, dry_run)
+        if is_other(was, moved):
+            return vary(was, moved, request, dry_run)
     if dry_run:
         return _could([evidence], subjects)
     ((subject, again, verdict),) = rerun.verify([subjects.subject(evidence, moved)])
@@ -89,12 +87,16 @@ def write_bundle(some_id: str, out: Path | None) -> None:
         found, one = find_run(store, some_id)
         evidence = [one]
     subjects, data = Subjects(kept_in(store)), {}
-    for one in evidence:
-        subject = subjects.subject(one)
+    ready = [subjects.subject(one) for one in evidence]
+    for subject in ready:
         if subject.data.dataset is None:
-            raise RequestError(f"run {one.run_id}: {subject.data.changed}, and the record keeps no copy")
+            run_id = subject.evidence.run_id
+            raise RequestError(f"run {run_id}: {subject.data.changed}, and the record keeps no copy")
         assert subject.data.dataset.source is not None  # it was just read
         data[subject.data_sha256] = subject.data.dataset.source
+    altered = sum(any(doubt.startswith("weights:") for doubt in _doubts(subject)) for subject in ready)
+    if altered:
+        say(f"note: of {altered} of the runs weights.npz is not there, or not the file that was recorded")
     more = {}
     holder = get_any(store, found.tags.get("nnexp.sweep_id", found.run_id))
     if (diff := find_artifact(store, holder, "git.diff")) is not None:
@@ -200,58 +202,3 @@ def _doubts(subject: Subject) -> Iterator[str]:
         yield f"config: schema {subject.was.schema}, migrated to {SCHEMA}"
     if weights_hash(evidence.weights) != evidence.tags.get("nnexp.weights_sha256"):
         yield "weights: weights.npz is not there, or not the file that was recorded"
-
-
-# --- Variations.
-
-
-def _is_other(was: Subject, now: RunConfig) -> bool:
-    """Whether what was typed makes another run of it, rather than saying where the same data lie."""
-    if now.run_key("", "") != was.config.run_key("", ""):
-        return True
-    return now.dataset != was.config.dataset and read_source(now.dataset).sha256 != was.data_sha256
-
-
-def _vary(was: Subject, now: RunConfig, request: SweepConfig, dry_run: bool) -> bool:
-    """Train what was recorded with some keys changed, record it as any run, and say what came of it."""
-    evidence, source = was.evidence, None
-    if now.dataset == was.config.dataset and was.data.dataset is not None:
-        source = was.data.dataset.source
-    before, after = was.config.leaves(), now.leaves()
-    changed = [
-        key for key in {**before, **after} if before.get(key) != after.get(key) and key not in NOT_RESULT
-    ]
-    print(f"a variation of {evidence.name} ({evidence.run_id})\n")
-    columns = {"key": changed, "recorded": [_shown(before.get(k)) for k in changed]}
-    print(as_text(columns | {"now": [_shown(after.get(k)) for k in changed]}))
-    if was.data.changed is not None:
-        print(
-            f"note: {was.data.changed}"
-            + ("" if source is None else "; the copy that the record keeps was taken")
-        )
-    if dry_run:
-        check(load(now.dataset, source), now)
-        print("\nit can be trained")
-        return True
-    done = run(now, request, source, {"nnexp.variation_of": evidence.run_id})
-    if done is None:
-        return True
-    last = {metric: curve[-1] for metric, curve in evidence.curves.items()}
-    effect: dict[str, tuple[object, object]] = {
-        "loss": (last["loss"][1], done.last_loss),
-        "epochs": (last["loss"][0], done.epochs),
-    }
-    if "accuracy" in last or done.accuracy is not None:
-        effect["accuracy"] = (last.get("accuracy", (0, None))[1], done.accuracy)
-    rows = {"": [*effect, "outcome"]}
-    rows["recorded"] = [*(_shown(a) for a, _ in effect.values()), evidence.tags.get("nnexp.outcome", "")]
-    rows["now"] = [*(_shown(b) for _, b in effect.values()), done.outcome]
-    print("\n" + as_text(rows))
-    if done.is_old:
-        say("this variation was recorded before, and is not run again; force=true runs it again")
-    print(f"\nrecorded as {done.run_id}")
-    return True
-
-
-def _shown(value: object) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

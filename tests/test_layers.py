@@ -29,7 +29,7 @@ ORDER = [
     ["gallery"],
     ["verdict", "subject"],
     ["runner", "sweeper", "rerun", "bundle"],
-    ["show", "export", "help", "ui", "doctor"],
+    ["show", "export", "help", "ui", "doctor", "variation"],
     ["reruns"],
     ["compose"],
     ["app"],

@@ -6,11 +6,11 @@ import sqlite3
 
 import numpy as np
 import pytest
-from conftest import FLOWERS, QUICK
+from conftest import FLOWERS, OWN, QUICK
 from sqlalchemy.exc import OperationalError
 
 import nnexp as library
-from nnexp import engine
+from nnexp import engine, record
 from nnexp.engine import canary
 from nnexp.tracking import tables
 from nnexp.tracking.database import DatabaseWriter
@@ -322,6 +322,18 @@ def test_data_that_changed_are_named_and_the_records_copy_is_trained_on(nnexp, i
     (place / "flowers.csv").unlink()
     ended = nnexp("rerun", ids[1])
     assert (ended.status, "its data are not there" in ended.err) == (2, True)
+
+
+def test_a_table_too_large_to_be_kept_is_looked_for_where_it_was(nnexp, place, monkeypatch):
+    monkeypatch.setattr(record, "MAX_KEPT_DATA", 100)
+    run_id = nnexp("train", *QUICK, *OWN, "seed=9").out.split("recorded as ")[1].split()[0]
+    assert not artifact(place, run_id, "data").exists()
+    assert nnexp("rerun", run_id).status == 0
+    (place / "flowers.csv").write_text(FLOWERS.replace("0.2", "0.3", 1))
+    ended = nnexp("rerun", run_id)
+    assert (ended.status, "the run was not trained" in ended.out) == (1, True)
+    (place / "flowers.csv").unlink()
+    assert nnexp("rerun", run_id).status == 2
 
 
 # --- A variation, and whether it could be.
