@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from nnexp.tracking.find import Detail, get_any, get_run, get_sweep
 from nnexp.tracking.store import Store
 from nnexp.train import check
 
+# The largest file that is read because a record names it.
+MAX_BYTES = 1 << 30
 # The copy of its data that a record keeps, None where it keeps none.
 Kept = Callable[[Evidence], Source | None]
 
@@ -105,6 +108,7 @@ class Subjects:
         path, copy, file = locate(config.path, config.name), self._kept(evidence), None
         if not self._only_kept:
             try:
+                _check_plain(config)
                 file = datasets.read_source(config)
             except RequestError as error:
                 missing = str(error)
@@ -131,3 +135,11 @@ class Subjects:
             )
         dataset = None if source is None else datasets.load(config, source)
         return Data(dataset, "; ".join(changed) or None, note)
+
+
+def _check_plain(config: DatasetConfig) -> None:
+    """Refuse what a record may name as a data set and would never end, such as a device or a pipe."""
+    for recorded in filter(None, (config.path, config.new_rows)):
+        path = locate(recorded, config.name)
+        if os.path.exists(path) and not (path.is_file() and path.stat().st_size <= MAX_BYTES):
+            raise RequestError(f"{path}: is no file of at most {MAX_BYTES:,} bytes")

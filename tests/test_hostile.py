@@ -16,14 +16,24 @@ from corpus import CANARY, CONFIGS, SECRET, WEIGHTS  # noqa: E402
 pytestmark = pytest.mark.xdist_group("hostile")
 
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# The commands that read what the case spoils, and so refuse it.
-REFUSES = {
-    "config": {"read"},
-    "weights": {"show", "predict"},
-    "elsewhere": {"show", "predict"},
-    "type": {"show", "predict", "summarize", "summarize csv", "summarize markdown", "summarize json"},
-    "time": {"summarize", "summarize csv", "summarize markdown", "summarize json"},
-    "run id": {"show", "predict"},
+# How a command ends that reads what the case spoils: 2, refused; 1, a rerun that differs or cannot be. The
+# others end with 0.
+TABLES = ("summarize", "summarize csv", "summarize markdown", "summarize json")
+ENDS = {
+    "config": {"dry rerun": 1, "rerun": 2},
+    "weights": {"show": 2, "predict": 2, "rerun": 1},
+    "elsewhere": {"show": 2, "predict": 2, "dry rerun": 2},
+    "type": {"show": 2, "predict": 2, "dry rerun": 2, "bundle": 2} | dict.fromkeys(TABLES, 2),
+    "time": dict.fromkeys(TABLES, 2),
+    "run id": {"show": 2, "predict": 2, "dry rerun": 2},
+    # A text with an interpolation in it is a text; the data set is the copy that the record keeps.
+    "config: environment": {},
+    "config: a device for data": {},
+    "config: another's file for data": {},
+    "config: nothing for data": {},
+    "config: a long path for data": {},
+    "shown: sweep of a path": {"dry rerun": 1},
+    "shown: sweep of a quote": {"dry rerun": 1},
 }
 
 
@@ -60,15 +70,12 @@ def test_no_record_makes_the_program_take_memory_that_its_files_do_not_have(resu
 
 
 def test_what_a_command_reads_is_refused_and_what_it_does_not_is_no_hindrance(results):
-    # A text with an interpolation in it is a text, and nobody's.
-    texts = {"config: environment"}
-    wrong = [
-        (name, command, ended["status"], ended["err"])
-        for name, result in hostile(results).items()
-        for command, ended in result["ended"].items()
-        if ended["status"]
-        != (2 if command in REFUSES.get(name.split(":")[0], ()) and name not in texts else 0)
-    ]
+    wrong = []
+    for name, result in hostile(results).items():
+        ends = ENDS.get(name, ENDS.get(name.split(":")[0], {}))
+        for command, ended in result["ended"].items():
+            if ended["status"] != ends.get(command, 0):
+                wrong.append((name, command, ended["status"], ended["out"][-200:], ended["err"]))
     assert wrong == []
 
 
@@ -80,7 +87,7 @@ def test_a_refusal_is_a_line_or_two_in_plain_words(results):
                 name
             )
             assert len(said) < 600, (name, command, said)
-            assert ended["status"] == 0 or said.startswith(("nnexp: ", "Usage: ")), (name, command, said)
+            assert ended["status"] != 2 or said.startswith(("nnexp: ", "Usage: ")), (name, command, said)
 
 
 def test_no_output_has_what_a_terminal_obeys_or_another_files_words(results):

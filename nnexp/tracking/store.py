@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///"
 # How long a reader waits for a writer of an SQLite file.
 BUSY_SECONDS = 60
+# An artifact's directory of more parts than this is looked for where it is recorded only.
+MAX_PARTS = 100
 # The advisory lock under which one process creates a PostgreSQL store.
 CREATION_LOCK = 0x6E6E657870
 
@@ -271,9 +273,11 @@ def place_of(store: Store, location: str) -> Path | None:
     if place is None or os.path.isdir(place) or not store.uri.startswith(SQLITE):
         return place
     beside, parts = Path(store.uri.removeprefix(SQLITE)).parent, place.parts[1:]
+    if ".." in parts or len(parts) > MAX_PARTS:
+        return place
     for i in range(len(parts) - 1):
         candidate = beside.joinpath(*parts[i:])
-        if ".." not in parts and os.path.isdir(candidate):
+        if os.path.isdir(candidate):
             _tell(f"note: {Path('/', *parts[:i])} is not here: its artifacts are read from {beside}")
             return candidate
     return place

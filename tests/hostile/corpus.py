@@ -74,6 +74,8 @@ def _lines(**changed: str) -> Callable[[Place], bytes]:
 
 
 _BOMB = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10))
+_DATA = "{{name: csv, path: {}, features: [weight_lb], target: gender, "
+_DATA += "classes: null, new_rows: null, center: none}}"
 CONFIGS: dict[str, bytes | Callable[[Place], bytes]] = {
     "target": _lines(_target_="os.system"),
     "target in a group": _lines(init=f"{{_target_: os.system, name: normal, command: 'touch {CANARY}'}}"),
@@ -117,6 +119,10 @@ CONFIGS: dict[str, bytes | Callable[[Place], bytes]] = {
     "mapping for a list": _lines(hidden="{a: 1}"),
     "number for a group": _lines(dataset="7"),
     "date": _lines(seed="2020-01-01"),
+    "a device for data": _lines(dataset=_DATA.format("/dev/zero")),
+    "another's file for data": _lines(dataset=_DATA.format("/etc/passwd")),
+    "nothing for data": _lines(dataset=_DATA.format("/nowhere")),
+    "a long path for data": _lines(dataset=_DATA.format("x" * 5000)),
     "null": _lines(epochs="null"),
     "unknown key": _lines(post_install="'curl evil'"),
     "unknown keys by the thousand": "".join(f"k{i}: 1\n" for i in range(20_000)).encode(),

@@ -19,9 +19,6 @@ from typing import Any
 from corpus import CONFIGS, ELSEWHERE, RUN_IDS, SECRET, SHOWN, TIMES, WEIGHTS, WRONG_TYPES, Case, Place
 
 from nnexp import cli
-from nnexp.config import RequestError
-from nnexp.printable import printable
-from nnexp.schema import read_config
 
 EXECUTES = {
     "os.system",
@@ -63,7 +60,7 @@ class Watch:
             self.seen.append(f"{event} {str(arguments)[:200]}")
         elif event in WRITES or (event == "open" and self._is_write(arguments)):
             path = os.path.abspath(os.fsdecode(arguments[0])) if arguments[0] is not None else ""
-            if not path.startswith(f"{self.allowed}{os.sep}"):
+            if not f"{path}{os.sep}".startswith(f"{self.allowed}{os.sep}"):
                 self.seen.append(f"{event} {path}")
 
     @staticmethod
@@ -95,19 +92,12 @@ def run(*arguments: str) -> dict[str, Any]:
     return {"status": status, "out": out.getvalue(), "err": err.getvalue()}
 
 
-def read(path: Path) -> dict[str, Any]:
-    """What reads a recorded configuration for the commands, called as they do."""
-    try:
-        return {"status": 0, "out": str(read_config(path.read_bytes(), "run x: config.yaml")), "err": ""}
-    except RequestError as error:
-        return {"status": 2, "out": "", "err": printable(f"nnexp: {error}")}
-
-
 def commands(run_id: str, rows: str) -> dict[str, list[str]]:
     """The commands that read records, as they are typed."""
     return {
         "show": ["show", run_id],
         "predict": ["predict", run_id, rows, "--format", "csv"],
+        "dry rerun": ["rerun", run_id, "--dry-run"],
         "summarize": ["summarize", "--by", "init,learning_rate"],
         "summarize csv": ["summarize", "--by", "init", "--format", "csv"],
         "summarize markdown": ["summarize", "--by", "init", "--format", "markdown"],
@@ -117,12 +107,27 @@ def commands(run_id: str, rows: str) -> dict[str, list[str]]:
 
 # Which of them a case concerns; all where its kind does not stand here.
 CONCERNED = {
-    "config": {"read"},
-    "weights": {"show", "predict"},
-    "elsewhere": {"show", "predict"},
-    "type": {"show", "predict", "summarize"},
+    "config": {"dry rerun"},
+    "weights": {"show"},
+    # Whose training takes a moment each: some for all.
+    "config: target": {"dry rerun", "rerun"},
+    "config: environment": {"dry rerun", "rerun"},
+    "weights: pickled objects": {"show", "predict", "rerun"},
+    "weights: zip bomb": {"show", "predict", "rerun"},
+    "weights: other weights": {"show", "predict", "rerun"},
+    "weights: declared a gigabyte": {"show", "predict", "rerun"},
+    "elsewhere": {"show", "dry rerun"},
+    "type": {"show", "summarize", "bundle"},
     "time": {"show", "summarize"},
 }
+
+
+def writing(run_id: str, store: Path) -> dict[str, list[str]]:
+    """The commands that read a record and write something of their own."""
+    return {
+        "rerun": ["rerun", run_id],
+        "bundle": ["bundle", run_id, "--out", str(store / "bundle.zip")],
+    }
 
 
 def file_case(name: str, content: bytes | Callable[[Place], bytes]) -> Case:
@@ -168,7 +173,9 @@ def main(directory: Path) -> None:
     good = directory / "good"
     shutil.copytree(store, good, symlinks=True)
     typed = commands(run_id, str(rows))
-    results: dict[str, Any] = {"good": {name: run(*arguments) for name, arguments in typed.items()}}
+    # This also asks git what the code is, once.
+    all_typed = typed | writing(run_id, store)
+    results: dict[str, Any] = {"good": {name: run(*arguments) for name, arguments in all_typed.items()}}
     watch = Watch()
     with watch.watching(store) as seen:
         # What the tests would find if the watch did not see.
@@ -179,15 +186,17 @@ def main(directory: Path) -> None:
         shutil.rmtree(store)
         shutil.copytree(good, store)
         change(place)
-        concerned = CONCERNED.get(name.split(":")[0], typed)
+        concerned = CONCERNED.get(name, CONCERNED.get(name.split(":")[0], typed))
         before, peak = listing(directory), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with watch.watching(store) as seen:
             ended = {command: run(*words) for command, words in typed.items() if command in concerned}
-            if "read" in concerned:
-                ended["read"] = read(place.artifacts / "config.yaml")
         more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) // 1024
-        results[name] = {"ended": ended, "seen": seen, "more_megabytes": more}
-        results[name]["is_changed"] = listing(directory) != before
+        is_changed = listing(directory) != before
+        with watch.watching(store) as seen_writing:
+            words_of = writing(run_id, store).items()
+            ended |= {command: run(*words) for command, words in words_of if command in concerned}
+        results[name] = {"ended": ended, "seen": seen + seen_writing, "more_megabytes": more}
+        results[name]["is_changed"] = is_changed
     shutil.rmtree(store)
     shutil.copytree(good, store)
     for name, wrong in RUN_IDS.items():
