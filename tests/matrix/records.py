@@ -1,0 +1,4 @@
+def rows(n):
+    return []
+def stop():
+    pass

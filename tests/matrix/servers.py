@@ -1,0 +1,275 @@
+"""A real MLflow server that dies and comes back, and one whose answers do not arrive: a proxy stands between."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from signal import SIGCONT, SIGSTOP
+from urllib.parse import urlsplit
+
+from matrix.kills import known_of
+from matrix.program import Fault, Trial, ended, expect, kill, last_line, start, told, typed, until
+from matrix.standing import EPOCHS, FEW, FEW_RUNS, check_parents, check_same, networks_of, read_runs
+from real import free_port, is_up
+
+# How patient the program is with a server: MLflow's own settings, which are for networks, made short.
+HASTE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+}
+CREATE = "/api/2.0/mlflow/runs/create"
+LOST = "what was recorded is kept; when the store is back, the same command does the rest"
+
+
+def rows(n: int) -> list[Fault]:
+    few = max(1, n // 20)
+    return [
+        Fault("a server that is killed and restarted in mid-sweep", killed, few),
+        Fault("a server that answers 503 for a while", stutters, few),
+        Fault("a server that answers 503 from some request on", refuses, few),
+        Fault("a server that hangs from some request on", hangs, few),
+        Fault("a server that drops the reply to a create", drops, few),
+        Fault("a sweep on a server that is stopped, given up, and then goes on", zombie, few),
+    ]
+
+
+class Server:
+    """An MLflow server on loopback, on the store of a directory, which also keeps the artifacts."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self._port = place, free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri"]
+        command += [f"sqlite:///{self.place}/mlflow.db", "--artifacts-destination", str(self.place / "served")]
+        command += ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
+        # Without it MLflow starts five more processes, for jobs that nobody asks for.
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self.place / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, cwd=self.place, start_new_session=True
+            )
+        expect(until(lambda: is_up(self.uri), self._process), "the MLflow server does not start")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            kill(self._process)
+            self._process.wait()
+
+    def finished(self) -> int:
+        """How many runs are FINISHED, by the database behind it."""
+        with closing(sqlite3.connect(self.place / "mlflow.db", timeout=60)) as connection:
+            (count,) = connection.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone()
+        return int(count)
+
+
+@contextmanager
+def serving(trial: Trial) -> Iterator[Server]:
+    trial.with_store()
+    server = Server(trial.place)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+class Proxy(ThreadingHTTPServer):
+    """Passes requests on to a server, but for those of which `spoils`, by their path and number, says how they
+    go wrong: "503", "hang", or "drop" the reply."""
+
+    daemon_threads, request_queue_size = True, 64
+
+    def __init__(self, server: Server, spoils: Callable[[str, int], str]) -> None:
+        super().__init__(("127.0.0.1", 0), Passing)
+        self.target, self.spoils = urlsplit(server.uri), spoils
+        self.seen, self.spoilt, self.ended = 0, 0, threading.Event()
+        self._lock = threading.Lock()
+        self.uri = f"http://127.0.0.1:{self.server_port}"
+
+    def fault(self, path: str) -> str:
+        with self._lock:
+            self.seen += 1
+            fault = self.spoils(path, self.seen)
+            self.spoilt += bool(fault)
+            return fault
+
+    def handle_error(self, request: object, address: object) -> None:
+        """A client that was killed, or has hung up, is nobody's error."""
+
+
+class Passing(BaseHTTPRequestHandler):
+    """One request on its way to the server and back."""
+
+    server: Proxy
+
+    def _pass(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault = self.server.fault(urlsplit(self.path).path)
+        if fault == "hang":
+            self.server.ended.wait()
+            return
+        if fault == "503":
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        target = self.server.target
+        with closing(http.client.HTTPConnection(str(target.hostname), target.port, timeout=300)) as way:
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
+            way.request(self.command, self.path, body, headers)
+            answer = way.getresponse()
+            content = answer.read()
+        if fault == "drop":
+            return
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() in ("content-type", "content-disposition"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass
+
+    def log_message(self, *arguments: object) -> None:
+        """The requests are nobody's to read."""
+
+
+@contextmanager
+def between(server: Server, spoils: Callable[[str, int], str]) -> Iterator[Proxy]:
+    proxy = Proxy(server, spoils)
+    thread = threading.Thread(target=proxy.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.ended.set()
+        proxy.shutdown()
+        proxy.server_close()
+
+
+def check_once(trial: Trial) -> None:
+    """Every run of FEW once, none RUNNING, each with an undisturbed one's bits."""
+    runs = read_runs(trial.place)
+    check_same(networks_of(runs, FEW_RUNS, EPOCHS), known_of(trial).networks)
+    check_parents(runs)
+
+
+def on(uri: str) -> dict[str, str]:
+    return {**HASTE, "MLFLOW_TRACKING_URI": uri}
+
+
+def lost(trial: Trial, running: subprocess.Popen[bytes]) -> None:
+    """The sweep must end with status 1, and say that the store went away."""
+    status = ended(running)
+    said = told(trial.place, "first")
+    expect(status == 1 and LOST in said, f"first: exit status {status}: {said[-300:]}")
+
+
+def again(trial: Trial, server: Server) -> None:
+    typed(trial.place, "again", FEW, environment=on(server.uri))
+    check_once(trial)
+
+
+def killed(trial: Trial) -> str:
+    """Exit status 1 and what to do; once it is back, the same command completes the sweep: each run once,
+    none RUNNING, with an undisturbed one's bits."""
+    with serving(trial) as server:
+        running = start(trial.place, "first", FEW, on(server.uri))
+        until(lambda: server.finished() > trial.random.randrange(FEW_RUNS // 2), running)
+        server.kill()
+        lost(trial, running)
+        server.start()
+        left = server.finished()
+        again(trial, server)
+    return f"{left} runs"
+
+
+def stutters(trial: Trial) -> str:
+    """The sweep goes on and is completed: exit status 0, each run once, none RUNNING."""
+    begin = trial.random.randrange(5, 60)
+    with (
+        serving(trial) as server,
+        between(server, lambda path, i: "503" * (begin <= i < begin + 2)) as proxy,
+    ):
+        typed(trial.place, "first", FEW, environment=on(proxy.uri))
+        check_once(trial)
+        return f"{proxy.spoilt} of {proxy.seen} requests, from the {begin}th on"
+
+
+def refuses(trial: Trial) -> str:
+    """Exit status 1 and what to do; once it answers, the same command completes the sweep: each run once, none
+    RUNNING."""
+    return _goes_away(trial, "503", {})
+
+
+def hangs(trial: Trial) -> str:
+    """As one that refuses, once the program's patience (MLflow's timeout) is at its end."""
+    return _goes_away(trial, "hang", {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"})
+
+
+def _goes_away(trial: Trial, how: str, patience: dict[str, str]) -> str:
+    begin = trial.random.randrange(12, 60)
+    with serving(trial) as server:
+        with between(server, lambda path, i: how * (i >= begin)) as proxy:
+            lost(trial, start(trial.place, "first", FEW, {**on(proxy.uri), **patience}))
+        left = server.finished()
+        again(trial, server)
+    return f"from the {begin}th request on: {left} runs"
+
+
+def drops(trial: Trial) -> str:
+    """What the server made without the program's knowledge is gone in the end: exit status 0, each run once,
+    none RUNNING."""
+    creates = iter(range(1000))
+    unlucky = {trial.random.randrange(1, FEW_RUNS) for _ in range(3)}
+
+    def spoils(path: str, number: int) -> str:
+        return "drop" if path == CREATE and next(creates) in unlucky else ""
+
+    with serving(trial) as server, between(server, spoils) as proxy:
+        typed(trial.place, "first", FEW, environment=on(proxy.uri))
+        check_once(trial)
+        return f"{proxy.spoilt} replies of {proxy.seen}"
+
+
+def zombie(trial: Trial) -> str:
+    """Whoever takes over completes the sweep; when the other has ended too, every run is there once, and none
+    is RUNNING."""
+    place = trial.place
+    with serving(trial) as server:
+        running = start(place, "zombie", FEW, on(server.uri))
+        try:
+            until(lambda: server.finished() > trial.random.randrange(FEW_RUNS // 2), running)
+            kill(running, SIGSTOP)
+            give_up(server)
+            typed(place, "heir", FEW, environment=on(server.uri))
+            kill(running, SIGCONT)
+            status = ended(running)
+        finally:
+            kill(running)
+        expect(status == 0, f"the zombie's exit status is {status}: {last_line(place / 'zombie.err')}")
+        told(place, "zombie")
+        check_once(trial)
+        statuses = [run.status for run in read_runs(place) if "nnexp.sweep" in run.tags]
+        return f"sweeps {', '.join(statuses)}"
+
+
+def give_up(server: Server) -> None:
+    """Make the sweep that goes on look as if its process, on another machine, had been silent for an hour."""
+    with closing(sqlite3.connect(server.place / "mlflow.db", timeout=60)) as connection, connection:
+        for key, value in {"nnexp.owner": "elsewhere 1", "nnexp.heartbeat": str(int(time.time()) - 3600)}.items():
+            connection.execute("UPDATE tags SET value = ? WHERE key = ?", [value, key])

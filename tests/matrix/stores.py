@@ -1,0 +1,251 @@
+"""What happens to a store: its disk is full, it is read-only, deleted, spoiled, or of another schema."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from matrix.kills import check_part
+from matrix.program import (
+    Cases,
+    Fault,
+    Missing,
+    Trial,
+    driven,
+    ended,
+    expect,
+    last_line,
+    not_refused,
+    refused,
+    start,
+    told,
+    typed,
+    until,
+)
+from matrix.standing import ONE, ONE_EPOCHS, PART, networks_of, read_runs
+
+# Where this process may not mount: files are cut off at this size, and this says that a disk is full.
+FILE_BYTES = 1_500_000
+NO_ROOM = f"""
+import pathlib
+from nnexp import cli
+write = pathlib.Path.write_bytes
+def full(path, content):
+    if path.name == "weights.npz":
+        full.left -= 1
+        if full.left < 0:
+            write(path, content[:100])
+            raise OSError({errno.ENOSPC}, "No space left on device", str(path))
+    return write(path, content)
+full.left = 100
+pathlib.Path.write_bytes = full
+cli.main()
+"""
+
+
+def rows(n: int) -> list[Fault]:
+    few = max(1, n // 10)
+    return [
+        Fault("the disk is full while rows are written", full_of_rows, few),
+        Fault("the disk is full while weights are written", full_of_weights, few),
+        Fault("a read-only store", read_only),
+        Fault("a store that is deleted in the middle of a sweep", deleted, few),
+        Fault("a store that is deleted between two commands", gone),
+        Fault("a corrupt, cut off or zero-byte store, or no store at all", spoiled),
+        Fault("a store of a newer or an older schema", skewed),
+    ]
+
+
+@contextmanager
+def disk(place: Path, size: str) -> Iterator[Path]:
+    """A file system of its own, of this size. Raises Missing where this process may not mount one."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        raise Missing("right to mount")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def remount(place: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(place)], check=True, capture_output=True)
+
+
+def full_of_rows(trial: Trial) -> str:
+    """Exit status 1 and a plain line; the store is sound; with room, the same command completes the sweep as
+    if undisturbed."""
+    store = trial.with_store()
+    elsewhere = trial.place / "disk"
+    try:
+        with disk(elsewhere, "2m"):
+            shutil.move(store, elsewhere / "mlflow.db")
+            (trial.place / "files").mkdir()
+            (elsewhere / "mlartifacts").symlink_to(trial.place / "files")
+            check_full(trial, elsewhere)
+            remount(elsewhere, "size=64m")
+            return check_completed(trial, elsewhere)
+    except Missing:
+        limit = (FILE_BYTES, resource.RLIM_INFINITY)
+        running = start(
+            trial.place, "full", PART, limit=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        )
+        check_told_full(trial.place, running)
+        return f"{check_completed(trial, trial.place)} (files were limited)"
+
+
+def full_of_weights(trial: Trial) -> str:
+    """Exit status 1 and a plain line; no run has rows without files; with room, the same command completes
+    the sweep as if undisturbed."""
+    trial.with_store()
+    files = trial.place / "mlartifacts"
+    try:
+        with disk(files, "512k"):
+            check_full(trial, trial.place)
+            remount(files, "size=64m")
+            return check_completed(trial, trial.place)
+    except Missing:
+        files.rmdir()
+        check_told_full(trial.place, start(trial.place, "full", PART, code=NO_ROOM))
+        return f"{check_completed(trial, trial.place)} (the write was made to fail)"
+
+
+def check_full(trial: Trial, place: Path) -> None:
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{place}/mlflow.db"}
+    check_told_full(trial.place, start(trial.place, "full", PART, store))
+
+
+def check_told_full(place: Path, running: subprocess.Popen[bytes]) -> None:
+    status = ended(running)
+    said = told(place, "full")
+    words = ("full", "No space left", "disk I/O error", "File too large")
+    expect(status == 1 and any(w in said for w in words), f"exit status {status}: {said[-300:]}")
+
+
+def check_completed(trial: Trial, place: Path) -> str:
+    """The same command does the rest."""
+    left = len([run for run in read_runs(place) if run.key is not None])
+    for run in read_runs(place):
+        expect(run.key is None or (run.files / "weights.npz").exists(), f"run {run.id} has no weights")
+    typed(trial.place, "again", PART, environment={"MLFLOW_TRACKING_URI": f"sqlite:///{place}/mlflow.db"})
+    check_part(trial, place)
+    return f"{left} runs"
+
+
+def read_only(trial: Trial) -> str:
+    """It is read and summarised as before; to record in it is refused before anything is done."""
+    trial.with_store()
+    elsewhere = trial.place / "disk"
+    with disk(elsewhere, "64m"):
+        shutil.move(trial.place / "mlflow.db", elsewhere / "mlflow.db")
+        store = {"MLFLOW_TRACKING_URI": f"sqlite:///{elsewhere}/mlflow.db"}
+        run_id = typed(trial.place, "one", ONE, environment=store).split("recorded as ")[1].split()[0]
+        questions = (["summarize", "--by", "seed"], ["show", run_id])
+        answers = [typed(trial.place, "asked", question, environment=store) for question in questions]
+        remount(elsewhere, "ro")
+        for question, answer in zip(questions, answers, strict=True):
+            expect(typed(trial.place, "asked", question, environment=store) == answer, "another answer")
+        for arguments in ([*ONE, "seed=1"], ["train", "-m", "seed=1,2", "epochs=5"]):
+            status = ended(start(trial.place, "refused", arguments, store))
+            said = told(trial.place, "refused")
+            plain = status == 2 and "read-only" in said and len(said.splitlines()) <= 3
+            expect(plain, f"{' '.join(arguments)}: exit status {status}: {said[-300:]}")
+        return "read, and refused to record"
+
+
+def deleted(trial: Trial) -> str:
+    """The sweep ends with status 1 and a plain line, and makes no empty store in its place; the same command
+    makes a new one and records all of it."""
+    place = trial.place
+    store = trial.with_store()
+    running = start(place, "first", PART)
+    until(lambda: any(place.glob("mlartifacts/*/*")), running)
+    store.unlink()
+    status = ended(running)
+    said = told(place, "first")
+    expect(status == 1, f"exit status {status}: {said[-300:]}")
+    expect(not store.exists() or store.stat().st_size > 0, "an empty file was made in its place")
+    typed(place, "again", PART)
+    check_part(trial)
+    return last_line(place / "first.err")
+
+
+def gone(trial: Trial) -> str:
+    """A question is refused with what to do, and makes no store; a run makes one."""
+    place = trial.place
+    store = trial.with_store()
+    run_id = typed(place, "one", ONE).split("recorded as ")[1].split()[0]
+    store.unlink()
+    for question in (["summarize"], ["show", run_id], ["predict", run_id, "rows.csv"]):
+        refused(place, "asked", question, "no store at")
+        expect(not store.exists(), "a store was made")
+    typed(place, "again", ONE)
+    networks_of(read_runs(place), 1, ONE_EPOCHS)
+    return "refused, then made anew"
+
+
+def spoiled(trial: Trial) -> Cases:
+    """Exit status 2 and a plain line that names the file, whether it is asked or to record; the file keeps
+    every byte."""
+    good = trial.with_store().read_bytes()
+    page = 4096
+    spoils = {
+        "zero bytes": b"",
+        "text": b"not a database at all, but longer than its header is\n" * 4,
+        "half of it": good[: len(good) // 2 // page * page],
+        "cut off within a page": good[: len(good) - 1000],
+        "only its header": good[:100],
+        "its first pages overwritten": good[:100] + b"\xaa" * 5 * page + good[100 + 5 * page :],
+        "all but its header overwritten": good[:100] + b"\xaa" * (len(good) - 100),
+        "another program's database": other_database(trial.place / "other.db"),
+    }
+    return in_each(trial.place, spoils)
+
+
+def skewed(trial: Trial) -> Cases:
+    """Exit status 2 and plain words, with mlflow db upgrade in them; nothing is migrated: the file keeps
+    every byte."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    store = trial.with_store()
+    revisions = [r.revision for r in ScriptDirectory.from_config(_get_alembic_config("")).walk_revisions()]
+    spoils = {}
+    for name, revision in {"newer": "ffffffffffff", "older": revisions[1], "oldest": revisions[-1]}.items():
+        copy = shutil.copy(store, trial.place / "skewed.db")
+        with closing(sqlite3.connect(copy)) as connection, connection:
+            connection.execute("UPDATE alembic_version SET version_num = ?", [revision])
+        spoils[name] = Path(copy).read_bytes()
+    return in_each(trial.place, spoils, "mlflow db upgrade")
+
+
+def in_each(place: Path, spoils: dict[str, bytes], *words: str) -> Cases:
+    """Every command on every spoiled file, which must be refused."""
+    commands = (list(ONE), ["train", "-m", "seed=1,2", "epochs=5"], ["summarize"], ["show", "0" * 32])
+    files = {name: place / f"store {i}.db" for i, name in enumerate(spoils)}
+    for name, file in files.items():
+        file.write_bytes(spoils[name])
+    cases = [(name, command) for name in spoils for command in commands]
+    typed = [(command, {"MLFLOW_TRACKING_URI": f"sqlite:///{files[name]}"}) for name, command in cases]
+    ends = driven(place, typed)
+    wrong = [
+        f"{name}, {' '.join(command)}: {reason}"
+        for (name, command), end in zip(cases, ends, strict=True)
+        if (reason := not_refused(end, str(files[name]), *words))
+    ]
+    return Cases(len(cases), wrong)
+
+
+def other_database(path: Path) -> bytes:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE notes (text TEXT)")
+    return path.read_bytes()
+
+

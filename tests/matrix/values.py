@@ -1,0 +1,138 @@
+"""Wrong values of every key, typed as a hurried, mistaken or hostile person would.
+
+The keys are the program's own list, so that a new one is tried by itself: it must refuse all of this, or what
+it takes must be added to LEGAL here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import yaml
+from matrix.program import Cases, End, Fault, Trial, driven, not_refused
+from nnexp.help import CONF, options
+from nnexp.request import GROUPS, key_names
+
+# A short run of each, if it runs.
+SHORT = ("train", "epochs=1", "figures=false", "model=false")
+# Cases of a row for each trial that is asked for, and the most: some hundreds take a minute.
+CASES, MOST = 16, 2000
+
+VALUES = {
+    "NaN": ["nan", "NaN", "[nan]", "-nan"],
+    "infinite": ["inf", "-inf", "[inf]", "1e999"],
+    "negative": ["-1", "-0.5", "[-1]", "-1e-300"],
+    "huge": ["1e308", "1e18", "9223372036854775808", "1" + "0" * 400, "[1000000000000]"],
+    "empty": ["", "''", "null", "[]", "{}", "' '", "['']"],
+}
+TEXTS = {
+    "over-long": ["x" * 10_000, "é" * 10_000, "🎉" * 5_000],
+    "NUL and control": ["a\0b", "\0", "a\x1b[2Jb", "a\nb", "a\u202eb"],
+    "surrogate": ["a\udcffb", "\ud800", "\udcff" * 50],
+}
+TRAVERSAL = ["../../etc/passwd", "..", "/etc/passwd", "a/../../b", "..\\\\..\\\\b", "~/x", "file:///etc/passwd"]
+INJECTED = [
+    "{{_target_:os.system,_args_:['touch {canary}']}}",
+    "{{_target_:builtins.open,_args_:[{canary},w]}}",
+    "'!!python/object/apply:os.system [\"touch {canary}\"]'",
+    "'$(touch {canary})'",
+    "'`touch {canary}`'",
+    "'__import__(\"os\").system(\"touch {canary}\")'",
+    "'@__import__(\"os\").system(\"touch {canary}\")'",
+    "${{oc.env:NNEXP_SECRET}}",
+    "${{oc.decode:${{oc.env:NNEXP_SECRET}}}}",
+    "${{oc.create:{{a:${{oc.env:NNEXP_SECRET}}}}}}",
+]
+SECRET = "hunter2-of-the-matrix"
+
+# What is no mistake: a name, a label or a column may be any text or number, a number may be large.
+LEGAL: dict[str, set[str]] = {}
+
+
+def rows(n: int) -> list[Fault]:
+    found = [Fault(f"{kind} values for every key", typed(VALUES[kind])) for kind in VALUES]
+    found += [Fault(f"{kind} text for every key", typed(TEXTS[kind], quoted=True)) for kind in TEXTS]
+    return [
+        *found,
+        Fault("paths that lead elsewhere, for every key", typed(TRAVERSAL, quoted=True)),
+        Fault("targets, resolvers and code, for every key", injected),
+        Fault("unknown keys", unknown),
+    ]
+
+
+def typed(values: list[str], quoted: bool = False) -> Callable[[Trial], Cases]:
+    """The trial in which each key is given each of these values."""
+
+    def trial(trial: Trial) -> Cases:
+        """Exit status 2, a plain line that names the key, nothing recorded; where the value is legal, it
+        runs."""
+        given = [(key, f"'{value}'" if quoted else value) for key in key_names() for value in values]
+        return check(trial, [(key, [*context(key), f"{key}={value}"]) for key, value in given])
+
+    return trial
+
+
+def injected(trial: Trial) -> Cases:
+    """Nothing is executed, and no secret of the environment is printed or recorded; exit status 2, or it is
+    taken as the text that it is."""
+    canary = trial.place / "canary"
+    values = [value.format(canary=canary) for value in INJECTED]
+    cases = [(key, [*context(key), f"{key}={value}"]) for key in key_names() for value in values]
+    cases += [(key, [*context(key), f"+{key}._target_=os.system"]) for key in key_names()]
+    cases += [("_target_", ["+_target_=os.system"]), ("_target_", ["++dataset._target_=builtins.open"])]
+    found = check(trial, cases)
+    if canary.exists():
+        found.wrong.append("something was executed")
+    found.wrong += [
+        f"{path.name} has the secret"
+        for path in trial.place.rglob("*")
+        if path.is_file() and SECRET.encode() in path.read_bytes()
+    ]
+    return found
+
+
+def unknown(trial: Trial) -> Cases:
+    """Exit status 2, and a plain line that names the key; nothing recorded."""
+    cases = [(key, [key + "=1"]) for key in ("bogus", "lr", "x.y", "hydra.bogus", "_", "épochs")]
+    for key in key_names():
+        wrong = [key[:-1], key + "s", key + ".more", key.upper(), "_" + key]
+        cases += [(name, [*context(key), f"{add}{name}=1"]) for name in wrong for add in ("", "+", "++")]
+        cases += [(key, [*context(key), f"~{key}"])] if key not in GROUPS else []
+    return check(trial, cases)
+
+
+def context(key: str) -> list[str]:
+    """What must be typed beside a key so that there is one: an option of its group that has it."""
+    group, _, option = key.partition(".")
+    if not option or group not in GROUPS:
+        return []
+    named = {name: yaml.safe_load((CONF / group / f"{name}.yaml").read_text()) for name in options(group)}
+    return [f"{group}={next(name for name, values in named.items() if option in values)}"]
+
+
+def check(trial: Trial, cases: list[tuple[str, list[str]]]) -> Cases:
+    """Type the cases, or so many of them that a seed draws; each key with what it was given."""
+    trial.with_store()
+    some = random.Random(trial.place.name).sample(cases, min(len(cases), CASES * trial.n, MOST))
+    ends = driven(trial.place, [([*SHORT, *words], {"NNEXP_SECRET": SECRET}) for _, words in some])
+    wrong = [
+        f"{' '.join(words)[:80]!r}: {reason}"
+        for (key, words), end in zip(some, ends, strict=True)
+        if (reason := not_as_expected(key, words[-1], end))
+    ]
+    return Cases(len(some), wrong)
+
+
+def not_as_expected(key: str, word: str, end: End) -> str:
+    """What is wrong with how a case ended, empty if nothing is."""
+    if SECRET in end.out + end.err:
+        return "the secret was printed"
+    if end.status == 0 and is_legal(key, word):
+        return "" if "recorded as" in end.out else "not recorded"
+    return not_refused(end, key)
+
+
+def is_legal(key: str, word: str) -> bool:
+    return word.partition("=")[2] in LEGAL.get(key, ())
+
