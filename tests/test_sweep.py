@@ -272,13 +272,13 @@ def test_a_killed_sweep_is_finished_by_the_same_command(nnexp, store, recorded, 
 
 
 def stopped_between_transactions(running, store):
-    """Stop the process where it holds no lock on the store, which others would wait for."""
+    """Stop the process where it neither writes nor reads the store, for which others would wait."""
     with closing(sqlite3.connect(store, timeout=0, isolation_level=None)) as connection:
         while True:
             running.send_signal(signal.SIGSTOP)
             os.waitpid(running.pid, os.WUNTRACED)
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("BEGIN EXCLUSIVE")
             except sqlite3.OperationalError:
                 running.send_signal(signal.SIGCONT)
                 time.sleep(0.01)
