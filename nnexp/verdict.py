@@ -201,10 +201,10 @@ def _causes(
             f"engine arithmetic: this engine says it is version {engine.VERSION} and does not have its bits "
             "(its canary differs): a line of nnexp/engine was changed"
         )
+    elif not was.is_migrated and weights_sha256(again.final.layers) == tags.get("nnexp.weights_sha256"):
+        yield "record altered: training again gave the very weights whose hash was recorded"
     if was.is_migrated:
         yield f"config migrated: it was recorded in schema {was.schema}"
-    elif weights_sha256(again.final.layers) == tags.get("nnexp.weights_sha256"):
-        yield "record altered: training again gave the very weights whose hash was recorded"
     yield from _code_causes(tags, here)
 
 
