@@ -304,13 +304,13 @@ def surface_animation(model: Model, dataset: Dataset, kept: Mapping[int, Layers]
     epochs, plane = _frames(kept, MAX_FRAMES), _plane(dataset, model)
     outputs = _surfaces(model, plane, kept, epochs)
     norm = _norm(dataset, np.concatenate(outputs))
-    figure, (ax,) = grid(1, Room(0.3, 0.1, 0.3, 0.3), 2.7, 3.4)
+    figure, (ax,) = grid(1, Room(0.3, 0.1, 0.3, 0.3), 2.2, 2.8)
     canvas: Any = FigureCanvasAgg(figure)
     palette = _palette(dataset)
     _draw_rows(ax, dataset, norm, size=0.8)
     ax.set(xticks=[], yticks=[])
-    ax.set_xlabel(fitted(dataset.features[0], 2.8))
-    ax.set_ylabel(fitted(dataset.features[1], 2.5))
+    ax.set_xlabel(fitted(dataset.features[0], 2.3))
+    ax.set_ylabel(fitted(dataset.features[1], 2.0))
     frames = []
     for epoch, output in zip(epochs, outputs, strict=True):
         rows = set(ax.get_children())

@@ -75,7 +75,8 @@ def in_words(figure: Figure) -> str:
         "panels: ": "; ".join(filter(None, [ax.get_title(loc="left") for ax in axes])),
         "key: ": "; ".join(_key(legend) for legend in figure.legends),
     }
-    return ". ".join(kind + " ".join(text.split()) for kind, text in told.items() if text)
+    words = ". ".join(kind + " ".join(text.split()) for kind, text in told.items() if text)
+    return words.replace(r"\$", "$")  # as matplotlib is told that it begins no formula
 
 
 def _key(legend: Legend) -> str:
