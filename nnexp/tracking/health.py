@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from nnexp.tracking.find import Detail, entities
 from nnexp.tracking.owner import HEARTBEAT, OWNER
-from nnexp.tracking.store import BUSY_SECONDS, SQLITE, Experiment, Store, existing
+from nnexp.tracking.store import BUSY_SECONDS, SQLITE, Experiment, Store, existing, get_experiment
 from nnexp.tracking.tables import EXPERIMENTS, LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 
 # How many faults of one kind SQLite lists.
@@ -66,10 +66,9 @@ def all_experiments(store: Store) -> list[Experiment]:
     if not store.is_known:
         found = store.client.search_experiments()
         return [Experiment(e.experiment_id, e.name, e.artifact_location) for e in found]
-    t = EXPERIMENTS.c
     with store.reading() as connection:
-        rows = connection.execute(sa.select(t.experiment_id, t.name, t.artifact_location)).all()
-    return [Experiment(str(id_), name, location or "") for id_, name, location in rows]
+        ids = connection.execute(sa.select(EXPERIMENTS.c.experiment_id)).scalars().all()
+    return [get_experiment(store, str(experiment_id)) for experiment_id in ids]
 
 
 def all_runs(store: Store, experiments: list[Experiment]) -> list[Row]:

@@ -105,6 +105,7 @@ def commands(run_id: str, rows: str) -> dict[str, list[str]]:
     }
 
 
+TABLES = ("summarize", "summarize csv", "summarize markdown", "summarize json")
 # Which of them a case concerns; all where its kind does not stand here.
 CONCERNED = {
     "config": {"dry rerun"},
@@ -117,6 +118,10 @@ CONCERNED = {
     "weights: other weights": {"show", "predict", "rerun"},
     "weights: declared a gigabyte": {"show", "predict", "rerun"},
     "elsewhere": {"show", "dry rerun"},
+    "shown": {"show", "dry rerun", "summarize"},
+    "shown: escapes in a param": {"show", "predict", *TABLES},
+    "shown: escapes in a param's name": set(TABLES),
+    "shown: formula in a param": set(TABLES),
     "type": {"show", "summarize", "bundle"},
     "time": {"show", "summarize"},
 }
