@@ -15,7 +15,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString, Sweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
@@ -220,9 +220,19 @@ def _checked(arguments: list[str]) -> list[Override]:
         key, value = override.key_or_group, override.value()
         if not key:
             raise RequestError(f"{override.input_line}: write key=value")
-        if key in GROUPS and not override.is_sweep_override() and not isinstance(value, str):
-            raise unknown(key, str(value), options(key))
+        if key in GROUPS or (key == "experiment" and value is not None):
+            _check_option(key, value)
     return overrides
+
+
+def _check_option(group: str, value: object) -> None:
+    """Refuse what is no option of the group, one or several: a file of such a name might not even be looked
+    for."""
+    if isinstance(value, ChoiceSweep):
+        for item in value.list:
+            _check_option(group, item.text if isinstance(item, QuotedString) else item)
+    elif not isinstance(value, Sweep) and value not in options(group):
+        raise unknown(group, str(value), options(group))
 
 
 def plain(error: Exception) -> str:

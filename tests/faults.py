@@ -5,7 +5,7 @@ times, the kills at instants drawn by a seed over a whole sweep, and after most 
 again. What must then stand there is read with sqlite3, NumPy and hashes, by none of nnexp's own readers, and
 compared with sweeps that nothing disturbed. tests/matrix/ has the faults, a module a family.
 
-usage: python tests/faults.py [--trials N] [--seed SEED] [--only WORDS] [--write]
+usage: python tests/faults.py [--trials N] [--seed SEED] [--only PATTERN] [--write]
        (make test-faults N=100 SEED=0 WRITE=1)
 
 One line a trial: its seed, its instant, what the fault left. At the end a table; exit status 1 unless all of
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import sys
 import time
@@ -157,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Do to nnexp what happens to programs, and look.")
     parser.add_argument("--trials", type=int, default=10, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", metavar="WORDS", help="only rows with these words in their name")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="only rows whose name matches")
     parser.add_argument("--write", action="store_true", help=f"write the table to {TABLE.name}")
     asked = parser.parse_args()
     began, base = time.monotonic(), scratch()
@@ -174,9 +175,11 @@ def main() -> None:
         flush=True,
     )
     chosen = faults(asked.trials, known.seconds, known.recording_seconds)
-    chosen = [fault for fault in chosen if asked.only in fault.name]
+    chosen = [fault for fault in chosen if re.search(asked.only, fault.name)]
     rows = matrix(chosen, base, asked.seed, asked.trials, known)
-    table = "\n".join(["| fault | how it must end | as expected | seen instead |", "|---|---|---|---|", *map(str, rows)])
+    table = "\n".join(
+        ["| fault | how it must end | as expected | seen instead |", "|---|---|---|---|", *map(str, rows)]
+    )
     print(f"\n{table}\n\n{time.monotonic() - began:.0f} s")
     if asked.write:
         TABLE.write_text(HEAD.format(n=asked.trials, seed=asked.seed) + table + "\n")
@@ -190,7 +193,8 @@ HEAD = """\
 # The fault matrix
 
 What happens to programs, done to this one: each row by the real program in processes of its own, and what
-then stands in the store read by other means than its own. Written by `make test-faults N={n} SEED={seed} WRITE=1`.
+then stands in the store read by other means than its own. Written by
+`make test-faults N={n} SEED={seed} WRITE=1`.
 
 """
 

@@ -104,7 +104,9 @@ def check_repaired(trial: Trial) -> None:
 def check_unchanged(place: Path, table: str) -> None:
     """A third time changes not a byte."""
     before = (place / "mlflow.db").read_bytes(), sorted(place.glob("mlartifacts/*/*"))
-    expect(table == table_of(typed(place, "third", SWEEP), RUNS), "the third time, another summary is printed")
+    expect(
+        table == table_of(typed(place, "third", SWEEP), RUNS), "the third time, another summary is printed"
+    )
     after = (place / "mlflow.db").read_bytes(), sorted(place.glob("mlartifacts/*/*"))
     expect(before == after, "the third time, the store was written to")
 
@@ -152,7 +154,8 @@ def _killed(trial: Trial, running: subprocess.Popen[bytes]) -> str:
 
 
 def worker_killed(trial: Trial) -> str:
-    """The sweep goes on without it: exit status 0, every run recorded once, with an undisturbed one's bits."""
+    """The sweep goes on without it: exit status 0, every run recorded once, with the bits of an undisturbed
+    one."""
     trial.with_store()
     running = start(trial.place, "sweep", [*PART, "executor=processes", "executor.workers=2"])
     until(lambda: workers_of(running), running)

@@ -101,8 +101,8 @@ def left_behind(place: Path) -> str:
 
 
 def read_runs(place: Path, experiment: str = "nnexp") -> list[Run]:
-    """An experiment's runs, oldest first, without deleted ones, of a database that must be sound: pages, keys,
-    and that no row is alone."""
+    """An experiment's runs, oldest first, without deleted ones, of a database that must be sound: pages,
+    keys, and that no row is alone."""
     with closing(sqlite3.connect(place / "mlflow.db", timeout=60)) as connection:
         answers = connection.execute("PRAGMA integrity_check").fetchall()
         expect(answers == [("ok",)], f"integrity_check: {answers[:3]}")
@@ -127,7 +127,9 @@ def read_runs(place: Path, experiment: str = "nnexp") -> list[Run]:
         ours = [row for row in connection.execute("SELECT run_uuid, key, value FROM tags") if row[0] in runs]
         for id_, key, value in ours:
             runs[id_].tags[key] = value
-        ours = [row for row in connection.execute("SELECT run_uuid, key, value FROM params") if row[0] in runs]
+        ours = [
+            row for row in connection.execute("SELECT run_uuid, key, value FROM params") if row[0] in runs
+        ]
         for id_, key, value in ours:
             runs[id_].params[key] = value
         points = "SELECT run_uuid, key, step, value, is_nan FROM {} ORDER BY step"
@@ -215,5 +217,3 @@ def check_parents(runs: Sequence[Run]) -> list[Run]:
             expect(len(links) == 1 and links <= ids, f"run {run.id} is of {links}, no sweep that FINISHED")
     expect(bool(parents), "no sweep FINISHED")
     return parents
-
-

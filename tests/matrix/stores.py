@@ -247,5 +247,3 @@ def other_database(path: Path) -> bytes:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE notes (text TEXT)")
     return path.read_bytes()
-
-

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import yaml
 from matrix.program import Cases, End, Fault, Trial, driven, not_refused
+
 from nnexp.help import CONF, options
 from nnexp.request import GROUPS, key_names
 
@@ -27,19 +28,27 @@ VALUES = {
     "empty": ["", "''", "null", "[]", "{}", "' '", "['']"],
 }
 TEXTS = {
-    "over-long": ["x" * 10_000, "é" * 10_000, "🎉" * 5_000],
+    "over-long": ["x" * 7_000, "é" * 2_500],
     "NUL and control": ["a\0b", "\0", "a\x1b[2Jb", "a\nb", "a\u202eb"],
     "surrogate": ["a\udcffb", "\ud800", "\udcff" * 50],
 }
-TRAVERSAL = ["../../etc/passwd", "..", "/etc/passwd", "a/../../b", "..\\\\..\\\\b", "~/x", "file:///etc/passwd"]
+TRAVERSAL = [
+    "../../etc/passwd",
+    "..",
+    "/etc/passwd",
+    "a/../../b",
+    "..\\\\..\\\\b",
+    "~/x",
+    "file:///etc/passwd",
+]
 INJECTED = [
     "{{_target_:os.system,_args_:['touch {canary}']}}",
     "{{_target_:builtins.open,_args_:[{canary},w]}}",
     "'!!python/object/apply:os.system [\"touch {canary}\"]'",
     "'$(touch {canary})'",
     "'`touch {canary}`'",
-    "'__import__(\"os\").system(\"touch {canary}\")'",
-    "'@__import__(\"os\").system(\"touch {canary}\")'",
+    '\'__import__("os").system("touch {canary}")\'',
+    '\'@__import__("os").system("touch {canary}")\'',
     "${{oc.env:NNEXP_SECRET}}",
     "${{oc.decode:${{oc.env:NNEXP_SECRET}}}}",
     "${{oc.create:{{a:${{oc.env:NNEXP_SECRET}}}}}}",
@@ -65,8 +74,8 @@ def typed(values: list[str], quoted: bool = False) -> Callable[[Trial], Cases]:
     """The trial in which each key is given each of these values."""
 
     def trial(trial: Trial) -> Cases:
-        """Exit status 2, a plain line that names the key, nothing recorded; where the value is legal, it
-        runs."""
+        """Exit status 2, a plain line that names the key, or the table that it is about; nothing recorded.
+        Where the value is legal, it runs."""
         given = [(key, f"'{value}'" if quoted else value) for key in key_names() for value in values]
         return check(trial, [(key, [*context(key), f"{key}={value}"]) for key, value in given])
 
@@ -82,14 +91,13 @@ def injected(trial: Trial) -> Cases:
     cases += [(key, [*context(key), f"+{key}._target_=os.system"]) for key in key_names()]
     cases += [("_target_", ["+_target_=os.system"]), ("_target_", ["++dataset._target_=builtins.open"])]
     found = check(trial, cases)
-    if canary.exists():
-        found.wrong.append("something was executed")
-    found.wrong += [
+    told = [
         f"{path.name} has the secret"
         for path in trial.place.rglob("*")
         if path.is_file() and SECRET.encode() in path.read_bytes()
     ]
-    return found
+    more = ["something was executed"] * canary.exists() + told
+    return Cases(found.total + len(more), [*found.wrong, *more])
 
 
 def unknown(trial: Trial) -> Cases:
@@ -130,9 +138,10 @@ def not_as_expected(key: str, word: str, end: End) -> str:
         return "the secret was printed"
     if end.status == 0 and is_legal(key, word):
         return "" if "recorded as" in end.out else "not recorded"
-    return not_refused(end, key)
+    # What is wrong about a table is told by the table's name.
+    is_of_table = key.startswith("dataset.") and any(word in end.err for word in (".csv: ", "cannot be read"))
+    return not_refused(end, *[key] * (not is_of_table))
 
 
 def is_legal(key: str, word: str) -> bool:
     return word.partition("=")[2] in LEGAL.get(key, ())
-

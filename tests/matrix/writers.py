@@ -64,7 +64,9 @@ def twice(trial: Trial) -> str:
         status = ended(process)
         expect(status == 0, f"{name}: exit status {status}: {last_line(trial.place / f'{name}.err')}")
     check_part(trial)
-    summaries = {(parent.files / "summary.csv").read_bytes() for parent in check_parents(read_runs(trial.place))}
+    summaries = {
+        (parent.files / "summary.csv").read_bytes() for parent in check_parents(read_runs(trial.place))
+    }
     expect(len(summaries) == 1, "the sweeps' summary.csv differ")
     tables = {table_of((trial.place / f"{name}.out").read_text(), PART_RUNS) for name in running}
     expect(len(tables) == 1, "the summaries that are printed differ")
@@ -148,8 +150,6 @@ def zombie(trial: Trial) -> str:
     expect([run.id for run in after] == [run.id for run in before], "the zombie recorded more runs")
     statuses = [run.status for run in after if "nnexp.sweep" in run.tags]
     return f"sweeps {', '.join(statuses)}"
-
-
 
 
 def stop_between_writes(process: subprocess.Popen[bytes], store: Path) -> None:
