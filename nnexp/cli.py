@@ -20,7 +20,7 @@ from nnexp.progress import Terminated, catch_signals, interruptible, say
 if TYPE_CHECKING:
     from nnexp.config import RunConfig
     from nnexp.request import SweepConfig
-    from nnexp.reruns import Change
+    from nnexp.rerun.verbs import Change
 
 FORMATS = click.Choice(["table", "csv", "markdown", "json"])
 
@@ -127,18 +127,18 @@ def rerun(
 
     With KEY=VALUE it is a variation: what changed, and what came of it.
     """
-    from nnexp import reruns
+    from nnexp.rerun import verbs
 
     if sum(what is not None for what in (run_id, sweep, bundle)) != 1:
         raise click.UsageError(
             "give a RUN_ID, with KEY=VALUE for a variation, or --sweep SWEEP_ID, or --bundle FILE"
         )
     if sweep is not None:
-        is_well = reruns.sweep(sweep, dry_run)
+        is_well = verbs.sweep(sweep, dry_run)
     elif bundle is not None:
-        is_well = reruns.bundle(bundle, dry_run)
+        is_well = verbs.bundle(bundle, dry_run)
     else:
-        is_well = reruns.one(str(run_id), _change(changes), dry_run)
+        is_well = verbs.one(str(run_id), _change(changes), dry_run)
     if not is_well:
         sys.exit(1)
 
@@ -148,9 +148,9 @@ def rerun(
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 def bundle(run_or_sweep_id: str, out: Path | None) -> None:
     """Write one archive of a run or a sweep, which can be rerun where the store has never been."""
-    from nnexp import reruns
+    from nnexp.rerun import verbs
 
-    reruns.write_bundle(run_or_sweep_id, out)
+    verbs.write_bundle(run_or_sweep_id, out)
 
 
 def _change(typed: tuple[str, ...]) -> Change | None:

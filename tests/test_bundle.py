@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nnexp import reruns
+from nnexp.rerun import verbs
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +21,9 @@ def content(original, tmp_path_factory):
     connection.close()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
-        reruns.write_bundle(sweep_id, out)
+        verbs.write_bundle(sweep_id, out)
         first = out.read_bytes()
-        reruns.write_bundle(sweep_id, out)
+        verbs.write_bundle(sweep_id, out)
         assert out.read_bytes() == first
     return first
 

@@ -12,10 +12,10 @@ from sqlalchemy.exc import OperationalError
 import nnexp as library
 from nnexp import engine, record
 from nnexp.engine import canary
+from nnexp.rerun.verdict import ulps
 from nnexp.tracking import tables
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.weights import npz
-from nnexp.verdict import ulps
 
 
 @pytest.fixture

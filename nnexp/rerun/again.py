@@ -13,9 +13,10 @@ from nnexp.dataset import Dataset
 from nnexp.progress import Meter, say, uninterrupted
 from nnexp.record import data_files, data_input, model_of, points, prediction_points, result_tags, run_files
 from nnexp.render import as_text
+from nnexp.rerun.subject import Subject
+from nnexp.rerun.verdict import LOOSE, Verdict, judge
 from nnexp.schema import EXACT_PREDICTIONS
 from nnexp.session import tell_of_compiling
-from nnexp.subject import Subject
 from nnexp.tracking.find import Detail
 from nnexp.tracking.provenance import code_files, provenance
 from nnexp.tracking.runs import RunRecord, now, origin
@@ -23,7 +24,6 @@ from nnexp.tracking.store import Store, get_experiment
 from nnexp.tracking.weights import pack
 from nnexp.tracking.write import open_writer
 from nnexp.train import Failure, Trained, train
-from nnexp.verdict import LOOSE, Verdict, judge
 
 MAX_NAME, MAX_TAG = 250, 5000
 # --- The training.

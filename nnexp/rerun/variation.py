@@ -7,8 +7,8 @@ from nnexp.dataset import load, read_source
 from nnexp.progress import say
 from nnexp.render import as_text
 from nnexp.request import SweepConfig
+from nnexp.rerun.subject import Subject
 from nnexp.runner import run
-from nnexp.subject import Subject
 from nnexp.train import check
 
 

@@ -8,21 +8,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from nnexp import bundle as bundles
-from nnexp import engine, rerun
+from nnexp import engine
 from nnexp.config import RequestError, RunConfig
 from nnexp.progress import say
 from nnexp.render import as_text
 from nnexp.request import SweepConfig
+from nnexp.rerun import again
+from nnexp.rerun import bundle as bundles
+from nnexp.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in
+from nnexp.rerun.variation import is_other, vary
+from nnexp.rerun.verdict import Verdict, weights_hash
 from nnexp.schema import SCHEMA
 from nnexp.show import PROGRAM
-from nnexp.subject import Subject, Subjects, find_run, find_sweep, kept_in
 from nnexp.tracking.evidence import Evidence
 from nnexp.tracking.find import find_artifact, get_any, get_sweep
 from nnexp.tracking.provenance import LOCK
 from nnexp.tracking.store import open_store
-from nnexp.variation import is_other, vary
-from nnexp.verdict import Verdict, weights_hash
 
 # The recorded configuration with what was typed; what to do about it.
 Change = Callable[[RunConfig], tuple[RunConfig, SweepConfig]]
@@ -42,13 +43,13 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
             return vary(was, moved, request, dry_run)
     if dry_run:
         return _could([evidence], subjects)
-    ((subject, again, verdict),) = rerun.verify([subjects.subject(evidence, moved)])
+    ((subject, trained, verdict),) = again.verify([subjects.subject(evidence, moved)])
     print(f"rerun of {found.name} ({run_id})")
     _print(verdict)
     if verdict.is_identical:
         print(f"  {_extent(evidence)}: every bit is the same")
-    if again is not None:
-        new_id = rerun.record_run(store, found, subject, again, verdict)
+    if trained is not None:
+        new_id = again.record_run(store, found, subject, trained, verdict)
         if new_id is not None:
             print(f"recorded as {new_id}, and in the tags of the run")
     return verdict.is_identical
@@ -62,7 +63,7 @@ def sweep(sweep_id: str, dry_run: bool) -> bool:
     if dry_run:
         return _could(evidence, subjects)
     verdicts = _verdicts(evidence, subjects)
-    new_id = rerun.record_sweep(store, found, verdicts)
+    new_id = again.record_sweep(store, found, verdicts)
     if new_id is not None:
         print(f"recorded as {new_id}, with a table of all verdicts, and in the tags of the sweep")
     return all(verdict.is_identical for verdict in verdicts)
@@ -120,7 +121,7 @@ def _verdicts(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]
             ready.append(subjects.subject(one))
         except RequestError as error:
             verdicts.append(Verdict(one.run_id, one.name, f"it cannot be trained again: {error}"))
-    verdicts += [verdict for _, _, verdict in rerun.verify(ready)]
+    verdicts += [verdict for _, _, verdict in again.verify(ready)]
     seconds = time.monotonic() - began
     order = {one.run_id: i for i, one in enumerate(evidence)}
     verdicts.sort(key=lambda verdict: order[verdict.run_id])

@@ -27,7 +27,7 @@ from typing import Any
 
 from nnexp.config import RequestError
 from nnexp.dataset import Source
-from nnexp.subject import Kept
+from nnexp.rerun.subject import Kept
 from nnexp.tracking.evidence import Evidence, data_file
 
 FORMAT = 1
