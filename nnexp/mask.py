@@ -9,7 +9,8 @@ _VALUE = r"""(?:"[^"\n]*"|'[^'\n]*'|[^\s&;,'")}\]]+)"""
 _PREFIX = "gh[pousr]_|github_pat_|glpat-|xox[abprs]-|sk-|AKIA|ASIA|hf_"
 _PATTERNS = [
     # user:password@ of an address, and a token alone before the @ of a web address.
-    (r"(://[^:/@\s'\"]*):[^@\s'\"]*@", r"\1:***@"),
+    # (A password may have an @ of its own.)
+    (r"(://[^:/@\s'\"]*):[^@\s'\"]*@(?:[^@/,\s'\"]*@)*", r"\1:***@"),
     (r"(https?://)[^:/@\s'\"]+@", r"\1***@"),
     # password=… in an address's query, on a command line, in a file; --token …; "password": "…"
     (rf"((?<![\w.-])[\w.-]*{_NAMED}[\w-]*=){_VALUE}", r"\1***"),

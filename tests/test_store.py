@@ -105,6 +105,31 @@ def test_a_deleted_experiment_is_told(store):
 def test_a_password_is_masked():
     assert masked("postgresql://me:secret@host:5432/db") == "postgresql://me:***@host:5432/db"
     assert masked("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
+    # One with an @ of its own, several in a text, one in an encoding, one in a query, a token for a name.
+    assert masked("http://a:b@c@h/x,http://d:e/f@h2") == "http://a:***@h/x,http://d:***@h2"
+    assert masked("x://u:p%40ss@h?sslpassword=q%26") == "x://u:***@h?sslpassword=***"
+    assert masked("https://0123abcd@host/x@y") == "https://***@host/x@y"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://me:hunter2@127.0.0.1:9/db",
+        "postgresql://127.0.0.1:9/db?user=me&password=hunter2",
+        "http://me:hunter2@127.0.0.1:9",
+        "https://hunter2@127.0.0.1:9/x",
+        "mysql://me:hunter2@127.0.0.1:9/db",
+    ],
+)
+@pytest.mark.parametrize("traced", ["0", "1"])
+def test_no_error_tells_a_password(nnexp, monkeypatch, uri, traced):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", traced)
+    for arguments in (["summarize"], ["show", "0" * 32], ["doctor"]):
+        ended = nnexp(*arguments)
+        assert ended.status in (1, 2)
+        assert "127.0.0.1:9" in ended.err + ended.out
+        assert "hunter2" not in ended.err + ended.out
 
 
 def test_a_store_that_is_cut_off_is_refused_and_left_alone(store):
