@@ -44,26 +44,27 @@ def site(tmp_path_factory, empty_store):
 
 @pytest.fixture(scope="module")
 def browser():
+    """A browser's window. Its pages share a cache, as MLflow's UI is megabytes of script."""
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
+        program = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        window = program.new_context(viewport={"width": 1400, "height": 900})
+        window.set_default_timeout(TIMEOUT)
+        window.add_init_script(CLOSED)
+        yield window
+        program.close()
 
 
 @pytest.fixture
 def page(site, browser):
-    """The UI as it opens for a newcomer; no page may ask anything of another machine."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
-    context.set_default_timeout(TIMEOUT)
-    expect.set_options(timeout=TIMEOUT)
-    context.add_init_script(CLOSED)
-    page = context.new_page()
+    """The UI as it opens; no page may ask anything of another machine."""
+    page = browser.new_page()
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(site)
     yield page
     elsewhere = [url for url in asked if not url.startswith((site.partition("#")[0], "data:", "blob:"))]
-    context.close()
+    page.close()
     assert elsewhere == []
 
 
