@@ -168,7 +168,7 @@ def _refusal(store: Store, error: Exception) -> RequestError | None:
     status = error.get_http_status_code() if isinstance(error, MlflowException) else None
     user = os.environ.get("MLFLOW_TRACKING_USERNAME")
     if status == 401:
-        what = f"refuses {user!r} or its password" if user else "wants to know who asks"
+        what = f"refuses the name {user!r} or the password with it" if user else "wants to know who asks"
         return RequestError(
             f"tracking_uri={masked(store.uri)}: the server {what}: "
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
