@@ -39,6 +39,14 @@ QUICK = ["epochs=30", "log_every=10", "figures=false", "model=false"]
 Program = Callable[..., Ended]
 
 
+# Files whose servers, workers or browser take longest go first, so that no core is idle at the end.
+LONGEST = ("test_services", "test_browser", "test_executors", "test_auth", "test_engine", "test_plots")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test sees the project's own store, another test's, or what a command left in this process."""

@@ -13,7 +13,6 @@ import pytest
 from real import free_port, started, wait_for
 
 # The servers of these tests start one after the other.
-pytestmark = pytest.mark.xdist_group("services")
 
 PASSWORD, ANOTHER = "a-password-of-the-admin", "a-password-of-a-reader"
 TRAIN = ["train", "epochs=5", "figures=false", "model=false"]

@@ -313,7 +313,6 @@ ENVIRONMENTS = {
 }
 
 
-@pytest.mark.xdist_group("compile")
 def test_every_cpu_gives_the_same_bits() -> None:
     running = {name: run_canary(change) for name, change in ENVIRONMENTS.items()}
     hashes = {name: process.communicate()[0].strip() for name, process in running.items()}

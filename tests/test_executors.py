@@ -23,8 +23,6 @@ from nnexp.sweep import Point, execute
 from nnexp.tracking.weights import weights_sha256
 from nnexp.train import Failure, Trained
 
-pytestmark = pytest.mark.xdist_group("executors")
-
 # Four shards, each a second or two of work for one core.
 N = 128
 SWEEP = [

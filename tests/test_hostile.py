@@ -13,7 +13,6 @@ sys.path.insert(0, str(HOSTILE))
 from corpus import CANARY, CONFIGS, SECRET, WEIGHTS  # noqa: E402
 
 # One process runs all cases, for all tests.
-pytestmark = pytest.mark.xdist_group("hostile")
 
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # How a command ends that reads what the case spoils: 2, refused; 1, a rerun that differs or cannot be. The

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("compile")  # one worker at a time compiles for each kind of CPU
-
 SCRIPT = Path(__file__).with_name("same_bits.py")
 RUNS = 1000
 NATIVE = {"NUMBA_NUM_THREADS": "2"}

@@ -25,8 +25,6 @@ from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import ensure_experiment, open_store
 from nnexp.tracking.write import open_writer
 
-pytestmark = pytest.mark.xdist_group("services")
-
 ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
 # Runs of ten lengths, which are recorded one after the other over some seconds.
 LONG = ["train", "-m", "figures=false", "dataset=xor", "seed=range(20)", "log_every=500000"]
