@@ -15,7 +15,7 @@ _PATTERNS = [
     # password=… in an address's query, on a command line, in a file; --token …; "password": "…"
     (rf"((?<![\w.-])[\w.-]*{_NAMED}[\w-]*=){_VALUE}", r"\1***"),
     (rf"((?<!\S)--[\w-]*{_NAMED}[\w-]*\s+){_VALUE}", r"\1***"),
-    (rf"((?:password|passwd|secret|api[_-]?key)[\"']?:\s*){_VALUE}", r"\1***"),
+    (rf"((?<!/)(?:password|passwd|secret|api[_-]?key)[\"']?:\s*){_VALUE}", r"\1***"),
     # Tokens that show what they are by how they begin.
     (rf"\b({_PREFIX})[A-Za-z0-9_-]{{12,}}", r"\1***"),
     (r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", "***"),

@@ -13,7 +13,7 @@ from nnexp import config
 from nnexp.config import RequestError, RunConfig, checked, keyed, refuse_other_keys, unknown
 from nnexp.rules import flag, list_of, one_of, optional, text, whole
 
-_WORKERS = optional(whole(1), "one a core")
+_WORKERS = optional(whole(1, 4096), "one a core")
 _ADDRESS = text("the scheduler's address, tcp://host:8786", r"(tcp|tls|ws|wss|ucx)://\S+")
 # What each executor takes.
 EXECUTORS = {

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import faults
 import pytest
 
 from nnexp.dataset import PROJECT
@@ -42,6 +43,14 @@ def test_every_target_and_path_named_exists():
     assert set(re.findall(r"(?:`|^    )make ([a-z]+)", TEXT, re.MULTILINE)) <= set(targets)
     for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert Path(PROJECT, link).exists(), link
+
+
+def test_the_fault_matrix_lists_every_row_with_its_expected_end():
+    assert "(tests/faults.md)" in TEXT
+    table = (PROJECT / "tests" / "faults.md").read_text()
+    for fault in faults.faults(1, 1.0, 1.0):
+        assert f"| {fault.name} | {fault.end} | " in table
+        assert len(fault.end) > 20
 
 
 @pytest.mark.parametrize("table", ["engine.md", "sweep.md"])

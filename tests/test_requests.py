@@ -82,6 +82,7 @@ WRONG = {
     "init=glorot": "Known: he, normal, ones, uniform, xavier, zeros",
     "optimizer=rmsprop": "Known: adam, momentum, sgd",
     "experiment=nothing": "unknown experiment 'nothing'",
+    "executor=processes executor.workers=1e18": "at most 4096",
     "init=" + "x" * 300: "unknown init 'xxx",
     "-m dataset=gender," + "x" * 300: "unknown dataset 'xxx",
     "init='\0'": "unknown init",

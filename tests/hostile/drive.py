@@ -56,12 +56,18 @@ class Watch:
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.seen is None:
             return
-        if event in EXECUTES:
+        if event in EXECUTES and not self._is_import(event, arguments):
             self.seen.append(f"{event} {str(arguments)[:200]}")
         elif event in WRITES or (event == "open" and self._is_write(arguments)):
             path = os.path.abspath(os.fsdecode(arguments[0])) if arguments[0] is not None else ""
             if not f"{path}{os.sep}".startswith(f"{self.allowed}{os.sep}"):
                 self.seen.append(f"{event} {path}")
+
+    @staticmethod
+    def _is_import(event: str, arguments: tuple[Any, ...]) -> bool:
+        """Whether an installed module is compiled, as it is when it is imported for the first time."""
+        file = str(arguments[1]) if event == "compile" else ""
+        return file.startswith((sys.prefix, sys.base_prefix)) and os.path.isfile(file)
 
     @staticmethod
     def _is_write(arguments: tuple[Any, ...]) -> bool:

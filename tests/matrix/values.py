@@ -49,14 +49,29 @@ INJECTED = [
     "'`touch {canary}`'",
     '\'__import__("os").system("touch {canary}")\'',
     '\'@__import__("os").system("touch {canary}")\'',
-    "${{oc.env:NNEXP_SECRET}}",
-    "${{oc.decode:${{oc.env:NNEXP_SECRET}}}}",
-    "${{oc.create:{{a:${{oc.env:NNEXP_SECRET}}}}}}",
 ]
-SECRET = "hunter2-of-the-matrix"
 
-# What is no mistake: a name, a label or a column may be any text or number, a number may be large.
-LEGAL: dict[str, set[str]] = {}
+# What is no mistake: a name may be any number, a rate or a spread be large, an optional key be null.
+NUMBERS = {
+    value for kind in ("NaN", "infinite", "negative", "huge") for value in VALUES[kind] if value[0] != "["
+}
+LARGE, FAR, NULL = {"1e308", "1e18", "9223372036854775808"}, {"1e18"}, {"null"}
+LEGAL: dict[str, set[str]] = {
+    "experiment_name": NUMBERS,
+    "learning_rate": LARGE,
+    "init.scale": LARGE,
+    "optimizer.epsilon": LARGE,
+    "log_every": FAR,
+    "weights_every": FAR,
+    "max_failures": FAR | NULL,
+    "hidden": {"[]"},
+    "zip": {"[]"},
+    "exclude": NULL,
+    "tracking_uri": NULL,
+    "executor.workers": NULL,
+    "dataset.classes": NULL,
+    "dataset.new_rows": NULL,
+}
 
 
 def rows(n: int) -> list[Fault]:
@@ -65,7 +80,7 @@ def rows(n: int) -> list[Fault]:
     return [
         *found,
         Fault("paths that lead elsewhere, for every key", typed(TRAVERSAL, quoted=True)),
-        Fault("targets, resolvers and code, for every key", injected),
+        Fault("targets, interpreters and code, for every key", injected),
         Fault("unknown keys", unknown),
     ]
 
@@ -83,29 +98,24 @@ def typed(values: list[str], quoted: bool = False) -> Callable[[Trial], Cases]:
 
 
 def injected(trial: Trial) -> Cases:
-    """Nothing is executed, and no secret of the environment is printed or recorded; exit status 2, or it is
-    taken as the text that it is."""
+    """Nothing is executed; exit status 2 and a plain line that names the key, nothing recorded."""
     canary = trial.place / "canary"
     values = [value.format(canary=canary) for value in INJECTED]
     cases = [(key, [*context(key), f"{key}={value}"]) for key in key_names() for value in values]
     cases += [(key, [*context(key), f"+{key}._target_=os.system"]) for key in key_names()]
     cases += [("_target_", ["+_target_=os.system"]), ("_target_", ["++dataset._target_=builtins.open"])]
     found = check(trial, cases)
-    told = [
-        f"{path.name} has the secret"
-        for path in trial.place.rglob("*")
-        if path.is_file() and SECRET.encode() in path.read_bytes()
-    ]
-    more = ["something was executed"] * canary.exists() + told
-    return Cases(found.total + len(more), [*found.wrong, *more])
+    return Cases(found.total + 1, [*found.wrong, *["something was executed"] * canary.exists()])
 
 
 def unknown(trial: Trial) -> Cases:
     """Exit status 2, and a plain line that names the key; nothing recorded."""
-    cases = [(key, [key + "=1"]) for key in ("bogus", "lr", "x.y", "hydra.bogus", "_", "épochs")]
+    cases = [(key, [key + "=1"]) for key in ("bogus", "lr", "hydra.bogus", "_")]
     for key in key_names():
-        wrong = [key[:-1], key + "s", key + ".more", key.upper(), "_" + key]
-        cases += [(name, [*context(key), f"{add}{name}=1"]) for name in wrong for add in ("", "+", "++")]
+        for name in (key[:-1], key + "s", key + ".more", key.upper(), "_" + key):
+            first = name.partition(".")[0]
+            told = name.removesuffix(".more") if first in key_names() else first
+            cases += [(told, [*context(key), f"{add}{name}=1"]) for add in ("", "+", "++")]
         cases += [(key, [*context(key), f"~{key}"])] if key not in GROUPS else []
     return check(trial, cases)
 
@@ -123,7 +133,7 @@ def check(trial: Trial, cases: list[tuple[str, list[str]]]) -> Cases:
     """Type the cases, or so many of them that a seed draws; each key with what it was given."""
     trial.with_store()
     some = random.Random(trial.place.name).sample(cases, min(len(cases), CASES * trial.n, MOST))
-    ends = driven(trial.place, [([*SHORT, *words], {"NNEXP_SECRET": SECRET}) for _, words in some])
+    ends = driven(trial.place, [([*SHORT, *words], {}) for _, words in some])
     wrong = [
         f"{' '.join(words)[:80]!r}: {reason}"
         for (key, words), end in zip(some, ends, strict=True)
@@ -134,8 +144,6 @@ def check(trial: Trial, cases: list[tuple[str, list[str]]]) -> Cases:
 
 def not_as_expected(key: str, word: str, end: End) -> str:
     """What is wrong with how a case ended, empty if nothing is."""
-    if SECRET in end.out + end.err:
-        return "the secret was printed"
     if end.status == 0 and is_legal(key, word):
         return "" if "recorded as" in end.out else "not recorded"
     # What is wrong about a table is told by the table's name.
