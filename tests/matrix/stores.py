@@ -85,7 +85,7 @@ def full_of_rows(trial: Trial) -> str:
     store = trial.with_store()
     elsewhere = trial.place / "disk"
     try:
-        with disk(elsewhere, "2m"):
+        with disk(elsewhere, f"{trial.random.randrange(1500, 4500)}k"):  # the sweep takes 6 MB
             shutil.move(store, elsewhere / "mlflow.db")
             (trial.place / "files").mkdir()
             (elsewhere / "mlartifacts").symlink_to(trial.place / "files")
@@ -107,7 +107,7 @@ def full_of_weights(trial: Trial) -> str:
     trial.with_store()
     files = trial.place / "mlartifacts"
     try:
-        with disk(files, "512k"):
+        with disk(files, f"{trial.random.randrange(200, 2000)}k"):  # the sweep takes 2.4 MB
             check_full(trial, trial.place)
             remount(files, "size=64m")
             return check_completed(trial, trial.place)
