@@ -176,7 +176,10 @@ def main() -> None:
     )
     chosen = faults(asked.trials, known.seconds, known.recording_seconds)
     chosen = [fault for fault in chosen if re.search(asked.only, fault.name)]
-    rows = matrix(chosen, base, asked.seed, asked.trials, known)
+    try:
+        rows = matrix(chosen, base, asked.seed, asked.trials, known)
+    finally:
+        servers.stop()
     table = "\n".join(
         ["| fault | how it must end | as expected | seen instead |", "|---|---|---|---|", *map(str, rows)]
     )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from shutil import copy
 from signal import SIGCONT, SIGSTOP
 from urllib.parse import urlsplit
 
@@ -72,21 +73,31 @@ class Server:
             kill(self._process)
             self._process.wait()
 
-    def finished(self) -> int:
-        """How many runs are FINISHED, by the database behind it."""
-        with closing(sqlite3.connect(self.place / "mlflow.db", timeout=60)) as connection:
-            (count,) = connection.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone()
-        return int(count)
+    def finished(self, trial: Trial) -> int:
+        """How many of the trial's runs are FINISHED, by the database behind it."""
+        return len([run for run in read_runs(self.place, trial.place.name) if run.status == "FINISHED"])
 
 
-@contextmanager
-def serving(trial: Trial) -> Iterator[Server]:
-    trial.with_store()
-    server = Server(trial.place)
-    try:
-        server.start()
-        yield server
-    finally:
+_shared: list[Server] = []
+_starting = threading.Lock()
+
+
+def shared(trial: Trial) -> Server:
+    """The server that all trials share which leave it alone, each in an experiment of its own. It is slow to
+    start, and ended by `stop`."""
+    with _starting:
+        if not _shared:
+            place = trial.place.parent / "server"
+            place.mkdir()
+            copy(trial.empty_store, place / "mlflow.db")
+            _shared.append(Server(place))
+            _shared[0].start()
+    return _shared[0]
+
+
+def stop() -> None:
+    """End the server that trials share."""
+    for server in _shared:
         server.kill()
 
 
@@ -165,10 +176,15 @@ def between(server: Server, spoils: Callable[[str, int], str]) -> Iterator[Proxy
         proxy.server_close()
 
 
-def check_once(trial: Trial) -> None:
+def few(trial: Trial) -> list[str]:
+    """The sweep, in the trial's own experiment."""
+    return [*FEW, f"experiment_name={trial.place.name}"]
+
+
+def check_once(trial: Trial, server: Server) -> None:
     """Every run of FEW once, none RUNNING, each with an undisturbed one's bits. What was half written when
     the server went away stands there too, as KILLED."""
-    runs = [run for run in read_runs(trial.place) if run.status != "KILLED"]
+    runs = [run for run in read_runs(server.place, trial.place.name) if run.status != "KILLED"]
     check_same(networks_of(runs, FEW_RUNS, EPOCHS), known_of(trial).networks)
 
 
@@ -184,33 +200,36 @@ def lost(trial: Trial, running: subprocess.Popen[bytes]) -> None:
 
 
 def again(trial: Trial, server: Server) -> None:
-    typed(trial.place, "again", FEW, environment=on(server.uri))
-    check_once(trial)
+    typed(trial.place, "again", few(trial), environment=on(server.uri))
+    check_once(trial, server)
 
 
 def killed(trial: Trial) -> str:
     """Exit status 1 and what to do; once it is back, the same command completes the sweep: each run once,
     none RUNNING, with an undisturbed one's bits."""
-    with serving(trial) as server:
-        running = start(trial.place, "first", FEW, on(server.uri))
-        until(lambda: server.finished() > trial.random.randrange(FEW_RUNS // 2), running)
+    trial.with_store()
+    server = Server(trial.place)
+    try:
+        server.start()
+        running = start(trial.place, "first", few(trial), on(server.uri))
+        enough = trial.random.randrange(FEW_RUNS // 2)
+        until(lambda: server.finished(trial) > enough, running)
         server.kill()
         lost(trial, running)
         server.start()
-        left = server.finished()
+        left = server.finished(trial)
         again(trial, server)
+    finally:
+        server.kill()
     return f"{left} runs"
 
 
 def stutters(trial: Trial) -> str:
     """The sweep goes on and is completed: exit status 0, each run once, none RUNNING."""
-    begin = trial.random.randrange(5, 60)
-    with (
-        serving(trial) as server,
-        between(server, lambda path, i: "503" * (begin <= i < begin + 2)) as proxy,
-    ):
-        typed(trial.place, "first", FEW, environment=on(proxy.uri))
-        check_once(trial)
+    server, begin = shared(trial), trial.random.randrange(5, 60)
+    with between(server, lambda path, i: "503" * (begin <= i < begin + 2)) as proxy:
+        typed(trial.place, "first", few(trial), environment=on(proxy.uri))
+        check_once(trial, server)
         return f"{proxy.spoilt} of {proxy.seen} requests, from the {begin}th on"
 
 
@@ -222,63 +241,64 @@ def refuses(trial: Trial) -> str:
 
 def hangs(trial: Trial) -> str:
     """As one that refuses, once the program's patience (MLflow's timeout) is at its end."""
-    return _goes_away(
-        trial, "hang", {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-    )
+    patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    return _goes_away(trial, "hang", patience)
 
 
 def _goes_away(trial: Trial, how: str, patience: dict[str, str]) -> str:
-    begin = trial.random.randrange(12, 60)
-    with serving(trial) as server:
-        with between(server, lambda path, i: how * (i >= begin)) as proxy:
-            lost(trial, start(trial.place, "first", FEW, {**on(proxy.uri), **patience}))
-        left = server.finished()
-        again(trial, server)
+    server, begin = shared(trial), trial.random.randrange(12, 60)
+    with between(server, lambda path, i: how * (i >= begin)) as proxy:
+        lost(trial, start(trial.place, "first", few(trial), {**on(proxy.uri), **patience}))
+    left = server.finished(trial)
+    again(trial, server)
     return f"from the {begin}th request on: {left} runs"
 
 
 def drops(trial: Trial) -> str:
     """What the server made without the program's knowledge is gone in the end: exit status 0, each run once,
     none RUNNING."""
-    creates = iter(range(1000))
+    server, creates = shared(trial), iter(range(1000))
     unlucky = {trial.random.randrange(1, FEW_RUNS) for _ in range(3)}
 
     def spoils(path: str, number: int) -> str:
         return "drop" if path == CREATE and next(creates) in unlucky else ""
 
-    with serving(trial) as server, between(server, spoils) as proxy:
-        typed(trial.place, "first", FEW, environment=on(proxy.uri))
-        check_once(trial)
+    with between(server, spoils) as proxy:
+        typed(trial.place, "first", few(trial), environment=on(proxy.uri))
+        expect(proxy.spoilt == len(unlucky), f"{proxy.spoilt} replies were dropped, not {len(unlucky)}")
+        check_once(trial, server)
         return f"{proxy.spoilt} replies of {proxy.seen}"
 
 
 def zombie(trial: Trial) -> str:
     """Whoever takes over completes the sweep; when the other has ended too, every run is there once, and none
     is RUNNING."""
-    place = trial.place
-    with serving(trial) as server:
-        running = start(place, "zombie", FEW, on(server.uri))
-        try:
-            until(lambda: server.finished() > trial.random.randrange(FEW_RUNS // 2), running)
-            kill(running, SIGSTOP)
-            give_up(server)
-            typed(place, "heir", FEW, environment=on(server.uri))
-            kill(running, SIGCONT)
-            status = ended(running)
-        finally:
-            kill(running)
-        expect(status == 0, f"the zombie's exit status is {status}: {last_line(place / 'zombie.err')}")
-        told(place, "zombie")
-        check_once(trial)
-        statuses = [run.status for run in read_runs(place) if "nnexp.sweep" in run.tags]
-        return f"sweeps {', '.join(statuses)}"
+    place, server = trial.place, shared(trial)
+    running = start(place, "zombie", few(trial), on(server.uri))
+    try:
+        enough = trial.random.randrange(FEW_RUNS // 2)
+        until(lambda: server.finished(trial) > enough, running)
+        kill(running, SIGSTOP)
+        give_up(trial, server)
+        typed(place, "heir", few(trial), environment=on(server.uri))
+        kill(running, SIGCONT)
+        status = ended(running)
+    finally:
+        kill(running)
+    expect(status == 0, f"the zombie's exit status is {status}: {last_line(place / 'zombie.err')}")
+    told(place, "zombie")
+    check_once(trial, server)
+    sweeps = [run for run in read_runs(server.place, place.name) if "nnexp.sweep" in run.tags]
+    return f"sweeps {', '.join(run.status for run in sweeps)}"
 
 
-def give_up(server: Server) -> None:
+def give_up(trial: Trial, server: Server) -> None:
     """Make the sweep that goes on look as if its process, on another machine, had been silent for an hour."""
+    ours = [run.id for run in read_runs(server.place, trial.place.name) if run.status == "RUNNING"]
+    silent = {"nnexp.owner": "elsewhere 1", "nnexp.heartbeat": str(int(time.time()) - 3600)}
     with closing(sqlite3.connect(server.place / "mlflow.db", timeout=60)) as connection, connection:
-        for key, value in {
-            "nnexp.owner": "elsewhere 1",
-            "nnexp.heartbeat": str(int(time.time()) - 3600),
-        }.items():
-            connection.execute("UPDATE tags SET value = ? WHERE key = ?", [value, key])
+        for key, value in silent.items():
+            for run in ours:
+                connection.execute(
+                    "UPDATE tags SET value = ? WHERE key = ? AND run_uuid = ?", [value, key, run]
+                )
