@@ -138,7 +138,7 @@ def killed(trial: Trial) -> str:
 
 
 def killed_recording(trial: Trial) -> str:
-    """No run has rows without files; the same command completes the sweep as if undisturbed."""
+    """The same command completes the sweep as if undisturbed."""
     trial.with_store()
     running = start(trial.place, "first", SWEEP)
     until(lambda: any(trial.place.glob("mlartifacts/*/*")), running)
@@ -222,8 +222,7 @@ def _interrupted(trial: Trial, number: signal.Signals) -> str:
 
 
 def interrupted_twice(trial: Trial) -> str:
-    """It ends without waiting for what is being written; the same command completes the sweep as if
-    undisturbed."""
+    """It dies of the interrupt; the same command completes the sweep as if undisturbed."""
     trial.with_store()
     running = start(trial.place, "first", SWEEP)
     try:
@@ -297,8 +296,8 @@ def crashes(trial: Trial) -> str:
 
 
 def diverges(trial: Trial) -> str:
-    """The run is FINISHED with the outcome diverged, and all its points are finite; the others of its sweep
-    are as without it."""
+    """The run is FINISHED with the outcome diverged, and all its points are finite; the others of its
+    sweep do not diverge."""
     place = trial.place
     trial.with_store()
     wild = ("dataset=line", "hidden=[]", "output_activation=identity", "figures=false")

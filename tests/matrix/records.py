@@ -106,7 +106,7 @@ def damages(good: bytes, draw: random.Random, count: int) -> dict[str, bytes]:
 
 
 def hostile(trial: Trial) -> Cases:
-    """Refused in plain words, or shown inert: nothing is executed, and nothing written outside of the store.
+    """Refused or shown, without a traceback: nothing is executed, no file is written or changed.
 
     The cases are those of tests/hostile, which the test suite looks at more closely.
     """
@@ -123,10 +123,11 @@ def hostile(trial: Trial) -> Cases:
     results = {k: v for k, v in json.loads(done.stdout).items() if k not in ("good", "watch")}
     wrong = []
     for name, result in results.items():
+        # A rerun says with 1 that a record cannot be run again.
         odd = [
-            c
-            for c, end in result["ended"].items()
-            if end["status"] not in (0, 2) or "Traceback" in end["err"]
+            command
+            for command, end in result["ended"].items()
+            if end["status"] not in ((0, 1, 2) if "rerun" in command else (0, 2)) or "Traceback" in end["err"]
         ]
         if result["seen"] or result["is_changed"] or odd:
             wrong.append(f"{name}: {result['seen'][:2]} {odd}")

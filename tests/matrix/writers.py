@@ -124,8 +124,7 @@ def locked(trial: Trial) -> str:
 
 
 def zombie(trial: Trial) -> str:
-    """Whoever takes over completes the sweep; what the other still writes leaves every run there once, and
-    its own sweep KILLED."""
+    """Whoever takes over completes the sweep; what the other still writes leaves every run there once."""
     place = trial.place
     store = trial.with_store()
     running = start(place, "zombie", PART)
