@@ -20,6 +20,11 @@ from corpus import CONFIGS, ELSEWHERE, RUN_IDS, SECRET, SHOWN, TIMES, WEIGHTS, W
 
 from nnexp import cli
 
+# A module that is imported for the first time is no business of the record's: its bytecode is not kept, its
+# compilation not counted.
+sys.dont_write_bytecode = True
+INSTALLED = (sys.prefix, sys.base_prefix, str(Path(cli.__file__).parent))
+
 EXECUTES = {
     "os.system",
     "subprocess.Popen",
@@ -67,7 +72,7 @@ class Watch:
     def _is_import(event: str, arguments: tuple[Any, ...]) -> bool:
         """Whether an installed module is compiled, as it is when it is imported for the first time."""
         file = str(arguments[1]) if event == "compile" else ""
-        return file.startswith((sys.prefix, sys.base_prefix)) and os.path.isfile(file)
+        return file.startswith(INSTALLED) and os.path.isfile(file)
 
     @staticmethod
     def _is_write(arguments: tuple[Any, ...]) -> bool:
