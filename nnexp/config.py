@@ -51,7 +51,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> RequestError:
 _COLUMN = text("a column's name", number=True)
 _PLAIN_NAME = text(
     "a plain name of at most 100 characters: no /, \\, .., control characters or blanks at its ends",
-    r"(?!.*\.\.)(?!\s)[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}(?<!\s)",
+    # Nor characters that turn the direction of text: a name would be shown as another.
+    r"(?!.*\.\.)(?!\s)[^/\\\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]{1,100}(?<!\s)",
     number=True,
 )
 _URI = text(
