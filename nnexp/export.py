@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnexp.config import RequestError
 from nnexp.progress import say
-from nnexp.tracking.find import get_run, read_model, read_weights
+from nnexp.tracking.find import get_run, read_weights
 from nnexp.tracking.store import Store, open_store, told_if_lost
 
 
@@ -21,8 +21,7 @@ def export(run_id: str, to: Path | None) -> None:
         record = get_run(store, run_id)
         if record.tags.get("nnexp.outcome") == "diverged":
             raise RequestError(f"run {run_id} diverged: its weights or its loss are no finite numbers")
-        read_model(store, record)  # refuses weights that are damaged
-        content = read_weights(store, record)
+        content = read_weights(store, record)  # refuses what is damaged
         if to is None:
             _log(store, run_id, content)
         else:

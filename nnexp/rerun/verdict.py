@@ -63,27 +63,29 @@ def judge(
 ) -> Verdict:
     """The verdict on a run, given what is recorded of it and how it was trained again; `here` are the tags of
     this process."""
-    difference = next(_differences(evidence, was, again, dataset), None)
+    weights = pack(model_of(again, dataset), again.kept)
+    difference = next(_differences(evidence, was, again, dataset, weights), None)
     if difference is None:
-        same_file = evidence.weights == pack(model_of(again, dataset), again.kept)
+        is_same = evidence.weights == weights
         notes = (
-            () if same_file else ("weights.npz is not written as it would be now; its numbers are the same",)
+            () if is_same else ("weights.npz is not written as it would be now; its numbers are the same",)
         )
         return Verdict(evidence.run_id, evidence.name, notes=notes)
     causes = tuple(_causes(evidence, was, again, dataset, here))
     return Verdict(evidence.run_id, evidence.name, difference, causes)
 
 
-def _differences(evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset) -> Iterator[str]:
-    """All that differs, in the order in which it came to be."""
-    same_file = evidence.weights == pack(model_of(again, dataset), again.kept)
+def _differences(
+    evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset, weights: bytes
+) -> Iterator[str]:
+    """All that differs, in the order in which it came to be; `weights` is the weights.npz of now."""
     if evidence.weights is None:
         yield "weights.npz is not there"
-    elif not same_file:
-        yield from _arrays_differ(evidence.weights, again, dataset, "_initial")
+    elif evidence.weights != weights:
+        yield from _arrays_differ(evidence.weights, weights, "_initial")
     yield from _curves_differ(evidence, again)
-    if evidence.weights is not None and not same_file:
-        yield from _arrays_differ(evidence.weights, again, dataset, "")
+    if evidence.weights is not None and evidence.weights != weights:
+        yield from _arrays_differ(evidence.weights, weights, "")
     yield from _predictions_differ(evidence, was, again, dataset)
     for tag, value in result_tags(again).items():
         if evidence.tags.get(tag) != value:
@@ -102,14 +104,14 @@ def _key_of(evidence: Evidence, was: RecordedConfig) -> str:
     return was.config.run_key(tags.get("nnexp.data_sha256", ""), tags.get("nnexp.engine", ""))
 
 
-def _arrays_differ(content: bytes, again: Trained, dataset: Dataset, which: str) -> Iterator[str]:
-    """How the arrays of weights.npz differ: the initial ones, or else all others."""
+def _arrays_differ(recorded: bytes, weights: bytes, which: str) -> Iterator[str]:
+    """How the arrays of two weights.npz differ: the initial ones, or else all others."""
     try:
-        old = arrays_of(content)
+        old = arrays_of(recorded)
     except NotWeights as error:
         yield f"{error}"
         return
-    new = arrays_of(pack(model_of(again, dataset), again.kept))
+    new = arrays_of(weights)
     for name in [n for n in {**new, **old} if n.endswith("_initial") == (which == "_initial")]:
         if name not in old or name not in new:
             yield f"weights.npz has {'no' if name not in old else 'an'} array {name[:60]!r}"
