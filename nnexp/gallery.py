@@ -6,26 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from nnexp.progress import say
 from nnexp.record import Whole, single_files
+from nnexp.report.findings import Findings
 from nnexp.sweep import Point
 from nnexp.tracking.find import get_curve, get_run, read_artifact
 from nnexp.tracking.store import Store
 from nnexp.tracking.weights import unpack, unpack_kept
 
-# The best runs of a sweep that get all that a run of its own has, one a data set and loss.
+# The best runs of a sweep that get all that a run of its own has.
 MAX_BEST = 3
 
 
-def best_files(store: Store, runs: pd.DataFrame, points: Sequence[Point]) -> dict[str, dict[str, bytes]]:
+def best_files(store: Store, found: Findings, points: Sequence[Point]) -> dict[str, dict[str, bytes]]:
     """By the id of each of a sweep's best runs, the files that a run of its own has and theirs lack."""
-    if "loss" not in runs:
-        return {}
     point_of = {point.key: point for point in points}
-    kept = runs[runs["outcome"] != "diverged"].sort_values("loss", kind="stable")
-    best = kept.drop_duplicates(["dataset", "params.loss"]).head(MAX_BEST)
+    best = found.best(1)
+    best = best[best["outcome"] != "diverged"].head(MAX_BEST)
     files = {}
     for run_id, key, outcome in best[["run_id", "run_key", "outcome"]].itertuples(index=False):
         try:

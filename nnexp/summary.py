@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from nnexp.config import RequestError, key_names, unknown
 
@@ -124,6 +125,12 @@ def summarize(
     return pd.DataFrame([dict(zip(by, keys, strict=True)) | _row(group, metric) for keys, group in groups])
 
 
+def overall(runs: pd.DataFrame) -> pd.DataFrame | None:
+    """The summary by all that varies, None where no run finished."""
+    done = finished(runs)
+    return None if done.empty else summarize(done, varying(done))
+
+
 def grouped_by(table: pd.DataFrame) -> list[str]:
     """The params that the rows of a summary are about."""
     names = [str(name) for name in table.columns]
@@ -156,13 +163,19 @@ def epochs_to(runs: pd.DataFrame, history: pd.DataFrame, threshold: float) -> pd
     return runs["run_id"].map(first).astype(float).fillna(np.inf)
 
 
+def half_interval(std: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
+    """Half of Student's 95% interval of the mean of n values with this standard deviation (of n - 1)."""
+    from scipy.special import stdtrit  # takes long to import, and a run alone has no interval
+
+    half: NDArray[np.float64] = stdtrit(np.subtract(n, 1), 0.975) * std / np.sqrt(n)
+    return half
+
+
 def _row(group: pd.DataFrame, metric: str) -> dict[str, float]:
     values = group.loc[group["outcome"] != "diverged", metric].dropna().to_numpy(dtype=float)
     n = len(values)
     mean, std = (values.mean(), values.std(ddof=1)) if n > 1 else (values.sum() if n else np.nan, np.nan)
-    from scipy.special import stdtrit  # takes long to import, and a run alone has no interval
-
-    half = stdtrit(n - 1, 0.975) * std / np.sqrt(n) if n > 1 else np.nan
+    half = float(half_interval(std, n)) if n > 1 else np.nan
     low, median, high = np.quantile(values, [0, 0.5, 1]) if n else [np.nan] * 3
     row = {"n": len(group), "mean": mean, "std": std, "ci95_low": mean - half, "ci95_high": mean + half}
     row |= {"min": low, "median": median, "max": high}

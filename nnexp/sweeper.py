@@ -37,7 +37,7 @@ from nnexp.report.note import MAX_NOTE, begun, note
 from nnexp.report.pictures import Picture
 from nnexp.request import SweepConfig
 from nnexp.session import Place, going_on, opened, tell_of_compiling
-from nnexp.summary import finished, summarize, varying
+from nnexp.summary import finished, overall
 from nnexp.sweep import Plan, Point, Training, execute, plan
 from nnexp.tracking.find import SWEEP_KEYS, get_sweep
 from nnexp.tracking.git import refuse_dirty
@@ -122,8 +122,11 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
             stopped = _run_points(place, parent, todo, training, request, failures)
             place.writer.settle(parent)
             done = _finished_sweep(place, parent, keys, failures)
-            pictures = _draw(place, done, asked) if any(config.figures for config in configs) else []
-            _finish_parent(place, parent, done, stopped, pictures)
+            record = get_sweep(place.store, parent)
+            assert record is not None  # it was begun by this command
+            found = Findings.of(record, len(asked), done.runs, done.summary)
+            pictures = _draw(place, found, asked) if any(config.figures for config in configs) else []
+            _finish_parent(place, found, failures, stopped, pictures)
         return done
 
 
@@ -289,46 +292,45 @@ def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[t
     """The sweep as the store has it."""
     runs = read_runs(place.store, place.experiment, parent)
     done = finished(runs)
-    table = None if done.empty else summarize(done, varying(done))
     losses = {} if done.empty else dict(zip(done["run_key"], done["loss"], strict=True))
-    return Sweep(parent, keys, failures, losses, runs, table)
+    return Sweep(parent, keys, failures, losses, runs, overall(runs))
 
 
-def _draw(place: Place, done: Sweep, points: Sequence[Point]) -> list[Picture]:
+def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Picture]:
     """The sweep's figures, after its best runs have got theirs."""
-    runs = finished(done.runs)
+    runs = finished(found.runs)
     if runs.empty:
         return []
     from nnexp.gallery import best_files  # draw, which `figures=false` does without
     from nnexp.report.pictures import sweep_pictures
 
-    for run_id, files in best_files(place.store, runs, points).items():
+    for run_id, files in best_files(place.store, found, points).items():
         with uninterrupted():
             place.writer.add(run_id, files, {})
     return sweep_pictures(place.store, runs)
 
 
 def _finish_parent(
-    place: Place, parent: str, done: Sweep, stopped: bool, pictures: Sequence[Picture]
+    place: Place,
+    found: Findings,
+    failures: Sequence[tuple[str, str]],
+    stopped: bool,
+    pictures: Sequence[Picture],
 ) -> None:
     """Record counts, the summary table, the figures, the report and a description that the UI shows."""
     from nnexp.report.page import page  # its imports take long, and a sweep with nothing to do ends without
 
-    record = get_sweep(place.store, parent)
-    assert record is not None  # it was begun by this command
-    total, failed = len(set(done.keys)), len(done.failures)
-    found = Findings.of(record, total, done.runs, done.summary)
     files = {f"figures/{picture.name}.png": picture.png for picture in pictures}
     files["report.html"] = page(found, pictures)
-    if done.summary is not None:
-        files["summary.csv"] = (as_table(done.summary, style="csv") + "\n").encode()
-        files["summary.md"] = (as_table(done.summary, style="markdown") + "\n").encode()
-    if done.failures:
-        lines = [f"{name}: {reason}" for name, reason in done.failures]
+    if found.summary is not None:
+        files["summary.csv"] = (as_table(found.summary, style="csv") + "\n").encode()
+        files["summary.md"] = (as_table(found.summary, style="markdown") + "\n").encode()
+    if failures:
+        lines = [f"{name}: {reason}" for name, reason in failures]
         files["failures.txt"] = ("\n".join(lines) + "\n").encode()
     tags = {"mlflow.note.content": note(found, files, place.experiment.id)}
-    tags |= {"nnexp.runs": str(total), "nnexp.failed": str(failed)}
+    tags |= {"nnexp.runs": str(found.total), "nnexp.failed": str(len(failures))}
     if not stopped:
         tags["nnexp.outcome"] = "complete"
     with uninterrupted():
-        place.writer.finish(parent, "FAILED" if done.failures else "FINISHED", files, tags)
+        place.writer.finish(found.parent.run_id, "FAILED" if failures else "FINISHED", files, tags)

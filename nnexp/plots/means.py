@@ -39,6 +39,7 @@ from nnexp.plots.style import (
     styled,
     ticks,
 )
+from nnexp.summary import half_interval
 
 
 @styled
@@ -118,13 +119,11 @@ def _what_is_shown(metric: str, runs: pd.DataFrame, over: str, is_many: bool) ->
 
 def _band(points: pd.DataFrame) -> tuple[NDArray[np.float64], ...]:
     """(epochs, mean, low, high) of the runs that have a point there; Student's 95% interval of the mean."""
-    from scipy.special import stdtrit  # takes long to import, and a run alone has no interval
-
     epochs, at = np.unique(points["epoch"].to_numpy(), return_inverse=True)
     values = drawable(points["value"].to_numpy())
     with np.errstate(all="ignore"):  # what overflows, or has one run only, has no interval
         n = np.bincount(at, minlength=len(epochs))
         mean = np.bincount(at, values, len(epochs)) / n
         variance = np.bincount(at, (values - mean[at]) ** 2, len(epochs)) / (n - 1)
-        half = stdtrit(np.maximum(n - 1, 1), 0.975) * np.sqrt(variance / n)
+        half = half_interval(np.sqrt(variance), n)
     return epochs.astype(float), drawable(mean), drawable(mean - half), drawable(mean + half)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ class Findings:
     def failed(self) -> pd.DataFrame:
         return self.runs[self.runs["status"] == "FAILED"]
 
-    @property
+    @cached_property
     def done(self) -> pd.DataFrame:
         """The runs that finished, from the best to the worst: by their loss, those that diverged last."""
         done = self.runs[self.runs["status"] == "FINISHED"]
@@ -78,7 +79,7 @@ class Findings:
         }
         return {"runs": self.total, "done": len(done)} | {kind: n for kind, n in news.items() if n}
 
-    @property
+    @cached_property
     def settings(self) -> list[str]:
         """The params in which the runs differ."""
         return varying(self.runs, over="")

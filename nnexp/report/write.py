@@ -8,9 +8,9 @@ from nnexp.config import RequestError
 from nnexp.report.findings import Findings
 from nnexp.report.page import page
 from nnexp.report.pictures import sweep_pictures
-from nnexp.summary import finished, summarize, varying
-from nnexp.tracking.find import Detail, find_runs, get_run, get_sweep
-from nnexp.tracking.read import read_runs, sweep_keys
+from nnexp.summary import finished, overall
+from nnexp.tracking.find import Detail, find_runs, get_run, get_sweep, recorded_keys
+from nnexp.tracking.read import read_runs
 from nnexp.tracking.store import Store, find_experiment, get_experiment, open_store
 
 
@@ -26,8 +26,7 @@ def write(sweep_id: str | None, experiment: str, out: Path | None) -> Path:
     place = get_experiment(store, parent.experiment_id)
     runs = read_runs(store, place, parent.run_id)
     done = finished(runs)
-    table = None if done.empty else summarize(done, varying(done))
-    found = Findings.of(parent, len(sweep_keys(store, place, parent.run_id)), runs, table)
+    found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, overall(runs))
     path = out or Path(f"{parent.run_id}.html")
     content = page(found, [] if done.empty else sweep_pictures(store, done))
     try:
