@@ -11,7 +11,16 @@ from nnexp import engine
 from nnexp.config import RequestError
 from nnexp.dataset import Dataset
 from nnexp.progress import Meter, say, uninterrupted
-from nnexp.record import data_files, data_input, model_of, points, prediction_points, result_tags, run_files
+from nnexp.record import (
+    MAX_NAME,
+    data_files,
+    data_input,
+    model_of,
+    points,
+    prediction_points,
+    result_tags,
+    run_files,
+)
 from nnexp.render import as_text
 from nnexp.rerun.subject import Subject
 from nnexp.rerun.verdict import LOOSE, Verdict, judge
@@ -25,7 +34,9 @@ from nnexp.tracking.weights import pack
 from nnexp.tracking.write import open_writer
 from nnexp.train import Failure, Trained, train
 
-MAX_NAME, MAX_TAG = 250, 5000
+# As much of a verdict as a tag holds.
+MAX_TAG = 5000
+
 # --- The training.
 
 

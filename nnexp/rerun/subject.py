@@ -12,12 +12,10 @@ from nnexp.dataset import Dataset, Source, locate
 from nnexp.progress import say
 from nnexp.schema import RecordedConfig, read_config
 from nnexp.tracking.evidence import Evidence, kept_data, read_evidence, runs_of
-from nnexp.tracking.find import Detail, get_any, get_run, get_sweep
+from nnexp.tracking.find import MAX_BYTES, Detail, get_any, get_run, get_sweep
 from nnexp.tracking.store import Store
 from nnexp.train import check
 
-# The largest file that is read because a record names it.
-MAX_BYTES = 1 << 30
 # The copy of its data that a record keeps, None where it keeps none.
 Kept = Callable[[Evidence], Source | None]
 

@@ -22,10 +22,8 @@ from nnexp.tracking.find import (
     whole_of,
 )
 from nnexp.tracking.store import Store, get_experiment
-from nnexp.tracking.tables import METRICS, PARAMS, RUNS, TAGS
+from nnexp.tracking.tables import MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
 
-# A database limits how many values a query may name.
-MAX_NAMED = 500
 # By metric, its recorded points: completed epochs and values, in the order of the epochs.
 Curves = Mapping[str, list[tuple[int, float]]]
 

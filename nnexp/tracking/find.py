@@ -25,7 +25,7 @@ from nnexp.tracking.weights import Model, NotWeights, unpack, weights_sha256
 SWEEP_KEYS = "run_keys.txt"
 # Runs a server sends at a time.
 PAGE = 1000
-# The largest artifact that is read; a network of sixty million weights has one of this size.
+# The largest file that is read because a record names it; a network of sixty million weights has one such.
 MAX_BYTES = 1 << 30
 # Where a server may have its artifacts besides a directory: what MLflow would ask another host for, with the
 # server's password, is not read.
@@ -203,7 +203,7 @@ def find_artifact(store: Store, run: Detail, name: str) -> bytes | None:
     """An artifact's bytes, None when the run has none by this name."""
     try:
         return read_artifact(store, run, name)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
 
 

@@ -17,7 +17,7 @@ from nnexp.config import RequestError, key_names
 from nnexp.printable import printable, shortened
 from nnexp.tracking.find import entities, get_run, get_sweep, having, read_model, recorded_keys
 from nnexp.tracking.store import Experiment, Store, find_experiment, open_store
-from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
+from nnexp.tracking.tables import LATEST_METRICS, MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
 from nnexp.tracking.weights import Model, NotWeights, unpack
 
 # Tags that become columns, under plain names. A trained network has a run_key; a sweep's parent has none.
@@ -30,8 +30,6 @@ TAG_COLUMNS = {
     "nnexp.data_sha256": "data_sha256",
     "nnexp.engine": "engine",
 }
-# A database limits how many values a query may name.
-MAX_NAMED = 1000
 # Milliseconds until the year 2255; pandas' own time ends soon after.
 MAX_TIME = 9_000_000_000_000
 

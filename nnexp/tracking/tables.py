@@ -7,6 +7,9 @@ import sqlalchemy as sa
 # MLflow's migration at which the tables below are known; a test compares it with the installed MLflow's.
 REVISION = "dc11669786a5"
 
+# A database limits how many values a query may name.
+MAX_NAMED = 1000
+
 
 def _table(name: str, *columns: str) -> sa.TableClause:
     return sa.table(name, *map(sa.column, columns))
