@@ -58,7 +58,8 @@ def sweep(config: RunConfig, done: Sweep) -> None:
     failed = f", {len(done.failures)} failed" if done.failures else ""
     print(f"{len(set(done.keys))} runs{failed}, recorded as sweep {done.sweep_id}")
     where = [] if config.experiment_name == "nnexp" else ["--experiment", config.experiment_name]
-    print(f"  {shlex.join([PROGRAM, 'summarize', *where, '--sweep', done.sweep_id])}\n  {PROGRAM} ui")
+    summarize = shlex.join([PROGRAM, "summarize", *where, "--sweep", done.sweep_id])
+    print(f"  {summarize}\n  {PROGRAM} report {done.sweep_id}\n  {PROGRAM} ui")
 
 
 def summary(
