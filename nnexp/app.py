@@ -166,6 +166,11 @@ def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, S
     with _plainly():
         typed = _checked(list(overrides))
         for override in typed:
+            if override.key_or_group == "tracking_uri":
+                raise RequestError(
+                    f"{override.input_line}: a rerun is recorded in the store of its run, which "
+                    "MLFLOW_TRACKING_URI names"
+                )
             if override.is_sweep_override() or override.type != OverrideType.CHANGE:
                 raise RequestError(
                     f"{override.input_line}: a variation takes key=value, and one value for a key"
@@ -214,12 +219,16 @@ def _run_one(config: DictConfig) -> None:
 
 
 def _checked(arguments: list[str]) -> list[Override]:
-    """The overrides. Raises RequestError for what Hydra would answer with a traceback."""
+    """The overrides. Raises RequestError for what Hydra would answer with a traceback, or without the key."""
     overrides = OverridesParser.create().parse_overrides(arguments)
+    known = [*key_names(), *(f"{group}.name" for group in GROUPS), "experiment"]
     for override in overrides:
         key, value = override.key_or_group, override.value()
         if not key:
             raise RequestError(f"{override.input_line}: write key=value")
+        # A number is an element of a list: hidden.0=3.
+        if re.sub(r"\.\d+$", "", key) not in known and re.split("[./]", key)[0] != "hydra":
+            raise unknown("key", key, known)
         if key in GROUPS or (key == "experiment" and value is not None):
             _check_option(key, value)
     return overrides

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 _NAMED = r"(?:password|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|credential)"
@@ -21,10 +22,20 @@ _PATTERNS = [
     (r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", "***"),
 ]
 _COMPILED = [(re.compile(pattern, re.IGNORECASE), shown) for pattern, shown in _PATTERNS]
+# An environment variable of such a name (not PWD, which is where one is) has a secret, which ${oc.env:NAME}
+# brings into a configuration. A shorter one could not be told from an ordinary word.
+_SECRET_NAME = re.compile(
+    r"(?:^|_)(?:password|passwd|passphrase|secret|token|api_?key|access_key|credentials?)(?:_|$)",
+    re.IGNORECASE,
+)
+_SECRET_CHARACTERS = 6
 
 
 def masked(text: str) -> str:
     """The text without the passwords and tokens in it; what is masked already stays as it is."""
+    secrets = [v for k, v in os.environ.items() if len(v) >= _SECRET_CHARACTERS and _SECRET_NAME.search(k)]
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
     for pattern, shown in _COMPILED:
         text = pattern.sub(shown, text)
     return text

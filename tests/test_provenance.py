@@ -153,6 +153,12 @@ def test_what_is_no_secret_stays(text):
     assert masked(text) == text
 
 
+def test_a_secret_of_the_environment_is_not_told_by_an_error(nnexp, store, monkeypatch):
+    monkeypatch.setenv("DEPLOY_TOKEN", SECRET)
+    ended = nnexp("train", "epochs=${oc.env:DEPLOY_TOKEN}")
+    assert (ended.status, "epochs=***: must be" in ended.err, SECRET in ended.err) == (2, True, False)
+
+
 def test_a_failure_that_names_a_password_is_recorded_without(nnexp, store, monkeypatch):
     from nnexp import runner
 

@@ -364,6 +364,8 @@ def test_a_variation_says_what_changed_and_what_came_of_it(nnexp, ids, tags):
         ("+extra=1", "extra"),
         ("hydra.verbose=true", "hydra.verbose"),
         ("seed=${oc.env:HOME}", "seed="),
+        ("tracking_uri=sqlite:///other.db", "in the store of its run"),
+        ("experiment_name=elsewhere", "beside its run"),
     ],
 )
 def test_a_wrong_variation_is_refused_and_nothing_is_recorded(nnexp, ids, sql, typed, words):
@@ -378,6 +380,7 @@ def test_a_dry_run_says_whether_it_could_and_does_nothing(nnexp, ids, sql, place
     assert "1 of 1 runs can be trained again" in nnexp("rerun", ids[0], "--dry-run").out
     assert "8 of 8 runs can be trained again" in nnexp("rerun", "--sweep", ids[2], "--dry-run").out
     assert "it can be trained" in nnexp("rerun", ids[0], "seed=8", "--dry-run").out
+    assert "1 of 1 runs can be trained again" in nnexp("rerun", ids[0], "plan=true").out
     flip_a_byte(place, ids[0])
     shutil.rmtree(artifact(place, ids[1], "data"))
     assert "weights.npz is not there, or not the file" in nnexp("rerun", ids[0], "--dry-run").out

@@ -39,8 +39,12 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
     if change is not None:
         was = subjects.subject(evidence)
         moved, request = change(was.config)
+        dry_run = dry_run or request.plan
         if is_other(was, moved):
             return vary(was, moved, request, dry_run)
+        if moved.experiment_name != was.config.experiment_name:
+            name = f"experiment_name={moved.experiment_name}"
+            raise RequestError(f"{name}: a plain rerun is recorded beside its run; only a variation moves")
     if dry_run:
         return _could([evidence], subjects)
     ((subject, trained, verdict),) = again.verify([subjects.subject(evidence, moved)])
