@@ -261,9 +261,13 @@ def test_a_sweep_that_is_killed_is_finished_by_the_same_command(nnexp, postgres,
         process.kill()
     # The database is told of the dead end of a connection in its own time.
     wait_for(lambda: not postgres.ask("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'", name))
+    found = nnexp("doctor")
+    assert (found.status, "its process died; --fix: set it to KILLED" in found.out) == (1, True)
     assert nnexp(*LONG).status == 0
     assert finished(database) == 200
     assert parents(database) == ["KILLED", "FINISHED"]
+    assert nnexp("doctor", "--fix").status == 0  # what was killed may have left files of runs never recorded
+    assert "nothing is wrong" in nnexp("doctor").out
 
 
 def test_a_database_that_cuts_its_connections_is_told_and_the_same_command_does_the_rest(

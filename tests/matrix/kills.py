@@ -69,13 +69,13 @@ cli.main()
 """
 
 
-def rows(n: int, whole: float, recording: float) -> list[Fault]:
-    """`n` kills, and fewer of what takes longer or shows less. A sweep takes `whole` seconds, the last of
-    them for its `recording`."""
+def rows(n: int, known: Undisturbed) -> list[Fault]:
+    """`n` kills, and fewer of what takes longer or shows less."""
     some, few = max(1, n // 4), max(1, n // 10)
+    whole, recording = known.seconds, known.recording_seconds
     return [
         Fault("kill -9 in the making of the store", killed_creating, some, seconds=4),
-        Fault("kill -9 during a sweep", killed, n, seconds=whole),
+        Fault("kill -9 during a sweep", killed, n, seconds=known.seconds_from_nothing),
         Fault("kill -9 between a sweep's artifacts and its rows", killed_recording, some, seconds=recording),
         Fault("kill -9 of a worker", worker_killed, few, seconds=2),
         Fault("SIGTERM during a sweep", terminated, some, seconds=whole),
@@ -129,9 +129,9 @@ def killed_creating(trial: Trial) -> str:
 
 
 def killed(trial: Trial) -> str:
-    """The same command completes the sweep, and nothing tells it from one that nobody disturbed: runs,
-    points, weights, summary. Typed once more, it does not change a byte."""
-    trial.with_store()
+    """From its first instant on, where there is no store yet: the same command completes the sweep, and
+    nothing tells it from one that nobody disturbed: runs, points, weights, summary. Typed once more, it does
+    not change a byte."""
     left = _killed(trial, start(trial.place, "first", SWEEP))
     check_unchanged(trial.place, known_of(trial).table)
     return left

@@ -20,8 +20,8 @@ from matrix.program import expect
 
 # The sweep that is disturbed, the number of its runs, and the epochs at which each has a point.
 RATES, LENGTH = "0.05,0.1,0.2,0.5,1", ("epochs=200", "log_every=20")
-SWEEP = ("train", "-m", f"learning_rate={RATES}", "seed=range(200)", *LENGTH)
-RUNS, EPOCHS = 1000, range(0, 201, 20)
+SWEEP = ("train", "-m", f"learning_rate={RATES}", "seed=range(400)", *LENGTH)
+RUNS, EPOCHS = 2000, range(0, 201, 20)
 # A part of it, without figures, and a small one that is also recorded over HTTP.
 PART, PART_RUNS = ("train", "-m", f"learning_rate={RATES}", "seed=range(60)", *LENGTH, "figures=false"), 300
 FEW, FEW_RUNS = ("train", "-m", "learning_rate=0.1", "seed=range(16)", *LENGTH, "figures=false"), 16
@@ -67,6 +67,7 @@ class Undisturbed:
 
     seconds: float
     recording_seconds: float  # of them, from the start of its parent run on
+    seconds_from_nothing: float  # where there was no store yet
     table: str
     summary: bytes
     networks: dict[str, Network]

@@ -31,9 +31,8 @@ from matrix.program import (
 )
 from matrix.standing import ONE, ONE_EPOCHS, PART, networks_of, read_runs
 
-# Where this process may not mount: files are cut off at this size, and this says that a disk is full.
-FILE_BYTES = 1_500_000
-NO_ROOM = f"""
+# Where this process may not mount: files are cut off at a size, and this says that a disk is full.
+NO_ROOM = """
 import pathlib
 from nnexp import cli
 write = pathlib.Path.write_bytes
@@ -42,9 +41,9 @@ def full(path, content):
         full.left -= 1
         if full.left < 0:
             write(path, content[:100])
-            raise OSError({errno.ENOSPC}, "No space left on device", str(path))
+            raise OSError({number}, "No space left on device", str(path))
     return write(path, content)
-full.left = 100
+full.left = {left}
 pathlib.Path.write_bytes = full
 cli.main()
 """
@@ -85,8 +84,10 @@ def full_of_rows(trial: Trial) -> str:
     if undisturbed."""
     store = trial.with_store()
     elsewhere = trial.place / "disk"
+    # The first chunk ends at 5,000 kB, the second and last at 5,600.
+    size = room(trial, (1500, 4500), (5150, 5400))
     try:
-        with disk(elsewhere, f"{trial.random.randrange(1500, 4500)}k"):  # the sweep takes 6 MB
+        with disk(elsewhere, f"{size}k"):
             shutil.move(store, elsewhere / "mlflow.db")
             (trial.place / "files").mkdir()
             (elsewhere / "mlartifacts").symlink_to(trial.place / "files")
@@ -94,7 +95,7 @@ def full_of_rows(trial: Trial) -> str:
             remount(elsewhere, "size=64m")
             return check_completed(trial, elsewhere)
     except Missing:
-        limit = (FILE_BYTES, resource.RLIM_INFINITY)
+        limit = (1024 * size, resource.RLIM_INFINITY)
         running = start(
             trial.place, "full", PART, limit=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         )
@@ -107,15 +108,23 @@ def full_of_weights(trial: Trial) -> str:
     the sweep as if undisturbed."""
     trial.with_store()
     files = trial.place / "mlartifacts"
+    # Two pages a run: the first chunk ends at 2,050 kB, the second and last at 2,400.
+    size = room(trial, (200, 2000), (2100, 2350))
     try:
-        with disk(files, f"{trial.random.randrange(200, 2000)}k"):  # the sweep takes 2.4 MB
+        with disk(files, f"{size}k"):
             check_full(trial, trial.place)
             remount(files, "size=64m")
             return check_completed(trial, trial.place)
     except Missing:
         files.rmdir()
-        check_told_full(trial.place, start(trial.place, "full", PART, code=NO_ROOM))
+        code = NO_ROOM.format(number=errno.ENOSPC, left=size // 8)
+        check_told_full(trial.place, start(trial.place, "full", PART, code=code))
         return f"{check_completed(trial, trial.place)} (the write was made to fail)"
+
+
+def room(trial: Trial, *chunks: tuple[int, int]) -> int:
+    """So many kB that one chunk of the sweep, each as likely as the other, does not fit."""
+    return trial.random.randrange(*trial.random.choice(chunks))
 
 
 def check_full(trial: Trial, place: Path) -> None:

@@ -18,7 +18,7 @@ from nnexp.request import GROUPS, key_names
 # A short run of each, if it runs.
 SHORT = ("train", "epochs=1", "figures=false", "model=false")
 # Cases of a row for each trial that is asked for, and the most: some hundreds take a minute.
-CASES, MOST = 16, 2000
+CASES, MOST = 6, 2000
 
 VALUES = {
     "NaN": ["nan", "NaN", "[nan]", "-nan"],
