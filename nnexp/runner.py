@@ -102,7 +102,9 @@ def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) 
                 from nnexp.tracking.model import log_model  # imports MLflow
 
                 log_model(place.store, run_id, weights)
-            writer.finish(run_id, "FINISHED", {}, {})
+            first = writer.finish(run_id, "FINISHED", {}, {})
+    if first != run_id:  # another process has recorded the same run meanwhile
+        return _recorded_before(place.store, first, dataset)
     curves = trained.curves
     return Recorded(
         run_id,

@@ -154,6 +154,22 @@ def test_a_finished_run_is_not_run_again_but_by_force(configure, client, only, r
     assert first.data.tags["nnexp.weights_sha256"] == second.data.tags["nnexp.weights_sha256"]
 
 
+def test_a_run_that_another_process_finishes_meanwhile_is_there_once(configure, only, record, monkeypatch):
+    config = configure("epochs=50", "figures=false", "model=false")
+    train_live, others = runner._train_live, []
+
+    def overtaken(*args):
+        monkeypatch.setattr(runner, "_train_live", train_live)
+        others.append(record(config))
+        return train_live(*args)
+
+    monkeypatch.setattr(runner, "_train_live", overtaken)
+    done = record(config)
+    assert done == replace(others[0], is_old=True)
+    assert {run.info.run_id: run.info.status for run in only()}[done.run_id] == "FINISHED"
+    assert sorted(run.info.status for run in only()) == ["FINISHED", "KILLED"]
+
+
 def test_a_loss_that_stops_being_finite_is_a_result(configure, only, record):
     line = ["dataset=line", "hidden=[]", "output_activation=identity", "learning_rate=5"]
     record(configure(*line))

@@ -210,6 +210,19 @@ def test_what_is_finished_is_not_written_again(both):
     assert sorted(found) == ["k1", "k2", "k3", "k3"]  # a failure may come twice
 
 
+def test_of_two_that_go_on_as_the_same_run_the_first_to_finish_stands(both):
+    for store, writer in both:
+        experiment = ensure_experiment(store, "one")
+        tags = {"nnexp.run_key": "k", "nnexp.attempt": "2"}
+        slow, quick = (writer.start(RunRecord(n, tags=tags, status="RUNNING")) for n in ("slow", "quick"))
+        other = writer.start(RunRecord("first attempt", tags={"nnexp.run_key": "k"}, status="RUNNING"))
+        ended = {run_id: writer.finish(run_id, "FINISHED", {}, {}) for run_id in (other, quick, slow)}
+        assert ended == {other: other, quick: quick, slow: quick}
+        found = {run.run_id: run for run in find_runs(store, experiment, "nnexp.run_key")}
+        assert {i: found[i].status for i in ended} == {other: "FINISHED", quick: "FINISHED", slow: "KILLED"}
+        assert MlflowClient(store.uri).get_run(slow).data.tags["nnexp.superseded_by"] == quick
+
+
 def test_two_writers_at_once_write_each_key_once(both):
     store, _ = both[0]
     experiment = ensure_experiment(store, "one")

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from nnexp.config import RequestError
 from nnexp.progress import say
 from nnexp.tracking.owner import Owner
-from nnexp.tracking.runs import Point, RunRecord, identity, now, user
+from nnexp.tracking.runs import Point, RunRecord, given_way, identity, now, user
 from nnexp.tracking.store import SQLITE, Experiment, Store, existing, local_path
 from nnexp.tracking.tables import (
     DATASETS,
@@ -64,7 +64,7 @@ class DatabaseWriter:
     def write(self, records: Sequence[RunRecord]) -> None:
         """Record whole runs in one transaction; those finished already are left out."""
         with self._transaction() as connection:
-            finished = self._finished(connection, records)
+            finished = self._finished(connection, [r.tags for r in records])
             left = [r for r in records if r.status != "FINISHED" or identity(r.tags) not in finished]
             new = {self._new_id(): record for record in left}
             for run_id, record in new.items():
@@ -98,14 +98,22 @@ class DatabaseWriter:
         with self._transaction() as connection:
             _set_tags(connection, run_id, tags)
 
-    def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+    def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> str:
         self._put(run_id, files)
         going_on = (RUNS.c.run_uuid == run_id) & (RUNS.c.status == "RUNNING")
+        first = run_id
         with self._transaction() as connection:
+            if status == "FINISHED":
+                own = connection.execute(sa.select(TAGS.c.key, TAGS.c.value).where(TAGS.c.run_uuid == run_id))
+                same = dict(own.tuples().all())
+                first = self._finished(connection, [same]).get(identity(same), run_id)
+                if first != run_id:
+                    status, tags = "KILLED", {**tags, **given_way(first)}
             end = sa.update(RUNS).where(going_on).values(status=status, end_time=now())
             if connection.execute(end).rowcount:
                 _set_tags(connection, run_id, tags)
         self._owner.release(run_id)
+        return first
 
     def adopt(self, old: str, new: str) -> None:
         t = TAGS.c
@@ -146,12 +154,14 @@ class DatabaseWriter:
         milliseconds, count = divmod(self._last_id, 1 << 12)
         return f"{milliseconds:012x}7{count:03x}{uuid.uuid4().hex[16:]}"
 
-    def _finished(self, connection: sa.Connection, records: Sequence[RunRecord]) -> set[tuple[str, int]]:
-        """Which of the records are FINISHED in the experiment already, as (key, attempt)."""
-        keys = [key for key, _ in (identity(record.tags) for record in records) if key]
+    def _finished(
+        self, connection: sa.Connection, runs: Iterable[Mapping[str, str]]
+    ) -> dict[tuple[str, int], str]:
+        """Those runs, given by their tags, that are FINISHED in the experiment already: identity to id."""
+        keys = [key for key, _ in map(identity, runs) if key]
         attempts = TAGS.alias()
         query = (
-            sa.select(TAGS.c.value, attempts.c.value)
+            sa.select(RUNS.c.run_uuid, TAGS.c.value, attempts.c.value)
             .join(RUNS, RUNS.c.run_uuid == TAGS.c.run_uuid)
             .join(
                 attempts,
@@ -167,7 +177,10 @@ class DatabaseWriter:
             )
         )
         found = connection.execute(query).all()
-        return {identity({"nnexp.run_key": key, "nnexp.attempt": attempt or "1"}) for key, attempt in found}
+        return {
+            identity({"nnexp.run_key": key, "nnexp.attempt": attempt or "1"}): run_id
+            for run_id, key, attempt in found
+        }
 
     def _insert_runs(self, connection: sa.Connection, records: Mapping[str, RunRecord]) -> None:
         rows: dict[sa.TableClause, list[tuple[object, ...]]] = {

@@ -59,9 +59,13 @@ class Writer(Protocol):
     def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
         """Add artifacts and tags to a run."""
 
-    def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
+    def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> str:
         """Add artifacts and tags, then say how the run ended: FINISHED, FAILED or KILLED. One that has ended
-        already stays as it did."""
+        already stays as it did.
+
+        Gives the run that is to be taken for this one: where another process has finished the same one
+        meanwhile, by its key and attempt, it is that one, and this one is KILLED.
+        """
 
     def adopt(self, old: str, new: str) -> None:
         """Make the runs of one sweep those of another."""
@@ -78,6 +82,11 @@ def identity(tags: Mapping[str, str]) -> tuple[str, int]:
     """What makes a run one and the same: its key, and which attempt at it this is."""
     attempt = tags.get("nnexp.attempt", "1")
     return tags.get("nnexp.run_key", ""), int(attempt) if re.fullmatch("[0-9]{1,9}", attempt) else 1
+
+
+def given_way(first: str) -> dict[str, str]:
+    """The tags of a run that was KILLED because another one had finished as the same."""
+    return {"nnexp.reason": f"{first} finished as the same run before", "nnexp.superseded_by": first}
 
 
 def now() -> int:

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from nnexp.tracking.find import search
 from nnexp.tracking.owner import Heartbeat
-from nnexp.tracking.runs import DataInput, Point, RunRecord, identity, now
+from nnexp.tracking.runs import DataInput, Point, RunRecord, given_way, identity, now
 from nnexp.tracking.store import Experiment, Store
 
 # MLflow's limits on one log_batch call: in all, and of params.
@@ -60,11 +60,15 @@ class ClientWriter:
         if tags:
             self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
 
-    def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
-        if self._client.get_run(run_id).info.status == "RUNNING":
+    def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> str:
+        run, first = self._client.get_run(run_id), run_id
+        if status == "FINISHED" and (first := self._same(run.data.tags) or run_id) != run_id:
+            status, tags = "KILLED", {**tags, **given_way(first)}
+        if run.info.status == "RUNNING":
             self.add(run_id, files, tags)
             self._client.set_terminated(run_id, status)
         self._heartbeat.release(run_id)
+        return first
 
     def adopt(self, old: str, new: str) -> None:
         runs = search(self._store, self._experiment, f"tags.`nnexp.sweep_id` = '{old}'")
@@ -91,6 +95,16 @@ class ClientWriter:
     def close(self) -> None:
         self._heartbeat.close()
         self._threads.shutdown()
+
+    def _same(self, tags: Mapping[str, str]) -> str | None:
+        """The run that has finished in the experiment with these tags' identity. One that finishes between
+        this look and the next call is seen by `settle`."""
+        key, attempt = identity(tags)
+        if not key:
+            return None
+        there = search(self._store, self._experiment, f"tags.`nnexp.run_key` = '{key}'")
+        ended = [run for run in there if run.status == "FINISHED" and identity(run.tags) == (key, attempt)]
+        return min((run.run_id for run in ended), default=None)
 
     def _write_one(self, record: RunRecord) -> None:
         if self._stopped.is_set():
