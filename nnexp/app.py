@@ -255,6 +255,10 @@ def plain(error: Exception) -> str:
         if key.startswith("hydra"):
             return f"unknown key {key!r}: Hydra's own are listed by nnexp train --hydra-help"
         return str(unknown("key", key, [*key_names(), "experiment"]))
+    if found := re.match(r"Error merging override (.+)", text):
+        typed = found.group(1)
+        key = re.split("[.=]", typed.lstrip("+"))[0]
+        return f"{typed}: there is no such part of {key}: write the whole value, {key}=…"
     if isinstance(error, OverrideParseException):
         return (
             f"cannot read {error.override!r}: write key=value without blanks, lists as [1,2], other text "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -41,6 +42,11 @@ Program = Callable[..., Ended]
 
 # Files whose servers, workers or browser take longest go first, so that no core is idle at the end.
 LONGEST = ("test_services", "test_browser", "test_executors", "test_auth", "test_engine", "test_plots")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Half as many again as there are cores: tests of whole programs wait more than they compute."""
+    return max(2, 3 * (os.cpu_count() or 1) // 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

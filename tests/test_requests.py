@@ -79,7 +79,7 @@ WRONG = {
     "init.scal=2": "Did you mean init.scale?",
     "+init.shape=2": "init.shape",
     "dataset.classes.more=1": "Did you mean dataset.classes?",
-    "hidden.7=1": "hidden",
+    "hidden.7=1": "write the whole value, hidden=",
     "experiment_name.x=1": "Did you mean experiment_name?",
     "dataset=genderr": "Did you mean gender?",
     "init=glorot": "Known: he, normal, ones, uniform, xavier, zeros",

@@ -27,8 +27,8 @@ from nnexp.tracking.write import open_writer
 
 ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
 # Runs of ten lengths, which are recorded one after the other over some seconds.
-LONG = ["train", "-m", "figures=false", "dataset=xor", "seed=range(20)", "log_every=500000"]
-LONG += ["epochs=" + ",".join(str(500_000 * i) for i in range(1, 11))]
+LONG = ["train", "-m", "figures=false", "dataset=xor", "seed=range(20)", "log_every=200000"]
+LONG += ["epochs=" + ",".join(str(200_000 * i) for i in range(1, 11))]
 ALONE = ["train", "dataset=gender", "hidden=[3]", "epochs=40", "seed=7", "figures=false", "model=false"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -73,8 +74,11 @@ def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:
     """What is recorded of these runs, in their order."""
     details, curves = _database(store, run_ids) if store.is_known else _server(store, run_ids)
     parents: dict[str, Mapping[str, str]] = {}
+    runs = [details[run_id] for run_id in run_ids]
+    configs = store.each(lambda run: find_artifact(store, run, "config.yaml"), runs)
+    weights = store.each(lambda run: find_artifact(store, run, "weights.npz"), runs)
     result = []
-    for run in (details[run_id] for run_id in run_ids):
+    for run, config, packed in zip(runs, configs, weights, strict=True):
         sweep_id = run.tags.get("nnexp.sweep_id", "")
         if sweep_id and sweep_id not in parents:
             parent = get_sweep(store, sweep_id)
@@ -86,8 +90,8 @@ def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:
                 run.params,
                 {**parents.get(sweep_id, {}), **run.tags},
                 curves.get(run.run_id, {}),
-                find_artifact(store, run, "config.yaml"),
-                find_artifact(store, run, "weights.npz"),
+                config,
+                packed,
             )
         )
     return result
@@ -121,9 +125,10 @@ def _database(store: Store, run_ids: Sequence[str]) -> tuple[dict[str, Detail], 
 
 
 def _server(store: Store, run_ids: Sequence[str]) -> tuple[dict[str, Detail], dict[str, Curves]]:
-    details = {run_id: get_any(store, run_id) for run_id in run_ids}
-    curves = {
-        run_id: {metric: get_curve(store, run_id, metric) for metric in run.metrics}
-        for run_id, run in details.items()
-    }
-    return details, dict(curves)
+    details = dict(zip(run_ids, store.each(partial(get_any, store), run_ids), strict=True))
+    asked = [(run_id, metric) for run_id, run in details.items() for metric in run.metrics]
+    found = store.each(lambda one: get_curve(store, *one), asked)
+    curves: dict[str, Curves] = {run_id: {} for run_id in run_ids}
+    for (run_id, metric), curve in zip(asked, found, strict=True):
+        curves[run_id] = {**curves[run_id], metric: curve}
+    return details, curves

@@ -119,11 +119,12 @@ def read_history(
         if len(frame) and not frame[["epoch", "value"]].dtypes.map(pd.api.types.is_numeric_dtype).all():
             raise RequestError(f"the curves of {', '.join(metrics)} hold values that are no numbers")
     else:
+        asked = [(run_id, metric) for run_id in wanted for metric in metrics]
+        histories = store.each(lambda one: store.client.get_metric_history(*one), asked)
         points = [
-            (run_id, metric, point.step, point.value)
-            for run_id in wanted
-            for metric in metrics
-            for point in store.client.get_metric_history(run_id, metric)
+            (*one, point.step, point.value)
+            for one, history in zip(asked, histories, strict=True)
+            for point in history
         ]
         frame = pd.DataFrame(points, columns=columns)
     return frame.sort_values(["run_id", "metric", "epoch"], ignore_index=True)

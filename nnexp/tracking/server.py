@@ -15,12 +15,10 @@ from mlflow.exceptions import MlflowException
 from nnexp.tracking.find import search
 from nnexp.tracking.owner import Heartbeat
 from nnexp.tracking.runs import DataInput, Point, RunRecord, given_way, identity, now
-from nnexp.tracking.store import Experiment, Store
+from nnexp.tracking.store import CALLS_AT_ONCE, Experiment, Store
 
 # MLflow's limits on one log_batch call: in all, and of params.
 MAX_BATCH, MAX_PARAMS = 1000, 100
-# Calls to a server at a time; its answers, not our work, take the time.
-THREADS = 8
 
 
 class ClientWriter:
@@ -30,7 +28,7 @@ class ClientWriter:
         self._store, self._client, self._experiment = store, store.client, experiment
         self._heartbeat = Heartbeat(store)
         # SQLite takes one writer at a time, which MLflow's own waiting would turn into errors.
-        self._threads = ThreadPoolExecutor(THREADS if store.uri.startswith("http") else 1)
+        self._threads = ThreadPoolExecutor(CALLS_AT_ONCE if store.uri.startswith("http") else 1)
         self._stopped = threading.Event()
 
     def write(self, records: Sequence[RunRecord]) -> None:

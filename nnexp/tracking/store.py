@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import sqlalchemy as sa
@@ -31,7 +32,12 @@ from nnexp.tracking.view import experiment_tags
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
+
 SQLITE = "sqlite:///"
+# Calls to a server at a time; its answers, not our work, take the time.
+CALLS_AT_ONCE = 8
 # How long a reader waits for a writer of an SQLite file.
 BUSY_SECONDS = 60
 # An artifact's directory of more parts than this is looked for where it is recorded only.
@@ -61,6 +67,13 @@ class Store:
         """For reading a database of known tables."""
         arguments = {"timeout": BUSY_SECONDS} if self.uri.startswith(SQLITE) else {}
         return sa.create_engine(existing(self.uri), connect_args=arguments)
+
+    def each(self, ask: Callable[[_Item], _Answer], items: Iterable[_Item]) -> list[_Answer]:
+        """The answers of each item, in their order. A server is asked several at a time."""
+        if self.is_known:
+            return list(map(ask, items))
+        with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+            return list(pool.map(ask, items))
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
