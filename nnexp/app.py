@@ -42,7 +42,9 @@ def train_command(arguments: list[str]) -> None:
 
 
 def _run_typed(arguments: list[str]) -> None:
-    overrides = _checked(get_args_parser().parse_known_args(arguments)[0].overrides)
+    parsed = get_args_parser().parse_known_args(arguments)[0]
+    # A shell that asks how to complete a line types what is no key.
+    overrides = [] if parsed.shell_completion else _checked(parsed.overrides)
     flags = {argument for argument in arguments if argument.startswith("-")}
     sweeps = any(override.is_sweep_override() for override in overrides)
     if flags and flags <= {"-m", "--multirun"}:

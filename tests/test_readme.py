@@ -7,6 +7,7 @@ from pathlib import Path
 
 import faults
 import pytest
+from matrix.standing import Undisturbed
 
 from nnexp.dataset import PROJECT
 
@@ -48,7 +49,7 @@ def test_every_target_and_path_named_exists():
 def test_the_fault_matrix_lists_every_row_with_its_expected_end():
     assert "(tests/faults.md)" in TEXT
     table = (PROJECT / "tests" / "faults.md").read_text()
-    for fault in faults.faults(1, 1.0, 1.0):
+    for fault in faults.faults(1, Undisturbed(1.0, 1.0, 1.0, "", b"", {})):
         assert f"| {fault.name} | {fault.end} | " in table
         assert len(fault.end) > 20
 

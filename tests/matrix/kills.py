@@ -130,8 +130,8 @@ def killed_creating(trial: Trial) -> str:
 
 def killed(trial: Trial) -> str:
     """The same command completes the sweep, and nothing tells it from one that nobody disturbed: runs,
-    points, weights, summary. Typed once more, it does not change a byte. Of four sweeps one has a store yet to
-    make."""
+    points, weights, summary. Typed once more, it does not change a byte. One sweep of four has yet to make
+    the store."""
     if trial.random.random() < 0.75:
         trial.with_store()
     left = _killed(trial, start(trial.place, "first", SWEEP))
