@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,6 @@ Program = Callable[..., Ended]
 
 # Files whose servers, workers or browser take longest go first, so that no core is idle at the end.
 LONGEST = ("test_services", "test_browser", "test_executors", "test_auth", "test_engine", "test_plots")
-
-
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Half as many again as there are cores: tests of whole programs wait more than they compute."""
-    return max(2, 3 * (os.cpu_count() or 1) // 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -101,6 +96,7 @@ def nnexp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def configure() -> Callable[..., RunConfig]:
     """`configure("seed=1")` is the validated configuration that Hydra composes."""
 
+    @cache
     def composed(*overrides: str) -> RunConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return split(plain_values(compose("config", list(overrides))))[0]

@@ -1,4 +1,5 @@
-"""Train a sweep over every code path and print each run's weights hash: run by test_same_bits.py.
+"""Train a sweep over every code path and print each run's weights hash, then the engine's canary: run by
+test_same_bits.py.
 
 usage: python same_bits.py RUNS BATCH_SIZE SHUFFLE
 """
@@ -13,6 +14,7 @@ from numpy.random import RandomState
 from nnexp.compose import plain_values
 from nnexp.config import Choice, RunConfig
 from nnexp.dataset import load
+from nnexp.engine.canary import canary
 from nnexp.help import CONF
 from nnexp.request import split
 from nnexp.tracking.weights import weights_sha256
@@ -66,7 +68,7 @@ def main() -> None:
         members = list(order)[start : start + batch_size]
         for progress in train(dataset, [configs[i] for i in members]):
             hashes |= {int(members[i]): weights_sha256(run.final.layers) for i, run in progress.ended}
-    print(json.dumps([hashes[i] for i in range(count)]))
+    print(json.dumps([*(hashes[i] for i in range(count)), canary()]))
 
 
 if __name__ == "__main__":

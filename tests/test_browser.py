@@ -1,4 +1,5 @@
-"""What someone who knows MLflow sees and clicks in its UI, in a real browser, on a store of ours.
+"""The MLflow UI as `nnexp ui` serves it on a store of ours: what it answers to programs, and what someone who
+knows MLflow sees and clicks in it, in a real browser.
 
 Each page that is looked at is kept as a picture in tests/screenshots.
 """
@@ -6,6 +7,8 @@ Each page that is looked at is kept as a picture in tests/screenshots.
 import re
 import shutil
 import subprocess
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -24,13 +27,17 @@ SWEEP += ["epochs=2000", "seed=range(10)"]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory, empty_store):
-    """The address of the UI's page that `nnexp ui` names, on a store with a sweep of 200 and a run."""
-    needs("Chromium", CHROMIUM)
-    place = tmp_path_factory.mktemp("site")
-    store = shutil.copy(empty_store, place / "mlflow.db")
+def served(tmp_path_factory, empty_store):
+    """A store with a sweep of 200 and a run."""
+    return shutil.copy(empty_store, tmp_path_factory.mktemp("site") / "mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def site(served):
+    """The address of the UI's page that `nnexp ui` names."""
+    place = served.parent
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+        patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{served}")
         for typed in (["-m", *SWEEP], ["weights_every=100"]):
             subprocess.run([*NNEXP, "train", *typed], check=True, capture_output=True, cwd=place)
         port = free_port()
@@ -43,6 +50,7 @@ def site(tmp_path_factory, empty_store):
 @pytest.fixture(scope="module")
 def browser():
     """A browser's window. Its pages share a cache, as MLflow's UI is megabytes of script."""
+    needs("Chromium", CHROMIUM)
     expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         program = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
@@ -89,6 +97,47 @@ def row_of(page, name):
     index = link.locator("xpath=ancestor::*[@row-index][1]").get_attribute("row-index")
     cells = page.locator(f'[row-index="{index}"] [col-id]')
     return {cell.get_attribute("col-id"): cell.inner_text() for cell in cells.all()}
+
+
+def test_it_answers_on_this_machine_only_and_records_as_a_file_does(
+    site, served, nnexp, monkeypatch, tmp_path
+):
+    here, _, page = site.partition("/#")
+    assert page.startswith("/experiments/1/runs?viewStateShareKey=nnexp")
+
+    def get(path, **headers):
+        asked = urllib.request.Request(here + path, headers=headers)
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            return answer.read()
+
+    assert b"MLflow" in get("/")
+    with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+        get("/api/2.0/mlflow/experiments/search?max_results=1", Host="10.evil.com")
+    refused.value.close()
+    summarize = [
+        "summarize",
+        "--experiment",
+        "apart",
+        "--by",
+        "seed",
+        "--threshold",
+        "0.3",
+        "--format",
+        "json",
+    ]
+    report = ["report", "--experiment", "apart", "--out"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", here)
+    quick = ["experiment_name=apart", "epochs=20", "figures=false"]
+    assert nnexp("train", "-m", *quick, "seed=1,2").status == 0
+    run_id = nnexp("train", *quick).out.split("recorded as ")[1].split()[0]
+    assert "h1 = sigmoid(" in nnexp("show", run_id).out
+    assert nnexp(*report, "by_server.html").status == 0
+    by_server = nnexp(*summarize).out
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{served}")
+    assert nnexp(*summarize).out == by_server
+    assert nnexp(*report, "by_file.html").status == 0
+    by_server_html, by_file = ((tmp_path / f"by_{how}.html").read_text() for how in ("server", "file"))
+    assert by_file == by_server_html
 
 
 def test_the_table_shows_names_and_columns_worth_reading(page, pictured):

@@ -5,7 +5,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -52,33 +52,36 @@ OVERRIDES = st.lists(
 )
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.lists(OVERRIDES, min_size=1, max_size=4))
-def test_points_are_hydras_own(jobs):
+@pytest.fixture
+def loaded():
+    """Hydra's loader, and the configuration that it takes the jobs of a sweep from."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
-        for job in jobs:
-            try:
-                expected = loader.load_sweep_config(master, list(job))
-            except (HydraException, ValueError) as error:
-                with pytest.raises(type(error)):
-                    list(compose.points(loader, master, [job]))
-                continue
-            (point,) = compose.points(loader, master, [job])
-            theirs = OmegaConf.to_container(expected, resolve=False)
-            theirs.pop("hydra")
-            assert point == OmegaConf.to_container(OmegaConf.create(theirs), resolve=True)
+        yield loader, loader.load_configuration("config", [], RunMode.MULTIRUN)
 
 
-def test_a_choice_is_composed_once_and_points_are_apart(monkeypatch):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
-        composed = []
-        load = loader.load_sweep_config
-        monkeypatch.setattr(loader, "load_sweep_config", lambda *a: composed.append(a) or load(*a))
-        jobs = [[f"init={init}", f"seed={seed}"] for init in ("he", "normal") for seed in range(5)]
-        points = list(compose.points(loader, master, jobs))
-        assert len(composed) == 2
-        assert [point["seed"] for point in points] == [0, 1, 2, 3, 4] * 2
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(OVERRIDES)
+def test_points_are_hydras_own(loaded, job):
+    loader, master = loaded
+    try:
+        expected = loader.load_sweep_config(master, list(job))
+    except (HydraException, ValueError) as error:
+        with pytest.raises(type(error)):
+            list(compose.points(loader, master, [job]))
+        return
+    (point,) = compose.points(loader, master, [job])
+    theirs = OmegaConf.to_container(expected, resolve=False)
+    theirs.pop("hydra")
+    assert point == OmegaConf.to_container(OmegaConf.create(theirs), resolve=True)
+
+
+def test_a_choice_is_composed_once_and_points_are_apart(loaded, monkeypatch):
+    loader, master = loaded
+    composed = []
+    load = loader.load_sweep_config
+    monkeypatch.setattr(loader, "load_sweep_config", lambda *a: composed.append(a) or load(*a))
+    jobs = [[f"init={init}", f"seed={seed}"] for init in ("he", "normal") for seed in range(5)]
+    points = list(compose.points(loader, master, jobs))
+    assert len(composed) == 2
+    assert [point["seed"] for point in points] == [0, 1, 2, 3, 4] * 2

@@ -7,11 +7,10 @@ import os
 import signal
 import subprocess
 import time
-import urllib.request
 
 import pytest
 from mlflow import MlflowClient
-from real import NNEXP, free_port, is_up, started, statuses, wait_for
+from real import NNEXP, statuses, wait_for
 
 from nnexp import app, progress
 from nnexp.progress import Terminated
@@ -161,36 +160,6 @@ def test_the_reader_of_a_pipe_may_leave(store):
     )
     assert done.stdout == "usage: nnexp train [-m] [key=value …]\n"
     assert done.stderr == ""
-
-
-def test_the_ui_answers_on_this_machine_only_and_records_as_a_file_does(nnexp, store, monkeypatch, tmp_path):
-    port = free_port()
-    here = f"http://127.0.0.1:{port}"
-
-    def get(path, **headers):
-        asked = urllib.request.Request(here + path, headers=headers)
-        with urllib.request.urlopen(asked, timeout=60) as answer:
-            return answer.read()
-
-    log = tmp_path / "log"
-    with log.open("w") as told, started(*NNEXP, "ui", "--port", str(port), log=told):
-        wait_for(lambda: is_up(here))
-        assert b"MLflow" in get("/")
-        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
-            get("/api/2.0/mlflow/experiments/search?max_results=1", Host="10.evil.com")
-        refused.value.close()
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", here)
-        assert nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=20").status == 0
-        run_id = nnexp("train", "epochs=20", "figures=false").out.split("recorded as ")[1].split()[0]
-        assert "h1 = sigmoid(" in nnexp("show", run_id).out
-        assert nnexp("report", "--out", "by_server.html").status == 0
-        by_server = nnexp("summarize", "--by", "seed", "--threshold", "0.3", "--format", "json").out
-    assert f"{here}/#/experiments/1/runs?viewStateShareKey=nnexp" in log.read_text()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
-    assert nnexp("summarize", "--by", "seed", "--threshold", "0.3", "--format", "json").out == by_server
-    assert nnexp("report", "--out", "by_file.html").status == 0
-    by_server_html, by_file = ((tmp_path / f"by_{how}.html").read_text() for how in ("server", "file"))
-    assert by_file == by_server_html
 
 
 def test_an_experiment_has_its_description_and_a_view(nnexp, store):

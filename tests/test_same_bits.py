@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from nnexp.engine.batch import VERSION
+from nnexp.engine.canary import CANARIES
+
 SCRIPT = Path(__file__).with_name("same_bits.py")
 RUNS = 1000
 NATIVE = {"NUMBA_NUM_THREADS": "2"}
@@ -25,7 +28,7 @@ ARRANGEMENTS = {
 
 
 def hashes(change, batch_size, shuffle):
-    """The hash of each run, 0 to RUNS - 1."""
+    """The hash of each run, 0 to RUNS - 1, and the engine's canary."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", SCRIPT, str(RUNS), str(batch_size), str(shuffle)],
         env={**os.environ, **NATIVE, **change},
@@ -42,7 +45,8 @@ def expected():
 
 
 def test_different_runs_have_different_weights(expected):
-    assert len(set(expected)) == len(expected) == RUNS
+    assert len(set(expected)) == len(expected) == RUNS + 1
+    assert expected[-1] == CANARIES[VERSION]
 
 
 @pytest.mark.parametrize("name", ARRANGEMENTS)

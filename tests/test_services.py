@@ -73,7 +73,7 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def postgres():
-    """The server, with a database `made` whose tables four processes made at once."""
+    """The server, with a database `made` whose tables three processes made at once."""
     found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
     program = found[-1] if found else shutil.which("initdb")
     needs("PostgreSQL", program)
@@ -84,7 +84,7 @@ def postgres():
         code = "from nnexp.tracking.store import *; import sys; s = open_store(sys.argv[1]); "
         code += "print(ensure_experiment(s, 'made').id)"
         command = [sys.executable, "-c", code, server.uri("made")]
-        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
         server.said = [process.communicate()[0] for process in running]
         server.ended = [process.returncode for process in running]
         yield server
@@ -230,8 +230,8 @@ def assert_reruns(nnexp, run_id):
     assert "identical" in nnexp("show", run_id).out
 
 
-def test_four_processes_at_once_make_the_tables_of_an_empty_database(postgres):
-    assert postgres.ended == [0] * 4
+def test_three_processes_at_once_make_the_tables_of_an_empty_database(postgres):
+    assert postgres.ended == [0] * 3
     assert len(set(postgres.said)) == 1
 
 
