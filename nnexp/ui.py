@@ -36,5 +36,7 @@ def serve(port: int, name: str | None) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
+    # What is recorded through it lies where nnexp itself would put it.
+    command += ["--no-serve-artifacts", "--default-artifact-root", str(store.artifact_root)]
     # Else MLflow starts five more processes, for jobs that evaluate language models.
     os.execve(sys.executable, command, {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})

@@ -304,6 +304,7 @@ def test_a_server_records_what_a_file_does(nnexp, server, in_a_file, store, monk
     refused = nnexp(*ALONE, "seed=8")
     assert refused.status == 2
     assert "give the server's address as tracking_uri" in refused.err
+    assert "give the server's address as tracking_uri" in nnexp("rerun", run_id).err
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
     assert nnexp(*summarize).out == summary
     runs = package.load_runs()

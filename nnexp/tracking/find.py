@@ -139,6 +139,10 @@ def read_artifact(store: Store, run: Detail, name: str) -> bytes:
         raise RequestError(
             f"run {run.run_id}: its artifacts are at {shortened(run.artifact_uri)!r}, and are not read"
         )
+    if address.scheme == "mlflow-artifacts" and not store.uri.startswith("http"):
+        raise RequestError(
+            f"run {run.run_id}: a server keeps its artifacts: give the server's address as tracking_uri"
+        )
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as directory:
