@@ -146,8 +146,9 @@ def not_as_expected(key: str, word: str, end: End) -> str:
     """What is wrong with how a case ended, empty if nothing is."""
     if end.status == 0 and is_legal(key, word):
         return "" if "recorded as" in end.out else "not recorded"
-    # What is wrong about a table is told by the table's name.
-    is_of_table = key.startswith("dataset.") and any(word in end.err for word in (".csv: ", "cannot be read"))
+    # What is wrong about a table is told by the table's name, which may be what was typed.
+    names = (".csv: ", "cannot be read", word.strip("'").rpartition("/")[2] + ": ")
+    is_of_table = key.startswith("dataset.") and any(name in end.err for name in names)
     return not_refused(end, *[key] * (not is_of_table))
 
 
