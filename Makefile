@@ -49,8 +49,8 @@ figures: install ## the README's pictures, from real runs
 test: install ## the whole test suite
 	@.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs $(ARGS)
 
-test-faults: install ## do to the program what happens to programs, and look; rerun 1,000 runs elsewhere: make test-faults N=100 SEED=0 WRITE=1
-	@.venv/bin/python tests/faults.py --trials $(or $(N),10) --seed $(or $(SEED),0) $(if $(WRITE),--write)
+test-faults: install ## do to the program what happens to programs, and look; rerun 1,000 runs elsewhere: make test-faults N=100 SEED=0 ONLY="during a sweep"
+	@.venv/bin/python tests/faults.py --trials $(or $(N),10) --seed $(or $(SEED),0) --only "$(ONLY)" $(if $(WRITE),--write)
 	@.venv/bin/python -W ignore tests/rerun_everything.py
 
 lint: install ## style, types

@@ -6,7 +6,7 @@ again. What must then stand there is read with sqlite3, NumPy and hashes, by non
 compared with sweeps that nothing disturbed. tests/matrix/ has the faults, a module a family.
 
 usage: python tests/faults.py [--trials N] [--seed SEED] [--only PATTERN] [--write]
-       (make test-faults N=100 SEED=0 WRITE=1)
+       (make test-faults N=100 SEED=0 ONLY=PATTERN WRITE=1)
 
 One line a trial: its seed, its instant, what the fault left. At the end a table; exit status 1 unless all of
 it is as expected. The directory of a trial that is not is kept: the store, and what each command printed.
@@ -157,6 +157,8 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="PATTERN", help="only rows whose name matches")
     parser.add_argument("--write", action="store_true", help=f"write the table to {TABLE.name}")
     asked = parser.parse_args()
+    if asked.write and asked.only:
+        parser.error("--write writes the whole table: leave out --only")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode every command would take twice as long
     began, base = time.monotonic(), scratch()
     warm = base / "warm"

@@ -23,7 +23,7 @@ from matrix.standing import (
     table_of,
 )
 
-MAKERS, WRITERS = 8, 32
+MAKERS, WRITERS = 16, 32
 LOCKED = "the store is locked by another process: waiting"
 
 
