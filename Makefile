@@ -51,7 +51,7 @@ test: install ## the whole test suite
 
 test-faults: install ## do to the program what happens to programs, and look; rerun 1,000 runs elsewhere: make test-faults N=100 SEED=0 ONLY="during a sweep"
 	@.venv/bin/python tests/faults.py --trials $(or $(N),10) --seed $(or $(SEED),0) --only "$(ONLY)" $(if $(WRITE),--write)
-	@.venv/bin/python -W ignore tests/rerun_everything.py
+	$(if $(ONLY),,@.venv/bin/python -W ignore tests/rerun_everything.py)
 
 lint: install ## style, types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
