@@ -191,7 +191,7 @@ def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, S
         for name in path:
             there, new = there.get(name, {}), new.get(name, {})
         if last not in new:
-            raise unknown("key", key, key_names())
+            raise _not_there(key)
         there[last] = new[last]
     ours = [name for name in composed if name not in values]
     return split(values | {name: composed[name] for name in ours})
@@ -223,14 +223,14 @@ def _run_one(config: DictConfig) -> None:
 def _checked(arguments: list[str]) -> list[Override]:
     """The overrides. Raises RequestError for what Hydra would answer with a traceback, or without the key."""
     overrides = OverridesParser.create().parse_overrides(arguments)
-    known = [*key_names(), *(f"{group}.name" for group in GROUPS), "experiment"]
+    known = {*key_names(), *(f"{group}.name" for group in GROUPS), "experiment"}
     for override in overrides:
         key, value = override.key_or_group, override.value()
         if not key:
             raise RequestError(f"{override.input_line}: write key=value")
         # A number is an element of a list: hidden.0=3.
         if re.sub(r"\.\d+$", "", key) not in known and re.split("[./]", key)[0] != "hydra":
-            raise unknown("key", key, known)
+            raise unknown("key", key, [*key_names(), "experiment"])
         if key in GROUPS or (key == "experiment" and value is not None):
             _check_option(key, value)
     return overrides
@@ -246,6 +246,16 @@ def _check_option(group: str, value: object) -> None:
         raise unknown(group, str(value), options(group))
 
 
+def _not_there(key: str) -> RequestError:
+    """Of a key that there is, but not with the option of its group that was chosen."""
+    group = key.partition(".")[0]
+    if group not in GROUPS:
+        return RequestError(f"{key}: is not given here, so there is nothing to set")
+    return RequestError(
+        f"{key}: the {group} that is chosen has no such option; choose another: {', '.join(options(group))}"
+    )
+
+
 def plain(error: Exception) -> str:
     """Hydra's error in a line that says what is known or allowed."""
     text = str(error)
@@ -256,7 +266,7 @@ def plain(error: Exception) -> str:
         key = found.group(1)
         if key.startswith("hydra"):
             return f"unknown key {key!r}: Hydra's own are listed by nnexp train --hydra-help"
-        return str(unknown("key", key, [*key_names(), "experiment"]))
+        return str(_not_there(key))
     if found := re.match(r"Error merging override (.+)", text):
         typed = found.group(1)
         key = re.split("[.=]", typed.lstrip("+"))[0]

@@ -78,6 +78,8 @@ WRONG = {
     "dataset.centre=none": "Did you mean dataset.center?",
     "init.scal=2": "Did you mean init.scale?",
     "+init.shape=2": "init.shape",
+    "optimizer.beta1=0.5": "the optimizer that is chosen has no such option; choose another: adam, momentum",
+    "-m executor.workers=2 seed=1,2": "the executor that is chosen has no such option",
     "dataset.classes.more=1": "Did you mean dataset.classes?",
     "hidden.7=1": "write the whole value, hidden=",
     "experiment_name.x=1": "Did you mean experiment_name?",

@@ -17,8 +17,8 @@ from nnexp.request import GROUPS, key_names
 
 # A short run of each, if it runs.
 SHORT = ("train", "epochs=1", "figures=false", "model=false")
-# Cases of a row for each trial that is asked for, and the most: some hundreds take a minute.
-CASES, MOST = 6, 2000
+# Cases of a row for each trial that is asked for, the fewest and the most: some hundreds take a minute.
+CASES, FEWEST, MOST = 6, 16, 2000
 
 VALUES = {
     "NaN": ["nan", "NaN", "[nan]", "-nan"],
@@ -132,7 +132,7 @@ def context(key: str) -> list[str]:
 def check(trial: Trial, cases: list[tuple[str, list[str]]]) -> Cases:
     """Type the cases, or so many of them that a seed draws; each key with what it was given."""
     trial.with_store()
-    some = random.Random(trial.place.name).sample(cases, min(len(cases), CASES * trial.n, MOST))
+    some = random.Random(trial.place.name).sample(cases, min(len(cases), max(FEWEST, CASES * trial.n), MOST))
     ends = driven(trial.place, [([*SHORT, *words], {}) for _, words in some])
     wrong = [
         f"{' '.join(words)[:80]!r}: {reason}"
