@@ -247,10 +247,10 @@ def _check_option(group: str, value: object) -> None:
 
 
 def _not_there(key: str) -> RequestError:
-    """Of a key that there is, but not with the option of its group that was chosen."""
+    """Of a key that the chosen option of its group has not, or of a part of a list."""
     group = key.partition(".")[0]
     if group not in GROUPS:
-        return RequestError(f"{key}: is not given here, so there is nothing to set")
+        return RequestError(f"{key}: write the whole value, {group}=…")
     return RequestError(
         f"{key}: the {group} that is chosen has no such option; choose another: {', '.join(options(group))}"
     )

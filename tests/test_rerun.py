@@ -362,6 +362,7 @@ def test_a_variation_says_what_changed_and_what_came_of_it(nnexp, ids, tags):
         ("optimizer.beta1=0.5", "beta1"),
         ("init=hee", "Did you mean he?"),
         ("+extra=1", "extra"),
+        ("hidden.0=3", "write the whole value, hidden="),
         ("hydra.verbose=true", "hydra.verbose"),
         ("seed=${oc.env:HOME}", "seed="),
         ("tracking_uri=sqlite:///other.db", "in the store of its run"),
