@@ -13,11 +13,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import nnexp
-from nnexp import plots
-from nnexp.plots.sweeps import predictions, sweep_lines
-from nnexp.readable import as_table
-from nnexp.report.findings import question
-from nnexp.summary import finished, varying
+from nnexp.analysis import plots
+from nnexp.analysis.plots.sweeps import predictions, sweep_lines
+from nnexp.analysis.readable import as_table
+from nnexp.analysis.report.findings import question
+from nnexp.analysis.summary import finished, varying
 
 HERE = Path(__file__).parent
 REPORTS = HERE / "reports"

@@ -53,7 +53,7 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from nnexp import compose  # heavy, and Hydra imports this file to look for plugins
+        from nnexp.config import compose  # heavy, and Hydra imports this file to look for plugins
 
         ranges = [f"{key!s}={value}" for key, value in self._params.items()]
         parser = OverridesParser.create(config_loader=self._context.config_loader)
@@ -69,7 +69,7 @@ class NnexpLauncher(Launcher):
         self._config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from nnexp import app  # heavy, and Hydra imports this file to look for plugins
+        from nnexp.cli import train as app  # heavy, and Hydra imports this file to look for plugins
 
         loader = self._context.config_loader
         if not isinstance(loader, ConfigLoaderImpl):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnexp.summary import summarize
+    from nnexp.analysis.summary import summarize
     from nnexp.tracking.read import load_history, load_network, load_runs
 
 __all__ = ["load_history", "load_network", "load_runs", "summarize"]
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(read, name)
     if name == "summarize":
-        from nnexp.summary import summarize
+        from nnexp.analysis.summary import summarize
 
         return summarize
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,11 +14,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from nnexp import cli, engine
-from nnexp.compose import plain_values
-from nnexp.config import RunConfig
-from nnexp.help import CONF
-from nnexp.request import SweepConfig, split, sweep_config
+from nnexp.cli import main as cli
+from nnexp.config.compose import plain_values
+from nnexp.config.paths import CONF
+from nnexp.config.request import SweepConfig, split, sweep_config
+from nnexp.config.run import RunConfig
+from nnexp.network import engine
 
 
 @dataclass(frozen=True)

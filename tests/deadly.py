@@ -3,7 +3,7 @@
 import os
 import signal
 
-from nnexp.sweep import train_shard as train
+from nnexp.training.distribute import train_shard as train
 
 DEADLY_SEED = 2
 

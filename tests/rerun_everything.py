@@ -19,12 +19,11 @@ from hydra import compose, initialize_config_dir
 from same_bits import sweep as networks
 
 import nnexp
-from nnexp import sweeper
-from nnexp.compose import plain_values
-from nnexp.config import RunConfig
-from nnexp.dataset import PROJECT
-from nnexp.help import CONF
-from nnexp.request import split
+from nnexp.config.compose import plain_values
+from nnexp.config.paths import CONF, PROJECT
+from nnexp.config.request import split
+from nnexp.config.run import RunConfig
+from nnexp.pipeline import sweep as sweeper
 
 # Compiled anew for a CPU without AVX, on one thread.
 ELSEWHERE = {"NUMBA_NUM_THREADS": "1", "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
@@ -102,7 +101,7 @@ def second_clone(place: Path) -> Path:
 
 def rerun(clone: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """`nnexp rerun` by the code of that clone, typed in the root directory."""
-    code = "import sys; sys.argv[0] = 'nnexp'; from nnexp.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'nnexp'; from nnexp.cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, "rerun", *arguments],
         cwd="/",

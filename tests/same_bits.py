@@ -11,14 +11,14 @@ from dataclasses import replace
 from hydra import compose, initialize_config_dir
 from numpy.random import RandomState
 
-from nnexp.compose import plain_values
-from nnexp.config import Choice, RunConfig
-from nnexp.dataset import load
-from nnexp.engine.canary import canary
-from nnexp.help import CONF
-from nnexp.request import split
-from nnexp.tracking.weights import weights_sha256
-from nnexp.train import train
+from nnexp.config.compose import plain_values
+from nnexp.config.paths import CONF
+from nnexp.config.request import split
+from nnexp.config.run import Choice, RunConfig
+from nnexp.dataset.load import load
+from nnexp.network.engine.canary import canary
+from nnexp.network.weights import weights_sha256
+from nnexp.training.train import train
 
 SHAPES = [
     {},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nnexp.rerun import verbs
+from nnexp.pipeline.rerun import verbs
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from nnexp import compose
-from nnexp.help import CONF
+from nnexp.config import compose
+from nnexp.config.paths import CONF
 
 OVERRIDES = st.lists(
     st.sampled_from(

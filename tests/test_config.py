@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from nnexp.config import RequestError, RunConfig
-from nnexp.help import CONF, help_text, options
-from nnexp.request import GROUPS, key_names
+from nnexp.cli.help import help_text, options
+from nnexp.config.errors import RequestError
+from nnexp.config.paths import CONF
+from nnexp.config.request import GROUPS, key_names
+from nnexp.config.run import RunConfig
 
 
 @pytest.fixture

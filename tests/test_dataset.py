@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nnexp.config import RequestError
-from nnexp.dataset import load, prepare
+from nnexp.config.errors import RequestError
+from nnexp.dataset.load import load, prepare
 
 
 @pytest.fixture

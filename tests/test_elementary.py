@@ -9,8 +9,8 @@ from mpmath import mp
 from numba import njit
 from numpy.typing import NDArray
 
-from nnexp.engine.elementary import exp, log, log1p, sigmoid, tanh
-from nnexp.engine.lanes import N_LANES, load, pointer, store
+from nnexp.network.engine.elementary import exp, log, log1p, sigmoid, tanh
+from nnexp.network.engine.lanes import N_LANES, load, pointer, store
 
 Array = NDArray[np.float64]
 MAX = np.finfo(np.float64).max

@@ -17,10 +17,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nnexp.engine.batch import ARTICLES, OPTIONS, VERSION, Batch, Model
-from nnexp.engine.canary import CANARIES, HEADS, USUAL, canary, samples, stacked, usual_options
-from nnexp.engine.lanes import N_LANES
-from nnexp.network import Network, feedforward, flatten, gradients, loss, step, unflatten
+from nnexp.network.engine.batch import ARTICLES, OPTIONS, VERSION, Batch, Model
+from nnexp.network.engine.canary import CANARIES, HEADS, USUAL, canary, samples, stacked, usual_options
+from nnexp.network.engine.lanes import N_LANES
+from nnexp.network.reference import Network, feedforward, flatten, gradients, loss, step, unflatten
 
 Array = NDArray[np.float64]
 HERE = Path(__file__).parent
@@ -295,7 +295,7 @@ def test_the_bits_change_only_with_the_version() -> None:
 # --- The compiled code on disk, by a kernel that compiles faster than the engine's.
 
 TINY = """
-from nnexp.engine.compilation import compiled, kernel
+from nnexp.network.engine.compilation import compiled, kernel
 
 @compiled
 def twice(x):

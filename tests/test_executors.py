@@ -15,13 +15,14 @@ import pytest
 from real import NNEXP, alive, kill_group, needs, started, statuses, wait_for
 
 import nnexp as package
-from nnexp import sweep, workers
-from nnexp.dataset import load
-from nnexp.record import run_key
-from nnexp.request import Executor
-from nnexp.sweep import Point, execute
-from nnexp.tracking.weights import weights_sha256
-from nnexp.train import Failure, Trained
+from nnexp.config.request import Executor
+from nnexp.dataset.load import load
+from nnexp.network.weights import weights_sha256
+from nnexp.pipeline.artifacts import run_key
+from nnexp.training import distribute as sweep
+from nnexp.training import pools as workers
+from nnexp.training.distribute import Point, execute
+from nnexp.training.train import Failure, Trained
 
 # Four shards, each a second or two of work for one core.
 N = 128
@@ -200,7 +201,7 @@ def test_a_cluster_without_workers_is_told_before_anything_is_recorded(nnexp, st
 
 def test_workers_with_another_engine_are_refused(nnexp, store, cluster, monkeypatch):
     cluster.worker()
-    monkeypatch.setattr("nnexp.engine.VERSION", "0")
+    monkeypatch.setattr("nnexp.network.engine.VERSION", "0")
     ended = nnexp(*SWEEP, *cluster.executor)
     assert ended.status == 2
     assert "its workers train with engine" in ended.err

@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from nnexp import forward
-from nnexp.dataset import load
-from nnexp.engine.batch import Batch, Model
-from nnexp.network import Network, feedforward, unflatten
-from nnexp.record import model_of, new_outputs
-from nnexp.train import train
+from nnexp.dataset.load import load
+from nnexp.network import forward
+from nnexp.network.engine.batch import Batch, Model
+from nnexp.network.reference import Network, feedforward, unflatten
+from nnexp.pipeline.artifacts import model_of, new_outputs
+from nnexp.training.train import train
 
 EDGES = [0.0, -0.0, 1e-300, 5e-324, 708.0, 709.9, -708.5, -745.2, 800.0, -800.0, 1e150, 20.0, 0.3466]
 

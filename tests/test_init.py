@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.random import RandomState
 
-from nnexp import init
-from nnexp.dataset import load
-from nnexp.network import flatten
-from nnexp.train import initial_network
+from nnexp.dataset.load import load
+from nnexp.network import init
+from nnexp.network.reference import flatten
+from nnexp.training.train import initial_network
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,9 +7,9 @@ import pytest
 from numpy.random import RandomState
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from nnexp import network
-from nnexp.config import ACTIVATIONS, LOSS_OUTPUTS
-from nnexp.network import Network
+from nnexp.config.run import ACTIVATIONS, LOSS_OUTPUTS
+from nnexp.network import reference as network
+from nnexp.network.reference import Network
 
 ALICE = np.array([[-2.0, -1.0]])
 COMBINATIONS = [

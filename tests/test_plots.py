@@ -12,16 +12,16 @@ from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from nnexp import plots
-from nnexp.dataset import load
-from nnexp.plots.curves import curves
-from nnexp.plots.means import mean_curves
-from nnexp.plots.networks import decision_surface, drawn_network, surface_over_training, weights
-from nnexp.plots.style import COLORS, KINDS, fitted, in_order, is_log_like, plain, width
-from nnexp.plots.sweeps import heat_map, over_seeds, predictions, slices, sweep_lines
-from nnexp.summary import summarize
-from nnexp.tracking.weights import Model
-from nnexp.train import train
+from nnexp.analysis import plots
+from nnexp.analysis.plots.curves import curves
+from nnexp.analysis.plots.means import mean_curves
+from nnexp.analysis.plots.networks import decision_surface, drawn_network, surface_over_training, weights
+from nnexp.analysis.plots.style import COLORS, KINDS, fitted, in_order, is_log_like, plain, width
+from nnexp.analysis.plots.sweeps import heat_map, over_seeds, predictions, slices, sweep_lines
+from nnexp.analysis.summary import summarize
+from nnexp.dataset.load import load
+from nnexp.network.weights import Model
+from nnexp.training.train import train
 
 HOSTILE = r"a$b$_x \frac{1}{0} 中 " + "long" * 30
 
@@ -473,6 +473,6 @@ def test_new_rows_are_dots_by_seed():
 
 
 def test_a_run_alone_is_drawn_without_pandas():
-    code = "import sys, nnexp.plots; print('pandas' in sys.modules, 'scipy' in sys.modules)"
+    code = "import sys, nnexp.analysis.plots; print('pandas' in sys.modules, 'scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"

@@ -12,8 +12,9 @@ import pytest
 from mlflow import MlflowClient
 from real import NNEXP, statuses, wait_for
 
-from nnexp import app, progress
-from nnexp.progress import Terminated
+from nnexp.cli import train as app
+from nnexp.pipeline import progress
+from nnexp.pipeline.progress import Terminated
 
 
 def test_a_run_prints_what_came_out_and_what_to_do_next(nnexp, store):

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from nnexp.config import RequestError
-from nnexp.mask import masked
-from nnexp.tracking import git, provenance
+from nnexp.config.errors import RequestError
+from nnexp.config.mask import masked
+from nnexp.pipeline import git, provenance
 
 SECRET = "hunter2hunter2hunter2"
 
@@ -160,7 +160,7 @@ def test_a_secret_of_the_environment_is_not_told_by_an_error(nnexp, store, monke
 
 
 def test_a_failure_that_names_a_password_is_recorded_without(nnexp, store, monkeypatch):
-    from nnexp import runner
+    from nnexp.pipeline import run as runner
 
     def failing(*args):
         raise OSError(f"no route to postgresql://me:{SECRET}@host/db")

@@ -6,9 +6,9 @@ import os
 import pandas as pd
 import pytest
 
-from nnexp import readable
-from nnexp.readable import as_table, setting, significant
-from nnexp.summary import best_rows
+from nnexp.analysis import readable
+from nnexp.analysis.readable import as_table, setting, significant
+from nnexp.analysis.summary import best_rows
 
 
 def summary(*rows, **params):

@@ -9,7 +9,7 @@ import faults
 import pytest
 from matrix.standing import Undisturbed
 
-from nnexp.dataset import PROJECT
+from nnexp.config.paths import PROJECT
 
 TEXT = (PROJECT / "README.md").read_text()
 ROWS = re.findall(r"^\| (.+?) \| `((?:nnexp|python -c) .+?)` \| (.+?) \|$", TEXT, re.MULTILINE)

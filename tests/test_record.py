@@ -11,13 +11,14 @@ import pytest
 from mlflow import MlflowClient
 
 import nnexp
-from nnexp import runner, sweeper
-from nnexp.dataset import load
-from nnexp.progress import Terminated
-from nnexp.schema import SCHEMA, RecordedConfig, read_config
+from nnexp.config.schema import SCHEMA, RecordedConfig, read_config
+from nnexp.dataset.load import load
+from nnexp.network.weights import unpack, weights_sha256
+from nnexp.pipeline import run as runner
+from nnexp.pipeline import sweep as sweeper
+from nnexp.pipeline.progress import Terminated
 from nnexp.tracking.database import DatabaseWriter
-from nnexp.tracking.weights import unpack, weights_sha256
-from nnexp.train import train
+from nnexp.training.train import train
 
 PROVENANCE = {
     "nnexp.command",
@@ -277,7 +278,7 @@ def test_a_best_run_whose_weights_are_gone_does_not_stop_a_sweep(
     def gone(*args):
         raise FileNotFoundError("weights.npz")
 
-    monkeypatch.setattr("nnexp.gallery.read_artifact", gone)
+    monkeypatch.setattr("nnexp.pipeline.gallery.read_artifact", gone)
     sweep([configure("epochs=5", f"seed={s}") for s in (0, 1)])
     assert only()[0].info.status == "FINISHED"
     assert "no figures of the best run" in capsys.readouterr().err
@@ -354,7 +355,7 @@ def test_columns_that_are_named_like_ours_are_kept_apart(configure, client, only
 
 
 def test_passwords_are_not_recorded(monkeypatch):
-    from nnexp.tracking import provenance
+    from nnexp.pipeline import provenance
 
     secret = "tracking_uri=postgresql://me:hunter2@host/db"
     monkeypatch.setattr("sys.orig_argv", ["python", "/x/bin/nnexp", "train", secret])

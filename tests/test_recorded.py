@@ -5,8 +5,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnexp.config import RequestError
-from nnexp.recorded import MAX_BYTES, plain_values
+from nnexp.config.errors import RequestError
+from nnexp.config.recorded import MAX_BYTES, plain_values
 
 # Without control characters, which no key allows and PyYAML does not always bring back.
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]))

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from nnexp import plots, report
-from nnexp.report.findings import Findings, question
-from nnexp.report.note import MAX_NOTE, begun, note
-from nnexp.report.page import page
-from nnexp.report.pictures import Picture, in_words
-from nnexp.summary import finished, summarize, varying
+from nnexp.analysis import plots, report
+from nnexp.analysis.report.findings import Findings, question
+from nnexp.analysis.report.note import MAX_NOTE, begun, note
+from nnexp.analysis.report.page import page
+from nnexp.analysis.report.pictures import Picture, in_words
+from nnexp.analysis.summary import finished, summarize, varying
 from nnexp.tracking.find import Detail
 
 PAGE = Path(report.__file__).parent

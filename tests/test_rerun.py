@@ -10,12 +10,13 @@ from conftest import FLOWERS, OWN, QUICK
 from sqlalchemy.exc import OperationalError
 
 import nnexp as library
-from nnexp import engine, record
-from nnexp.engine import canary
-from nnexp.rerun.verdict import ulps
+from nnexp.network import engine
+from nnexp.network.engine import canary
+from nnexp.network.weights import npz
+from nnexp.pipeline import artifacts as record
+from nnexp.pipeline.rerun.verdict import ulps
 from nnexp.tracking import tables
 from nnexp.tracking.database import DatabaseWriter
-from nnexp.tracking.weights import npz
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nnexp.engine.batch import VERSION
-from nnexp.engine.canary import CANARIES
+from nnexp.network.engine.batch import VERSION
+from nnexp.network.engine.canary import CANARIES
 
 SCRIPT = Path(__file__).with_name("same_bits.py")
 RUNS = 1000

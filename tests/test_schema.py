@@ -6,9 +6,9 @@ import sqlite3
 import pytest
 import yaml
 
-from nnexp.config import RequestError
-from nnexp.dataset import PROJECT
-from nnexp.schema import MIGRATIONS, SCHEMA, read_config
+from nnexp.config.errors import RequestError
+from nnexp.config.paths import PROJECT
+from nnexp.config.schema import MIGRATIONS, SCHEMA, read_config
 
 RECORDS = PROJECT / "tests" / "records"
 ONE = next((RECORDS / "schema_1").glob("artifacts/nnexp/*/artifacts/config.yaml")).read_bytes()

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import nnexp as package
-from nnexp.config import RequestError
-from nnexp.dataset import PROJECT
-from nnexp.mask import masked
+from nnexp.config.errors import RequestError
+from nnexp.config.mask import masked
+from nnexp.config.paths import PROJECT
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.store import ensure_experiment, find_experiment, open_store, resolve_uri
 

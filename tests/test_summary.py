@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from nnexp import summary
-from nnexp.config import RequestError
-from nnexp.render import as_text
+from nnexp.analysis import summary
+from nnexp.analysis.tables import as_text
+from nnexp.config.errors import RequestError
 
 
 @pytest.fixture

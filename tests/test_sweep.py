@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from nnexp import engine, sweep
-from nnexp.dataset import load
-from nnexp.record import run_key
-from nnexp.sweep import Point, plan
+from nnexp.dataset.load import load
+from nnexp.network import engine
+from nnexp.pipeline.artifacts import run_key
+from nnexp.training import distribute as sweep
+from nnexp.training.distribute import Point, plan
 
 NNEXP = str(Path(sys.executable).with_name("nnexp"))
 
@@ -323,7 +324,7 @@ def test_a_full_disk_stops_the_sweep_and_the_same_command_finishes_it(nnexp, sto
 
     with monkeypatch.context() as patched:
         patched.setattr(DatabaseWriter, "_put", full)
-        patched.setattr("nnexp.sweeper.CHUNK_RUNS", 50)
+        patched.setattr("nnexp.pipeline.sweep.CHUNK_RUNS", 50)
         ended = nnexp("train", "-m", "figures=false", "seed=range(300)", "epochs=20")
     assert ended.status == 1
     assert "No space left on device" in ended.err

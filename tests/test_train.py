@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.random import RandomState
 
-from nnexp import network
-from nnexp.config import RequestError
-from nnexp.dataset import load
-from nnexp.network import flatten
-from nnexp.tracking.weights import Model
-from nnexp.train import check, train
+from nnexp.config.errors import RequestError
+from nnexp.dataset.load import load
+from nnexp.network import reference as network
+from nnexp.network.reference import flatten
+from nnexp.network.weights import Model
+from nnexp.training.train import check, train
 
 GOLDEN = sorted(Path(__file__).with_name("golden").glob("*.json"))
 ORDER = ["w1", "w2", "w3", "w4", "w5", "w6", "b1", "b2", "b3"]

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
-from nnexp.config import RequestError
-from nnexp.progress import say
+from nnexp.config.errors import RequestError
+from nnexp.pipeline.progress import say
 from nnexp.tracking.owner import Owner
 from nnexp.tracking.runs import Point, RunRecord, given_way, identity, now, user
 from nnexp.tracking.store import SQLITE, Experiment, Store, existing, local_path

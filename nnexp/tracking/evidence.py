@@ -9,7 +9,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from nnexp.dataset import Source
+from nnexp.dataset.load import Source
 from nnexp.tracking.find import (
     Detail,
     find_artifact,

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
-from nnexp.config import RequestError
-from nnexp.printable import printable, shortened
+from nnexp.config.errors import RequestError
+from nnexp.config.text import printable, shortened
+from nnexp.network.weights import Model, NotWeights, unpack, weights_sha256
 from nnexp.tracking.store import Experiment, Store, place_of
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
-from nnexp.tracking.weights import Model, NotWeights, unpack, weights_sha256
 
 # The artifact of a sweep's parent that says which runs the sweep is of: a run_key a line.
 SWEEP_KEYS = "run_keys.txt"

@@ -21,11 +21,12 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
-from nnexp import forward, network
-from nnexp.progress import uninterrupted
-from nnexp.tracking import servable, weights
+from nnexp.network import forward, weights
+from nnexp.network import reference as network
+from nnexp.network.weights import Array, Model, unpack
+from nnexp.pipeline.progress import uninterrupted
+from nnexp.tracking import servable
 from nnexp.tracking.store import Store
-from nnexp.tracking.weights import Array, Model, unpack
 
 REQUIREMENTS = ("mlflow", "numpy", "pandas")
 # What the model's one file of code is made of, each after what it imports.

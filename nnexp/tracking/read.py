@@ -13,12 +13,13 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
-from nnexp.config import RequestError, key_names
-from nnexp.printable import printable, shortened
+from nnexp.config.errors import RequestError
+from nnexp.config.run import key_names
+from nnexp.config.text import printable, shortened
+from nnexp.network.weights import Model, NotWeights, unpack
 from nnexp.tracking.find import entities, get_run, get_sweep, having, read_model, recorded_keys
 from nnexp.tracking.store import Experiment, Store, find_experiment, open_store
 from nnexp.tracking.tables import LATEST_METRICS, MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
-from nnexp.tracking.weights import Model, NotWeights, unpack
 
 # Tags that become columns, under plain names. A trained network has a run_key; a sweep's parent has none.
 TAG_COLUMNS = {

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from nnexp.tracking.weights import unpack
+from nnexp.network.weights import unpack
 
 
 class TrainedNetwork(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]

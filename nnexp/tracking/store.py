@@ -21,10 +21,11 @@ import sqlalchemy as sa
 from filelock import FileLock
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from nnexp.config import Lost, RequestError, RunConfig, unknown
-from nnexp.dataset import PROJECT
-from nnexp.mask import masked
-from nnexp.progress import say
+from nnexp.config.errors import Lost, RequestError, unknown
+from nnexp.config.mask import masked
+from nnexp.config.paths import PROJECT
+from nnexp.config.run import RunConfig
+from nnexp.pipeline.progress import say
 from nnexp.tracking import tables
 from nnexp.tracking.runs import now
 from nnexp.tracking.view import experiment_tags

@@ -26,8 +26,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from nnexp.engine import Batch, Model
-from nnexp.plots import COLORS
+from nnexp.analysis.plots import COLORS
+from nnexp.network.engine import Batch, Model
 
 try:
     import jax

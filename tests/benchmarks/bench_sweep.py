@@ -124,7 +124,7 @@ print(middle - start, (time.perf_counter() - middle) / 100 * len(ids))
 def reading(store: Path, code: str) -> tuple[float, float]:
     """Seconds inside the process for a summary, and for the curves of all runs; imports are left out."""
     done = subprocess.run(
-        [sys.executable, "-c", "import nnexp.summary, nnexp.tracking.read, mlflow\n" + code],
+        [sys.executable, "-c", "import nnexp.analysis.summary, nnexp.tracking.read, mlflow\n" + code],
         env=environment(store),
         check=True,
         capture_output=True,

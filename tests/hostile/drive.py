@@ -18,7 +18,7 @@ from typing import Any
 
 from corpus import CONFIGS, ELSEWHERE, RUN_IDS, SECRET, SHOWN, TIMES, WEIGHTS, WRONG_TYPES, Case, Place
 
-from nnexp import cli
+from nnexp.cli import main as cli
 
 # A module that is imported for the first time is no business of the record's: its bytecode is not kept, its
 # compilation not counted.

@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 
-from nnexp import cli
+from nnexp.cli import main as cli
 
 
 def listing() -> list[tuple[str, int, int]]:

@@ -48,7 +48,8 @@ from real import alive
 BAD_SEED = 2
 SPOILED = """
 import os, signal, sys
-from nnexp import cli, train
+from nnexp.cli import main as cli
+from nnexp.training import train
 
 class Spoiled(train._Shard):
     def __init__(self, dataset, configs, prepared):
@@ -63,7 +64,8 @@ DEADLY = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import deadly
-from nnexp import cli, sweep
+from nnexp.cli import main as cli
+from nnexp.training import distribute as sweep
 sweep.train_shard = deadly.train_shard
 cli.main()
 """

@@ -34,7 +34,7 @@ from matrix.standing import ONE, ONE_EPOCHS, PART, networks_of, read_runs
 # Where this process may not mount: files are cut off at a size, and this says that a disk is full.
 NO_ROOM = """
 import pathlib
-from nnexp import cli
+from nnexp.cli import main as cli
 write = pathlib.Path.write_bytes
 def full(path, content):
     if path.name == "weights.npz":

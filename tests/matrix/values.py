@@ -12,8 +12,9 @@ from collections.abc import Callable
 import yaml
 from matrix.program import Cases, End, Fault, Trial, driven, not_refused
 
-from nnexp.help import CONF, options
-from nnexp.request import GROUPS, key_names
+from nnexp.cli.help import options
+from nnexp.config.paths import CONF
+from nnexp.config.request import GROUPS, key_names
 
 # A short run of each, if it runs.
 SHORT = ("train", "epochs=1", "figures=false", "model=false")

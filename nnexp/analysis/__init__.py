@@ -1,0 +1,1 @@
+"""Say what recorded runs show: DataFrames in; summaries, tables, figures and reports out."""

@@ -1,0 +1,85 @@
+"""Which figures suit what varies in a set of runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from nnexp.analysis.plots.facets import (
+    MAX_LINES,
+    MAX_PANELS,
+    Arrangement,
+    arrangement,
+    best_groups,
+    count,
+    is_square,
+    line_of,
+    loss_name,
+)
+from nnexp.analysis.plots.means import mean_curves
+from nnexp.analysis.plots.style import drawable
+from nnexp.analysis.plots.sweeps import heat_map, over_seeds, slices, sweep_lines
+from nnexp.analysis.summary import finished, summarize, varying
+
+# More groups than this are the points of a search, not the values of a grid.
+MAX_GROUPS = 200
+
+
+def of_sweep(runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "loss") -> dict[str, Figure]:
+    """As `plots.of_sweep`."""
+    runs = finished(runs)
+    if metric not in runs or not _is_drawn(runs, metric):
+        return {}
+    by, loss = varying(runs), loss_name(runs)
+    figures = {}
+    if history is not None and (history["metric"] == metric).any():
+        figures[f"{metric}_curves"] = _curves(runs, history, by, metric)
+    found = _found(runs, by)
+    if found is not None:
+        table = summarize(runs, by, metric)
+        figures[f"{metric}_by_{found.x}"] = sweep_lines(table, *found, metric=metric, loss=loss)
+        if found.line is not None:
+            figures[f"{metric}_heat_map"] = heat_map(table, found.x, found.line, found.panels, metric, loss)
+    elif by:
+        figures[f"{metric}_slices"] = slices(runs, by, metric, loss)
+    if count(runs, by) < len(runs):
+        figures[f"{metric}_over_seeds"] = over_seeds(runs, by, metric, loss=loss)
+    return {re.sub(r"[^\w.-]", "_", name): figure for name, figure in figures.items()}
+
+
+def of_summary(runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over: str = "seed") -> Figure:
+    """As `plots.of_summary`."""
+    table = summarize(runs, by, metric)
+    by = list(table.columns[: len(by)])  # as columns: `loss` the param is params.loss
+    runs, loss = finished(runs), loss_name(runs)
+    found = _found(runs, by)
+    if found is None:
+        return over_seeds(runs, by, metric, over, loss)
+    if found.line is not None and is_square(runs, found):
+        return heat_map(table, found.x, found.line, found.panels, metric, loss)
+    return sweep_lines(table, *found, metric=metric, loss=loss)
+
+
+def _is_drawn(runs: pd.DataFrame, metric: str) -> bool:
+    return bool(np.isfinite(drawable(runs.loc[runs["outcome"] != "diverged", metric])).any())
+
+
+def _found(runs: pd.DataFrame, by: Sequence[str]) -> Arrangement | None:
+    """What is drawn by what; None where nothing varies, and where groups are too many for lines: so it is
+    when values were drawn at random."""
+    if not by or count(runs, by) > MAX_GROUPS:
+        return None
+    return arrangement(runs, by)
+
+
+def _curves(runs: pd.DataFrame, history: pd.DataFrame, by: Sequence[str], metric: str) -> Figure:
+    line = line_of(runs, by)
+    panels = [name for name in by if name != line]
+    if count(runs, panels) <= MAX_PANELS:
+        return mean_curves(runs, history, line, panels, metric)
+    best, named = best_groups(runs, by, metric, MAX_LINES)
+    return mean_curves(best, history, named, [], metric)

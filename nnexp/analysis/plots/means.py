@@ -1,0 +1,129 @@
+"""How a metric went while the networks of a sweep were trained: means over many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from nnexp.analysis.plots.facets import (
+    MAX_LINES,
+    Levels,
+    groups,
+    loss_name,
+    norm_of_levels,
+    panel_kinds,
+    panel_title,
+    scale_alike,
+    styles,
+)
+from nnexp.analysis.plots.style import (
+    MARKED,
+    SEQUENTIAL,
+    Room,
+    colorbar,
+    drawable,
+    grid,
+    heading,
+    label_below,
+    label_left,
+    legend,
+    legend_room,
+    measured,
+    plain,
+    styled,
+    ticks,
+)
+from nnexp.analysis.summary import half_interval
+
+
+@styled
+def mean_curves(
+    runs: pd.DataFrame,
+    history: pd.DataFrame,
+    line: str | None,
+    panels: Sequence[str] = (),
+    metric: str = "loss",
+    over: str = "seed",
+) -> Figure:
+    """The mean of a metric over the runs, with its 95% interval, against completed epochs: a line each value
+    of `line`, side by side for the values of `panels`. Diverged runs are counted, and left out of the mean.
+
+    `runs` as of `load_runs`, `history` as of `load_history`.
+    """
+    named = "all runs" if line is None else line
+    runs = runs.assign(**({named: "all runs"} if line is None else {}))
+    levels = Levels.of(runs, named)
+    lined = list(groups(runs, panels))
+    is_many = len(levels.values) > MAX_LINES
+    labels = [] if line is None else _labels(runs, levels)
+    title = "" if line is None else plain(line, 60)
+    right = 0.25 if line is None else 1.15 if is_many else legend_room(labels, title)
+    room = Room(right=right, top=0.75 if panels else 0.45)
+    figure, axes = grid(len(lined), room, 3.2 if len(lined) == 1 else 2.1)
+    points = history[history["metric"] == metric]
+    looks, seen, handles = styles(levels), [], {}
+    for ax, (key, rows) in zip(axes, lined, strict=True):
+        shown = []
+        for i, part in enumerate(_parts(rows, levels)):
+            done = part.loc[part["outcome"] != "diverged", "run_id"]
+            epochs, mean, low, high = _band(points[points["run_id"].isin(done)])
+            if not len(epochs):
+                continue
+            look = looks[i] | {"marker": "o" if len(epochs) < MARKED else "", "markersize": 3}
+            (handles[i],) = ax.plot(epochs, mean, **look, zorder=3)
+            if not is_many:
+                ax.fill_between(epochs, low, high, color=looks[i]["color"], alpha=0.14, linewidth=0)
+            floor = np.nanmin(mean) / 3
+            shown += [mean, high, np.where(low > 0, np.maximum(low, floor), np.nan)]
+        seen.append(np.concatenate(shown) if shown else np.empty(0))
+        if panels:
+            panel_title(ax, panels, key)
+    below = scale_alike(axes, panel_kinds(panels, [key for key, _ in lined]), seen)
+    for ax in axes:
+        ax.xaxis.set_major_locator(ticks(4, whole=True))
+    label_below(axes, "completed epochs")
+    label_left(axes, measured(metric, loss_name(runs)) + ("\n(0 is below)" if below else ""))
+    heading(figure, _what_is_shown(metric, runs, over, is_many))
+    if line is not None and is_many:
+        colorbar(figure, ScalarMappable(norm_of_levels(levels), SEQUENTIAL), axes, plain(line))
+    elif line is not None:
+        lost = [Line2D([], [], **look) for look in looks]  # where all runs diverged
+        legend(figure, [handles.get(i, lost[i]) for i in range(len(lost))], labels, title, room)
+    return figure
+
+
+def _parts(rows: pd.DataFrame, levels: Levels) -> list[pd.DataFrame]:
+    """The rows by the levels' values, in order."""
+    codes = levels.codes(rows[levels.name])
+    return [rows[codes == i] for i in range(len(levels.values))]
+
+
+def _labels(runs: pd.DataFrame, levels: Levels) -> list[str]:
+    """The lines' names, with how many runs diverged."""
+    diverged = [int((part["outcome"] == "diverged").sum()) for part in _parts(runs, levels)]
+    return [f"{text} ({n} diverged)" if n else text for text, n in zip(levels.texts, diverged, strict=True)]
+
+
+def _what_is_shown(metric: str, runs: pd.DataFrame, over: str, is_many: bool) -> str:
+    n = runs[over].nunique() if over in runs else len(runs)
+    if n < 2:
+        return f"{metric} while training"
+    return f"{metric} while training: mean over {n} {over}s" + ("" if is_many else ", 95% interval")
+
+
+def _band(points: pd.DataFrame) -> tuple[NDArray[np.float64], ...]:
+    """(epochs, mean, low, high) of the runs that have a point there; Student's 95% interval of the mean."""
+    epochs, at = np.unique(points["epoch"].to_numpy(), return_inverse=True)
+    values = drawable(points["value"].to_numpy())
+    with np.errstate(all="ignore"):  # what overflows, or has one run only, has no interval
+        n = np.bincount(at, minlength=len(epochs))
+        mean = np.bincount(at, values, len(epochs)) / n
+        variance = np.bincount(at, (values - mean[at]) ** 2, len(epochs)) / (n - 1)
+        half = half_interval(np.sqrt(variance), n)
+    return epochs.astype(float), drawable(mean), drawable(mean - half), drawable(mean + half)

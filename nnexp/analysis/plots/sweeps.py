@@ -1,0 +1,361 @@
+"""What a sweep found: a metric by the params that were swept, and how it spreads over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from nnexp.analysis.plots.facets import (
+    MAX_LINES,
+    Levels,
+    groups,
+    norm_of_levels,
+    panel_kinds,
+    panel_title,
+    scale_alike,
+    styles,
+)
+from nnexp.analysis.plots.style import (
+    COLORS,
+    MARKERS,
+    SEQUENTIAL,
+    SMALL,
+    Room,
+    colorbar,
+    drawable,
+    fitted,
+    grid,
+    heading,
+    inner_width,
+    label_below,
+    label_left,
+    legend,
+    legend_room,
+    log_ticks,
+    measured,
+    named_ticks,
+    norm_of,
+    plain,
+    scale,
+    styled,
+    ticks,
+    widest,
+)
+
+# So many rows of dots, cells with numbers in them, and panels of dots, can be read.
+MAX_ROWS, MAX_NUMBERS, MAX_SLICES = 24, 60, 6
+# The width of all that is drawn beside each other at one place of an axis with named places.
+SPREAD = 0.5
+
+
+@styled
+def sweep_lines(
+    table: pd.DataFrame,
+    x: str,
+    line: str | None = None,
+    panels: Sequence[str] = (),
+    metric: str = "loss",
+    loss: str = "",
+) -> Figure:
+    """A summary's mean with its 95% interval over the values of `x`; a line each value of `line`, side by
+    side for the values of `panels`. The table is `summary.summarize` by these params."""
+    places = Levels.of(table, x)
+    levels = None if line is None else Levels.of(table, line)
+    looks: list[dict[str, Any]] = [{"color": COLORS[0], "marker": "o"}] if levels is None else styles(levels)
+    is_many = levels is not None and len(levels.values) > MAX_LINES
+    right = 0.25 if levels is None else 1.15 if is_many else legend_room(levels.texts, plain(levels.name))
+    room = Room(right=right, top=0.75 if panels else 0.45)
+    parts = list(groups(table, panels))
+    figure, axes = grid(len(parts), room, 3.2 if len(parts) < 4 else 2.1)
+    drawn: dict[int, Any] = {}
+    for ax, (key, part) in zip(axes, parts, strict=True):
+        codes = np.zeros(len(part), dtype=int) if levels is None else levels.codes(part[levels.name])
+        for i, look in enumerate(looks):
+            if (rows := part[codes == i]).empty:
+                continue
+            at = _places(ax, places, rows[x], (i - (len(looks) - 1) / 2) / max(1, len(looks)))
+            order = np.argsort(at)
+            drawn[i] = _mean(ax, at[order], rows.iloc[order], look, places.is_numeric, not is_many)
+            lost = at[rows["mean"].isna()]
+            above = ax.get_xaxis_transform()
+            ax.plot(lost, np.full(len(lost), 0.97), "x", color=look["color"], transform=above)
+        _mark_places(ax, places)
+        if panels:
+            panel_title(ax, panels, key)
+    ends = ["mean", "ci95_high", "ci95_low"]
+    seen = [part.loc[:, ends].to_numpy(dtype=float) for _, part in parts]
+    below = scale_alike(axes, panel_kinds(panels, [key for key, _ in parts]), [_above(v) for v in seen])
+    label_below(axes, plain(x))
+    label_left(axes, measured(metric, loss) + ("\n(0 is below)" if below else ""))
+    interval = ": mean, 95% interval" if (table["n"] > 1).any() and not is_many else ""
+    lost = "; x: all diverged" if table["mean"].isna().any() else ""
+    heading(figure, f"{metric} by {', '.join([x, *([line] if line else []), *panels])}{interval}{lost}")
+    if levels is not None and is_many:
+        colorbar(figure, ScalarMappable(norm_of_levels(levels), SEQUENTIAL), axes, plain(levels.name))
+    elif levels is not None:
+        legend(
+            figure,
+            [drawn[i] for i in sorted(drawn)],
+            [levels.texts[i] for i in sorted(drawn)],
+            plain(levels.name),
+            room,
+        )
+    return figure
+
+
+def _above(ends: Any) -> Any:
+    """Means and intervals, without an interval's lower end where it is far below any mean: on a logarithmic
+    axis it would take all the room."""
+    mean, high, low = drawable(ends).T
+    floor = np.nanmin(mean) / 3 if np.isfinite(mean).any() else 0.0
+    low = np.where(
+        low > 0, np.maximum(low, floor), np.where(np.nanmin(mean, initial=np.inf) < 0, low, np.nan)
+    )
+    return np.concatenate([mean, high, low])
+
+
+def _places(ax: Axes, places: Levels, column: pd.Series, shift: float) -> Any:
+    """Where the values stand on the x axis: numbers where they are, others one after the other. What is
+    drawn at one place stands side by side, so that none hides another."""
+    if not places.is_numeric or len(places.values) < 2:
+        return places.codes(column) + SPREAD * shift
+    numbers = column.to_numpy(dtype=float)
+    values = np.array(places.values, dtype=float)
+    if places.is_log:
+        return numbers * np.min(values[1:] / values[:-1]) ** (0.25 * shift)
+    return numbers + 0.25 * shift * np.min(np.diff(values))
+
+
+def _mark_places(ax: Axes, places: Levels) -> None:
+    """The x axis' scale and ticks."""
+    n = len(places.values)
+    if not places.is_numeric or n < 2:
+        ax.set_xlim(-0.6, n - 0.4)
+        named_ticks(ax.xaxis, range(n), _short(places, inner_width(ax) / 6), inner_width(ax))
+        return
+    if places.is_log:
+        ax.set_xscale("log")
+    few = n <= 8 and _has_room(places, inner_width(ax))
+    if few:
+        named_ticks(ax.xaxis, places.values, places.texts, inner_width(ax))
+    elif places.is_log:
+        log_ticks(ax.xaxis, places.values[0], places.values[-1])
+    else:
+        ax.xaxis.set_major_locator(ticks(6))
+
+
+def _short(levels: Levels, inches: float) -> list[str]:
+    """The values in words no wider than that."""
+    return [fitted(word, inches, SMALL) for word in levels.words]
+
+
+def _has_room(places: Levels, inches: float) -> bool:
+    """Whether a tick at each value leaves its text apart from its neighbours'."""
+    values = np.array(places.values, dtype=float)
+    numbers = np.log(values) if places.is_log else values
+    gaps = np.diff(numbers) / (numbers[-1] - numbers[0]) * 0.9 * inches
+    return bool((gaps > widest(places.texts) + 0.08).all())
+
+
+def _mean(ax: Axes, at: Any, rows: pd.DataFrame, look: dict[str, Any], joined: bool, interval: bool) -> Any:
+    """The means, joined where x has an order, with their intervals."""
+    mean = drawable(rows["mean"])
+    low, high = drawable(rows["ci95_low"]), drawable(rows["ci95_high"])
+    error = np.nan_to_num(np.abs(np.stack([mean - low, high - mean])))
+    style = look if joined else look | {"linestyle": ""}
+    if not style["marker"] and len(at) < 2:
+        style = style | {"marker": "o"}
+    if interval and np.any(error > 0):
+        return ax.errorbar(at, mean, yerr=error, capsize=3, markersize=5, elinewidth=1, **style)
+    return ax.plot(at, mean, markersize=5, **style)[0]
+
+
+@styled
+def heat_map(
+    table: pd.DataFrame, x: str, y: str, panels: Sequence[str] = (), metric: str = "loss", loss: str = ""
+) -> Figure:
+    """A summary's mean by two params, a cell each pair of values, side by side for the values of `panels`.
+    Colours follow the logarithm where means span decades; the cell with the lowest mean (of accuracy the
+    highest) has a frame. The table is `summary.summarize` by these params."""
+    columns, rows = Levels.of(table, x), Levels.of(table, y)
+    parts = list(groups(table, panels))
+    texts = _short(rows, 1.6)
+    kinds = panel_kinds(panels, [key for key, _ in parts])
+    shared = len(set(kinds)) == 1
+    gap = 0.35 + widest(texts) + (0.0 if shared else 0.75)
+    room = Room(left=0.55 + widest(texts), right=1.15, top=0.75 if panels else 0.5, between=(gap, 0.95))
+    height = min(4.5, max(1.3, 0.38 * len(rows.values)))
+    figure, axes = grid(len(parts), room, height)
+    pooled = norm_of(table["mean"])
+    for ax, (key, part) in zip(axes, parts, strict=True):
+        cells = np.full((len(rows.values), len(columns.values)), np.nan)
+        cells[rows.codes(part[y]), columns.codes(part[x])] = drawable(part["mean"])
+        norm = pooled if shared else norm_of(cells)
+        image = ax.imshow(cells, cmap=SEQUENTIAL, norm=norm, aspect="auto", origin="lower")
+        _number(ax, cells, norm)
+        _frame_best(ax, cells, metric)
+        ax.grid(False)
+        named_ticks(ax.xaxis, range(len(columns.values)), _short(columns, 1.6), inner_width(ax))
+        every = max(1, -(-len(texts) // max(1, int(height / 0.17))))
+        ax.set_yticks(range(len(texts))[::every], texts[::every])
+        if panels:
+            panel_title(ax, panels, key)
+        if not shared:
+            colorbar(figure, image, [ax], "")
+    if shared:
+        colorbar(figure, image, axes[: min(3, len(axes))], measured(metric, loss))
+    label_below(axes, plain(x))
+    label_left(axes, plain(y))
+    best = "highest" if metric.endswith("accuracy") else "lowest"
+    heading(figure, f"mean {metric} by {x} and {y}; the {best} is framed")
+    return figure
+
+
+def _number(ax: Axes, cells: Any, norm: Any) -> None:
+    """The mean in each cell, where they are few and wide enough."""
+    texts = {at: f"{cells[at]:.2g}" if np.isfinite(cells[at]) else "–" for at in np.ndindex(cells.shape)}
+    if cells.size > MAX_NUMBERS or widest(list(texts.values())) > inner_width(ax) / cells.shape[1] - 0.06:
+        return
+    shades = matplotlib.colormaps[SEQUENTIAL](norm(cells))
+    for (i, j), text in texts.items():
+        light = np.isfinite(cells[i, j]) and shades[i, j, :3] @ (0.299, 0.587, 0.114) < 0.55
+        ax.text(j, i, text, ha="center", va="center", fontsize=SMALL, color="white" if light else "black")
+
+
+def _frame_best(ax: Axes, cells: Any, metric: str) -> None:
+    if np.isfinite(cells).any():
+        best = np.nanargmax(cells) if metric.endswith("accuracy") else np.nanargmin(cells)
+        i, j = np.unravel_index(best, cells.shape)
+        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=COLORS[1], lw=2.5))
+
+
+@styled
+def over_seeds(
+    runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over: str = "seed", loss: str = ""
+) -> Figure:
+    """The metric of every run, a dot each, a row each group of `by`, with the median as a bar; of more than
+    MAX_ROWS groups the best. One group alone is drawn as the share of runs at or below each value."""
+    parts = list(groups(runs, by))
+    n = f"{len(runs)} runs" if not by else f"{runs[over].nunique()} {over}s"
+    if len(parts) == 1:
+        return _shares(_kept(runs, metric), metric, loss, f"{metric} over {n}")
+    title = f"{metric} over {n}, by {', '.join(by)}"
+    if len(parts) > MAX_ROWS:
+        sign = -1 if metric.endswith("accuracy") else 1
+        ranked = sorted(parts, key=lambda p: np.nan_to_num(sign * _median(p[1], metric), nan=np.inf))
+        best = {id(rows) for _, rows in ranked[:MAX_ROWS]}
+        title += f": the best {MAX_ROWS} of {len(parts)}"
+        parts = [part for part in parts if id(part[1]) in best]
+    levels = [Levels.of(runs, name) for name in by]
+    texts = [", ".join(p.word(value) for p, value in zip(levels, key, strict=True)) for key, _ in parts]
+    labels = [fitted(text, 2.6, SMALL) for text in texts]
+    right = 0.9 if (runs["outcome"] == "diverged").any() else 0.25
+    room = Room(left=0.35 + widest(labels), right=right)
+    figure, (ax,) = grid(1, room, 0.24 * len(parts) + 0.2)
+    everything = []
+    for i, (_, rows) in enumerate(parts):
+        values = _kept(rows, metric)
+        everything.append(values)
+        look: dict[str, Any] = {"color": COLORS[0], "alpha": 0.6, "markeredgewidth": 0, "markersize": 5}
+        ax.plot(values, np.full(len(values), i), "o", **look)
+        if len(values):
+            ax.plot([np.median(values)] * 2, [i - 0.36, i + 0.36], color=COLORS[1], lw=2.2)
+        diverged = int((rows["outcome"] == "diverged").sum())
+        if diverged:
+            ax.annotate(
+                f"{diverged} diverged",
+                (1.01, i),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=SMALL,
+            )
+    _x_of_metric(ax, np.concatenate(everything), metric, loss)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.grid(False, axis="x")
+    heading(figure, title)
+    return figure
+
+
+def _shares(values: Any, metric: str, loss: str, title: str) -> Figure:
+    """The share of runs at or below each value: a dot a run."""
+    figure, (ax,) = grid(1, Room(), 3.2)
+    values = np.sort(values)
+    shares = np.arange(1, len(values) + 1) / max(1, len(values))
+    ax.step(values, shares, where="post", color=COLORS[0], lw=1)
+    ax.plot(values, shares, "o", color=COLORS[0], markersize=4)
+    _x_of_metric(ax, values, metric, loss)
+    ax.set(ylabel="share of runs at or below", ylim=(0, 1.03))
+    heading(figure, title)
+    return figure
+
+
+def _x_of_metric(ax: Axes, values: Any, metric: str, loss: str) -> None:
+    below = scale(ax, "x", values)
+    ax.set_xlabel(measured(metric, loss) + (" (0 is left of the axis)" if below else ""))
+
+
+def _kept(rows: pd.DataFrame, metric: str) -> Any:
+    """The metric of the runs that did not diverge."""
+    values = drawable(rows.loc[rows["outcome"] != "diverged", metric])
+    return values[np.isfinite(values)]
+
+
+def _median(rows: pd.DataFrame, metric: str) -> float:
+    values = _kept(rows, metric)
+    return float(np.median(values)) if len(values) else np.nan
+
+
+@styled
+def slices(runs: pd.DataFrame, params: Sequence[str], metric: str = "loss", loss: str = "") -> Figure:
+    """The metric of every run by each of the params, the rest as it comes: a dot a run, the best marked.
+    For a search in which no two runs have a param in common; of more than MAX_SLICES params the first."""
+    shown = list(params)[:MAX_SLICES]
+    runs = runs[runs["outcome"] != "diverged"]
+    figure, axes = grid(len(shown), Room(), 2.1)
+    values = drawable(runs[metric])
+    best = np.nanargmax(values) if metric.endswith("accuracy") else np.nanargmin(values)
+    for ax, name in zip(axes, shown, strict=True):
+        places = Levels.of(runs, name)
+        at = _places(ax, places, runs[name], 0.0)
+        ax.plot(
+            at,
+            values,
+            "o",
+            color=COLORS[0],
+            alpha=0.4 if len(runs) < 500 else 0.15,
+            markeredgewidth=0,
+            markersize=4,
+        )
+        ax.plot(at[best], values[best], "*", color=COLORS[1], markeredgecolor="white", markersize=15)
+        _mark_places(ax, places)
+        ax.set_xlabel(plain(name))
+    below = scale_alike(axes, [None] * len(axes), [values] * len(axes))
+    label_left(axes, measured(metric, loss) + ("\n(0 is below)" if below else ""))
+    heading(figure, f"{metric} of {len(runs)} runs by each param; the star is the best")
+    return figure
+
+
+@styled
+def predictions(runs: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """The output for each new row, a dot a seed, against the 0.5 that divides the classes."""
+    labels = [plain(name, 20) for name in names]
+    room = Room(right=legend_room(labels, "new row"), top=0.25)
+    figure, (ax,) = grid(1, room, 3.0)
+    handles = [
+        ax.plot(runs["seed"], runs[f"prediction/{name}"], marker, color=color)[0]
+        for name, color, marker in zip(names, COLORS, MARKERS, strict=False)
+    ]
+    ax.axhline(0.5, color="black", linewidth=1, linestyle="--")
+    ax.set(xlabel="seed", ylabel="output", ylim=(-0.02, 1.02))
+    ax.xaxis.set_major_locator(ticks(8, whole=True))
+    legend(figure, handles, labels, "new row", room)
+    return figure

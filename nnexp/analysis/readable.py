@@ -1,0 +1,171 @@
+"""A summary as people read it: rounded to what its intervals support, the best rows marked, no wider than
+the terminal. Programs take csv or json, which have every digit.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from nnexp.analysis.summary import best_rows, grouped_by, scale
+from nnexp.analysis.tables import Columns, as_text
+from nnexp.pipeline.progress import say
+
+# More digits than these are noise, however narrow the interval.
+MOST_DIGITS = 6
+# A spread so small beside the mean is the rounding of a sum: the values are one and the same.
+ROUNDING = 1e-12
+# What is left out where a terminal is narrow, in this order.
+LEAST_NEEDED = ("max", "min", "median", "std", "diverged", "solved", "epochs_to", "ci95_high", "ci95_low")
+BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
+
+
+def readable(table: pd.DataFrame, metric: str = "loss") -> Columns:
+    """A table of `summary.summarize` as texts, column by column; no `diverged` where no run did.
+
+    Mean, interval and spread have the digits that two digits of the interval's half-width allow, the other
+    statistics three of their own. An interval ends where the metric does: a loss is not below 0, an accuracy
+    not above 1.
+    """
+    values: dict[str, list[Any]] = {str(name): column.tolist() for name, column in table.items()}
+    means = values["mean"]
+    places = [_places(mean, high - mean) for mean, high in zip(means, values["ci95_high"], strict=True)]
+    low, high, _ = scale(metric)
+    columns: Columns = {}
+    for name, column in values.items():
+        if name in ("mean", "ci95_low", "ci95_high"):
+            within = (min(max(value, low), high) if math.isfinite(value) else value for value in column)
+            columns[name] = [_rounded(value, p) for value, p in zip(within, places, strict=True)]
+        elif name == "std":
+            columns[name] = [
+                "0" if spread <= ROUNDING * abs(mean) else _rounded(spread, p)
+                for spread, mean, p in zip(column, means, places, strict=True)
+            ]
+        elif name in ("min", "median", "max"):
+            columns[name] = [significant(value, 3) for value in column]
+        elif name in ("solved", "diverged"):
+            columns[name] = [_share(value) for value in column]
+        elif name == "epochs_to":
+            columns[name] = ["never" if math.isinf(value) else f"{value:.15g}" for value in column]
+        else:
+            columns[name] = setting(column)
+    if not any(values["diverged"]):
+        del columns["diverged"]
+    return columns
+
+
+def as_table(table: pd.DataFrame, metric: str = "loss", style: str = "table") -> str:
+    """The summary as text: readable, the best rows marked by *, for csv and json with all digits and no
+    marks."""
+    return as_text(table, style) if style in ("csv", "json") else _text(marked(table, metric), table, style)
+
+
+def show(table: pd.DataFrame, metric: str = "loss") -> None:
+    """Print the summary; on a terminal no wider than it is, and the best rows bold."""
+    if not sys.stdout.isatty():
+        print(as_table(table, metric))
+        return
+    lines, left_out = _fitted(table, metric, shutil.get_terminal_size().columns)
+    if not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+        for i in best_rows(table, metric):
+            lines[i + 2] = f"{BOLD}{lines[i + 2]}{PLAIN}"  # below two lines of header
+    print("\n".join(lines))
+    if left_out:
+        say(f"note: no room for {', '.join(left_out)}: widen the terminal, or take --format csv")
+
+
+def _fitted(table: pd.DataFrame, metric: str, width: int) -> tuple[list[str], list[str]]:
+    """The summary's lines, none longer than the width, and the columns that were left out for it."""
+    columns = marked(table, metric)
+    left_out = []
+    lines = _text(columns, table).splitlines()
+    for name in LEAST_NEEDED:
+        if len(lines[0]) <= width:
+            break
+        if name in columns:
+            del columns[name]
+            left_out.append(name)
+            lines = _text(columns, table).splitlines()
+    return [line if len(line) <= width else line[: width - 1] + "…" for line in lines], left_out
+
+
+def marked(table: pd.DataFrame, metric: str = "loss", mark: str = "*") -> Columns:
+    """`readable`, after a column without a name that has a mark in the best rows, where there are some."""
+    best = best_rows(table, metric)
+    marks: Columns = {"": [mark if i in best else "" for i in range(len(table))]} if best else {}
+    return marks | readable(table, metric)
+
+
+def _text(columns: Columns, table: pd.DataFrame, style: str = "table") -> str:
+    """Numbers to the right, words to the left."""
+    words = [name for name in grouped_by(table) if not is_numeric(table[name])]
+    return as_text(columns, style, left=["", *words])
+
+
+def is_numeric(column: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def setting(column: Sequence[Any]) -> list[str]:
+    """A param's values as they are typed; numbers as short as keeps different ones different."""
+    if not all(isinstance(value, float) for value in column):
+        return [_word(value) for value in column]
+    for digits in range(4, 17):
+        texts = [_word(f"{value:.{digits}g}" if math.isfinite(value) else value) for value in column]
+        if len(set(texts)) == len({repr(value) for value in column}):
+            return texts
+    return [_word(value) for value in column]
+
+
+def _word(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def significant(value: float, digits: int) -> str:
+    """The value with so many significant digits: 0.0450, 1230, 7.8e-05; nothing for what is not a number."""
+    if not math.isfinite(value):
+        return "" if math.isnan(value) else str(value)
+    return _rounded(value, digits - 1 - _exponent(value) if value else 0)
+
+
+def _places(mean: float, half: float) -> int:
+    """How many decimal places the mean and its interval are worth."""
+    if not math.isfinite(mean) or mean == 0 == half:
+        return 0
+    most = MOST_DIGITS - 1 - _exponent(max(abs(mean), half) if math.isfinite(half) else mean)
+    if not math.isfinite(half) or half <= ROUNDING * abs(mean):  # one run, or runs that agree
+        return min(most, 3 - _exponent(mean))
+    return min(most, 1 - _exponent(half))
+
+
+def _exponent(value: float) -> int:
+    return math.floor(math.log10(abs(value))) if value else 0
+
+
+def _rounded(value: float, places: int) -> str:
+    """The value to so many decimal places, negative ones too; very small and large with an exponent."""
+    if not math.isfinite(value):
+        return "" if math.isnan(value) else str(value)
+    if value == 0:
+        return "0"
+    if 1e-4 <= abs(value) < 1e7:
+        return f"{round(value, places) + 0.0:.{max(places, 0)}f}"
+    digits = places + _exponent(value)
+    return f"{value:.{digits}e}" if digits >= 0 else "0"
+
+
+def _share(value: float) -> str:
+    """A share as a percentage; only none is 0%, and only all is 100%."""
+    if 0 < value < 0.001:
+        return "<0.1%"
+    if 0.999 < value < 1:
+        return ">99.9%"
+    return f"{100 * value:.1f}".removesuffix(".0") + "%"

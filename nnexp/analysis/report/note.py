@@ -1,0 +1,117 @@
+"""A sweep's description, in Markdown, as MLflow's UI shows it on the parent run."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from nnexp.analysis.readable import is_numeric, marked, significant
+from nnexp.analysis.report.findings import Findings
+
+# MLflow's limit on a tag.
+MAX_NOTE = 8000
+# What a description has room for: rows of the summary, best settings, best runs, ranges; characters of one of
+# these and of the question or the command.
+MAX_ROWS, MAX_BEST, MAX_RUNS, MAX_RANGES, MAX_LINE, MAX_TEXT = 30, 12, 3, 8, 150, 800
+# As wide as a digit.
+FIGURE_SPACE = "\u2007"
+# Columns of the summary that stay in its file.
+LEFT_OUT = ("std", "min", "median", "max")
+
+
+def begun(question: str, command: str, ranges: Mapping[str, str]) -> str:
+    """What is known of a sweep when it begins: the question, the command, the ranges."""
+    return _paragraphs(_asked(question), _typed(command, ranges))
+
+
+def note(found: Findings, artifacts: Collection[str], experiment_id: str) -> str:
+    """The description of a sweep that has ended, at most MAX_NOTE characters; what is too long ends between
+    two rows of its table. The UI folds it after a few lines, so the answer stands first."""
+    runs = f"#/experiments/{experiment_id}/runs"
+    total, *others = (f"{n:,} {kind}" for kind, n in found.counts.items())
+    counts = f"**{total}**: {', '.join(others)}"
+    best = "\n".join([*_best_settings(found), *_best_runs(found, runs)])
+    typed = _typed(found.command, found.ranges)
+    links = (f"[{name}]({runs}/{found.parent.run_id}/artifacts/{name})" for name in artifacts)
+    files = f"Artifacts: {', '.join(links)}" if artifacts else ""
+    parts = [_asked(found.question), counts, best, typed, files]
+    room = MAX_NOTE - len(_paragraphs(*parts)) - 2
+    table = "" if found.summary is None else _table(found.summary, room)
+    return _paragraphs(*parts[:-1], table, files)
+
+
+def _asked(question: str) -> str:
+    return f"**Question:** {escaped(question, MAX_TEXT)}" if question else ""
+
+
+def _typed(command: str, ranges: Mapping[str, str]) -> str:
+    code = textwrap.indent(command, "    ", lambda line: True)  # no text ends such a block
+    shown = list(ranges.items())[:MAX_RANGES]
+    lines = [f"- **{escaped(key, MAX_LINE // 4)}**: {escaped(values)}" for key, values in shown]
+    if len(ranges) > len(shown):
+        lines.append(f"- and {len(ranges) - len(shown)} more")
+    return _paragraphs("Typed:", _cut(code, MAX_TEXT), "\n".join(lines))
+
+
+def _best_settings(found: Findings) -> Iterable[str]:
+    for setting, mean in found.answers[:MAX_BEST]:
+        yield f"- {escaped(setting)} has the lowest mean loss: {mean}"
+
+
+def _best_runs(found: Findings, runs: str) -> Iterable[str]:
+    """A line a best run, which links to it."""
+    best = found.best(1).head(MAX_RUNS)
+    for row in best[["run_name", "run_id", *found.metrics]].to_dict("records"):
+        values = ", ".join(f"{name} {significant(row[name], 3)}" for name in found.metrics)
+        yield f"- Best run: [{escaped(row['run_name'])}]({runs}/{row['run_id']}): {values}"
+
+
+def _table(summary: pd.DataFrame, room: int) -> str:
+    """The summary, of which at most `room` characters; of more rows than fit, those with the lowest mean."""
+    if len(summary) > MAX_ROWS:
+        summary = summary.sort_values(["diverged", "mean"], kind="stable", ignore_index=True)
+    columns = {
+        name: _padded([name, *texts], name in summary and is_numeric(summary[name]))
+        for name, texts in marked(summary, mark="★").items()
+        if name not in LEFT_OUT
+    }
+    head, *rows = ["| " + " | ".join(row) + " |" for row in zip(*columns.values(), strict=True)]
+    head += "\n" + "|---" * len(columns) + "|"
+    shown: list[str] = []
+    room -= len(head) + MAX_LINE
+    for row in rows[:MAX_ROWS]:
+        room -= len(row) + 1
+        if room < 0:
+            break
+        shown.append(row)
+    rest = f"\n\nThe {len(shown)} rows with the lowest mean loss, of {len(rows)}; all are in summary.md."
+    return "\n".join([head, *shown]) + (rest if len(shown) < len(rows) else "")
+
+
+def _padded(texts: Sequence[str], are_numbers: bool) -> list[str]:
+    """Cells that stand apart, as the UI's own style does not see to it, and numbers below each other."""
+    width = max(map(len, texts)) if are_numbers else 0
+    return [f"&ensp;{escaped(text).rjust(width, FIGURE_SPACE)}" for text in texts]
+
+
+def escaped(text: str, most: int = MAX_LINE) -> str:
+    """The text on one line, at most so long, with nothing in it that Markdown or HTML would take for more."""
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # An underscore within a word is one.
+    line = re.sub(r"[\\`*\[\]|~@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", line)
+    if len(line) <= most:
+        return line
+    whole = re.match(rf"(?:\\.|&\w+;|[^\\&]){{0,{most}}}", line[: most - 1])
+    assert whole is not None  # it matches nothing, too
+    return whole[0] + "…"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _paragraphs(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)

@@ -1,0 +1,85 @@
+"""A sweep's figures, drawn from what the store has of it, as its record and its report show them."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nnexp.tracking.read import read_history
+from nnexp.tracking.store import Store
+from nnexp.training.train import log_epochs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
+
+# Points of each curve, of few runs and of many, and of all: drawing takes no more, and reading takes time.
+FINEST, COARSEST, MAX_POINTS = 60, 12, 200_000
+# Without its tables, MLflow gives one run's curve at a time.
+MAX_ASKED = 100
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure by name, as PNG, and what it shows in words."""
+
+    name: str
+    words: str
+    png: bytes
+
+    @property
+    def title(self) -> str:
+        return self.name.replace("_", " ")
+
+    @property
+    def source(self) -> str:
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+def sweep_pictures(store: Store, runs: pd.DataFrame) -> list[Picture]:
+    """The figures of a sweep of these runs, as of `summary.finished`."""
+    from nnexp.analysis import plots  # matplotlib takes long to import, and there may be no figures
+
+    history = None
+    if store.is_known or len(runs) <= MAX_ASKED:
+        history = read_history(store, runs, ["loss"], epochs_to_draw(runs))
+    figures = plots.of_sweep(runs, history)
+    return [Picture(name, in_words(figure), plots.png(figure)) for name, figure in figures.items()]
+
+
+def epochs_to_draw(runs: pd.DataFrame) -> list[int]:
+    """A few of the epochs at which the runs have points: evenly spaced, the first and the last of each."""
+    most = int(np.clip(MAX_POINTS // max(1, len(runs)), COARSEST, FINEST))
+    chosen: set[int] = set()
+    for epochs, every in runs[["epochs", "log_every"]].drop_duplicates().itertuples(index=False):
+        points = log_epochs(int(epochs), int(every), [int(epochs)])
+        at = np.unique(np.linspace(0, len(points) - 1, most).round().astype(int))
+        chosen.update(points[at].tolist())
+    return sorted(chosen)
+
+
+def in_words(figure: Figure) -> str:
+    """What a figure shows, for who cannot see it: its heading, its axes, its panels, its key."""
+    axes = figure.axes
+    measured, along = (
+        ", ".join(dict.fromkeys(filter(None, labels)))
+        for labels in ([ax.get_ylabel() for ax in axes], [ax.get_xlabel() for ax in axes])
+    )
+    told = {
+        "": "; ".join(text.get_text() for text in figure.texts),
+        "axes: ": " against ".join(filter(None, [measured, along])),
+        "panels: ": "; ".join(filter(None, [ax.get_title(loc="left") for ax in axes])),
+        "key: ": "; ".join(_key(legend) for legend in figure.legends),
+    }
+    words = ". ".join(kind + " ".join(text.split()) for kind, text in told.items() if text)
+    return words.replace(r"\$", "$")  # as matplotlib is told that it begins no formula
+
+
+def _key(legend: Legend) -> str:
+    return (
+        f"{legend.get_title().get_text()} {', '.join(text.get_text() for text in legend.get_texts())}".strip()
+    )

@@ -1,0 +1,53 @@
+"""`nnexp report`: find the sweep that is meant, and write its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nnexp.analysis.report.findings import Findings
+from nnexp.analysis.report.page import page
+from nnexp.analysis.report.pictures import sweep_pictures
+from nnexp.analysis.summary import finished, overall
+from nnexp.config.errors import RequestError
+from nnexp.tracking.find import Detail, find_runs, get_run, get_sweep, recorded_keys
+from nnexp.tracking.read import read_runs
+from nnexp.tracking.store import Store, find_experiment, get_experiment, open_store
+
+
+def write(sweep_id: str | None, experiment: str, out: Path | None) -> Path:
+    """Write the report of a sweep, the newest of the experiment unless told which. The file's path.
+
+    Raises RequestError when there is no such sweep, or the file cannot be written.
+    """
+    if out is not None and not out.parent.is_dir():
+        raise RequestError(f"--out {out}: there is no directory {out.parent}")
+    store = open_store(create=False)
+    parent = _newest(store, experiment) if sweep_id is None else _sweep(store, sweep_id)
+    place = get_experiment(store, parent.experiment_id)
+    runs = read_runs(store, place, parent.run_id)
+    done = finished(runs)
+    found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, overall(runs))
+    path = out or Path(f"{parent.run_id}.html")
+    content = page(found, [] if done.empty else sweep_pictures(store, done))
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise RequestError(f"--out {path}: cannot be written: {error.strerror}") from error
+    return path
+
+
+def _sweep(store: Store, sweep_id: str) -> Detail:
+    found = get_sweep(store, sweep_id)
+    if found is None:
+        run = get_run(store, sweep_id)  # raises where there is none by this id
+        parent = run.tags.get("nnexp.sweep_id")
+        other = f"its sweep is {parent}" if parent else f"nnexp show {sweep_id} prints it"
+        raise RequestError(f"run {sweep_id} is one trained network, and a report is of a sweep; {other}")
+    return found
+
+
+def _newest(store: Store, experiment: str) -> Detail:
+    sweeps = find_runs(store, find_experiment(store, experiment), "nnexp.sweep")
+    if not sweeps:
+        raise RequestError(f"there is no sweep in experiment {experiment!r}; nnexp train -m records one")
+    return _sweep(store, sweeps[-1].run_id)

@@ -1,0 +1,84 @@
+"""`nnexp train --help`: every key with its default, what it allows and what it means.
+
+Defaults come from conf/, rules and meanings from config.py: the page cannot disagree with the program.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from nnexp.config.paths import CONF
+from nnexp.config.request import GROUPS, key_help, key_names
+
+HELP = """\
+usage: nnexp train [-m] [key=value …]
+
+Train a network and record it in MLflow. With -m, every combination of the values:
+-m seed=1,2,3 init=he,normal (also range(0,10), glob(*), choice(a,b)). An experiment with ranges, such as
+experiment=articles, needs no -m.
+"""
+
+
+def options(group: str) -> list[str]:
+    """The names of a group's YAML files."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def help_text() -> str:
+    """The whole page."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        defaults: Any = OmegaConf.to_container(compose("config"), throw_on_missing=False)
+    rules = {key: (allowed, meaning) for key, allowed, meaning in key_help()}
+    lines = [HELP]
+    for key in key_names():
+        if key in GROUPS:
+            default, allowed, meaning = defaults[key]["name"], ", ".join(options(key)), f"one of conf/{key}/"
+        else:
+            allowed, meaning = rules[key]
+            default, users = _default(key, defaults)
+            meaning += f" ({users})" if users else ""
+        lines += _entry(f"{key}={_shown(default)}", f"{meaning}. Allowed: {allowed}")
+    experiments = ", ".join(options("experiment"))
+    lines += _entry("experiment=none", f"one of experiments/: {experiments}")
+    return "\n".join(
+        [*lines, "", "Hydra's own flags, such as --cfg job and --info: nnexp train --hydra-help"]
+    )
+
+
+def _default(key: str, defaults: Any) -> tuple[Any, str]:
+    """A key's default and, for one that not every option of its group has, which have it."""
+    group, _, option = key.partition(".")
+    if not option:
+        return defaults[key], ""
+    values = {name: _load(CONF / group / f"{name}.yaml") for name in options(group)}
+    users = [name for name in values if option in values[name]]
+    default = defaults[group].get(option, values[users[0]][option])
+    return default, "" if len(users) == len(values) else f"{group}={'|'.join(users)}"
+
+
+def _load(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(path.read_text())
+    return values
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(map(str, value)) + "]"
+    return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
+
+
+def _entry(name: str, text: str) -> Iterator[str]:
+    """The name, and beside or below it the text in lines of its own column."""
+    first, *rest = textwrap.wrap(text, 74)
+    if len(name) > 29:
+        yield f"  {name}"
+        name = ""
+    yield f"  {name:<30}{first}"
+    yield from (f"{'':32}{line}" for line in rest)

@@ -1,0 +1,174 @@
+"""What the verbs print: a run, a sweep, a summary, predictions."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnexp.analysis.tables import apart, as_text
+from nnexp.config.errors import RequestError, unknown
+from nnexp.config.run import RunConfig
+from nnexp.config.text import on_one_line
+from nnexp.dataset.table import read_table
+from nnexp.network.reference import equation
+from nnexp.pipeline.progress import say
+from nnexp.pipeline.run import Recorded
+from nnexp.tracking.find import get_curve, get_run, get_sweep, read_model
+from nnexp.tracking.store import open_store
+
+if TYPE_CHECKING:
+    from nnexp.pipeline.sweep import Sweep
+
+# What to type to call the program again, here.
+PROGRAM = "nnexp" if shutil.which("nnexp") else os.path.relpath(Path(sys.executable).with_name("nnexp"))
+SPARKS = "▁▂▃▄▅▆▇█"
+
+
+def recorded(done: Recorded) -> None:
+    """How a run went, and what can be done with it next."""
+    epochs = f"{done.epochs} epoch{'' if done.epochs == 1 else 's'}"
+    line = f"loss {done.first_loss:.4g} -> {done.last_loss:.4g} in {epochs}, {done.outcome}"
+    if done.accuracy is not None:
+        line += f", accuracy {done.accuracy:.3g}"
+    print(line)
+    if done.new_rows["name"]:
+        print("\n" + as_text(done.new_rows) + "\n")
+    if done.is_old:
+        say("this run was recorded before, and is not run again; force=true runs it again")
+    print(f"recorded as {done.run_id}\n  {PROGRAM} show {done.run_id}\n  {PROGRAM} ui")
+
+
+def sweep(config: RunConfig, done: Sweep) -> None:
+    """The summary of a sweep that has just ended, and what failed in it."""
+    from nnexp.analysis import readable  # imports pandas, which a run alone does without
+
+    if done.summary is not None:
+        readable.show(done.summary)
+        print()
+    if done.failures:
+        names, reasons = map(list, zip(*done.failures, strict=True))
+        print(as_text({"failed": names, "reason": reasons}) + "\n")
+    failed = f", {len(done.failures)} failed" if done.failures else ""
+    print(f"{len(set(done.keys))} runs{failed}, recorded as sweep {done.sweep_id}")
+    where = [] if config.experiment_name == "nnexp" else ["--experiment", config.experiment_name]
+    summarize = shlex.join([PROGRAM, "summarize", *where, "--sweep", done.sweep_id])
+    print(f"  {summarize}\n  {PROGRAM} report {done.sweep_id}\n  {PROGRAM} ui")
+
+
+def summary(
+    experiment: str,
+    sweep_id: str | None,
+    by: list[str] | None,
+    over: str,
+    metric: str,
+    where: str | None,
+    threshold: float | None,
+    style: str,
+    out: Path | None,
+    plot: Path | None,
+) -> None:
+    """`nnexp summarize`."""
+    if plot is not None:
+        from nnexp.analysis import plots  # matplotlib takes long to import
+
+        plots.check_suffix(plot)
+    from nnexp.analysis import readable  # imports pandas, which a run alone does without
+    from nnexp.analysis import summary as summaries
+    from nnexp.tracking.read import load_history, load_runs
+
+    runs = summaries.select(load_runs(experiment, sweep=sweep_id), where)
+    done = summaries.finished(runs)
+    if done.empty:
+        raise RequestError(f"there is no finished run to summarise ({len(runs)} runs match)")
+    if over not in summaries.params_of(runs):
+        raise unknown("param in --over", over, summaries.params_of(runs))
+    by = summaries.varying(done, over) if by is None else by
+    history = load_history(done, [metric]) if threshold is not None else None
+    table = summaries.summarize(done, by, metric, history=history, threshold=threshold)
+    if mixed := summaries.mixed(done, by, over):
+        say(f"note: each row mixes different {', '.join(mixed)}; add them to --by or fix them with --where")
+    if style == "table" and out is None:
+        readable.show(table, metric)
+    else:
+        _write(readable.as_table(table, metric, style), out)
+    if plot is not None:
+        figure = plots.of_summary(done, by, metric, over)
+        _put(plots.saved(figure, plot.suffix.removeprefix(".")), plot, "--plot")
+
+
+def run(run_id: str) -> None:
+    """`nnexp show`."""
+    store = open_store(create=False)
+    record = get_run(store, run_id)
+    tags = record.tags
+    head = f"{record.name}   {record.status.lower()}, {tags.get('nnexp.outcome', 'no result')}"
+    print(on_one_line(head))
+    if reason := tags.get("nnexp.reason"):
+        print(f"reason: {reason}")
+    print(f"run {run_id}" + (f" of sweep {tags['nnexp.sweep_id']}" if "nnexp.sweep_id" in tags else ""))
+    _section("configuration", record.params)
+    _section("last metrics", {k: f"{v:.10g}" for k, v in sorted(record.metrics.items())})
+    if curve := get_curve(store, run_id, "loss"):
+        epochs, losses = zip(*curve, strict=True)
+        print(f"\nloss over epochs 0 to {epochs[-1]} (log scale)\n  {spark(losses)}")
+    if record.status == "FINISHED":
+        model = read_model(store, record)
+        names = [on_one_line(name) for name in model.input_names()]
+        print("\nequation\n  " + equation(model.network, names).replace("\n", "\n  "))
+        for i, (W, b) in enumerate(model.network.layers, 1):
+            print(f"\nW{i} =\n{np.array2string(W, precision=8)}\nb{i} = {np.array2string(b, precision=8)}")
+    origin = dict(tags)
+    if "nnexp.sweep_id" in tags:  # where a sweep's runs come from is recorded once, on their parent
+        parent = get_sweep(store, tags["nnexp.sweep_id"])
+        origin = {**parent.tags, **tags} if parent is not None else origin
+    _section("provenance", {k: v for k, v in sorted(origin.items()) if k.startswith("nnexp.")})
+
+
+def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
+    """`nnexp predict`."""
+    store = open_store(create=False)
+    model = read_model(store, get_run(store, run_id))
+    table = read_table(file)
+    X = np.column_stack([table.numbers(name) for name in model.features])
+    rows = {
+        name: list(values) for name, values in zip(table.header, zip(*table.rows, strict=True), strict=True)
+    }
+    _write(as_text(rows | apart(model.predict(X), rows, "_predicted"), style), out)
+
+
+def spark(values: Sequence[float], width: int = 60) -> str:
+    """The values as a row of bars, their logarithms from the lowest to the highest."""
+    values = [value for value in values if math.isfinite(value)] or [0.0]
+    picked = np.array(values)[np.unique(np.linspace(0, len(values) - 1, width).astype(int))]
+    logs = np.log(np.maximum(picked, np.finfo(float).tiny))
+    span = np.ptp(logs) or 1.0
+    return "".join(SPARKS[round(7 * (v - logs.min()) / span)] for v in logs)
+
+
+def _section(title: str, values: Mapping[str, str]) -> None:
+    if values:
+        lines = [on_one_line(f"  {key:<26} {value}") for key, value in values.items()]
+        print("\n".join(["", title, *lines]))
+
+
+def _write(text: str, out: Path | None) -> None:
+    if out is None:
+        print(text)
+        return
+    _put(f"{text}\n".encode(), out, "--out")
+
+
+def _put(content: bytes, file: Path, option: str) -> None:
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise RequestError(f"{option} {file}: cannot be written: {error.strerror}") from error
+    say(f"wrote {file}")

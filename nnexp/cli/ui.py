@@ -1,0 +1,42 @@
+"""Serve the MLflow UI on this machine only."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from nnexp.config.errors import RequestError
+from nnexp.config.mask import masked
+from nnexp.pipeline.progress import say
+from nnexp.tracking.store import ensure_experiment, find_experiment, open_store, resolve_uri
+from nnexp.tracking.view import page
+
+HOST = "127.0.0.1"
+
+
+def serve(port: int, name: str | None) -> None:
+    """Replace this process by MLflow's server.
+
+    Raises RequestError when the port is taken or there is no experiment of that name.
+    """
+    uri = resolve_uri(None)
+    if uri.startswith("http"):
+        print(f"this store is a server and has its own UI: {masked(uri)}")
+        return
+    store = open_store()
+    experiment = ensure_experiment(store, "nnexp") if name is None else find_experiment(store, name)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise RequestError(f"--port {port}: {error.strerror}; name another") from error
+    say(f"the MLflow UI: http://{HOST}:{port}{page(experiment.id)}  (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
+    # What is recorded through it lies where nnexp itself would put it.
+    command += ["--no-serve-artifacts", "--default-artifact-root", str(store.artifact_root)]
+    # Else MLflow starts five more processes, for jobs that evaluate language models.
+    os.execve(sys.executable, command, {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})

@@ -1,0 +1,167 @@
+"""The points of a sweep, each composed to Hydra's own result, without composing again what points share.
+
+Choosing files takes Hydra's time; setting values is quick. So every distinct choice of groups is composed
+once, and a point's values are set on a copy of it: in plain dictionaries where a value just replaces a value,
+else by the function with which Hydra itself sets them.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain, product
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from nnexp.config.errors import RequestError
+
+# What Hydra's grammar reads as a whole number or a decimal fraction, and as nothing else.
+_NUMBER = re.compile(r"(?P<key>[a-z_]+)=(?P<value>-?(?:0|[1-9][0-9]*)(?P<fraction>\.[0-9]+)?)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """An override, read once for all the points that share it."""
+
+    override: Override
+    chooses: bool  # picks an option of a group, or is for Hydra, rather than setting a value
+    key: str
+    value: Any
+    is_plain: bool  # puts a value that refers to nothing in the place of another
+
+    @classmethod
+    def of(cls, override: Override, chooses: bool) -> _Setting:
+        changes = override.type == OverrideType.CHANGE and not override.package
+        value = override.value()
+        is_plain = changes and not isinstance(value, dict) and not _refers(value)
+        return cls(override, chooses, override.key_or_group, value, is_plain)
+
+
+class _Choice:
+    """One choice of groups, composed; its plain values are there if nothing in it refers to anything."""
+
+    def __init__(self, loader: ConfigLoaderImpl, config: DictConfig, choices: Sequence[str]) -> None:
+        self._loader = loader
+        self._config = loader.load_sweep_config(config, list(choices))
+        with open_dict(self._config):
+            del self._config["hydra"]
+        self._values: Any = OmegaConf.to_container(self._config, resolve=False)
+        self._is_plain = not _refers(self._values)
+
+    def point(self, settings: Sequence[_Setting]) -> Any:
+        """The values of a point. What points share they share; nobody writes to it."""
+        if self._is_plain and all(s.is_plain and self._has(s.key) for s in settings):
+            values = dict(self._values)
+            for setting in settings:
+                *path, last = setting.key.split(".")
+                parent = values
+                for name in path:
+                    parent[name] = dict(parent[name])
+                    parent = parent[name]
+                parent[last] = setting.value
+            return values
+        point = copy.deepcopy(self._config)
+        self._loader._apply_overrides_to_config([setting.override for setting in settings], point)
+        return plain_values(point)
+
+    def _has(self, key: str) -> bool:
+        """Whether there is a value by this key, and not a mapping of more."""
+        value: Any = self._values
+        for name in key.split("."):
+            if not isinstance(value, dict) or name not in value:
+                return False
+            value = value[name]
+        return not isinstance(value, dict)
+
+
+def points(
+    loader: ConfigLoaderImpl, config: DictConfig, job_overrides: Sequence[Sequence[str]]
+) -> Iterator[Any]:
+    """The composed and resolved values of each list of overrides, as plain dictionaries without Hydra's own.
+
+    Raises Hydra's errors and RequestError.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+
+    @lru_cache(maxsize=65536)
+    def read(text: str) -> _Setting:
+        # A sweep has many numbers, and Hydra's grammar takes a millisecond to read one.
+        if number := _NUMBER.fullmatch(text):
+            like = read(f"{number['key']}=zero")
+            value = float(number["value"]) if number["fraction"] else int(number["value"])
+            return _Setting.of(replace(like.override, _value=value, input_line=text), like.chooses)
+        (override,) = parser.parse_overrides([text])
+        is_group = loader.repository.group_exists(override.key_or_group)
+        return _Setting.of(
+            override,
+            chooses=override.is_hydra_override() or (is_group and not isinstance(override.value(), dict)),
+        )
+
+    composed: dict[tuple[str, ...], _Choice] = {}
+    for texts in job_overrides:
+        settings = [read(text) for text in texts]
+        choices = tuple(str(s.override.input_line) for s in settings if s.chooses)
+        if choices not in composed:
+            composed[choices] = _Choice(loader, config, choices)
+        yield composed[choices].point([s for s in settings if not s.chooses])
+
+
+def _refers(value: Any) -> bool:
+    """Whether there is an interpolation anywhere inside."""
+    if isinstance(value, dict):
+        return any(_refers(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_refers(item) for item in value)
+    return isinstance(value, str) and "$" in value
+
+
+def grid(overrides: Sequence[Override], zipped: Sequence[str]) -> list[list[str]]:
+    """Every combination of the overrides' values, the last quickest, as lists of `key=value`.
+
+    A later override of a key takes the place of an earlier one. The keys of `zipped` move side by side.
+    Raises RequestError.
+    """
+    axes: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            axes[key] = [f"{key}={override.get_value_element_as_str()}"]
+        elif override.is_discrete_sweep():
+            axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            raise RequestError(f"{override.input_line}: a grid takes listed values or a range()")
+    return [list(chain.from_iterable(point)) for point in product(*_side_by_side(axes, zipped))]
+
+
+def _side_by_side(axes: Mapping[str, list[str]], zipped: Sequence[str]) -> list[list[list[str]]]:
+    """The axes of the grid; a point of an axis is one value, or one of each zipped key."""
+    for key in zipped:
+        if len(axes.get(key, [])) < 2:
+            raise RequestError(f"zip={list(zipped)}: {key} is not swept: give it several values")
+    lengths = {key: len(axes[key]) for key in zipped}
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{key} has {n}" for key, n in lengths.items())
+        raise RequestError(f"zip={list(zipped)}: the ranges must be of one length, and {counts}")
+    result = []
+    for key, values in axes.items():
+        if key not in zipped:
+            result.append([[value] for value in values])
+        elif key == zipped[0]:
+            result.append([list(values) for values in zip(*(axes[k] for k in zipped), strict=True)])
+    return result
+
+
+def plain_values(config: DictConfig) -> Any:
+    """A composed configuration as plain values, references resolved. Raises RequestError."""
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise RequestError(f"{error.full_key}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,115 @@
+"""What a command asks besides the networks themselves: which points to run again, how, and where.
+
+None of it can change a result. Defaults are in conf/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from nnexp.config import run as config
+from nnexp.config.errors import RequestError, unknown
+from nnexp.config.rules import flag, list_of, one_of, optional, text, whole
+from nnexp.config.run import RunConfig, checked, keyed, refuse_other_keys
+
+_WORKERS = optional(whole(1, 4096), "one a core")
+_ADDRESS = text("the scheduler's address, tcp://host:8786", r"(tcp|tls|ws|wss|ucx)://\S+")
+# What each executor takes.
+EXECUTORS = {
+    "inline": {},
+    "processes": {"workers": (_WORKERS, "processes that train")},
+    "dask": {"address": (_ADDRESS, "where the cluster's scheduler listens")},
+}
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Where shards of a sweep are trained: in this process, in several, or on a Dask cluster."""
+
+    name: str
+    workers: int | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """How a command goes about its points. Build it with `split`."""
+
+    executor: Executor
+    plan: bool = keyed(flag(), "say what there is to do, and stop there")
+    force: bool = keyed(flag(), "run what is recorded as finished again, as a new attempt; as retry=all")
+    retry: str = keyed(one_of("none", "failed", "all"), "which of the recorded points are run again")
+    max_failures: int | None = keyed(optional(whole(1), "no limit"), "stop after so many points that failed")
+    zip: tuple[str, ...] = keyed(
+        list_of(text("a key"), "a list of swept keys, [a,b]"), "ranges taken side by side, not combined"
+    )
+    exclude: str | None = keyed(
+        optional(text("an expression over the keys"), "none"),
+        "points left out, such as \"init == 'ones' and seed > 3\"",
+    )
+
+    require_clean: bool = keyed(flag(), "refuse to run code that is not all committed in git")
+
+    @property
+    def reruns(self) -> str:
+        """Which recorded points are run again: none, failed or all."""
+        return "all" if self.force else self.retry
+
+
+def split(values: Any) -> tuple[RunConfig, SweepConfig]:
+    """The run and the way to go about it, of a composed configuration. Raises RequestError."""
+    if not isinstance(values, Mapping):
+        raise RequestError("a configuration is a mapping of keys to values")
+    names = [f.name for f in fields(SweepConfig)]
+    ours = {name: values[name] for name in names if name in values}
+    theirs = {str(name): value for name, value in values.items() if name not in names and name != "hydra"}
+    return RunConfig.from_mapping(theirs), sweep_config(ours)
+
+
+def sweep_config(values: Mapping[str, Any]) -> SweepConfig:
+    """Validate plain values. Raises RequestError."""
+    refuse_other_keys(values, [f.name for f in fields(SweepConfig)], "")
+    parsed = {
+        f.name: checked(f.name, values[f.name], f.metadata["rule"])
+        for f in fields(SweepConfig)
+        if f.name != "executor"
+    }
+    return SweepConfig(executor=_executor(values["executor"]), **parsed)
+
+
+def _executor(values: Any) -> Executor:
+    if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
+        raise RequestError(f"executor={values}: must be the name of one of conf/executor/")
+    name = values["name"]
+    if name not in EXECUTORS:
+        raise unknown("executor", name, EXECUTORS)
+    refuse_other_keys(values, ["name", *EXECUTORS[name]], "executor.")
+    options = {
+        option: checked(f"executor.{option}", values[option], rule)
+        for option, (rule, _) in EXECUTORS[name].items()
+    }
+    return Executor(name, **options)
+
+
+def key_help() -> list[tuple[str, str, str]]:
+    """(key, what it allows, what it means) of every key that can be typed, but for the groups' names."""
+    rows = [(f.name, f.metadata) for f in fields(SweepConfig) if f.name != "executor"]
+    ours = [(key, meta["rule"].allowed, meta["meaning"]) for key, meta in rows]
+    options = [
+        (f"executor.{option}", rule.allowed, meaning)
+        for taken in EXECUTORS.values()
+        for option, (rule, meaning) in taken.items()
+    ]
+    return [*config.key_help(), *ours, *options]
+
+
+def key_names() -> list[str]:
+    """Every key that can be typed, in the order in which people read them."""
+    ours = [key for key, _, _ in key_help()[len(config.key_help()) :]]
+    first = [key for key in ours if not key.startswith("executor.")]
+    return [*config.key_names(), *first, "executor", *(key for key in ours if key not in first)]
+
+
+GROUPS = (*config.GROUPS, "executor")

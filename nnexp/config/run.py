@@ -1,0 +1,285 @@
+"""What one run is: a frozen, validated `RunConfig`, its canonical form and its key.
+
+The one place where composed values become a run. A value that is wrong raises `RequestError` here,
+with the key, the value and what is allowed, before anything runs or is recorded. Defaults are in conf/.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from nnexp.config.errors import RequestError, unknown
+from nnexp.config.rules import Rule, flag, list_of, number, one_of, optional, text, whole
+from nnexp.config.text import on_one_line, shortened
+
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "identity")
+LOSSES = ("mse", "bce", "cross_entropy")
+CENTERS = ("articles", "mean", "none", "standardize")
+# What each loss asks of the output layer; its totals are turned into probabilities in one way only.
+LOSS_OUTPUTS = {"mse": (*ACTIVATIONS, "softmax"), "bce": ("sigmoid",), "cross_entropy": ("softmax",)}
+
+
+# MLflow's limit on a param; config.yaml has the whole of it.
+MAX_PARAM = 6000
+
+
+_COLUMN = text("a column's name", number=True)
+_PLAIN_NAME = text(
+    "a plain name of at most 100 characters: no /, \\, .., control characters or blanks at its ends",
+    # Nor characters that turn the direction of text: a name would be shown as another.
+    r"(?!.*\.\.)(?!\s)[^/\\\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]{1,100}(?<!\s)",
+    number=True,
+)
+_URI = text(
+    "sqlite:///FILE (without ?), postgresql://…, http://… or https://…",
+    # A ? in a file's name would begin SQLAlchemy's options.
+    r"(sqlite:///[^?\x00-\x1f\x7f-\x9f\ud800-\udfff]+|(postgresql(\+\w+)?|https?)://[^\x00-\x20\x7f-\x9f\ud800-\udfff]+)",
+)
+
+
+# --- The run. A field's metadata is what `nnexp train --help` prints; RULES below it what it checks.
+
+
+def keyed(rule: Rule, meaning: str) -> Any:
+    """A dataclass field for a key, with what it allows and means."""
+    return field(metadata={"rule": rule, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Which table, which columns of it, and how its inputs are centred."""
+
+    name: str = keyed(text("a data set of conf/dataset/"), "the data set's name")
+    path: str = keyed(text("a CSV file"), "the table: UTF-8, a header, commas")
+    features: tuple[str, ...] = keyed(
+        list_of(_COLUMN, "a list of column names, [a,b]", min_length=1), "the input columns"
+    )
+    target: str = keyed(_COLUMN, "the column to predict")
+    classes: tuple[str, ...] | None = keyed(
+        optional(
+            list_of(_COLUMN, "a list of two or more labels", min_length=2),
+            "text labels (or 0 and 1) are classes in sorted order, other numbers a regression",
+        ),
+        "the target's labels in order; the first is 0",
+    )
+    new_rows: str | None = keyed(
+        optional(text("a CSV file"), "no new rows"), "rows to predict after training"
+    )
+    center: str = keyed(one_of(*CENTERS), "what is taken from the inputs, learned on the training rows")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A named option of a group and that option's own numbers: `init=normal init.scale=1`."""
+
+    name: str
+    options: tuple[tuple[str, float], ...]
+
+
+_OPTIONS = {
+    "init.scale": (number(above=0), "multiplies every initial weight's spread"),
+    "optimizer.momentum": (number(at_least=0, below=1), "share of the last step that is kept"),
+    "optimizer.beta1": (number(at_least=0, below=1), "decay of the gradient's running mean"),
+    "optimizer.beta2": (number(at_least=0, below=1), "decay of its running square"),
+    "optimizer.epsilon": (number(above=0), "keeps the division finite"),
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, as plain validated values. Build it with `from_mapping`."""
+
+    dataset: DatasetConfig
+    init: Choice
+    optimizer: Choice
+    hidden: tuple[int, ...] = keyed(
+        list_of(whole(1), "a list of whole numbers >= 1; [] for none"), "widths of the hidden layers"
+    )
+    activation: str = keyed(one_of(*ACTIVATIONS), "of the hidden layers")
+    output_activation: str = keyed(one_of(*ACTIVATIONS, "softmax"), "of the output layer")
+    loss: str = keyed(
+        one_of(*LOSSES), "what training lowers; bce needs a sigmoid output, cross_entropy softmax"
+    )
+    learning_rate: float = keyed(number(above=0), "size of a step down the gradient")
+    epochs: int = keyed(whole(1), "passes over the training rows")
+    batch_size: int | str = keyed(whole(1, also="full"), "rows a step; full for all of them")
+    shuffle: bool = keyed(flag(), "a new row order each epoch, drawn from the seed")
+    validation_fraction: float = keyed(
+        number(at_least=0, below=1), "share of rows, drawn from the seed, kept for val_loss"
+    )
+    seed: int = keyed(whole(0, 2**32 - 1), "seed of weights, split and order")
+    log_every: int = keyed(whole(1), "epochs between two recorded points of the curves")
+    weights_every: int = keyed(whole(0), "epochs between two kept weights; 0: first and last only")
+    figures: bool = keyed(flag(), "log plots of the run")
+    model: bool = keyed(flag(), "log a servable MLflow model")
+    experiment_name: str = keyed(_PLAIN_NAME, "the MLflow experiment to record in")
+    tracking_uri: str | None = keyed(
+        optional(_URI, "MLFLOW_TRACKING_URI, else the project's mlflow.db"), "the MLflow store"
+    )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Validate plain nested values, such as a recorded config.yaml. Raises RequestError."""
+        names = [f.name for f in fields(cls)]
+        refuse_other_keys(values, names, "")
+        parsed: dict[str, Any] = {}
+        for f in fields(cls):
+            if f.name == "dataset":
+                parsed["dataset"] = _dataset(values["dataset"])
+            elif f.name in ("init", "optimizer"):
+                parsed[f.name] = _choice(f.name, values[f.name])
+            else:
+                parsed[f.name] = checked(f.name, values[f.name], f.metadata["rule"])
+        config = cls(**parsed)
+        config._check_combinations()
+        return config
+
+    def _check_combinations(self) -> None:
+        outputs = LOSS_OUTPUTS[self.loss]
+        if self.output_activation not in outputs:
+            raise RequestError(
+                f"loss={self.loss} does not go with output_activation={self.output_activation}: "
+                f"it needs output_activation={' or '.join(outputs)}"
+            )
+
+    def leaves(self) -> dict[str, Any]:
+        """Every key with its value, flat, by the names that are typed: `init`, `init.scale`, …"""
+        return _leaves({f.name: getattr(self, f.name) for f in fields(self)})
+
+    def params(self) -> dict[str, str]:
+        """What MLflow records: every leaf that can change the result, as text of MLflow's length at most."""
+        texts = {k: _as_text(v) for k, v in self.leaves().items() if k not in NOT_RESULT and v is not None}
+        return {k: v if len(v) <= MAX_PARAM else v[: MAX_PARAM - 1] + "…" for k, v in texts.items()}
+
+    def nested(self) -> dict[str, Any]:
+        """The values as config.yaml holds them: `from_mapping(config.nested()) == config`."""
+        return nested({f.name: getattr(self, f.name) for f in fields(self)})
+
+    def run_key(self, data_sha256: str, engine: str) -> str:
+        """SHA-256 of all that decides the result: one key, the same bits.
+
+        Where the table lies and what the run is called decide nothing: the data count by their bytes.
+        """
+        decisive = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | LOCATIONS}
+        canonical = {"config": decisive, "data": data_sha256, "engine": engine}
+        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _leaves(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, DatasetConfig):
+            flat["dataset"] = value.name
+            flat |= {f"dataset.{g.name}": getattr(value, g.name) for g in fields(value) if g.name != "name"}
+        elif isinstance(value, Choice):
+            flat[name] = value.name
+            flat |= {f"{name}.{option}": number for option, number in value.options}
+        else:
+            flat[name] = value
+    return flat
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a RunConfig, by name, as config.yaml holds them."""
+    result: dict[str, Any] = {}
+    for key, value in _leaves(values).items():
+        group, _, option = key.partition(".")
+        value = list(value) if isinstance(value, tuple) else value
+        if group in GROUPS:
+            result.setdefault(group, {})[option or "name"] = value
+        else:
+            result[key] = value
+    return result
+
+
+GROUPS = ("dataset", "init", "optimizer")
+# Keys that say where and what else to record, and cannot change a result.
+NOT_RESULT = frozenset({"figures", "model", "experiment_name", "tracking_uri"})
+LOCATIONS = frozenset({"dataset", "dataset.path", "dataset.new_rows"})
+
+
+def key_help() -> list[tuple[str, str, str]]:
+    """(key, what it allows, what it means) of every key but the three groups' names."""
+    rows = [(f"dataset.{f.name}", f) for f in fields(DatasetConfig) if f.name != "name"]
+    rows += [(f.name, f) for f in fields(RunConfig) if f.name not in GROUPS]
+    table = [(key, f.metadata["rule"].allowed, f.metadata["meaning"]) for key, f in rows]
+    return table + [(key, rule.allowed, meaning) for key, (rule, meaning) in _OPTIONS.items()]
+
+
+def key_names() -> list[str]:
+    """Every key, in the order in which people read them."""
+    keys = [key for key, _, _ in key_help()]
+    return [
+        key for f in fields(RunConfig) for key in ([f.name, *(k for k in keys if k.startswith(f"{f.name}."))])
+    ]
+
+
+def checked(key: str, value: Any, rule: Rule) -> Any:
+    """The value as the rule parses it. Raises RequestError, naming the key."""
+    if value == "???":
+        raise RequestError(f"{key} is not given: it must be {rule.allowed}")
+    try:
+        return rule.parse(value)
+    except ValueError:
+        raise RequestError(f"{key}={_shown(value)}: must be {rule.allowed}") from None
+
+
+def refuse_other_keys(values: Any, names: Iterable[str], prefix: str) -> None:
+    """Raise RequestError unless the values are a mapping of exactly these names."""
+    names = list(names)
+    if not isinstance(values, Mapping):
+        raise RequestError(f"{prefix.rstrip('.')}={_shown(values)}: must be a mapping of {', '.join(names)}")
+    for name in values:
+        if name not in names:
+            raise unknown("key", f"{prefix}{name}", [prefix + n for n in names])
+    for name in names:
+        if name not in values:
+            raise RequestError(f"{prefix}{name} is not given")
+
+
+def _dataset(values: Any) -> DatasetConfig:
+    refuse_other_keys(values, [f.name for f in fields(DatasetConfig)], "dataset.")
+    parsed = {
+        f.name: checked(f"dataset.{f.name}", values[f.name], f.metadata["rule"])
+        for f in fields(DatasetConfig)
+    }
+    for key in ("features", "classes"):
+        items = parsed[key] or ()
+        if len(set(items)) < len(items):
+            raise RequestError(f"dataset.{key}={_shown(items)}: a name stands there twice")
+    if parsed["target"] in parsed["features"]:
+        raise RequestError(f"dataset.target={parsed['target']} is also one of dataset.features")
+    return DatasetConfig(**parsed)
+
+
+def _choice(group: str, values: Any) -> Choice:
+    """A group's name and numbers; which numbers it has is written in its YAML file."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
+        raise RequestError(f"{group}={_shown(values)}: must be the name of one of conf/{group}/")
+    options = []
+    for option, value in sorted((str(k), v) for k, v in values.items() if k != "name"):
+        key = f"{group}.{option}"
+        rule, _ = _OPTIONS.get(key, (number(), ""))
+        options.append((option, checked(key, value, rule)))
+    return Choice(values["name"], tuple(options))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, default=str, separators=(",", ":"))
+
+
+def _shown(value: Any) -> str:
+    """The value as an error names it."""
+    if isinstance(value, int) and abs(value) >= 10**100:  # Python does not write out the longest
+        return "a number of over a hundred digits"
+    return on_one_line(shortened(_as_text(value)))

@@ -1,0 +1,247 @@
+"""What the network learns from: a table's features and target, split and centred."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+from nnexp.config.errors import RequestError
+from nnexp.config.paths import PROJECT
+from nnexp.config.run import DatasetConfig
+from nnexp.dataset.table import Table, finite, parse_table, read_bytes, row_names
+
+Array = NDArray[np.float64]
+
+# The articles shift weight and height by round numbers near the mean "to make the numbers look nice".
+ARTICLES_SHIFT = {"weight_lb": 135.0, "height_in": 66.0}
+
+
+# Beyond this a number's square, or a sum of such, is no finite number.
+LARGEST = 1e150
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set's bytes: those of its table and, where it has any, of its new rows."""
+
+    table: bytes
+    new_rows: bytes | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of the table's bytes; with new rows, of the two files' digests."""
+        content = self.table
+        if self.new_rows is not None:
+            content = b"".join(hashlib.sha256(part).digest() for part in (self.table, self.new_rows))
+        return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)  # one is itself only, so that results for it can be kept
+class Dataset:
+    """Raw values: X (n, features); y (n,), the class index or the number to predict."""
+
+    name: str
+    names: tuple[str, ...]  # of the rows
+    X: Array
+    y: Array
+    features: tuple[str, ...]
+    target: str
+    classes: tuple[str, ...]  # empty for a regression
+    new_names: tuple[str, ...]
+    X_new: Array  # (new rows, features)
+    sha256: str  # of its source
+    source: Source | None  # None where it was left behind, see `light`
+
+    def __str__(self) -> str:
+        """One line for people: what was read."""
+        kind = (
+            "classes " + ", ".join(f"{label}={i}" for i, label in enumerate(self.classes))
+            if self.classes
+            else "regression"
+        )
+        return f"{self.name}: {len(self.X)} rows, {', '.join(self.features)} -> {self.target} ({kind})"
+
+    def light(self) -> Dataset:
+        """The data set without its source, which training elsewhere does without."""
+        return replace(self, source=None)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a network sees: inputs (X - shift) / scale, and y as its output layer is compared with it."""
+
+    X: Array  # (n_train, features)
+    y: Array  # (n_train, outputs)
+    X_val: Array  # (n_val, features), n_val may be 0
+    y_val: Array
+    val_rows: NDArray[np.int64]  # which rows of the data set are validation rows
+    shift: Array  # (features,)
+    scale: Array
+
+
+def read_source(config: DatasetConfig) -> Source:
+    """The bytes that the data set's paths lead to now. Raises RequestError."""
+    paths = [config.path] + ([] if config.new_rows is None else [config.new_rows])
+    return Source(*(read_bytes(locate(path, config.name)) for path in paths))
+
+
+def load(config: DatasetConfig, source: Source | None = None) -> Dataset:
+    """Read and check the data set, from these bytes or else from its paths. Raises RequestError."""
+    source = source or read_source(config)
+    table = parse_table(locate(config.path, config.name), source.table)
+    X = np.column_stack([table.numbers(name) for name in config.features])
+    classes, y = _target(table, config)
+    new_names: tuple[str, ...] = ()
+    X_new = np.empty((0, X.shape[1]))
+    if config.new_rows is not None and source.new_rows is not None:
+        new = parse_table(locate(config.new_rows, config.name), source.new_rows)
+        X_new = np.column_stack([new.numbers(name) for name in config.features])
+        new_names = row_names(new)
+        _refuse_twice(new, new_names)
+    return Dataset(
+        name=Path(config.path).stem if config.name == "csv" else config.name,
+        names=row_names(table),
+        X=X,
+        y=y,
+        features=config.features,
+        target=config.target,
+        classes=classes,
+        new_names=new_names,
+        X_new=X_new,
+        sha256=source.sha256,
+        source=source,
+    )
+
+
+def locate(path: str, name: str) -> Path:
+    """A data set of the project lies in the project; a path of one's own is as in any command."""
+    return Path(path).absolute() if name == "csv" else PROJECT / path
+
+
+def located(config: DatasetConfig) -> DatasetConfig:
+    """The same data set, its paths such that they hold wherever a later command is typed."""
+    if config.name != "csv":
+        return config
+    new_rows = None if config.new_rows is None else str(locate(config.new_rows, config.name))
+    return replace(config, path=str(locate(config.path, config.name)), new_rows=new_rows)
+
+
+def _refuse_twice(table: Table, names: tuple[str, ...]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise RequestError(f"{table.path}: column 'name' has {name!r} {count} times")
+
+
+def _target(table: Table, config: DatasetConfig) -> tuple[tuple[str, ...], Array]:
+    """The classes (none for a regression) and y."""
+    cells = table.column(config.target)
+    numbers = [finite(cell) for cell in cells]
+    if config.classes is None:
+        _check_labels(table, config.target, cells, numbers)
+    is_text = None in numbers
+    if config.classes is None and not is_text and not set(numbers) <= {0.0, 1.0}:
+        return (), table.numbers(config.target)
+    # 1, 1.0 and 01 are one label where the column is numbers
+    labels = cells if is_text else [_label(number) for number in numbers]
+    classes = config.classes or tuple(sorted(set(labels)))
+    index = {label: i for i, label in enumerate(classes)}
+    for i, label in enumerate(labels, 1):
+        if label not in index:
+            raise RequestError(
+                f"{table.path}: column {config.target!r}, row {i}: {label!r} is not one of "
+                f"dataset.classes={','.join(classes)}"
+            )
+    return classes, np.array([float(index[label]) for label in labels])
+
+
+def _label(number: float | None) -> str:
+    return str(int(number)) if number is not None and number.is_integer() else str(number)
+
+
+def _check_labels(table: Table, target: str, cells: list[str], numbers: list[float | None]) -> None:
+    """Refuse a target that is neither labels nor numbers."""
+    where = f"{table.path}: column {target!r}"
+    if None in numbers and any(number is not None for number in numbers):
+        i = numbers.index(None)
+        raise RequestError(
+            f"{where}, row {i + 1}: {cells[i]!r} is text where other rows have numbers; "
+            "if they are all labels, list them in dataset.classes"
+        )
+    values = set(cells if None in numbers else numbers)
+    if len(values) == 1:
+        raise RequestError(
+            f"{where} has one class only, {cells[0]!r}, in {len(cells)} row{'s' * (len(cells) > 1)}: "
+            "there is nothing to tell apart"
+        )
+    if None in numbers and len(values) == len(cells) > 2:
+        raise RequestError(f"{where}: every row has a label of its own; a class must repeat")
+
+
+@lru_cache(maxsize=1024)
+def prepare(dataset: Dataset, center: str, fraction: float, seed: int, softmax: bool) -> Prepared:
+    """Split off the validation rows, centre by what the training rows say, encode y.
+
+    The validation rows are drawn by RandomState([seed, 1]): from the seed, and apart from the weights'
+    draws, so that one seed means one split whatever the initialisation. Raises RequestError.
+    """
+    n = len(dataset.X)
+    n_val = max(1, round(fraction * n)) if fraction > 0 else 0
+    if n_val >= n:
+        raise RequestError(
+            f"validation_fraction={fraction:g} of the {n} rows of {dataset.name} leaves none to train on"
+        )
+    order = RandomState([seed, 1]).permutation(n) if n_val else np.arange(n)
+    train, val = np.sort(order[n_val:]), np.sort(order[:n_val])
+    shift, scale = centring(center, dataset.X[train], dataset.features)
+    y = encode(dataset, softmax)
+    return Prepared(
+        X=(dataset.X[train] - shift) / scale,
+        y=y[train],
+        X_val=(dataset.X[val] - shift) / scale,
+        y_val=y[val],
+        val_rows=val,
+        shift=shift,
+        scale=scale,
+    )
+
+
+def centring(center: str, X: Array, features: tuple[str, ...]) -> tuple[Array, Array]:
+    """(shift, scale), each of shape (features,), learned on the training rows X. Raises RequestError."""
+    none, one = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    if center == "none":
+        return none, one
+    if center == "articles":
+        if not set(features) <= set(ARTICLES_SHIFT):
+            raise RequestError(
+                "dataset.center=articles is the shift of the articles' table (135 lb, 66 in); "
+                f"for {', '.join(features)} use mean, none or standardize"
+            )
+        return np.array([ARTICLES_SHIFT[name] for name in features]), one
+    for name, column in zip(features, X.T, strict=True):
+        if np.abs(column).max() > LARGEST:
+            raise RequestError(
+                f"dataset.center={center}: column {name!r} has values beyond {LARGEST:g}, "
+                "whose squares overflow"
+            )
+    # fsum is exact, so that a sum's order and the machine's vector width cannot show
+    mean = np.array([math.fsum(column) for column in X.T]) / len(X)
+    if center == "mean":
+        return mean, one
+    deviation = np.sqrt([math.fsum(column) / len(X) for column in ((X - mean) ** 2).T])
+    return mean, np.where(deviation > 0, deviation, 1.0)  # a constant column stays at 0
+
+
+def encode(dataset: Dataset, softmax: bool) -> Array:
+    """y of shape (n, outputs): one column, or one a class for softmax and for more than two classes."""
+    if not softmax and len(dataset.classes) <= 2:
+        return dataset.y[:, None].copy()
+    one_hot: Array = np.eye(len(dataset.classes))[dataset.y.astype(int)]
+    return one_hot

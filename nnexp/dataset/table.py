@@ -1,0 +1,122 @@
+"""A CSV file as text, checked: every refusal names the file, the column and the row.
+
+Rows count from 1 below the header.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnexp.config.errors import RequestError
+
+Array = NDArray[np.float64]
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file as text: a header, rows as long as it, and where it came from."""
+
+    path: Path
+    header: list[str]
+    rows: list[list[str]]
+    content: bytes
+
+    def column(self, name: str) -> list[str]:
+        """A column's cells. Raises RequestError when it is absent or a cell of it is missing."""
+        if name not in self.header:
+            raise RequestError(f"{self.path}: no column {name!r}; it has {', '.join(self.header)}")
+        cells = [row[self.header.index(name)].strip() for row in self.rows]
+        for i, cell in enumerate(cells, 1):
+            if cell.lower() in MISSING:
+                raise RequestError(f"{self.path}: column {name!r}, row {i}: the value is missing ({cell!r})")
+        return cells
+
+    def numbers(self, name: str) -> Array:
+        """A column as finite numbers, of shape (rows,). Raises RequestError at the first that is not."""
+        values = []
+        for i, cell in enumerate(self.column(name), 1):
+            value = finite(cell)
+            if value is None:
+                raise RequestError(f"{self.path}: column {name!r}, row {i}: {cell!r} is not a finite number")
+            values.append(value)
+        return np.array(values)
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV file. Raises RequestError."""
+    return parse_table(path, read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes. Raises RequestError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse_table(path: Path, content: bytes) -> Table:
+    """A CSV file of this content: UTF-8, commas, a header, one value a column in each row.
+
+    Raises RequestError, naming the path.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise RequestError(
+            f"{path}: line {line} is not UTF-8 (byte {content[error.start]:#04x}): save the file as UTF-8"
+        ) from None
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    except csv.Error as error:
+        raise RequestError(f"{path}: not a CSV file: {error}") from None
+    if not rows:
+        raise RequestError(f"{path}: the file is empty; it must have a header and rows")
+    header, *rows = [[cell.strip() for cell in row] for row in rows]
+    _check_header(path, header)
+    if not rows:
+        raise RequestError(f"{path}: there are no rows below the header")
+    for i, row in enumerate(rows, 1):
+        if len(row) != len(header):
+            raise RequestError(
+                f"{path}: row {i} has {len(row)} values where the header has {len(header)} columns"
+            )
+    return Table(path, header, rows, content)
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    if len(header) == 1:
+        for delimiter, name in {";": "semicolons", "\t": "tabs", "|": "bars"}.items():
+            if delimiter in header[0]:
+                raise RequestError(f"{path}: the columns are separated by {name}; they must be by commas")
+    for name, count in Counter(header).items():
+        if count > 1:
+            raise RequestError(f"{path}: the header has the column {name!r} {count} times")
+
+
+def row_names(table: Table) -> tuple[str, ...]:
+    """The rows' names: the column `name` where there is one, else row 1, row 2, …"""
+    if "name" not in table.header:
+        return tuple(f"row {i}" for i in range(1, len(table.rows) + 1))
+    cells = [row[table.header.index("name")] for row in table.rows]
+    return tuple(cell or f"row {i}" for i, cell in enumerate(cells, 1))
+
+
+def finite(cell: str) -> float | None:
+    """The cell's number, or None where it is not a finite one."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in cell else None

@@ -1,0 +1,128 @@
+"""A trained network's outputs in arithmetic that is the same to the bit on every machine, in NumPy alone.
+
+What the engine computes lane by lane is here written over arrays: sums in ascending order, one term after
+another, and exp and tanh of elementwise operations only. `@` and `np.exp` would give other last bits on
+another CPU, and for a row alone. A test holds every function to the engine's bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnexp.network.reference import Network
+
+Array = NDArray[np.float64]
+Bits = NDArray[np.uint64]
+
+_LOG2_E = float.fromhex("0x1.71547652b82fep+0")
+_LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fefa0000p-1"), float.fromhex("0x1.cf79abc9e3b3ap-40")
+_ROUNDER = 1.5 * 2.0**52
+_BITS_OF_1, _SIGN, _FRACTION = np.uint64(0x3FF0000000000000), np.uint64(1 << 63), np.uint64(52)
+
+
+def outputs(network: Network, X: Array) -> Array:
+    """y_pred of shape (n, outputs) for inputs X of shape (n, fan_in).
+
+    For many networks at once W is (…, fan_out, fan_in), b (…, fan_out), X (…, n, fan_in), the result
+    (…, n, outputs); each has the bits that it has alone.
+    """
+    with np.errstate(all="ignore"):  # a diverged network's outputs are what they are
+        a = X
+        for i, (W, b) in enumerate(network.layers):
+            is_last = i == len(network.layers) - 1
+            a = ACTIVATIONS[network.output_activation if is_last else network.activation](_totals(W, b, a))
+        return a
+
+
+def _totals(W: Array, b: Array, x: Array) -> Array:
+    """z = x W' + b, each total from its bias on, input by input."""
+    z = np.broadcast_to(b[..., None, :], (*x.shape[:-1], b.shape[-1]))
+    for j in range(x.shape[-1]):
+        z = z + x[..., j : j + 1] * W[..., None, :, j]
+    return z
+
+
+def _bits(x: Array) -> Bits:
+    return x.view(np.uint64)
+
+
+def _power_of_2(rounded: Array) -> Array:
+    """2^k, given k + _ROUNDER, for k from -1022 to 1023."""
+    return ((_bits(rounded) << _FRACTION) + _BITS_OF_1).view(np.float64)
+
+
+def _tail(r: Array) -> Array:
+    """(e^r - 1 - r) / r^2 for |r| < 0.35."""
+    r2 = r * r
+    p01 = 0.5 + r * 0.1666666666666667
+    p23 = 0.04166666666666667 + r * 0.008333333333326136
+    p45 = 0.0013888888888883748 + r * 0.00019841269874820627
+    p67 = 2.4801587325547743e-05 + r * 2.7557255400206422e-06
+    p89 = 2.75572736431103e-07 + r * 2.5105217004720745e-08
+    high = (p45 + r2 * p67) + (r2 * r2) * (p89 + r2 * 2.0914686968086876e-09)
+    return (p01 + r2 * p23) + (r2 * r2) * high
+
+
+def _reduced(x: Array) -> tuple[Array, Array, Array]:
+    """k, r and c with e^x = 2^k (1 + r + c)."""
+    k = (x * _LOG2_E + _ROUNDER) - _ROUNDER
+    high, low = x - k * _LN2_HIGH, k * _LN2_LOW
+    r = high - low
+    return k, r, ((high - r) - low) + (r * r) * _tail(r)
+
+
+def exp(x: Array) -> Array:
+    """e^x, within one unit in the last place."""
+    k, r, c = _reduced(np.maximum(np.minimum(x, 710.0), -746.0))
+    half = k * 0.5 + _ROUNDER
+    other_half = (k - (half - _ROUNDER)) + _ROUNDER
+    return (1.0 + (r + c)) * _power_of_2(half) * _power_of_2(other_half)
+
+
+def sigmoid(z: Array) -> Array:
+    """1 / (1 + e^-z), within 1e-15."""
+    z = np.maximum(np.minimum(z, 708.0), -708.0)
+    rounded = z * -_LOG2_E + _ROUNDER
+    k = rounded - _ROUNDER
+    r = (k * -_LN2_HIGH - z) - k * _LN2_LOW
+    power = 1.0 + (r + (r * r) * _tail(r))
+    scaled: Bits = _bits(power) + (_bits(rounded) << _FRACTION)
+    return 1.0 / (1.0 + scaled.view(np.float64))
+
+
+def tanh(x: Array) -> Array:
+    """-E / (E + 2) with E = e^(-2|x|) - 1, and the sign of x; within two units in the last place."""
+    sign = _bits(x) & _SIGN
+    x = np.minimum((_bits(x) - sign).view(np.float64), 20.0)
+    k, r, c = _reduced(-2.0 * x)
+    scale = _power_of_2(k + _ROUNDER)
+    first = (scale - 1.0) + scale * r
+    rest = (scale * r - (first - (scale - 1.0))) + scale * c
+    e = first + rest
+    e_low = rest - (e - first)
+    d = e + 2.0
+    d_low = (e - (d - 2.0)) + e_low
+    t = (0.0 - e) / d
+    t = t - (e_low + t * d_low) * (0.5 + 0.5 * t)
+    return (_bits(t) | sign).view(np.float64)
+
+
+def relu(z: Array) -> Array:
+    return np.where(z < 0.0, 0.0, z)
+
+
+def identity(z: Array) -> Array:
+    return z
+
+
+def softmax(z: Array) -> Array:
+    """e^z over its sum, by row, added from the first output to the last."""
+    powers = exp(z - z.max(axis=-1, keepdims=True))
+    scale = np.zeros(z.shape[:-1])
+    for k in range(z.shape[-1]):
+        scale = scale + powers[..., k]
+    return powers / scale[..., None]
+
+
+ACTIVATIONS = {"sigmoid": sigmoid, "tanh": tanh, "relu": relu, "identity": identity, "softmax": softmax}

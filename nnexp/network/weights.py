@@ -1,0 +1,288 @@
+"""`weights.npz`: all that is needed to rebuild a trained network and feed it raw rows, and nothing pickled.
+
+Arrays: W1, b1, W2, b2, … (final; W is fan_out x fan_in), W1_initial, …; shift and scale of the inputs;
+features, classes and functions (activation, output activation, loss) as text; with `weights_every` also
+kept_epochs (k,) and W1_kept (k, fan_out, fan_in), ….
+
+A logged model carries this module (see model.py), so of nnexp it imports `network` and `forward` only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnexp.network.forward import outputs
+from nnexp.network.reference import Layers, Network
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network with what turns a raw row into its input and its output into a label."""
+
+    network: Network
+    initial: Network
+    shift: Array
+    scale: Array
+    features: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def outputs(self, X: Array) -> Array:
+        """y_pred of shape (n, outputs) for raw rows X of shape (n, features); the same bits everywhere."""
+        return outputs(self.network, (X - self.shift) / self.scale)
+
+    def output_columns(self) -> list[str]:
+        """`y_pred`, or one column a class where the network has an output for each."""
+        if len(self.network.layers[-1][1]) == 1:
+            return ["y_pred"]
+        return [f"y_pred_{label}" for label in self.classes]
+
+    def predict(self, X: Array) -> dict[str, list[Any]]:
+        """For raw rows X of shape (n, features), by column: the outputs; for classes also `label` and, where
+        the outputs are probabilities, `probability`, that of the label."""
+        y_pred = self.outputs(X)
+        columns: dict[str, list[Any]] = dict(zip(self.output_columns(), y_pred.T.tolist(), strict=True))
+        if self.classes:
+            is_single = y_pred.shape[1] == 1
+            index = (y_pred[:, 0] >= 0.5).astype(int) if is_single else y_pred.argmax(axis=1)
+            columns["label"] = [self.classes[i] for i in index]
+            if self.network.output_activation in ("sigmoid", "softmax"):
+                likely = np.maximum(y_pred, 1.0 - y_pred) if is_single else y_pred
+                columns["probability"] = likely.max(axis=1).tolist()
+        return columns
+
+    def input_names(self) -> list[str]:
+        """The network's inputs as terms in raw columns: `(weight_lb - 135)`."""
+        terms = []
+        for name, shift, scale in zip(self.features, self.shift, self.scale, strict=True):
+            term = name if shift == 0 else f"({name} {'-' if shift > 0 else '+'} {abs(shift):.6g})"
+            terms.append(term if scale == 1 else f"({term} / {scale:.6g})")
+        return terms
+
+
+def pack(model: Model, kept: dict[int, Layers]) -> bytes:
+    """The file's bytes; the same network gives the same bytes."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for i, (W, b) in enumerate(model.network.layers, 1):
+        arrays |= {f"W{i}": W, f"b{i}": b}
+    for i, (W, b) in enumerate(model.initial.layers, 1):
+        arrays |= {f"W{i}_initial": W, f"b{i}_initial": b}
+    arrays |= {"shift": model.shift, "scale": model.scale}
+    arrays["features"] = np.array(model.features, dtype=np.str_)
+    arrays["classes"] = np.array(model.classes, dtype=np.str_)
+    net = model.network
+    arrays["functions"] = np.array([net.activation, net.output_activation, net.loss])
+    if kept:
+        arrays["kept_epochs"] = np.array(list(kept), dtype=np.int64)
+        for i in range(len(net.layers)):
+            arrays[f"W{i + 1}_kept"] = np.stack([layers[i][0] for layers in kept.values()])
+            arrays[f"b{i + 1}_kept"] = np.stack([layers[i][1] for layers in kept.values()])
+    return npz(arrays)
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Where one array lies in an .npz file: its data, and the two places of its checksum."""
+
+    start: int
+    header_crc: int
+    crc_at: tuple[int, int]
+
+
+def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """The bytes that `np.savez` would write, ten times sooner: the runs of a sweep have files of one
+    layout, which is written once and then filled with each run's numbers."""
+    content_of = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    layout = tuple((name, array.shape, array.dtype.str) for name, array in content_of.items())
+    blank, slots = _blank_npz(layout)
+    content = bytearray(blank)
+    for array, slot in zip(content_of.values(), slots, strict=True):
+        data = array.tobytes()
+        content[slot.start : slot.start + len(data)] = data
+        for place in slot.crc_at:
+            struct.pack_into("<I", content, place, zlib.crc32(data, slot.header_crc))
+    return bytes(content)
+
+
+@lru_cache(maxsize=256)
+def _blank_npz(layout: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[bytes, list[_Slot]]:
+    """An .npz file of zeros with arrays of these names, shapes and types, and where each of them lies.
+
+    Offsets are those of the ZIP format (PKWARE's APPNOTE, 4.3.7 and 4.3.12).
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{name: np.zeros(shape, dtype) for name, shape, dtype in layout})
+    content, slots = buffer.getvalue(), []
+    with zipfile.ZipFile(buffer) as archive:
+        central = archive.start_dir
+        for (_, shape, dtype), entry in zip(layout, archive.infolist(), strict=True):
+            local = entry.header_offset
+            name_length, extra_length = struct.unpack_from("<HH", content, local + 26)
+            begin = local + 30 + name_length + extra_length
+            start = begin + entry.file_size - np.dtype(dtype).itemsize * math.prod(shape)
+            slots.append(_Slot(start, zlib.crc32(content[begin:start]), (local + 14, central + 16)))
+            central += 46 + sum(struct.unpack_from("<HHH", content, central + 28))
+    return content, slots
+
+
+# --- Reading, of a file that may come from anyone. It is taken apart by hand: an array's header is compared
+# with the one that NumPy writes, not evaluated, and says no more than what lies behind it.
+
+_HEADER = re.compile(
+    rb"\{'descr': '(<f8|<i8|<U[1-9]\d{0,5})', 'fortran_order': False, 'shape': \(([\d, ]{0,60})\), \} *\n"
+)
+_TEXTS, _NUMBERS = ("features", "classes", "functions"), ("shift", "scale")
+_ACTIVATIONS = ("sigmoid", "tanh", "relu", "identity", "softmax")
+_LOSSES = ("mse", "bce", "cross_entropy")
+
+
+class NotWeights(ValueError):
+    """The file is not the weights of a network as nnexp writes them."""
+
+
+def unpack(content: bytes) -> Model:
+    """The network of a weights.npz. Raises NotWeights, in plain words, for a file that is not one.
+
+    No array is larger than the file: what is compressed, or is not what it says, is refused.
+    """
+    arrays = arrays_of(content)
+    n = next(i for i in count() if f"W{i + 1}" not in arrays)
+    expected = {*_TEXTS, *_NUMBERS, *_layer_names(n, ""), *_layer_names(n, "_initial")}
+    if "kept_epochs" in arrays:
+        expected |= {"kept_epochs", *_layer_names(n, "_kept")}
+    if n == 0 or arrays.keys() != expected:
+        raise NotWeights(f"weights.npz has {', '.join(sorted(arrays))[:200]}: no network's arrays")
+    functions = tuple(arrays["functions"].tolist())
+    is_known = len(functions) == 3 and functions[0] in _ACTIVATIONS and functions[1] in _ACTIVATIONS
+    if not (is_known and functions[2] in _LOSSES):
+        raise NotWeights("weights.npz names functions that no network has")
+
+    def network(suffix: str) -> Network:
+        names = _layer_names(n, suffix)
+        layers = zip(names[::2], names[1::2], strict=True)
+        return Network(tuple((arrays[W], arrays[b]) for W, b in layers), *functions)
+
+    model = Model(
+        network=network(""),
+        initial=network("_initial"),
+        shift=arrays["shift"],
+        scale=arrays["scale"],
+        features=tuple(arrays["features"].tolist()),
+        classes=tuple(arrays["classes"].tolist()),
+    )
+    _check_shapes(model)
+    return model
+
+
+def _layer_names(n: int, suffix: str) -> list[str]:
+    """W1, b1, W2, b2, … of n layers."""
+    return [f"{letter}{i}{suffix}" for i in range(1, n + 1) for letter in "Wb"]
+
+
+def _check_shapes(model: Model) -> None:
+    """Raise NotWeights unless rows with these features can go through these layers to these classes."""
+    inputs, outputs = len(model.features), len(model.classes)
+    if not model.shift.shape == model.scale.shape == (inputs,):
+        raise NotWeights("weights.npz: shift, scale and features are not of one length")
+    if not (np.isfinite(model.shift).all() and np.isfinite(model.scale).all() and model.scale.all()):
+        raise NotWeights("weights.npz: shift and scale must be finite, and scale not 0")
+    for network in (model.network, model.initial):
+        fan_in = inputs
+        for i, (W, b) in enumerate(network.layers, 1):
+            if b.ndim != 1 or not len(b) or W.shape != (len(b), fan_in):
+                raise NotWeights(
+                    f"weights.npz: W{i} {W.shape} and b{i} {b.shape} do not follow {fan_in} values"
+                )
+            fan_in = len(b)
+        if outputs not in ((0, 2) if fan_in == 1 else (fan_in,)):
+            raise NotWeights(f"weights.npz: {fan_in} outputs, but {outputs} classes")
+    if [W.shape for W, _ in model.network.layers] != [W.shape for W, _ in model.initial.layers]:
+        raise NotWeights("weights.npz: its final and its initial weights are of different networks")
+
+
+def arrays_of(content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of a weights.npz by name. Raises NotWeights."""
+    arrays: dict[str, NDArray[Any]] = {}
+    left = len(content)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                if not re.fullmatch(r"\w{1,30}\.npy", entry.filename) or name in arrays:
+                    raise NotWeights(f"weights.npz: {entry.filename[:100]!r} does not belong there")
+                left -= entry.file_size
+                if entry.compress_type != zipfile.ZIP_STORED or left < 0:
+                    raise NotWeights(f"weights.npz: {name} is compressed, or larger than the file")
+                arrays[name] = _array(name, archive.read(entry))
+    except NotWeights:
+        raise
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error) as error:
+        # RuntimeError: it is encrypted, or compressed in a way that is not known; ValueError: it is cut off.
+        raise NotWeights(f"weights.npz is damaged, or no such file: {error}") from error
+    return arrays
+
+
+def _array(name: str, member: bytes) -> NDArray[Any]:
+    """The array that a .npy file holds, if it is one that we write under this name."""
+    begin = 10 + int.from_bytes(member[8:10], "little")
+    header = _HEADER.fullmatch(member[10:begin])
+    if member[:8] != b"\x93NUMPY\x01\x00" or header is None:
+        raise NotWeights(f"weights.npz: {name} is not an array of numbers or text")
+    dtype = np.dtype(header[1].decode())
+    kind = "U" if name in _TEXTS else "i" if name == "kept_epochs" else "f"
+    shape = tuple(int(part) for part in header[2].decode().replace(",", " ").split())
+    if dtype.kind != kind or (kind == "U" and len(shape) != 1):
+        raise NotWeights(f"weights.npz: {name} is of the type {dtype} and the shape {shape}")
+    if dtype.itemsize * math.prod(shape) != len(member) - begin:
+        raise NotWeights(f"weights.npz: {name} is not as large as its shape {shape} says")
+    if kind == "U":
+        _check_text(name, member[begin:])
+    return np.frombuffer(member, dtype, offset=begin).reshape(shape).copy()
+
+
+def _check_text(name: str, data: bytes) -> None:
+    """Raise NotWeights for what no text has, which NumPy would not look for."""
+    try:
+        data.decode("utf-32-le")
+    except UnicodeError as error:
+        raise NotWeights(f"weights.npz: {name} is not text") from error
+
+
+def unpack_kept(content: bytes) -> dict[int, Layers]:
+    """The weights that were kept while training, by epoch; none where `weights_every` was 0.
+
+    Raises NotWeights.
+    """
+    n = len(unpack(content).network.layers)
+    arrays = arrays_of(content)
+    if "kept_epochs" not in arrays:
+        return {}
+    names, epochs = _layer_names(n, "_kept"), arrays["kept_epochs"].tolist()
+    if any(len(arrays[name]) != len(epochs) for name in names):
+        raise NotWeights("weights.npz: its kept weights are not as many as their epochs")
+    kept = list(zip(names[::2], names[1::2], strict=True))
+    return {epoch: tuple((arrays[W][i], arrays[b][i]) for W, b in kept) for i, epoch in enumerate(epochs)}
+
+
+def weights_sha256(layers: Layers) -> str:
+    """SHA-256 over W1, b1, W2, b2, … as little-endian doubles in row order."""
+    digest = hashlib.sha256()
+    for W, b in layers:
+        digest.update(np.ascontiguousarray(W, dtype="<f8").tobytes())
+        digest.update(np.ascontiguousarray(b, dtype="<f8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,65 @@
+"""A recorded run's network as an MLflow model: logged on the run, or written into a directory."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+
+from nnexp.config.errors import RequestError
+from nnexp.pipeline.progress import say
+from nnexp.tracking.find import get_run, read_weights
+from nnexp.tracking.store import Store, open_store, told_if_lost
+
+
+def export(run_id: str, to: Path | None) -> None:
+    """`nnexp export`. Raises RequestError."""
+    if to is not None:
+        _check_free(to)
+    store = open_store(create=False)
+    with told_if_lost(store):
+        record = get_run(store, run_id)
+        if record.tags.get("nnexp.outcome") == "diverged":
+            raise RequestError(f"run {run_id} diverged: its weights or its loss are no finite numbers")
+        content = read_weights(store, record)  # refuses what is damaged
+        if to is None:
+            _log(store, run_id, content)
+        else:
+            _save(to, run_id, content)
+
+
+def _log(store: Store, run_id: str, content: bytes) -> None:
+    from nnexp.tracking.model import log_model, logged_model  # import MLflow
+
+    model_id = logged_model(store, run_id)
+    if model_id is not None:
+        say("this run has a model already")
+    print(f"models:/{model_id or log_model(store, run_id, content)}")
+
+
+def _save(to: Path, run_id: str, content: bytes) -> None:
+    from mlflow.models import Model
+
+    from nnexp.tracking.model import save_model
+
+    half = to.with_name(f".{to.name}.half")  # a name is taken by a whole model only, whenever this is killed
+    shutil.rmtree(half, ignore_errors=True)
+    try:
+        save_model(half, content, Model(run_id=run_id))
+        half.rename(to)
+    except OSError as error:
+        raise RequestError(f"--to {to}: cannot be written: {error.strerror}") from error
+    print(to)
+    say(f"serve it: mlflow models serve --env-manager local --model-uri {shlex.quote(str(to))}")
+
+
+def _check_free(to: Path) -> None:
+    """Refuse what is there already."""
+    if to.resolve() == Path.cwd():
+        raise RequestError(f"--to {to}: is where you are; name a new directory")
+    if to.is_dir() and any(to.iterdir()):
+        raise RequestError(f"--to {to}: the directory is not empty; name a new one")
+    if to.exists() and not to.is_dir():
+        raise RequestError(f"--to {to}: is a file; name a directory")
+    if not to.parent.is_dir():
+        raise RequestError(f"--to {to}: there is no directory {to.parent}")

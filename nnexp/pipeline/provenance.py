@@ -1,0 +1,77 @@
+"""Where a result came from: the code, the lock file, the machine. Gathered once a command.
+
+A run alone carries it, as does a sweep's parent for its runs. Nothing is taken from the environment's
+variables, and passwords are masked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shlex
+import sys
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from nnexp.config.mask import masked
+from nnexp.config.paths import PROJECT
+from nnexp.network import engine
+from nnexp.pipeline.git import checkout, diff
+
+PACKAGES = ("nnexp", "numpy", "numba", "mlflow", "hydra-core")
+LOCK = PROJECT / "requirements.lock"
+
+
+@cache
+def provenance() -> dict[str, str]:
+    """Tags of this process. Git's are absent outside a checkout."""
+    build = np.show_config(mode="dicts")
+    blas = build["Build Dependencies"]["blas"]
+    tags = {
+        "nnexp.command": command(),
+        "nnexp.python": platform.python_version(),
+        "nnexp.platform": platform.platform(),
+        "nnexp.cpu": _cpu(),
+        "nnexp.cpu_features": " ".join(build["SIMD Extensions"].get("found", [])),
+        "nnexp.threads": str(engine.default_threads()),
+        "nnexp.blas": f"{blas.get('name', 'none')} {blas.get('version', '')}".strip(),
+        "nnexp.engine": engine.VERSION,
+        "nnexp.generator": "NumPy's RandomState (MT19937), from the param seed",
+    }
+    tags |= {f"nnexp.version.{name}": version(name) for name in PACKAGES}
+    if LOCK.exists():
+        tags["nnexp.lock_sha256"] = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    here = checkout()
+    if here is not None:
+        tags["nnexp.git_dirty"] = "true" if here.is_dirty else "false"
+        if here.commit:
+            tags["nnexp.git_commit"] = tags["mlflow.source.git.commit"] = here.commit
+        if here.branch:
+            tags["nnexp.git_branch"] = tags["mlflow.source.git.branch"] = here.branch
+    if diff():
+        tags["nnexp.git_diff_sha256"] = hashlib.sha256(diff()).hexdigest()
+    return tags
+
+
+def code_files() -> dict[str, bytes]:
+    """The artifact that goes with the tags: what is not committed, if anything."""
+    return {"git.diff": diff()} if diff() else {}
+
+
+def command() -> str:
+    """The command line, fit to be typed again, without passwords."""
+    _, program, *arguments = [*sys.orig_argv, ""][:2] + sys.orig_argv[2:]
+    return masked(shlex.join([Path(program).name, *arguments]))
+
+
+def _cpu() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()  # Linux only
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

@@ -1,0 +1,210 @@
+"""`nnexp rerun` and `nnexp bundle`: what they do in its order, and what they print."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from nnexp.analysis.tables import as_text
+from nnexp.cli.show import PROGRAM
+from nnexp.config.errors import RequestError
+from nnexp.config.request import SweepConfig
+from nnexp.config.run import RunConfig
+from nnexp.config.schema import SCHEMA
+from nnexp.network import engine
+from nnexp.pipeline import bundle as bundles
+from nnexp.pipeline.progress import say
+from nnexp.pipeline.provenance import LOCK
+from nnexp.pipeline.rerun import again
+from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in
+from nnexp.pipeline.rerun.variation import is_other, vary
+from nnexp.pipeline.rerun.verdict import Verdict, weights_hash
+from nnexp.tracking.evidence import Evidence
+from nnexp.tracking.find import find_artifact, get_any, get_sweep
+from nnexp.tracking.store import open_store
+
+# The recorded configuration with what was typed; what to do about it.
+Change = Callable[[RunConfig], tuple[RunConfig, SweepConfig]]
+# Of a sweep, so many runs that differ are listed.
+LISTED = 50
+
+
+def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
+    """`nnexp rerun RUN_ID [key=value …]`; whether it is identical, could be rerun, or was varied."""
+    store = open_store(create=False)
+    found, evidence = find_run(store, run_id)
+    subjects, moved = Subjects(kept_in(store)), None
+    if change is not None:
+        was = subjects.subject(evidence)
+        moved, request = change(was.config)
+        dry_run = dry_run or request.plan
+        if is_other(was, moved):
+            return vary(was, moved, request, dry_run)
+        if moved.experiment_name != was.config.experiment_name:
+            name = f"experiment_name={moved.experiment_name}"
+            raise RequestError(f"{name}: a plain rerun is recorded beside its run; only a variation moves")
+    if dry_run:
+        return _could([evidence], subjects)
+    ((subject, trained, verdict),) = again.verify([subjects.subject(evidence, moved)])
+    print(f"rerun of {found.name} ({run_id})")
+    _print(verdict)
+    if verdict.is_identical:
+        print(f"  {_extent(evidence)}: every bit is the same")
+    if trained is not None:
+        new_id = again.record_run(store, found, subject, trained, verdict)
+        if new_id is not None:
+            print(f"recorded as {new_id}, and in the tags of the run")
+    return verdict.is_identical
+
+
+def sweep(sweep_id: str, dry_run: bool) -> bool:
+    """`nnexp rerun --sweep SWEEP_ID`; whether all runs are identical."""
+    store = open_store(create=False)
+    found, evidence = find_sweep(store, sweep_id)
+    subjects = Subjects(kept_in(store))
+    if dry_run:
+        return _could(evidence, subjects)
+    verdicts = _verdicts(evidence, subjects)
+    new_id = again.record_sweep(store, found, verdicts)
+    if new_id is not None:
+        print(f"recorded as {new_id}, with a table of all verdicts, and in the tags of the sweep")
+    return all(verdict.is_identical for verdict in verdicts)
+
+
+def bundle(path: Path, dry_run: bool) -> bool:
+    """`nnexp rerun --bundle FILE`; whether all runs are identical. It needs no store."""
+    there = bundles.read(path)
+    print(f"{path.name}: {there.what}")
+    subjects = Subjects(there.kept(), only_kept=True)
+    if dry_run:
+        return _could(there.evidence, subjects)
+    return all(verdict.is_identical for verdict in _verdicts(there.evidence, subjects))
+
+
+def write_bundle(some_id: str, out: Path | None) -> None:
+    """`nnexp bundle RUN_ID|SWEEP_ID`."""
+    store = open_store(create=False)
+    if get_sweep(store, some_id) is not None:
+        found, evidence = find_sweep(store, some_id)
+    else:
+        found, one = find_run(store, some_id)
+        evidence = [one]
+    subjects, data = Subjects(kept_in(store)), {}
+    ready = [subjects.subject(one) for one in evidence]
+    for subject in ready:
+        if subject.data.dataset is None:
+            run_id = subject.evidence.run_id
+            raise RequestError(f"run {run_id}: {subject.data.changed}, and the record keeps no copy")
+        assert subject.data.dataset.source is not None  # it was just read
+        data[subject.data_sha256] = subject.data.dataset.source
+    altered = sum(any(doubt.startswith("weights:") for doubt in _doubts(subject)) for subject in ready)
+    if altered:
+        say(f"note: of {altered} of the runs weights.npz is not there, or not the file that was recorded")
+    more = {}
+    holder = get_any(store, found.tags.get("nnexp.sweep_id", found.run_id))
+    if (diff := find_artifact(store, holder, "git.diff")) is not None:
+        more["git.diff"] = diff
+    lock = LOCK.read_bytes() if LOCK.exists() else b""
+    if hashlib.sha256(lock).hexdigest() == holder.tags.get("nnexp.lock_sha256"):
+        more[bundles.LOCK] = lock
+    else:
+        say("note: requirements.lock is another one than when this was recorded, and is left out")
+    out = out or Path(f"{found.run_id}.zip")
+    size = bundles.write(out, found.name, evidence, data, more)
+    runs = f"{len(evidence):,} run{'s' * (len(evidence) != 1)}"
+    print(f"wrote {out}: {runs}, {size:,} bytes\n  {PROGRAM} rerun --bundle {shlex.quote(str(out))}")
+
+
+def _verdicts(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
+    """The verdicts on many runs, printed; one that cannot be trained again is one, too."""
+    began, ready, verdicts = time.monotonic(), [], []
+    for one in evidence:
+        try:
+            ready.append(subjects.subject(one))
+        except RequestError as error:
+            verdicts.append(Verdict(one.run_id, one.name, f"it cannot be trained again: {error}"))
+    verdicts += [verdict for _, _, verdict in again.verify(ready)]
+    seconds = time.monotonic() - began
+    order = {one.run_id: i for i, one in enumerate(evidence)}
+    verdicts.sort(key=lambda verdict: order[verdict.run_id])
+    differ = [verdict for verdict in verdicts if not verdict.is_identical]
+    counts = {"identical": len(verdicts) - len(differ), "differs": len(differ)}
+    print(as_text({"verdict": list(counts), "runs": list(counts.values())}))
+    if differ:
+        shown = differ[:LISTED]
+        causes = [verdict.causes[0] if verdict.causes else "" for verdict in shown]
+        columns = {"run": [v.run_id for v in shown], "name": [v.name for v in shown]}
+        columns |= {"first difference": [v.difference or "" for v in shown], "likely cause": causes}
+        print("\n" + as_text(columns))
+        if len(differ) > LISTED:
+            print(f"… and {len(differ) - LISTED:,} more")
+    for note in dict.fromkeys(note for verdict in verdicts for note in verdict.notes):
+        print(f"note: {note}")
+    same = f"{counts['identical']:,} of {len(verdicts):,} runs are identical"
+    print(f"\n{same}: {_extent(*evidence)}; {seconds:.1f} s")
+    return verdicts
+
+
+def _print(verdict: Verdict) -> None:
+    print(f"verdict: {'identical' if verdict.difference is None else 'differs'}")
+    if verdict.difference is not None:
+        print(f"  first difference: {verdict.difference}")
+        for i, cause in enumerate(verdict.causes):
+            print(f"  {'likely cause' if i == 0 else 'or'}: {cause}")
+        if not verdict.causes:
+            print("  likely cause: none is known; data, engine, code and versions are the record's")
+    for note in verdict.notes:
+        print(f"  note: {note}")
+
+
+def _extent(*evidence: Evidence) -> str:
+    """What was compared."""
+    curves = [curve for one in evidence for metric, curve in one.curves.items() if "/" not in metric]
+    predictions = sum("/" in metric for one in evidence for metric in one.curves)
+    points = f"{sum(map(len, curves)):,} points of {len(curves):,} curves"
+    parts = ["initial weights", points, "final weights"]
+    parts += [f"{predictions:,} prediction{'s' * (predictions != 1)}"] * (predictions > 0)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+# --- Whether it could be done.
+
+
+def _could(evidence: Sequence[Evidence], subjects: Subjects) -> bool:
+    """Say for how many runs all is there, and what is not as it was; whether all can be trained again."""
+    cannot: list[str] = []
+    doubts: dict[str, int] = {}
+    for one in evidence:
+        try:
+            subject = subjects.subject(one)
+        except RequestError as error:
+            cannot.append(str(error))
+            continue
+        for doubt in _doubts(subject):
+            doubts[doubt] = doubts.get(doubt, 0) + 1
+        if subject.data.dataset is None:
+            cannot.append(f"run {one.run_id}: {subject.data.changed}, and the record keeps no copy")
+    print(f"{len(evidence) - len(cannot):,} of {len(evidence):,} runs can be trained again and compared")
+    for reason in cannot[:LISTED]:
+        print(f"  cannot: {reason}")
+    for doubt, count in doubts.items():
+        print(f"  {doubt}" + (f" ({count:,} runs)" if len(evidence) > 1 else ""))
+    return not cannot
+
+
+def _doubts(subject: Subject) -> Iterator[str]:
+    """What makes it likely that the run comes out otherwise, or that it cannot be shown not to."""
+    evidence, recorded_engine = subject.evidence, subject.evidence.tags.get("nnexp.engine")
+    if subject.data.changed is not None:
+        yield f"data: {subject.data.changed}"
+    if subject.data.note is not None:
+        yield f"data: would be {subject.data.note}"
+    if recorded_engine != engine.VERSION:
+        yield f"engine: recorded by version {recorded_engine}, and this is {engine.VERSION}"
+    if subject.was.is_migrated:
+        yield f"config: schema {subject.was.schema}, migrated to {SCHEMA}"
+    if weights_hash(evidence.weights) != evidence.tags.get("nnexp.weights_sha256"):
+        yield "weights: weights.npz is not there, or not the file that was recorded"

@@ -1,0 +1,228 @@
+"""Whether a run that was trained again is the recorded one to the bit, what differs first, and why.
+
+Pure functions: evidence and training in, a verdict out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnexp.config.run import LOCATIONS
+from nnexp.config.schema import EXACT_PREDICTIONS, RecordedConfig
+from nnexp.dataset.load import Dataset
+from nnexp.network import engine
+from nnexp.network.engine import canary
+from nnexp.network.reference import Layers
+from nnexp.network.weights import NotWeights, arrays_of, pack, unpack, weights_sha256
+from nnexp.pipeline.artifacts import model_of, points, prediction_points, result_tags
+from nnexp.tracking.evidence import Evidence
+from nnexp.training.train import Trained
+
+# How far the predictions of a schema that did not promise their bits may be off.
+LOOSE = 1e-12
+# Tags that say what code, and on what, gave a result; a different one may be why another differs.
+CODE = {
+    "nnexp.git_commit": "code commit",
+    "nnexp.version.nnexp": "nnexp",
+    "nnexp.python": "Python",
+    "nnexp.version.numpy": "NumPy",
+    "nnexp.version.numba": "Numba",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One run's: `difference` is the first that was found, None where everything has the same bits; `causes`
+    are the likely ones, the likeliest first; `notes` say what else there is to know."""
+
+    run_id: str
+    name: str
+    difference: str | None = None
+    causes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_identical(self) -> bool:
+        return self.difference is None
+
+    def __str__(self) -> str:
+        """In a line, as a tag and a table have it."""
+        if self.difference is None:
+            return "identical"
+        return "; ".join([f"differs: {self.difference}", *(f"likely cause: {c}" for c in self.causes[:1])])
+
+
+def judge(
+    evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset, here: Mapping[str, str]
+) -> Verdict:
+    """The verdict on a run, given what is recorded of it and how it was trained again; `here` are the tags of
+    this process."""
+    weights = pack(model_of(again, dataset), again.kept)
+    difference = next(_differences(evidence, was, again, dataset, weights), None)
+    if difference is None:
+        is_same = evidence.weights == weights
+        notes = (
+            () if is_same else ("weights.npz is not written as it would be now; its numbers are the same",)
+        )
+        return Verdict(evidence.run_id, evidence.name, notes=notes)
+    causes = tuple(_causes(evidence, was, again, dataset, here))
+    return Verdict(evidence.run_id, evidence.name, difference, causes)
+
+
+def _differences(
+    evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset, weights: bytes
+) -> Iterator[str]:
+    """All that differs, in the order in which it came to be; `weights` is the weights.npz of now."""
+    if evidence.weights is None:
+        yield "weights.npz is not there"
+    elif evidence.weights != weights:
+        yield from _arrays_differ(evidence.weights, weights, "_initial")
+    yield from _curves_differ(evidence, again)
+    if evidence.weights is not None and evidence.weights != weights:
+        yield from _arrays_differ(evidence.weights, weights, "")
+    yield from _predictions_differ(evidence, was, again, dataset)
+    for tag, value in result_tags(again).items():
+        if evidence.tags.get(tag) != value:
+            yield f"{tag} is {value}, recorded {evidence.tags.get(tag)}"
+    if not was.is_migrated and evidence.key != _key_of(evidence, was):
+        yield "config.yaml is not what the run's key is of"
+    if not was.is_migrated:
+        for key, value in was.config.params().items():
+            if key not in LOCATIONS and evidence.params.get(key) != value:
+                yield f"the param {key} is {evidence.params.get(key)}, in config.yaml {value}"
+
+
+def _key_of(evidence: Evidence, was: RecordedConfig) -> str:
+    """The key that the recorded configuration, data and engine make."""
+    tags = evidence.tags
+    return was.config.run_key(tags.get("nnexp.data_sha256", ""), tags.get("nnexp.engine", ""))
+
+
+def _arrays_differ(recorded: bytes, weights: bytes, which: str) -> Iterator[str]:
+    """How the arrays of two weights.npz differ: the initial ones, or else all others."""
+    try:
+        old = arrays_of(recorded)
+    except NotWeights as error:
+        yield f"{error}"
+        return
+    new = arrays_of(weights)
+    for name in [n for n in {**new, **old} if n.endswith("_initial") == (which == "_initial")]:
+        if name not in old or name not in new:
+            yield f"weights.npz has {'no' if name not in old else 'an'} array {name[:60]!r}"
+        elif old[name].shape != new[name].shape or old[name].dtype != new[name].dtype:
+            yield f"{name} has the shape {new[name].shape}, recorded {old[name].shape}"
+        elif old[name].tobytes() != new[name].tobytes():
+            yield f"{_named(name)}: {_first_apart(name, old[name], new[name])}"
+
+
+def _named(name: str) -> str:
+    if name.endswith("_initial"):
+        return "initial weights"
+    return "kept weights" if "kept" in name else "final weights" if name[0] in "Wb" else "weights.npz"
+
+
+def _first_apart(name: str, old: NDArray[Any], new: NDArray[Any]) -> str:
+    at = next(i for i in np.ndindex(old.shape) if old[i].tobytes() != new[i].tobytes())
+    where = f"{name}[{', '.join(map(str, at))}]"
+    if old.dtype != np.float64:
+        return f"{where} is {new[at]}, recorded {old[at]}"
+    return f"{where} is {_apart(float(new[at]), float(old[at]))}"
+
+
+def _curves_differ(evidence: Evidence, again: Trained) -> Iterator[str]:
+    old = {(e, m): v for m, curve in evidence.curves.items() if "/" not in m for e, v in curve}
+    new = {(epoch, metric): value for metric, epoch, value in points(again, 0)}
+    if old == new:
+        return
+    order = {name: i for i, name in enumerate(again.curves)}
+    for epoch, metric in sorted({*old, *new}, key=lambda at: (at[0], order.get(at[1], len(order)), at[1])):
+        was, now = old.get((epoch, metric)), new.get((epoch, metric))
+        if was is None:
+            yield f"{metric} at epoch {epoch} is {now!r}, and is not recorded"
+        elif now is None:
+            yield f"{metric} at epoch {epoch} is recorded as {was!r}, and is not there again"
+        elif was != now:
+            yield f"{metric} at epoch {epoch} is {_apart(now, was)}"
+
+
+def _predictions_differ(
+    evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset
+) -> Iterator[str]:
+    old = {m: curve[-1][1] for m, curve in evidence.curves.items() if m.startswith("prediction/")}
+    new = {metric: value for metric, _, value in prediction_points(again, dataset)}
+    exact = was.schema >= EXACT_PREDICTIONS
+    for name in sorted({*old, *new}):
+        if name not in old or name not in new:
+            yield f"{name} is {'not recorded' if name not in old else 'recorded, and is not there again'}"
+        elif old[name] != new[name] and (exact or not math.isclose(old[name], new[name], abs_tol=LOOSE)):
+            yield f"{name} is {_apart(new[name], old[name])}"
+
+
+def _apart(new: float, old: float) -> str:
+    if math.isnan(new) or math.isnan(old):
+        return f"{new!r}, recorded {old!r}"
+    return f"{new!r}, recorded {old!r} ({ulps(new, old):,} ULP apart)"
+
+
+def ulps(a: float, b: float) -> int:
+    """How many doubles lie between two of them, and one: 0 for the same."""
+    low, high = sorted(_rank(value) for value in (a, b))
+    return high - low
+
+
+def _rank(value: float) -> int:
+    """The place of a double among all doubles."""
+    bits = int(np.float64(value).view(np.int64))
+    return bits if bits >= 0 else -(bits & (2**63 - 1))
+
+
+# --- Causes.
+
+
+def _causes(
+    evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset, here: Mapping[str, str]
+) -> Iterator[str]:
+    """What may be behind a difference, the surest first."""
+    tags = evidence.tags
+    if not was.is_migrated and evidence.key != _key_of(evidence, was):
+        yield "record altered: config.yaml, or the tags, are not those that the run's key is of"
+    kept = weights_hash(evidence.weights)
+    if kept != tags.get("nnexp.weights_sha256"):
+        yield "record altered: weights.npz is not the file whose hash is in the tag nnexp.weights_sha256"
+    recorded_engine = tags.get("nnexp.engine")
+    if recorded_engine != engine.VERSION:
+        yield f"engine version: recorded by {recorded_engine}, and this is {engine.VERSION}"
+    elif not canary.is_sound():
+        yield (
+            f"engine arithmetic: this engine says it is version {engine.VERSION} and does not have its bits "
+            "(its canary differs): a line of nnexp/engine was changed"
+        )
+    elif not was.is_migrated and weights_sha256(again.final.layers) == tags.get("nnexp.weights_sha256"):
+        yield "record altered: training again gave the very weights whose hash was recorded"
+    if was.is_migrated:
+        yield f"config migrated: it was recorded in schema {was.schema}"
+    yield from _code_causes(tags, here)
+
+
+def _code_causes(tags: Mapping[str, str], here: Mapping[str, str]) -> Iterator[str]:
+    uncommitted = (tags.get("nnexp.git_diff_sha256", "none"), here.get("nnexp.git_diff_sha256", "none"))
+    if "nnexp.git_commit" in tags and "nnexp.git_commit" in here and len(set(uncommitted)) == 2:
+        yield "uncommitted changes: recorded {:.12}, here {:.12}".format(*uncommitted)
+    for tag, what in CODE.items():
+        if tag in tags and tag in here and tags[tag] != here[tag]:
+            yield f"{what}: recorded {tags[tag]}, here {here[tag]}"
+
+
+def weights_hash(content: bytes | None) -> str | None:
+    """The hash of the final weights in a weights.npz, None where it cannot be read."""
+    try:
+        layers: Layers | None = None if content is None else unpack(content).network.layers
+    except NotWeights:
+        return None
+    return None if layers is None else weights_sha256(layers)

@@ -1,0 +1,339 @@
+"""The wiring of a sweep: configurations -> plan -> training -> MLflow, in chunks, under a parent run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nnexp.analysis.readable import as_table
+from nnexp.analysis.report.findings import QUESTION, Findings, question, shown_ranges
+from nnexp.analysis.report.note import MAX_NOTE, begun, note
+from nnexp.analysis.report.pictures import Picture
+from nnexp.analysis.summary import finished, overall
+from nnexp.config.errors import Lost, RequestError
+from nnexp.config.request import SweepConfig
+from nnexp.config.run import MAX_PARAM, RunConfig
+from nnexp.dataset import load as datasets
+from nnexp.network.weights import pack
+from nnexp.pipeline.artifacts import (
+    data_files,
+    data_input,
+    model_of,
+    new_outputs,
+    points,
+    prediction_points,
+    ranges,
+    result_tags,
+    run_files,
+    run_key,
+    run_name,
+    run_tags,
+    sweep_key,
+    varied_leaves,
+)
+from nnexp.pipeline.git import refuse_dirty
+from nnexp.pipeline.progress import Meter, say, uninterrupted
+from nnexp.pipeline.provenance import code_files, command, provenance
+from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
+from nnexp.tracking.find import SWEEP_KEYS, get_sweep
+from nnexp.tracking.read import read_runs
+from nnexp.tracking.runs import RunRecord, Writer, now, origin
+from nnexp.training.distribute import Plan, Point, Training, execute, plan
+from nnexp.training.train import Failure, Trained, check
+
+# A chunk of a sweep is written, and seen in the UI, when it is so large or so old.
+CHUNK_RUNS, CHUNK_SECONDS = 256, 1.0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that is in the store: its parent's id, the key of each config that was asked for, (run name,
+    reason) of each point that failed, the last loss of each that did not by its key, its runs, their summary.
+    """
+
+    sweep_id: str
+    keys: list[str]
+    failures: list[tuple[str, str]]
+    losses: dict[str, float]
+    runs: pd.DataFrame  # all that are recorded of its points, as `load_runs` has them
+    summary: pd.DataFrame | None  # None where every point failed
+
+
+def _points(configs: Sequence[RunConfig]) -> list[Point]:
+    """A sweep's points, checked, one a config. Raises RequestError, naming the point."""
+    for key, values in varied_leaves(configs).items():
+        if key in ("tracking_uri", "experiment_name"):
+            raise RequestError(f"{key} must be the same for all points of a sweep, and is {values}")
+    named = ranges(configs)
+    loaded = {c: datasets.load(c) for c in dict.fromkeys(config.dataset for config in configs)}
+    result = []
+    for i, config in enumerate(configs, 1):
+        dataset = loaded[config.dataset]
+        try:
+            check(dataset, config)
+        except RequestError as error:
+            raise RequestError(f"point {i} of {len(configs)}: {error}") from error
+        # A sweep's runs log neither figures nor models.
+        alone = replace(config, dataset=datasets.located(config.dataset), figures=False, model=False)
+        name = run_name(alone, dataset, named)
+        result.append(Point(alone, dataset, run_key(alone, dataset), name))
+    return result
+
+
+def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) -> Sweep | None:
+    """Train and record the points of a sweep under a parent run, but for those that are recorded; None where
+    only the plan was asked for.
+
+    A point that fails does not stop the others. Raises RequestError, naming the point, before anything is
+    recorded.
+    """
+    if request.require_clean:
+        refuse_dirty()
+    all_points = _points(configs)
+    keys = [point.key for point in all_points]
+    asked = list({point.key: point for point in all_points}.values())
+    if len(asked) < len(keys):
+        say(f"{len(keys) - len(asked)} of {len(keys)} points are like others and run once")
+    with opened(configs[0]) as place:
+        todo = plan(asked, place.recorded(), request.reruns)
+        say(str(todo))
+        if request.plan:
+            return None
+        key = sweep_key(point.key for point in asked)
+        same = [parent for parent in place.parents if parent.tags.get("nnexp.sweep_key") == key]
+        complete = [parent for parent in same if parent.tags.get("nnexp.outcome") == "complete"]
+        failures = _failed_before(place, todo)
+        if not todo.todo and complete:
+            return _finished_sweep(place, complete[-1].run_id, keys, failures)
+        training = execute(todo.todo, request.executor)  # an executor that is not there is refused here
+        if todo.todo:
+            tell_of_compiling()
+        with _what_is_left(), going_on(place, _parent_record(name or "sweep", key, asked)) as parent:
+            for old in same:
+                if old.status in ("KILLED", "FAILED"):
+                    place.writer.adopt(old.run_id, parent)
+                    place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
+            stopped = _run_points(place, parent, todo, training, request, failures)
+            place.writer.settle(parent)
+            done = _finished_sweep(place, parent, keys, failures)
+            record = get_sweep(place.store, parent)
+            assert record is not None  # it was begun by this command
+            found = Findings.of(record, len(asked), done.runs, done.summary)
+            pictures = _draw(place, found, asked) if any(config.figures for config in configs) else []
+            _finish_parent(place, found, failures, stopped, pictures)
+        return done
+
+
+@contextmanager
+def _what_is_left() -> Iterator[None]:
+    """Whoever sees the work end before its time is told how to go on; what is lost says so itself."""
+    try:
+        yield
+    except Lost:
+        raise
+    except BaseException:
+        say("what is recorded stays; the same command finishes the rest")
+        raise
+
+
+def _run_points(
+    place: Place,
+    parent: str,
+    todo: Plan,
+    training: Training,
+    request: SweepConfig,
+    failures: list[tuple[str, str]],
+) -> bool:
+    """Train and record what there is to do; whether it was stopped by too many failures."""
+    before, best, started = len(failures), None, now()
+    meter = Meter("sweep", len(todo.todo), "runs")
+    with _Recorder(place.writer) as recorder, meter, closing(training):
+        for epochs_done, ended in training:
+            meter.update(recorder.written, _note(epochs_done, best, len(failures)))
+            of_new_rows = new_outputs(
+                [(point.dataset, None if isinstance(r, Failure) else r) for point, r in ended]
+            )
+            for (point, result), y_pred in zip(ended, of_new_rows, strict=True):
+                recorder.add(_child_record(point, result, y_pred, parent, todo.attempt, started))
+                if isinstance(result, Failure):
+                    failures.append((point.name, result.reason))
+                    say(f"failed: {point.name}: {result.reason}")
+                elif result.outcome != "diverged":
+                    best = min(best or (np.inf, ""), (float(result.curves["loss"][-1]), point.name))
+                failed = len(failures) - before
+                if request.max_failures is not None and failed >= request.max_failures:
+                    say(f"stopping: {failed} points failed, and max_failures={request.max_failures}")
+                    return True
+                meter.update(recorder.written, _note(epochs_done, best, len(failures)))
+            recorder.keep_up()
+            started = now()
+    return False
+
+
+def _note(epochs_done: int, best: tuple[float, str] | None, failed: int) -> str:
+    """What a sweep under way says besides how many runs are recorded."""
+    parts = [f"{failed} failed"] * bool(failed)
+    parts += [f"{epochs_done:,} epochs trained" if best is None else f"best loss {best[0]:.4g}: {best[1]}"]
+    return ", ".join(parts)
+
+
+class _Recorder:
+    """Writes records in chunks, in a thread of its own, while the next ones are trained."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer, self._thread = writer, ThreadPoolExecutor(1)
+        self._chunk: list[RunRecord] = []
+        self._since = time.monotonic()
+        self._pending: Future[None] | None = None
+        self._under_way = 0
+        self.written = 0
+
+    def add(self, record: RunRecord) -> None:
+        self._chunk.append(record)
+        if len(self._chunk) >= CHUNK_RUNS:
+            self._flush()
+
+    def keep_up(self) -> None:
+        """Write what has waited for long enough; to be called often, since the next run may be long in
+        coming. Raises what writing raised."""
+        if self._pending is not None and self._pending.done():
+            self._wait()
+        if self._pending is None and self._chunk and time.monotonic() - self._since > CHUNK_SECONDS:
+            self._flush()
+
+    def __enter__(self) -> _Recorder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what is left, unless something went wrong, or goes wrong meanwhile."""
+        is_whole = False
+        try:
+            if kind is None:
+                self._flush()
+                self._wait()
+                is_whole = True
+        finally:
+            if not is_whole:
+                self._writer.stop()
+            self._thread.shutdown()
+
+    def _flush(self) -> None:
+        self._wait()
+        chunk, self._chunk, self._since = self._chunk, [], time.monotonic()
+        self._pending, self._under_way = self._thread.submit(self._writer.write, chunk), len(chunk)
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self.written += self._under_way
+            self._pending = None
+
+
+def _child_record(
+    point: Point,
+    result: Trained | Failure,
+    y_pred: NDArray[np.float64] | None,
+    parent: str,
+    attempt: int,
+    started: int,
+) -> RunRecord:
+    """A run of the sweep; `y_pred` is of its new rows."""
+    config, dataset = point.config, point.dataset
+    tags = {**origin(), **run_tags(point.key, dataset, attempt)}
+    tags |= {"mlflow.parentRunId": parent, "nnexp.sweep_id": parent}
+    record = RunRecord(
+        name=point.name,
+        params=config.params(),
+        tags=tags,
+        data=data_input(dataset),
+        start_time=started,
+        end_time=now(),
+    )
+    if isinstance(result, Failure):
+        tags["nnexp.reason"] = result.reason
+        files = {"traceback.txt": result.traceback.encode()}
+        return replace(record, files=files, status="FAILED")
+    curves = [*points(result, 0), *prediction_points(result, dataset, y_pred)]
+    files = run_files(result, pack(model_of(result, dataset), result.kept))
+    return replace(record, tags=tags | result_tags(result), points=curves, files=files)
+
+
+def _parent_record(name: str, key: str, asked: Sequence[Point]) -> RunRecord:
+    """A sweep as it begins: its ranges, and the keys of its runs."""
+    varied = ranges([point.config for point in asked])
+    texts = {key: ", ".join(values) for key, values in varied.items()}
+    params = {
+        key: text if len(text) <= MAX_PARAM else f"{len(varied[key])} values" for key, text in texts.items()
+    }
+    title = f"{name}: {len(asked)} runs over {', '.join(varied) or 'one point'}"
+    tags = {**origin(), **provenance(), "nnexp.sweep": name, "nnexp.sweep_key": key}
+    if asks := question(name):
+        tags[QUESTION] = asks[:MAX_NOTE]
+    tags["mlflow.note.content"] = begun(asks, command(), shown_ranges(params))
+    keys = "".join(f"{point.key}\n" for point in asked)
+    files = {SWEEP_KEYS: keys.encode()} | data_files(dict.fromkeys(point.dataset for point in asked))
+    files |= code_files()
+    return RunRecord(title, params, tags, files=files)
+
+
+def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:
+    """(run name, reason) of the points that failed before and are not run again."""
+    reasons = {run.tags["nnexp.run_key"]: run.tags.get("nnexp.reason", "") for run in place.runs}
+    return [(point.name, reasons[point.key]) for point in todo.failed]
+
+
+def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
+    """The sweep as the store has it."""
+    runs = read_runs(place.store, place.experiment, parent)
+    done = finished(runs)
+    losses = {} if done.empty else dict(zip(done["run_key"], done["loss"], strict=True))
+    return Sweep(parent, keys, failures, losses, runs, overall(runs))
+
+
+def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Picture]:
+    """The sweep's figures, after its best runs have got theirs."""
+    runs = finished(found.runs)
+    if runs.empty:
+        return []
+    from nnexp.analysis.report.pictures import sweep_pictures
+    from nnexp.pipeline.gallery import best_files  # draw, which `figures=false` does without
+
+    for run_id, files in best_files(place.store, found, points).items():
+        with uninterrupted():
+            place.writer.add(run_id, files, {})
+    return sweep_pictures(place.store, runs)
+
+
+def _finish_parent(
+    place: Place,
+    found: Findings,
+    failures: Sequence[tuple[str, str]],
+    stopped: bool,
+    pictures: Sequence[Picture],
+) -> None:
+    """Record counts, the summary table, the figures, the report and a description that the UI shows."""
+    from nnexp.analysis.report.page import (
+        page,
+    )  # its imports take long, and a sweep with nothing to do ends without
+
+    files = {f"figures/{picture.name}.png": picture.png for picture in pictures}
+    files["report.html"] = page(found, pictures)
+    if found.summary is not None:
+        files["summary.csv"] = (as_table(found.summary, style="csv") + "\n").encode()
+        files["summary.md"] = (as_table(found.summary, style="markdown") + "\n").encode()
+    if failures:
+        lines = [f"{name}: {reason}" for name, reason in failures]
+        files["failures.txt"] = ("\n".join(lines) + "\n").encode()
+    tags = {"mlflow.note.content": note(found, files, place.experiment.id)}
+    tags |= {"nnexp.runs": str(found.total), "nnexp.failed": str(len(failures))}
+    if not stopped:
+        tags["nnexp.outcome"] = "complete"
+    with uninterrupted():
+        place.writer.finish(found.parent.run_id, "FAILED" if failures else "FINISHED", files, tags)

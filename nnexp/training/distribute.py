@@ -1,0 +1,225 @@
+"""A sweep before and while it runs: what there is to do, and its points trained, here or on other machines.
+
+Knows networks and executors, nothing of tracking: results are yielded as they come.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import Executor as Pool
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from nnexp.config.request import Executor
+from nnexp.config.run import RunConfig
+from nnexp.dataset.load import Dataset
+from nnexp.training.pools import Workers, is_loss, pools
+from nnexp.training.train import Failure, Trained, train, weight_count
+
+# What a run costs, about: to record, and to train for one sample, step and weight. Only for the plan.
+RECORD_SECONDS, WEIGHT_SECONDS = 4e-3, 1e-9
+# A shard for a worker: as many runs as make the way there worthwhile, and no more, so that all have work.
+SHARD_RUNS, SHARDS_A_WORKER = 256, 4
+# How often a shard may lose its worker when it is alone, before it is halved, or is a failure.
+ALLOWED_LOSSES = 2
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a sweep: a run to be, its identity and its name."""
+
+    config: RunConfig
+    dataset: Dataset
+    key: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The points of a sweep by what is to be done about them."""
+
+    total: int
+    done: int  # finished before
+    failed: list[Point]  # failed before, and not to be run again
+    todo: list[Point]
+    attempt: int  # at the points to do: 1, or more where finished ones are run again
+    seconds: float  # about
+
+    def __str__(self) -> str:
+        """`600 runs: 72 done, 3 failed before, 525 new, about 2 s`."""
+        parts = [f"{self.done} done"] * (self.done > 0)
+        parts += [f"{len(self.failed)} failed before (retry=failed runs them again)"] * bool(self.failed)
+        word = "new" if self.attempt == 1 else f"again (attempt {self.attempt})"
+        parts += [f"{len(self.todo)} {word}"]
+        parts += [f"about {_duration(self.seconds)}"] * bool(self.todo)
+        return f"{self.total} run{'s' * (self.total != 1)}: {', '.join(parts)}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def plan(points: Sequence[Point], recorded: Mapping[str, tuple[set[str], int]], reruns: str) -> Plan:
+    """Compare the points with what is recorded: for a key, the statuses of its runs and its last attempt.
+
+    `reruns` says which of those are run again: none, failed or all.
+    """
+    finished = {key for key, (statuses, _) in recorded.items() if "FINISHED" in statuses}
+    failed = {key for key, (statuses, _) in recorded.items() if "FAILED" in statuses} - finished
+    if reruns == "all":
+        todo, left = list(points), []
+        attempt = 1 + max((recorded[p.key][1] for p in points if p.key in finished), default=0)
+    else:
+        left = [p for p in points if p.key in failed] if reruns == "none" else []
+        skipped = finished | {p.key for p in left}
+        todo, attempt = [p for p in points if p.key not in skipped], 1
+    done = len(points) - len(todo) - len(left)
+    return Plan(len(points), done, left, todo, attempt, sum(map(_cost, todo)))
+
+
+def _cost(point: Point) -> float:
+    """Seconds that a run takes, about, among others."""
+    steps = point.config.epochs * len(point.dataset.X)
+    return RECORD_SECONDS + steps * weight_count(point.dataset, point.config) * WEIGHT_SECONDS
+
+
+Ended = list[tuple[Point, Trained | Failure]]
+# Several times a second: the epochs trained so far, and the runs that ended.
+Training = Generator[tuple[int, Ended], None, None]
+
+
+def execute(points: Sequence[Point], executor: Executor) -> Training:
+    """What trains the points, when it is iterated over; close it to end the work early.
+
+    Raises RequestError at once where the executor cannot be had, Lost when it goes away while it works.
+    """
+    groups: dict[Dataset, list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.dataset, []).append(point)
+    if executor.name == "inline" or not points:
+        return _execute_here(groups)
+    opened, workers = pools(executor)
+    return _Distributed(opened, workers, _shards(groups, workers)).run()
+
+
+def _execute_here(groups: Mapping[Dataset, list[Point]]) -> Training:
+    before = 0
+    for dataset, members in groups.items():
+        for progress in train(dataset, [point.config for point in members]):
+            yield before + progress.epochs_done, [(members[i], result) for i, result in progress.ended]
+        before += sum(point.config.epochs for point in members)
+
+
+def _shards(groups: Mapping[Dataset, list[Point]], workers: int) -> list[list[Point]]:
+    """Points for one worker at a time; those that can train as one batch stay together."""
+    total = sum(map(len, groups.values()))
+    size = min(SHARD_RUNS, max(32, -(-total // (workers * SHARDS_A_WORKER))))
+    shards = []
+    for members in groups.values():
+        members = sorted(members, key=lambda p: (p.config.hidden, p.config.optimizer.name, p.config.epochs))
+        shards += [members[i : i + size] for i in range(0, len(members), size)]
+    return shards
+
+
+def train_shard(dataset: Dataset, configs: list[RunConfig]) -> list[Trained | Failure]:
+    """What a worker does: train, and give back the result of each config."""
+    results: dict[int, Trained | Failure] = {}
+    for progress in train(dataset, configs):
+        results.update(progress.ended)
+    return [results[i] for i in range(len(configs))]
+
+
+Task = tuple[list[Point], int]  # a shard, and how often it has lost its worker when it was alone
+
+
+class _Distributed:
+    """Shards on an executor of `concurrent.futures`' kind. A shard whose worker dies is trained again.
+
+    When several shards were under way in a pool that broke, it is not known which one did it: each of them is
+    then trained alone. One that breaks the pool alone, twice, is halved; a single run that does is a failure.
+    """
+
+    def __init__(
+        self,
+        opened: Callable[[], AbstractContextManager[Workers]],
+        workers: int,
+        shards: Sequence[list[Point]],
+    ) -> None:
+        self._opened, self._workers = opened, workers
+        self._waiting = deque((shard, 0) for shard in shards)
+        self._suspects: deque[Task] = deque()
+        self._done = 0
+
+    def run(self) -> Training:
+        while self._waiting or self._suspects:
+            with self._opened() as (pool, check):
+                yield from self._run_until_broken(pool, check)
+
+    def _run_until_broken(self, pool: Pool, check: Callable[[], None]) -> Training:
+        running: dict[Future[list[Trained | Failure]], Task] = {}
+        is_whole = True
+        while running or (is_whole and (self._waiting or self._suspects)):
+            if self._suspects and not running:
+                is_whole = _submit(pool, self._suspects, running)
+            # Two for each worker, so that none waits for its next; suspects are alone.
+            while is_whole and self._waiting and not self._suspects and len(running) < 2 * self._workers:
+                is_whole = _submit(pool, self._waiting, running)
+            finished, _ = wait(running, timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
+            ended: Ended = []
+            lost = []
+            for future in finished:
+                shard, losses = running.pop(future)
+                error = CancelledError() if future.cancelled() else future.exception()
+                if error is None:
+                    ended += zip(shard, future.result(), strict=True)
+                elif is_loss(error):
+                    lost.append((shard, losses))
+                else:
+                    ended += [(point, Failure.of(error)) for point in shard]
+            if lost:
+                lost += running.values()
+                ended += self._suspect(lost)
+            self._done += sum(point.config.epochs for point, _ in ended)
+            yield self._done, ended
+            if lost:
+                return
+            check()
+
+    def _suspect(self, lost: list[Task]) -> Ended:
+        """Set shards that lost their worker aside; those that are found guilty are failures."""
+        if len(lost) > 1:
+            self._suspects.extend(lost)
+            return []
+        ((shard, losses),) = lost
+        if losses + 1 < ALLOWED_LOSSES:
+            self._suspects.append((shard, losses + 1))
+        elif len(shard) > 1:
+            half = len(shard) // 2
+            self._suspects.extend([(shard[:half], losses), (shard[half:], losses)])
+        else:
+            reason = "WorkerLost: the process that trained this run died, and again when it was tried alone"
+            return [(shard[0], Failure(reason, reason))]
+        return []
+
+
+def _submit(pool: Pool, tasks: deque[Task], running: dict[Future[list[Trained | Failure]], Task]) -> bool:
+    """Whether the pool took the first of the tasks; one that has broken since we last looked does not."""
+    shard, _ = tasks[0]
+    # A worker that is started here is deaf to Ctrl-C, which is its parent's, from its first instant on.
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        future = pool.submit(train_shard, shard[0].dataset.light(), [point.config for point in shard])
+    except Exception as error:
+        if is_loss(error):
+            return False
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+    running[future] = tasks.popleft()
+    return True

@@ -1,0 +1,150 @@
+"""Where the shards of a sweep are trained, if not in this process: in several, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecutor
+from concurrent.futures import Executor as Pool
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import numba
+
+from nnexp.config.errors import Lost, RequestError
+from nnexp.config.request import Executor
+from nnexp.network import engine
+
+# A Dask cluster: how long it may take to answer, how often to look after it, how long it may have no workers.
+ANSWER_SECONDS, LOOK_SECONDS, WORKERLESS_SECONDS = 10, 5.0, 60
+
+# A pool of workers, and what raises Lost when no work can be done in it any more.
+Workers = tuple[Pool, Callable[[], None]]
+
+
+def pools(executor: Executor) -> tuple[Callable[[], AbstractContextManager[Workers]], int]:
+    """What opens a pool, and how many workers it has. Raises RequestError."""
+    if executor.name == "processes":
+        workers = executor.workers or os.cpu_count() or 1
+        return lambda: _processes(workers), workers
+    address = str(executor.address)
+    return lambda: _cluster(address), _cluster_size(address)
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether the error says that a worker, or the way to it, is gone, not that the work raised."""
+    lost = type(error).__name__ in ("KilledWorker", "ClosedClientError")  # Dask's, which may not be installed
+    return lost or isinstance(error, BrokenExecutor | CancelledError)
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Workers]:
+    # Not forked: threads of the engine and locks of the parent would come along in an unknown state.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+    try:
+        yield pool, lambda: None
+    except BaseException:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """A worker works on one core, and ends when its parent is no more."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    vars(numba.config)["NUMBA_NUM_THREADS"] = 1
+    parent = multiprocessing.parent_process()
+
+    def leave() -> None:
+        assert parent is not None  # spawned
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=leave, daemon=True).start()
+
+
+def _cluster_size(address: str) -> int:
+    """How many threads a Dask cluster's workers have. Raises RequestError where it is not fit to train."""
+    try:
+        with _client(address) as client:
+            workers: int = sum(client.nthreads().values())
+            engines = _engines(client)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"executor.address={address}: no scheduler answers: {error}") from error
+    if not workers:
+        raise RequestError(f"executor.address={address}: the cluster has no workers yet")
+    if engines != {f"engine {engine.VERSION}"}:
+        raise RequestError(
+            f"executor.address={address}: its workers train with {' and '.join(sorted(engines))}, and this "
+            f"is engine {engine.VERSION}: install the same there, and start them anew"
+        )
+    return workers
+
+
+def _engines(client: Any) -> set[str]:
+    """What a cluster's workers train with."""
+    try:
+        return {f"engine {version}" for version in client.run(_engine_version).values()}
+    except OSError:
+        raise
+    except Exception as error:  # what a worker without nnexp raises is not always what importing it raised
+        return {f"no nnexp ({error})"}
+
+
+def _engine_version() -> str:
+    return engine.VERSION
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[Workers]:
+    """A Dask cluster as a pool. Raises Lost when it is there no more."""
+    gone = f"the Dask cluster at {address} is gone"
+    rest = "what was recorded is kept, and the same command does the rest when it is back"
+    looked = seen = time.monotonic()
+
+    def check() -> None:
+        nonlocal looked, seen
+        if time.monotonic() - looked < LOOK_SECONDS:
+            return
+        try:
+            has_workers = bool(client.nthreads())
+        except OSError as error:
+            raise Lost(f"{gone}: {error}; {rest}") from error
+        looked = time.monotonic()
+        if has_workers:
+            seen = looked
+        elif looked - seen > WORKERLESS_SECONDS:
+            raise Lost(f"{gone}: it has had no worker for {WORKERLESS_SECONDS} s; {rest}")
+
+    try:
+        client = _client(address)
+    except OSError as error:
+        raise Lost(f"{gone}: {error}; {rest}") from error
+    with client:
+        # Not pure: a shard that failed must not be answered from Dask's memory.
+        yield client.get_executor(pure=False), check
+
+
+def _client(address: str) -> Any:
+    """A quiet client of the scheduler at this address. Raises RequestError without Dask, OSError without
+    an answer."""
+    try:
+        import dask
+        from distributed import Client
+    except ImportError:
+        raise RequestError("executor=dask needs Dask's distributed, which make install brings") from None
+    # What goes wrong on a cluster is told in our words, once.
+    for name in ("distributed", "distributed.client", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", module="distributed")
+    dask.config.set({"distributed.comm.timeouts.connect": f"{ANSWER_SECONDS} s"})
+    return Client(address, timeout=ANSWER_SECONDS, set_as_default=False)
