@@ -78,10 +78,10 @@ def main() -> None:
         print(
             f"second clone, one thread, no AVX: {identical} identical, {seconds:.1f} s from shell to prompt"
         )
-        batch = clone / "nnexp/engine/batch.py"
-        text = batch.read_text()
+        passes = clone / "nnexp/network/engine/passes.py"
+        text = passes.read_text()
         assert text.count(LINE) == 1
-        batch.write_text(text.replace(LINE, CHANGED))
+        passes.write_text(text.replace(LINE, CHANGED))
         caught = rerun(clone, run_id)
         print(f"one line of the engine changed:\n{caught.stdout}")
         is_named = caught.returncode == 1 and "likely cause: engine arithmetic" in caught.stdout

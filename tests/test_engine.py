@@ -17,9 +17,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nnexp.network.engine.batch import ARTICLES, OPTIONS, VERSION, Batch, Model
+from nnexp.network.engine.batch import ARTICLES, VERSION, Batch, Model
 from nnexp.network.engine.canary import CANARIES, HEADS, USUAL, canary, samples, stacked, usual_options
 from nnexp.network.engine.lanes import N_LANES
+from nnexp.network.engine.layout import OPTIONS
 from nnexp.network.reference import Network, feedforward, flatten, gradients, loss, step, unflatten
 
 Array = NDArray[np.float64]

@@ -12,7 +12,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nnexp.network.engine.batch import ARTICLES, OPTIONS, VERSION, Batch, Curves, Model
+from nnexp.network.engine.batch import ARTICLES, VERSION, Batch, Curves, Model
+from nnexp.network.engine.layout import OPTIONS
 
 Array = NDArray[np.float64]
 

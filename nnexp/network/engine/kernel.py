@@ -1,0 +1,142 @@
+"""The kernel that Python calls: from the runs' own arrays into lanes, through the epochs, and back."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnexp.network.engine import elementary, epochs, evaluation, lanes, layout, passes
+from nnexp.network.engine.compilation import compiled, kernel
+from nnexp.network.engine.epochs import train_articles, train_epoch
+from nnexp.network.engine.evaluation import evaluate
+from nnexp.network.engine.lanes import N_LANES, pointer
+from nnexp.network.engine.layout import (
+    ADAM,
+    SGD,
+    Array,
+    Block,
+    IntArray,
+    Net,
+    Runs,
+    Settings,
+    view_block,
+    view_net,
+    view_samples,
+)
+
+
+@compiled
+def _gather(net: Net, s: Block, runs: Runs, lane: int) -> None:
+    """Copy one run's state into its lane."""
+    i = s.run[lane]
+    for j in range(net.n_weights):
+        s.w[j * net.n_lanes + lane] = runs.weights[i, j]
+        if net.optimizer != SGD:
+            s.m[j * net.n_lanes + lane] = runs.first_moment[i, j]
+        if net.optimizer == ADAM:
+            s.v[j * net.n_lanes + lane] = runs.second_moment[i, j]
+    s.rates[lane] = runs.learning_rate[i]
+    for j in range(3):
+        s.rates[(1 + j) * net.n_lanes + lane] = runs.options[i, j]
+    for j in range(2):
+        s.rates[(4 + j) * net.n_lanes + lane] = runs.powers[i, j]
+
+
+@compiled
+def _end(net: Net, s: Block, runs: Runs, lane: int) -> None:
+    """Copy a lane's state back to its run; the lane goes on, but counts no more."""
+    i = s.run[lane]
+    for j in range(net.n_weights):
+        runs.weights[i, j] = s.w[j * net.n_lanes + lane]
+        if net.optimizer != SGD:
+            runs.first_moment[i, j] = s.m[j * net.n_lanes + lane]
+        if net.optimizer == ADAM:
+            runs.second_moment[i, j] = s.v[j * net.n_lanes + lane]
+    for j in range(2):
+        runs.powers[i, j] = s.rates[(4 + j) * net.n_lanes + lane]
+    s.stop[lane] = -1
+
+
+@compiled
+def _weights_are_finite(net: Net, s: Block, lane: int) -> bool:
+    for j in range(net.n_weights):  # noqa: SIM110  Numba compiles no generator
+        if not np.isfinite(s.w[j * net.n_lanes + lane]):
+            return False
+    return True
+
+
+@compiled
+def _record(
+    net: Net, s: Block, runs: Runs, n: int, is_training: bool, epoch: int,
+    records: Array, position: int | np.int64,
+) -> None:  # fmt: skip
+    """Write what evaluate found on n rows for every lane still running, and note those that have
+    diverged.
+    """
+    column = 0 if is_training else 3
+    for lane in range(net.n_lanes):
+        i = s.run[lane]
+        if s.stop[lane] >= epoch:
+            records[i, position, column] = s.sums[lane]
+            records[i, position, column + 1] = s.sums[net.n_lanes + lane] / n
+            if is_training:
+                records[i, position, 2] = s.sums[2 * net.n_lanes + lane]
+                if not (np.isfinite(s.sums[lane]) and _weights_are_finite(net, s, lane)):
+                    runs.diverged[i] = epoch
+
+
+@compiled
+def _end_lanes(net: Net, s: Block, runs: Runs, epoch: int) -> int:
+    """End the lanes whose runs stop at this epoch or have diverged.
+
+    Returns the epoch at which the next will stop, or -1 if none is left.
+    """
+    next_stop = -1
+    for lane in range(net.n_lanes):
+        i = s.run[lane]
+        if s.stop[lane] == epoch == runs.epochs[i] and not _weights_are_finite(net, s, lane):
+            runs.diverged[i] = epoch
+        if s.stop[lane] >= 0 and (s.stop[lane] == epoch or runs.diverged[i] >= 0):
+            _end(net, s, runs, lane)
+        if s.stop[lane] >= 0 and (next_stop < 0 or s.stop[lane] < next_stop):
+            next_stop = s.stop[lane]
+    return next_stop
+
+
+@kernel(elementary, epochs, evaluation, lanes, layout, passes)
+def train_blocks(
+    layers: IntArray, settings: Settings, runs: Runs,
+    X: Array, y: Array, X_val: Array, y_val: Array, order: NDArray[np.int32],
+    memory: Array, parts: IntArray, lane_memory: IntArray,
+    active: IntArray, first_block: int, last_block: int,
+    epoch: int, until: int, log_epochs: IntArray, records: Array,
+) -> None:  # fmt: skip
+    """Train the runs `active`, in blocks, from `epoch` completed epochs to `until`."""
+    net = view_net(layers, settings)
+    s = view_block(memory, parts, lane_memory)
+    data, validation = view_samples(X, y), view_samples(X_val, y_val)
+    is_shuffled, order_stride = order.shape[0] > 0, order.shape[1] * order.shape[2]
+    for block in range(first_block, last_block):
+        for lane in range(net.n_lanes):
+            i = block * N_LANES + lane
+            s.run[lane] = active[min(i, len(active) - 1)]
+            s.stop[lane] = min(until, runs.epochs[s.run[lane]]) if i < len(active) else -1
+            _gather(net, s, runs, lane)
+        completed, logged = epoch, np.int64(0)  # a plain 0 would compile _record for 0 as well
+        while True:
+            if logged < len(log_epochs) and log_epochs[logged] == completed:
+                for part in range(2 if validation.n > 0 else 1):
+                    samples, is_training = (data, True) if part == 0 else (validation, False)
+                    evaluate(net, s, samples, is_training)
+                    _record(net, s, runs, samples.n, is_training, completed, records, logged)
+                logged += 1
+            pause = _end_lanes(net, s, runs, completed)
+            if pause < 0:
+                break
+            if logged < len(log_epochs):
+                pause = min(pause, log_epochs[logged])
+            if net.is_articles and data.shared and not is_shuffled:
+                train_articles(s, data, pause - completed)
+                completed = pause
+            while completed < pause:
+                visited = pointer(order, (completed - epoch) * data.n)
+                train_epoch(net, s, data, visited, is_shuffled, order_stride)
+                completed += 1

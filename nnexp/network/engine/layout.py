@@ -1,0 +1,152 @@
+"""What the compiled kernel works with: the shape of the networks, the runs' arrays and a block's memory.
+
+Positions and lengths are in vectors of N_LANES floats.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnexp.network.engine.compilation import compiled
+from nnexp.network.engine.lanes import Pointer, pointer
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+SIGMOID, TANH, RELU, IDENTITY, SOFTMAX = range(5)
+ACTIVATIONS = {
+    "sigmoid": SIGMOID,
+    "tanh": TANH,
+    "relu": RELU,
+    "identity": IDENTITY,
+    "softmax": SOFTMAX,
+}
+MSE, BCE, CROSS_ENTROPY = range(3)
+LOSSES = {"mse": MSE, "bce": BCE, "cross_entropy": CROSS_ENTROPY}
+SGD, MOMENTUM, ADAM = range(3)
+OPTIMIZERS = {"sgd": SGD, "momentum": MOMENTUM, "adam": ADAM}
+# The options of each optimizer, in the order of the columns that the kernel reads.
+OPTIONS = {"sgd": (), "momentum": ("momentum",), "adam": ("beta1", "beta2", "epsilon")}
+
+
+class Net(NamedTuple):
+    """The shape of the networks and how they are trained. A layer is numbered by its inputs: 0
+    first.
+    """
+
+    # N_LANES, but not as a constant: unrolled, the loops over lanes would compile for seconds.
+    n_lanes: int
+    n_layers: int
+    sizes: Pointer  # layer widths, input first
+    weights_at: Pointer  # by layer: where its W begins among the weights
+    biases_at: Pointer
+    outputs_at: Pointer  # where its outputs begin, for up to `rows` rows
+    activations: Pointer
+    n_weights: int
+    loss: int
+    optimizer: int
+    batch_size: int
+    rows: int
+    is_classification: bool
+    is_articles: bool  # whether the model is ARTICLES
+
+
+class Settings(NamedTuple):
+    n_lanes: int
+    loss: int
+    optimizer: int
+    batch_size: int
+    rows: int  # that go through the network at a time
+    is_classification: bool
+    is_articles: bool
+
+
+class Samples(NamedTuple):
+    """n rows, either shared by all runs or `of_run` rows for each."""
+
+    x: Pointer
+    y: Pointer
+    n: int
+    fan_in: int
+    width: int
+    shared: bool
+
+
+class Runs(NamedTuple):
+    """Everything that differs between runs; the first axis is the run."""
+
+    weights: Array  # (runs, n_weights), as network.flatten orders them
+    first_moment: Array  # the optimizers' memories, (runs, n_weights), or (1, 1) where there are none
+    second_moment: Array
+    powers: Array  # (runs, 2): beta1^t, beta2^t
+    learning_rate: Array
+    options: Array  # (runs, 3), by columns of OPTIONS
+    epochs: IntArray
+    diverged: IntArray  # the epoch at which it was found to have diverged, or -1
+
+
+class Block(NamedTuple):
+    """One block's state: vectors, one number of each of its runs."""
+
+    w: Pointer
+    grad: Pointer
+    m: Pointer
+    v: Pointer
+    rates: Pointer  # learning_rate, the three options, beta1^t, beta2^t
+    z: Pointer  # totals of the layer last computed
+    a: Pointer  # outputs of all layers
+    d: Pointer  # dL/dz of all layers
+    x: Pointer  # rows of each run's own, where they are not shared
+    y: Pointer
+    sums: Pointer  # loss, correct, norm of the gradient
+    run: Pointer  # by lane, its run
+    stop: Pointer  # by lane, the epoch at which it ends in this call; -1 once it has
+
+
+@compiled
+def view_net(layers: IntArray, settings: Settings) -> Net:
+    """Pointers to the rows of `layers`: sizes, weights_at, biases_at, outputs_at, activations."""
+    n_layers = layers.shape[1] - 1
+    return Net(
+        settings.n_lanes,
+        n_layers,
+        pointer(layers, 0),
+        pointer(layers, n_layers + 1),
+        pointer(layers, 2 * (n_layers + 1)),
+        pointer(layers, 3 * (n_layers + 1)),
+        pointer(layers, 4 * (n_layers + 1)),
+        layers[2, n_layers],
+        settings.loss,
+        settings.optimizer,
+        settings.batch_size,
+        settings.rows,
+        settings.is_classification,
+        settings.is_articles,
+    )
+
+
+@compiled
+def view_samples(X: Array, y: Array) -> Samples:
+    return Samples(pointer(X, 0), pointer(y, 0), X.shape[1], X.shape[2], y.shape[2], X.shape[0] == 1)
+
+
+@compiled
+def view_block(memory: Array, parts: IntArray, lane_memory: IntArray) -> Block:
+    """A block's working memory; part number i begins at element parts[i]."""
+    return Block(
+        pointer(memory, parts[0]),
+        pointer(memory, parts[1]),
+        pointer(memory, parts[2]),
+        pointer(memory, parts[3]),
+        pointer(memory, parts[4]),
+        pointer(memory, parts[5]),
+        pointer(memory, parts[6]),
+        pointer(memory, parts[7]),
+        pointer(memory, parts[8]),
+        pointer(memory, parts[9]),
+        pointer(memory, parts[10]),
+        pointer(lane_memory, 0),
+        pointer(lane_memory, lane_memory.size // 2),
+    )
