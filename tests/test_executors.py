@@ -21,8 +21,10 @@ from nnexp.network.weights import weights_sha256
 from nnexp.pipeline.artifacts import run_key
 from nnexp.training import distribute as sweep
 from nnexp.training import pools as workers
-from nnexp.training.distribute import Point, execute
-from nnexp.training.train import Failure, Trained
+from nnexp.training.distribute import execute
+from nnexp.training.plan import Point
+from nnexp.training.shard import Trained
+from nnexp.training.train import Failure
 
 # Four shards, each a second or two of work for one core.
 N = 128

@@ -7,7 +7,7 @@ from numpy.random import RandomState
 from nnexp.dataset.load import load
 from nnexp.network import init
 from nnexp.network.reference import flatten
-from nnexp.training.train import initial_network
+from nnexp.training.shard import initial_network
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -15,9 +15,10 @@ from matplotlib.text import Text
 from nnexp.analysis import plots
 from nnexp.analysis.plots.curves import curves
 from nnexp.analysis.plots.means import mean_curves
-from nnexp.analysis.plots.networks import decision_surface, drawn_network, surface_over_training, weights
 from nnexp.analysis.plots.style import COLORS, KINDS, fitted, in_order, is_log_like, plain, width
+from nnexp.analysis.plots.surfaces import decision_surface, surface_over_training
 from nnexp.analysis.plots.sweeps import heat_map, over_seeds, predictions, slices, sweep_lines
+from nnexp.analysis.plots.weights import drawn_network, weights
 from nnexp.analysis.summary import summarize
 from nnexp.dataset.load import load
 from nnexp.network.weights import Model

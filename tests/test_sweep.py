@@ -18,7 +18,7 @@ from nnexp.dataset.load import load
 from nnexp.network import engine
 from nnexp.pipeline.artifacts import run_key
 from nnexp.training import distribute as sweep
-from nnexp.training.distribute import Point, plan
+from nnexp.training.plan import Point, plan
 
 NNEXP = str(Path(sys.executable).with_name("nnexp"))
 

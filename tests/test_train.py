@@ -13,7 +13,8 @@ from nnexp.dataset.load import load
 from nnexp.network import reference as network
 from nnexp.network.reference import flatten
 from nnexp.network.weights import Model
-from nnexp.training.train import check, train
+from nnexp.training.checks import check
+from nnexp.training.train import train
 
 GOLDEN = sorted(Path(__file__).with_name("golden").glob("*.json"))
 ORDER = ["w1", "w2", "w3", "w4", "w5", "w6", "b1", "b2", "b3"]

@@ -27,7 +27,8 @@ from nnexp.network.reference import Layers, equation, sizes
 from nnexp.network.weights import Model, weights_sha256
 from nnexp.tracking.evidence import data_file
 from nnexp.tracking.runs import DataInput
-from nnexp.training.train import Trained, check
+from nnexp.training.checks import check
+from nnexp.training.shard import Trained
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from nnexp.pipeline.artifacts import Whole, single_files
 from nnexp.pipeline.progress import say
 from nnexp.tracking.find import get_curve, get_run, read_artifact
 from nnexp.tracking.store import Store
-from nnexp.training.distribute import Point
+from nnexp.training.plan import Point
 
 # The best runs of a sweep that get all that a run of its own has.
 MAX_BEST = 3

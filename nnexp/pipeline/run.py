@@ -34,8 +34,10 @@ from nnexp.pipeline.session import Place, TrainingError, going_on, opened, tell_
 from nnexp.tracking.find import get_curve, get_run, read_model
 from nnexp.tracking.runs import RunRecord, Writer, origin
 from nnexp.tracking.store import Store
-from nnexp.training.distribute import Point, plan
-from nnexp.training.train import Failure, Trained, check, train
+from nnexp.training.checks import check
+from nnexp.training.plan import Point, plan
+from nnexp.training.shard import Trained
+from nnexp.training.train import Failure, train
 
 # A run that trains for longer than this shows its curves in the UI while it trains.
 LIVE_SECONDS = 2.0

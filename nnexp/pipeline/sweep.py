@@ -45,8 +45,11 @@ from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
 from nnexp.tracking.find import SWEEP_KEYS, get_sweep
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.runs import RunRecord, Writer, now, origin
-from nnexp.training.distribute import Plan, Point, Training, execute, plan
-from nnexp.training.train import Failure, Trained, check
+from nnexp.training.checks import check
+from nnexp.training.distribute import Training, execute
+from nnexp.training.plan import Plan, Point, plan
+from nnexp.training.shard import Trained
+from nnexp.training.train import Failure
 
 # A chunk of a sweep is written, and seen in the UI, when it is so large or so old.
 CHUNK_RUNS, CHUNK_SECONDS = 256, 1.0

@@ -1,7 +1,6 @@
-"""A sweep before and while it runs: what there is to do, and its points trained, here or on other machines.
+"""Train the points of a sweep in this process or share them out among workers.
 
-Knows networks and executors, nothing of tracking: results are yielded as they come.
-"""
+Results are yielded as they come; a shard whose worker dies is trained again."""
 
 from __future__ import annotations
 
@@ -11,82 +10,20 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from concurrent.futures import Executor as Pool
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 from nnexp.config.request import Executor
 from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Dataset
+from nnexp.training.plan import Point
 from nnexp.training.pools import Workers, is_loss, pools
-from nnexp.training.train import Failure, Trained, train, weight_count
+from nnexp.training.shard import Trained
+from nnexp.training.train import Failure, train
 
-# What a run costs, about: to record, and to train for one sample, step and weight. Only for the plan.
-RECORD_SECONDS, WEIGHT_SECONDS = 4e-3, 1e-9
 # A shard for a worker: as many runs as make the way there worthwhile, and no more, so that all have work.
 SHARD_RUNS, SHARDS_A_WORKER = 256, 4
 # How often a shard may lose its worker when it is alone, before it is halved, or is a failure.
 ALLOWED_LOSSES = 2
 POLL_SECONDS = 0.2
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of a sweep: a run to be, its identity and its name."""
-
-    config: RunConfig
-    dataset: Dataset
-    key: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The points of a sweep by what is to be done about them."""
-
-    total: int
-    done: int  # finished before
-    failed: list[Point]  # failed before, and not to be run again
-    todo: list[Point]
-    attempt: int  # at the points to do: 1, or more where finished ones are run again
-    seconds: float  # about
-
-    def __str__(self) -> str:
-        """`600 runs: 72 done, 3 failed before, 525 new, about 2 s`."""
-        parts = [f"{self.done} done"] * (self.done > 0)
-        parts += [f"{len(self.failed)} failed before (retry=failed runs them again)"] * bool(self.failed)
-        word = "new" if self.attempt == 1 else f"again (attempt {self.attempt})"
-        parts += [f"{len(self.todo)} {word}"]
-        parts += [f"about {_duration(self.seconds)}"] * bool(self.todo)
-        return f"{self.total} run{'s' * (self.total != 1)}: {', '.join(parts)}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def plan(points: Sequence[Point], recorded: Mapping[str, tuple[set[str], int]], reruns: str) -> Plan:
-    """Compare the points with what is recorded: for a key, the statuses of its runs and its last attempt.
-
-    `reruns` says which of those are run again: none, failed or all.
-    """
-    finished = {key for key, (statuses, _) in recorded.items() if "FINISHED" in statuses}
-    failed = {key for key, (statuses, _) in recorded.items() if "FAILED" in statuses} - finished
-    if reruns == "all":
-        todo, left = list(points), []
-        attempt = 1 + max((recorded[p.key][1] for p in points if p.key in finished), default=0)
-    else:
-        left = [p for p in points if p.key in failed] if reruns == "none" else []
-        skipped = finished | {p.key for p in left}
-        todo, attempt = [p for p in points if p.key not in skipped], 1
-    done = len(points) - len(todo) - len(left)
-    return Plan(len(points), done, left, todo, attempt, sum(map(_cost, todo)))
-
-
-def _cost(point: Point) -> float:
-    """Seconds that a run takes, about, among others."""
-    steps = point.config.epochs * len(point.dataset.X)
-    return RECORD_SECONDS + steps * weight_count(point.dataset, point.config) * WEIGHT_SECONDS
 
 
 Ended = list[tuple[Point, Trained | Failure]]

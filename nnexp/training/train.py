@@ -1,55 +1,21 @@
-"""Train networks and yield what happened: knows data and arithmetic, nothing of tracking or printing."""
+"""Train networks and yield what happened: many configurations, in shards, with failures set apart."""
 
 from __future__ import annotations
 
-import inspect
-import time
 import traceback
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
-from types import ModuleType
 
-import numpy as np
-from numpy.random import RandomState
-from numpy.typing import NDArray
-
-from nnexp.config.errors import RequestError, unknown
 from nnexp.config.mask import masked
-from nnexp.config.run import Choice, RunConfig
-from nnexp.dataset.load import Dataset, Prepared, prepare
-from nnexp.network import engine, init
-from nnexp.network import reference as network
-from nnexp.network.reference import Layers, Network
-
-Array = NDArray[np.float64]
+from nnexp.config.run import RunConfig
+from nnexp.dataset.load import Dataset, Prepared
+from nnexp.network import engine
+from nnexp.training.checks import check, weight_count
+from nnexp.training.shard import Shard, Trained
 
 # A shard's memory is bounded by its number of runs and by what their curves take.
 MAX_SHARD, SHARD_BYTES = 2048, 128 * 2**20
-# Work between two yields: this long, beginning with a guess of so many steps of one sample.
-CHUNK_SECONDS, CHUNK_STEPS = 0.2, 200_000
-# What one run may take: numbers in its weights, points on its curves.
-MAX_WEIGHTS, MAX_POINTS = 10_000_000, 1_000_000
-# A regression has converged when it explains this share of the target's variance.
-CONVERGED_R2 = 0.99
-# The values an output layer can give; a target beyond them can never be reached.
-OUTPUT_RANGE = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, np.inf)}
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One network, trained so far. Curves hold one value for each of `epochs`, the completed epochs."""
-
-    config: RunConfig
-    prepared: Prepared
-    epochs: NDArray[np.int64]  # (points,)
-    curves: dict[str, Array]  # (points,): loss, grad_norm; accuracy, val_loss, val_accuracy where they apply
-    initial: Network
-    final: Network
-    kept: dict[int, Layers]  # the weights every `weights_every` epochs
-    outcome: str  # converged, diverged or finished
 
 
 @dataclass(frozen=True)
@@ -75,114 +41,6 @@ class Progress:
     current: Trained | None
 
 
-def network_sizes(dataset: Dataset, config: RunConfig) -> list[int]:
-    """Layer widths, input first."""
-    one_each = config.output_activation == "softmax" or len(dataset.classes) > 2
-    outputs = len(dataset.classes) if one_each else 1
-    return [len(dataset.features), *config.hidden, outputs]
-
-
-def weight_count(dataset: Dataset, config: RunConfig) -> int:
-    """The number of weights and biases."""
-    return sum((i + 1) * o for i, o in pairwise(network_sizes(dataset, config)))
-
-
-def initial_network(dataset: Dataset, config: RunConfig) -> Network:
-    """The untrained network: weights layer by layer, then biases, from RandomState(seed)."""
-    layers = _initial_layers(config.init, tuple(network_sizes(dataset, config)), config.seed)
-    return Network(layers, config.activation, config.output_activation, config.loss)
-
-
-@lru_cache(maxsize=4096)
-def _initial_layers(choice: Choice, sizes: tuple[int, ...], seed: int) -> Layers:
-    """Drawn once for all the runs of a sweep that begin alike."""
-    rng, draw, options = init.seeded(seed), getattr(init, choice.name), dict(choice.options)
-    weights = [draw(rng, i, o, **options) for i, o in pairwise(sizes)]
-    drawn = choice.name in init.DRAW_BIASES
-    biases = [draw(rng, 1, o, **options)[:, 0] if drawn else np.zeros(o) for o in sizes[1:]]
-    return tuple(zip(weights, biases, strict=True))
-
-
-def check(dataset: Dataset, config: RunConfig) -> Prepared:
-    """The prepared data of a run that can be trained. Raises RequestError where config and data disagree."""
-    _check_choice("init", config.init, INITIALISERS)
-    _check_choice("optimizer", config.optimizer, OPTIMIZERS)
-    softmax = config.output_activation == "softmax"
-    if softmax and not dataset.classes:
-        raise RequestError(
-            f"output_activation=softmax tells classes apart, and {dataset.target} of {dataset.name} "
-            "is a number"
-        )
-    fraction = config.validation_fraction
-    # Without a split the seed decides nothing here, and all runs share their prepared data.
-    prepared = prepare(dataset, config.dataset.center, fraction, config.seed if fraction else 0, softmax)
-    if config.batch_size != "full" and int(config.batch_size) > len(prepared.X):
-        raise RequestError(
-            f"batch_size={config.batch_size} is more than the {len(prepared.X)} training rows of "
-            f"{dataset.name}: must be 1 to {len(prepared.X)}, or full"
-        )
-    low, high = OUTPUT_RANGE.get(config.output_activation, (-np.inf, np.inf))
-    y = np.concatenate([prepared.y, prepared.y_val])
-    if y.min() < low or y.max() > high:
-        raise RequestError(
-            f"output_activation={config.output_activation} gives {low:g} to {high:g}, and {dataset.target} "
-            f"of {dataset.name} runs from {y.min():g} to {y.max():g}: use output_activation=identity"
-            ", or, if they are classes, list them in dataset.classes"
-        )
-    _check_size(dataset, config)
-    return prepared
-
-
-def _check_size(dataset: Dataset, config: RunConfig) -> None:
-    """Refuse what no memory would hold: weights, points of the curves, weights kept while training."""
-    weights = weight_count(dataset, config)
-    points = config.epochs // config.log_every
-    kept = config.epochs // config.weights_every if config.weights_every else 0
-    if weights > MAX_WEIGHTS:
-        raise RequestError(f"hidden={list(config.hidden)} makes {weights} weights: at most {MAX_WEIGHTS}")
-    if points > MAX_POINTS:
-        raise RequestError(
-            f"epochs={config.epochs} with log_every={config.log_every} makes {points} points: "
-            f"at most {MAX_POINTS}; take a larger log_every"
-        )
-    if kept * weights > MAX_WEIGHTS:
-        raise RequestError(
-            f"epochs={config.epochs} with weights_every={config.weights_every} keeps {kept * weights} "
-            f"numbers: at most {MAX_WEIGHTS}; take a larger weights_every"
-        )
-
-
-def _check_choice(group: str, choice: Choice, known: Mapping[str, set[str]]) -> None:
-    """The choice is one of the known functions, and has the options which that function takes."""
-    if choice.name not in known:
-        raise unknown(group, choice.name, known)
-    taken = known[choice.name]
-    for option, _ in choice.options:
-        if option not in taken:
-            raise unknown("key", f"{group}.{option}", [f"{group}.{name}" for name in taken] or [group])
-    for option in taken - {name for name, _ in choice.options}:
-        raise RequestError(f"{group}.{option} is not given")
-
-
-def _functions(module: ModuleType, given: set[str]) -> dict[str, set[str]]:
-    """The module's public functions of these parameters, each with the options it takes besides."""
-    parameters = {
-        name: set(inspect.signature(function).parameters)
-        for name, function in vars(module).items()
-        if inspect.isfunction(function) and function.__module__ == module.__name__ and name[0] != "_"
-    }
-    return {name: taken - given for name, taken in parameters.items() if given <= taken}
-
-
-INITIALISERS = _functions(init, {"rng", "fan_in", "fan_out"})
-OPTIMIZERS = _functions(network, {"w", "grad", "memory", "learning_rate"})
-
-
-def log_epochs(longest: int, log_every: int, ends: Iterable[int]) -> NDArray[np.int64]:
-    """The recorded points: the untrained network, every `log_every` epochs up to the longest, each end."""
-    return np.union1d(np.arange(0, longest + 1, log_every), np.fromiter(ends, dtype=np.int64))
-
-
 def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
     """Train a network per config, many at once; yield several times a second, and each result once.
 
@@ -197,7 +55,7 @@ def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
         members = shards.popleft()
         left = dict.fromkeys(members)
         try:
-            shard = _Shard(dataset, [configs[i] for i in members], [prepared[i] for i in members])
+            shard = Shard(dataset, [configs[i] for i in members], [prepared[i] for i in members])
             for epochs_done, ended, current in shard.train():
                 for i, _ in ended:
                     del left[members[i]]
@@ -253,144 +111,3 @@ def _shape(config: RunConfig) -> tuple[Hashable, ...]:
         config.weights_every,
         config.epochs if config.epochs % config.log_every else None,
     )
-
-
-class _Shard:
-    """Runs that train together as lanes of one engine batch."""
-
-    def __init__(self, dataset: Dataset, configs: list[RunConfig], prepared: list[Prepared]) -> None:
-        self._configs, self._prepared = configs, prepared
-        self._epochs = np.array([config.epochs for config in configs], dtype=np.int64)
-        # Runs that differ in their length only are one lane, led by the first of them.
-        leads: dict[tuple[Hashable, ...], int] = {}
-        lane_of: dict[int, int] = {}
-        self._lane = np.empty(len(configs), dtype=np.int64)
-        for i, c in enumerate(configs):
-            lead = leads.setdefault((c.init, c.optimizer, c.learning_rate, c.seed), i)
-            self._lane[i] = lane_of.setdefault(lead, len(lane_of))
-        first, own_rows = configs[0], configs[0].validation_fraction > 0
-        led, data = [configs[i] for i in lane_of], [prepared[i] for i in lane_of]
-        longest = np.zeros(len(led), dtype=np.int64)
-        np.maximum.at(longest, self._lane, self._epochs)
-        self._initial = [initial_network(dataset, config) for config in led]
-        self._sizes = network_sizes(dataset, first)
-        self._n = len(data[0].X)
-        options = [dict(config.optimizer.options) for config in led]
-
-        def rows(name: str) -> Array:
-            arrays = [getattr(d, name) for d in data]
-            return np.stack(arrays) if own_rows else np.asarray(arrays[0])
-
-        self._batch = engine.Batch(
-            engine.Model(
-                tuple(self._sizes),
-                first.activation,
-                first.output_activation,
-                first.loss,
-                first.optimizer.name,
-                self._n if first.batch_size == "full" else int(first.batch_size),
-                bool(dataset.classes),
-            ),
-            rows("X"),
-            rows("y"),
-            np.stack([network.flatten(net.layers) for net in self._initial]),
-            [config.learning_rate for config in led],
-            longest,
-            {name: [own[name] for own in options] for name in options[0]},
-            rows("X_val") if own_rows else None,
-            rows("y_val") if own_rows else None,
-        )
-        self._orders = [RandomState([config.seed, 2]) for config in led] if first.shuffle else []
-        self._points = log_epochs(int(longest.max()), first.log_every, set(self._epochs.tolist()))
-        self._points_by_end: dict[int, NDArray[np.int64]] = {}
-        self._curves: dict[str, Array] = {}
-        self._kept: dict[int, Layers] = {}  # the weights of all lanes, by epoch
-
-    def train(self) -> Iterator[tuple[int, list[tuple[int, Trained]], Trained | None]]:
-        """(epochs done, runs that ended, the run under way if it is the only one), a few times a second."""
-        batch, every = self._batch, self._configs[0].weights_every
-        stops = np.unique(self._epochs)
-        if every:
-            stops = np.union1d(stops, np.arange(0, stops[-1] + 1, every))
-            self._kept[0] = network.unflatten(batch.weights, self._sizes)
-        waiting = np.ones(len(self._configs), dtype=bool)
-        chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, len(self._initial))))
-        while waiting.any():
-            started = time.monotonic()
-            until = min(batch.epoch + chunk, int(stops[np.searchsorted(stops, batch.epoch, side="right")]))
-            self._advance(until)
-            # Chunks of a length that lets the caller show progress, and an interrupt arrive, at once.
-            pace = CHUNK_SECONDS / max(time.monotonic() - started, 1e-6)
-            chunk = max(1, int(chunk * min(4.0, max(0.25, pace))))
-            layers = network.unflatten(batch.weights, self._sizes)
-            if every and until % every == 0:
-                self._kept[until] = layers
-            found = batch.diverged[self._lane]
-            ends = np.where(found < 0, self._epochs, np.minimum(self._epochs, found))
-            ended = np.flatnonzero(waiting & (ends <= until))
-            waiting &= ends > until
-            is_diverged = (found >= 0) & (found <= ends)
-            results = [
-                (i, self._trained(i, int(ends[i]), layers, bool(is_diverged[i]))) for i in ended.tolist()
-            ]
-            alone = len(self._configs) == 1 and bool(waiting[0])
-            done = int(np.minimum(self._epochs, until).sum())
-            yield done, results, self._trained(0, until, layers, False) if alone else None
-
-    def _advance(self, until: int) -> None:
-        """Train all lanes up to `until` completed epochs and add what was measured to the curves."""
-        batch, since = self._batch, self._batch.epoch
-        at = np.flatnonzero((self._points > since) & (self._points <= until))
-        if not self._curves:
-            at = np.concatenate([[0], at])  # the untrained networks are measured in the first call
-        order = None
-        if self._orders:
-            keys = np.stack([rng.random_sample((until - since, self._n)) for rng in self._orders])
-            order = np.argsort(keys, axis=2, kind="stable")
-        measured = batch.advance(until, self._points[at].tolist(), order)
-        for name in ("loss", "accuracy", "grad_norm", "val_loss", "val_accuracy"):
-            values = getattr(measured, name)
-            if values is not None:
-                shape = (len(self._initial), len(self._points))
-                if name not in self._curves:
-                    self._curves[name] = np.full(shape, np.nan)
-                self._curves[name][:, at] = values
-
-    def _trained(self, i: int, end: int, layers: Layers, diverged: bool) -> Trained:
-        """Run i as it stands at epoch `end`, given the layers of all lanes then."""
-        config, lane = self._configs[i], self._lane[i]
-        at = self._points_of(end)
-        curves = {name: values[lane, at] for name, values in self._curves.items()}
-        initial = self._initial[lane]
-        kept = {epoch: _of_lane(all_lanes, lane) for epoch, all_lanes in self._kept.items() if epoch <= end}
-        return Trained(
-            config,
-            self._prepared[i],
-            self._points[at],
-            curves,
-            initial,
-            Network(_of_lane(layers, lane), config.activation, config.output_activation, config.loss),
-            kept,
-            "diverged" if diverged else _outcome(curves, self._prepared[i].y),
-        )
-
-    def _points_of(self, end: int) -> NDArray[np.int64]:
-        """Which points are on the curve of a run that ends there. Most runs of a shard end together."""
-        if end not in self._points_by_end:
-            points, every = self._points, self._configs[0].log_every
-            on_curve = (points <= end) & ((points % every == 0) | (points == end))
-            self._points_by_end[end] = np.flatnonzero(on_curve)
-        return self._points_by_end[end]
-
-
-def _of_lane(layers: Layers, lane: int) -> Layers:
-    """One network's weights of those of all lanes, copied, so that they do not hold on to the others."""
-    return tuple((W[lane].copy(), b[lane].copy()) for W, b in layers)
-
-
-def _outcome(curves: Mapping[str, Array], y: Array) -> str:
-    """How a run that stayed finite ended."""
-    if "accuracy" in curves:
-        return "converged" if curves["accuracy"][-1] == 1.0 else "finished"
-    variance = float(np.mean((y - y.mean()) ** 2))
-    return "converged" if curves["loss"][-1] <= (1 - CONVERGED_R2) * variance else "finished"

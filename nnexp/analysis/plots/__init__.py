@@ -9,16 +9,14 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from nnexp.analysis.plots.curves import curves
-from nnexp.analysis.plots.networks import (
+from nnexp.analysis.plots.style import check_suffix, png, saved
+from nnexp.analysis.plots.surfaces import (
     decision_surface,
-    drawn_network,
     has_surface,
-    is_tiny,
     surface_animation,
     surface_over_training,
-    weights,
 )
-from nnexp.analysis.plots.style import check_suffix, png, saved
+from nnexp.analysis.plots.weights import drawn_network, is_tiny, weights
 from nnexp.dataset.load import Dataset
 from nnexp.network.reference import Layers
 from nnexp.network.weights import Model

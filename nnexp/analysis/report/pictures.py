@@ -11,7 +11,7 @@ import pandas as pd
 
 from nnexp.tracking.read import read_history
 from nnexp.tracking.store import Store
-from nnexp.training.train import log_epochs
+from nnexp.training.shard import log_epochs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

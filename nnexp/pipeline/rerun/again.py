@@ -32,7 +32,8 @@ from nnexp.tracking.find import Detail
 from nnexp.tracking.runs import RunRecord, now, origin
 from nnexp.tracking.store import Store, get_experiment
 from nnexp.tracking.write import open_writer
-from nnexp.training.train import Failure, Trained, train
+from nnexp.training.shard import Trained
+from nnexp.training.train import Failure, train
 
 # As much of a verdict as a tag holds.
 MAX_TAG = 5000

@@ -15,7 +15,7 @@ from nnexp.pipeline.progress import say
 from nnexp.tracking.evidence import Evidence, kept_data, read_evidence, runs_of
 from nnexp.tracking.find import MAX_BYTES, Detail, get_any, get_run, get_sweep
 from nnexp.tracking.store import Store
-from nnexp.training.train import check
+from nnexp.training.checks import check
 
 # The copy of its data that a record keeps, None where it keeps none.
 Kept = Callable[[Evidence], Source | None]

@@ -9,7 +9,7 @@ from nnexp.dataset.load import load, read_source
 from nnexp.pipeline.progress import say
 from nnexp.pipeline.rerun.subject import Subject
 from nnexp.pipeline.run import run
-from nnexp.training.train import check
+from nnexp.training.checks import check
 
 
 def is_other(was: Subject, now: RunConfig) -> bool:

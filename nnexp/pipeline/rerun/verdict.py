@@ -22,7 +22,7 @@ from nnexp.network.reference import Layers
 from nnexp.network.weights import NotWeights, arrays_of, pack, unpack, weights_sha256
 from nnexp.pipeline.artifacts import model_of, points, prediction_points, result_tags
 from nnexp.tracking.evidence import Evidence
-from nnexp.training.train import Trained
+from nnexp.training.shard import Trained
 
 # How far the predictions of a schema that did not promise their bits may be off.
 LOOSE = 1e-12

@@ -1,0 +1,108 @@
+"""Check that a configuration and its data set go together, and that a run of them can be held in memory."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from itertools import pairwise
+from types import ModuleType
+
+import numpy as np
+
+from nnexp.config.errors import RequestError, unknown
+from nnexp.config.run import Choice, RunConfig
+from nnexp.dataset.load import Dataset, Prepared, prepare
+from nnexp.network import init
+from nnexp.network import reference as network
+
+# What one run may take: numbers in its weights, points on its curves.
+MAX_WEIGHTS, MAX_POINTS = 10_000_000, 1_000_000
+# The values an output layer can give; a target beyond them can never be reached.
+OUTPUT_RANGE = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, np.inf)}
+
+
+def network_sizes(dataset: Dataset, config: RunConfig) -> list[int]:
+    """Layer widths, input first."""
+    one_each = config.output_activation == "softmax" or len(dataset.classes) > 2
+    outputs = len(dataset.classes) if one_each else 1
+    return [len(dataset.features), *config.hidden, outputs]
+
+
+def weight_count(dataset: Dataset, config: RunConfig) -> int:
+    """The number of weights and biases."""
+    return sum((i + 1) * o for i, o in pairwise(network_sizes(dataset, config)))
+
+
+def check(dataset: Dataset, config: RunConfig) -> Prepared:
+    """The prepared data of a run that can be trained. Raises RequestError where config and data disagree."""
+    _check_choice("init", config.init, INITIALISERS)
+    _check_choice("optimizer", config.optimizer, OPTIMIZERS)
+    softmax = config.output_activation == "softmax"
+    if softmax and not dataset.classes:
+        raise RequestError(
+            f"output_activation=softmax tells classes apart, and {dataset.target} of {dataset.name} "
+            "is a number"
+        )
+    fraction = config.validation_fraction
+    # Without a split the seed decides nothing here, and all runs share their prepared data.
+    prepared = prepare(dataset, config.dataset.center, fraction, config.seed if fraction else 0, softmax)
+    if config.batch_size != "full" and int(config.batch_size) > len(prepared.X):
+        raise RequestError(
+            f"batch_size={config.batch_size} is more than the {len(prepared.X)} training rows of "
+            f"{dataset.name}: must be 1 to {len(prepared.X)}, or full"
+        )
+    low, high = OUTPUT_RANGE.get(config.output_activation, (-np.inf, np.inf))
+    y = np.concatenate([prepared.y, prepared.y_val])
+    if y.min() < low or y.max() > high:
+        raise RequestError(
+            f"output_activation={config.output_activation} gives {low:g} to {high:g}, and {dataset.target} "
+            f"of {dataset.name} runs from {y.min():g} to {y.max():g}: use output_activation=identity"
+            ", or, if they are classes, list them in dataset.classes"
+        )
+    _check_size(dataset, config)
+    return prepared
+
+
+def _check_size(dataset: Dataset, config: RunConfig) -> None:
+    """Refuse what no memory would hold: weights, points of the curves, weights kept while training."""
+    weights = weight_count(dataset, config)
+    points = config.epochs // config.log_every
+    kept = config.epochs // config.weights_every if config.weights_every else 0
+    if weights > MAX_WEIGHTS:
+        raise RequestError(f"hidden={list(config.hidden)} makes {weights} weights: at most {MAX_WEIGHTS}")
+    if points > MAX_POINTS:
+        raise RequestError(
+            f"epochs={config.epochs} with log_every={config.log_every} makes {points} points: "
+            f"at most {MAX_POINTS}; take a larger log_every"
+        )
+    if kept * weights > MAX_WEIGHTS:
+        raise RequestError(
+            f"epochs={config.epochs} with weights_every={config.weights_every} keeps {kept * weights} "
+            f"numbers: at most {MAX_WEIGHTS}; take a larger weights_every"
+        )
+
+
+def _check_choice(group: str, choice: Choice, known: Mapping[str, set[str]]) -> None:
+    """The choice is one of the known functions, and has the options which that function takes."""
+    if choice.name not in known:
+        raise unknown(group, choice.name, known)
+    taken = known[choice.name]
+    for option, _ in choice.options:
+        if option not in taken:
+            raise unknown("key", f"{group}.{option}", [f"{group}.{name}" for name in taken] or [group])
+    for option in taken - {name for name, _ in choice.options}:
+        raise RequestError(f"{group}.{option} is not given")
+
+
+def _functions(module: ModuleType, given: set[str]) -> dict[str, set[str]]:
+    """The module's public functions of these parameters, each with the options it takes besides."""
+    parameters = {
+        name: set(inspect.signature(function).parameters)
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and name[0] != "_"
+    }
+    return {name: taken - given for name, taken in parameters.items() if given <= taken}
+
+
+INITIALISERS = _functions(init, {"rng", "fan_in", "fan_out"})
+OPTIMIZERS = _functions(network, {"w", "grad", "memory", "learning_rate"})

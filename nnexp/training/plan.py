@@ -1,0 +1,74 @@
+"""Compare the points of a sweep with what is recorded: which are done, failed or to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nnexp.config.run import RunConfig
+from nnexp.dataset.load import Dataset
+from nnexp.training.checks import weight_count
+
+# What a run costs, about: to record, and to train for one sample, step and weight. Only for the plan.
+RECORD_SECONDS, WEIGHT_SECONDS = 4e-3, 1e-9
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a sweep: a run to be, its identity and its name."""
+
+    config: RunConfig
+    dataset: Dataset
+    key: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The points of a sweep by what is to be done about them."""
+
+    total: int
+    done: int  # finished before
+    failed: list[Point]  # failed before, and not to be run again
+    todo: list[Point]
+    attempt: int  # at the points to do: 1, or more where finished ones are run again
+    seconds: float  # about
+
+    def __str__(self) -> str:
+        """`600 runs: 72 done, 3 failed before, 525 new, about 2 s`."""
+        parts = [f"{self.done} done"] * (self.done > 0)
+        parts += [f"{len(self.failed)} failed before (retry=failed runs them again)"] * bool(self.failed)
+        word = "new" if self.attempt == 1 else f"again (attempt {self.attempt})"
+        parts += [f"{len(self.todo)} {word}"]
+        parts += [f"about {_duration(self.seconds)}"] * bool(self.todo)
+        return f"{self.total} run{'s' * (self.total != 1)}: {', '.join(parts)}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def plan(points: Sequence[Point], recorded: Mapping[str, tuple[set[str], int]], reruns: str) -> Plan:
+    """Compare the points with what is recorded: for a key, the statuses of its runs and its last attempt.
+
+    `reruns` says which of those are run again: none, failed or all.
+    """
+    finished = {key for key, (statuses, _) in recorded.items() if "FINISHED" in statuses}
+    failed = {key for key, (statuses, _) in recorded.items() if "FAILED" in statuses} - finished
+    if reruns == "all":
+        todo, left = list(points), []
+        attempt = 1 + max((recorded[p.key][1] for p in points if p.key in finished), default=0)
+    else:
+        left = [p for p in points if p.key in failed] if reruns == "none" else []
+        skipped = finished | {p.key for p in left}
+        todo, attempt = [p for p in points if p.key not in skipped], 1
+    done = len(points) - len(todo) - len(left)
+    return Plan(len(points), done, left, todo, attempt, sum(map(_cost, todo)))
+
+
+def _cost(point: Point) -> float:
+    """Seconds that a run takes, about, among others."""
+    steps = point.config.epochs * len(point.dataset.X)
+    return RECORD_SECONDS + steps * weight_count(point.dataset, point.config) * WEIGHT_SECONDS

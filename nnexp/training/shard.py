@@ -1,0 +1,202 @@
+"""Train one shard: runs of one shape, as the lanes of one batch of the engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+from nnexp.config.run import Choice, RunConfig
+from nnexp.dataset.load import Dataset, Prepared
+from nnexp.network import engine, init
+from nnexp.network import reference as network
+from nnexp.network.reference import Layers, Network
+from nnexp.training.checks import network_sizes
+
+Array = NDArray[np.float64]
+# Work between two yields: this long, beginning with a guess of so many steps of one sample.
+CHUNK_SECONDS, CHUNK_STEPS = 0.2, 200_000
+# A regression has converged when it explains this share of the target's variance.
+CONVERGED_R2 = 0.99
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One network, trained so far. Curves hold one value for each of `epochs`, the completed epochs."""
+
+    config: RunConfig
+    prepared: Prepared
+    epochs: NDArray[np.int64]  # (points,)
+    curves: dict[str, Array]  # (points,): loss, grad_norm; accuracy, val_loss, val_accuracy where they apply
+    initial: Network
+    final: Network
+    kept: dict[int, Layers]  # the weights every `weights_every` epochs
+    outcome: str  # converged, diverged or finished
+
+
+def initial_network(dataset: Dataset, config: RunConfig) -> Network:
+    """The untrained network: weights layer by layer, then biases, from RandomState(seed)."""
+    layers = _initial_layers(config.init, tuple(network_sizes(dataset, config)), config.seed)
+    return Network(layers, config.activation, config.output_activation, config.loss)
+
+
+@lru_cache(maxsize=4096)
+def _initial_layers(choice: Choice, sizes: tuple[int, ...], seed: int) -> Layers:
+    """Drawn once for all the runs of a sweep that begin alike."""
+    rng, draw, options = init.seeded(seed), getattr(init, choice.name), dict(choice.options)
+    weights = [draw(rng, i, o, **options) for i, o in pairwise(sizes)]
+    drawn = choice.name in init.DRAW_BIASES
+    biases = [draw(rng, 1, o, **options)[:, 0] if drawn else np.zeros(o) for o in sizes[1:]]
+    return tuple(zip(weights, biases, strict=True))
+
+
+def log_epochs(longest: int, log_every: int, ends: Iterable[int]) -> NDArray[np.int64]:
+    """The recorded points: the untrained network, every `log_every` epochs up to the longest, each end."""
+    return np.union1d(np.arange(0, longest + 1, log_every), np.fromiter(ends, dtype=np.int64))
+
+
+class Shard:
+    """Runs that train together as lanes of one engine batch."""
+
+    def __init__(self, dataset: Dataset, configs: list[RunConfig], prepared: list[Prepared]) -> None:
+        self._configs, self._prepared = configs, prepared
+        self._epochs = np.array([config.epochs for config in configs], dtype=np.int64)
+        # Runs that differ in their length only are one lane, led by the first of them.
+        leads: dict[tuple[Hashable, ...], int] = {}
+        lane_of: dict[int, int] = {}
+        self._lane = np.empty(len(configs), dtype=np.int64)
+        for i, c in enumerate(configs):
+            lead = leads.setdefault((c.init, c.optimizer, c.learning_rate, c.seed), i)
+            self._lane[i] = lane_of.setdefault(lead, len(lane_of))
+        first, own_rows = configs[0], configs[0].validation_fraction > 0
+        led, data = [configs[i] for i in lane_of], [prepared[i] for i in lane_of]
+        longest = np.zeros(len(led), dtype=np.int64)
+        np.maximum.at(longest, self._lane, self._epochs)
+        self._initial = [initial_network(dataset, config) for config in led]
+        self._sizes = network_sizes(dataset, first)
+        self._n = len(data[0].X)
+        options = [dict(config.optimizer.options) for config in led]
+
+        def rows(name: str) -> Array:
+            arrays = [getattr(d, name) for d in data]
+            return np.stack(arrays) if own_rows else np.asarray(arrays[0])
+
+        self._batch = engine.Batch(
+            engine.Model(
+                tuple(self._sizes),
+                first.activation,
+                first.output_activation,
+                first.loss,
+                first.optimizer.name,
+                self._n if first.batch_size == "full" else int(first.batch_size),
+                bool(dataset.classes),
+            ),
+            rows("X"),
+            rows("y"),
+            np.stack([network.flatten(net.layers) for net in self._initial]),
+            [config.learning_rate for config in led],
+            longest,
+            {name: [own[name] for own in options] for name in options[0]},
+            rows("X_val") if own_rows else None,
+            rows("y_val") if own_rows else None,
+        )
+        self._orders = [RandomState([config.seed, 2]) for config in led] if first.shuffle else []
+        self._points = log_epochs(int(longest.max()), first.log_every, set(self._epochs.tolist()))
+        self._points_by_end: dict[int, NDArray[np.int64]] = {}
+        self._curves: dict[str, Array] = {}
+        self._kept: dict[int, Layers] = {}  # the weights of all lanes, by epoch
+
+    def train(self) -> Iterator[tuple[int, list[tuple[int, Trained]], Trained | None]]:
+        """(epochs done, runs that ended, the run under way if it is the only one), a few times a second."""
+        batch, every = self._batch, self._configs[0].weights_every
+        stops = np.unique(self._epochs)
+        if every:
+            stops = np.union1d(stops, np.arange(0, stops[-1] + 1, every))
+            self._kept[0] = network.unflatten(batch.weights, self._sizes)
+        waiting = np.ones(len(self._configs), dtype=bool)
+        chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, len(self._initial))))
+        while waiting.any():
+            started = time.monotonic()
+            until = min(batch.epoch + chunk, int(stops[np.searchsorted(stops, batch.epoch, side="right")]))
+            self._advance(until)
+            # Chunks of a length that lets the caller show progress, and an interrupt arrive, at once.
+            pace = CHUNK_SECONDS / max(time.monotonic() - started, 1e-6)
+            chunk = max(1, int(chunk * min(4.0, max(0.25, pace))))
+            layers = network.unflatten(batch.weights, self._sizes)
+            if every and until % every == 0:
+                self._kept[until] = layers
+            found = batch.diverged[self._lane]
+            ends = np.where(found < 0, self._epochs, np.minimum(self._epochs, found))
+            ended = np.flatnonzero(waiting & (ends <= until))
+            waiting &= ends > until
+            is_diverged = (found >= 0) & (found <= ends)
+            results = [
+                (i, self._trained(i, int(ends[i]), layers, bool(is_diverged[i]))) for i in ended.tolist()
+            ]
+            alone = len(self._configs) == 1 and bool(waiting[0])
+            done = int(np.minimum(self._epochs, until).sum())
+            yield done, results, self._trained(0, until, layers, False) if alone else None
+
+    def _advance(self, until: int) -> None:
+        """Train all lanes up to `until` completed epochs and add what was measured to the curves."""
+        batch, since = self._batch, self._batch.epoch
+        at = np.flatnonzero((self._points > since) & (self._points <= until))
+        if not self._curves:
+            at = np.concatenate([[0], at])  # the untrained networks are measured in the first call
+        order = None
+        if self._orders:
+            keys = np.stack([rng.random_sample((until - since, self._n)) for rng in self._orders])
+            order = np.argsort(keys, axis=2, kind="stable")
+        measured = batch.advance(until, self._points[at].tolist(), order)
+        for name in ("loss", "accuracy", "grad_norm", "val_loss", "val_accuracy"):
+            values = getattr(measured, name)
+            if values is not None:
+                shape = (len(self._initial), len(self._points))
+                if name not in self._curves:
+                    self._curves[name] = np.full(shape, np.nan)
+                self._curves[name][:, at] = values
+
+    def _trained(self, i: int, end: int, layers: Layers, diverged: bool) -> Trained:
+        """Run i as it stands at epoch `end`, given the layers of all lanes then."""
+        config, lane = self._configs[i], self._lane[i]
+        at = self._points_of(end)
+        curves = {name: values[lane, at] for name, values in self._curves.items()}
+        initial = self._initial[lane]
+        kept = {epoch: _of_lane(all_lanes, lane) for epoch, all_lanes in self._kept.items() if epoch <= end}
+        return Trained(
+            config,
+            self._prepared[i],
+            self._points[at],
+            curves,
+            initial,
+            Network(_of_lane(layers, lane), config.activation, config.output_activation, config.loss),
+            kept,
+            "diverged" if diverged else _outcome(curves, self._prepared[i].y),
+        )
+
+    def _points_of(self, end: int) -> NDArray[np.int64]:
+        """Which points are on the curve of a run that ends there. Most runs of a shard end together."""
+        if end not in self._points_by_end:
+            points, every = self._points, self._configs[0].log_every
+            on_curve = (points <= end) & ((points % every == 0) | (points == end))
+            self._points_by_end[end] = np.flatnonzero(on_curve)
+        return self._points_by_end[end]
+
+
+def _of_lane(layers: Layers, lane: int) -> Layers:
+    """One network's weights of those of all lanes, copied, so that they do not hold on to the others."""
+    return tuple((W[lane].copy(), b[lane].copy()) for W, b in layers)
+
+
+def _outcome(curves: Mapping[str, Array], y: Array) -> str:
+    """How a run that stayed finite ended."""
+    if "accuracy" in curves:
+        return "converged" if curves["accuracy"][-1] == 1.0 else "finished"
+    variance = float(np.mean((y - y.mean()) ** 2))
+    return "converged" if curves["loss"][-1] <= (1 - CONVERGED_R2) * variance else "finished"
