@@ -37,8 +37,8 @@ experiments: install ## run every experiment of experiments/ and write its repor
 	@.venv/bin/python -m experiments.report
 
 screenshots: install ## the README's pictures of the MLflow UI, taken in a real browser
-	@NNEXP_CI=1 .venv/bin/python -m pytest tests/test_browser.py
-	@for page in runs charts sweep; do cp tests/screenshots/$$page.png experiments/reports/ui_$$page.png; done
+	@NNEXP_CI=1 .venv/bin/python -m pytest tests/program/test_browser.py
+	@for page in runs charts sweep; do cp tests/program/screenshots/$$page.png experiments/reports/ui_$$page.png; done
 
 notebook: install ## run experiments/walkthrough.ipynb and keep its outputs
 	@.venv/bin/python -m experiments.walkthrough
@@ -50,8 +50,8 @@ test: install ## the whole test suite
 	@.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs $(ARGS)
 
 test-faults: install ## do to the program what happens to programs, and look; rerun 1,000 runs elsewhere: make test-faults N=100 SEED=0 ONLY="during a sweep"
-	@.venv/bin/python tests/faults.py --trials $(or $(N),10) --seed $(or $(SEED),0) --only "$(ONLY)" $(if $(WRITE),--write)
-	$(if $(ONLY),,@.venv/bin/python -W ignore tests/rerun_everything.py)
+	@.venv/bin/python -m tests.faults.matrix --trials $(or $(N),10) --seed $(or $(SEED),0) --only "$(ONLY)" $(if $(WRITE),--write)
+	$(if $(ONLY),,@.venv/bin/python -W ignore tests/faults/rerun_everything.py)
 
 lint: install ## style, types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

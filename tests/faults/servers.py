@@ -17,10 +17,10 @@ from shutil import copy
 from signal import SIGCONT, SIGSTOP
 from urllib.parse import urlsplit
 
-from matrix.kills import known_of
-from matrix.program import Fault, Trial, ended, expect, kill, last_line, start, told, typed, until
-from matrix.standing import EPOCHS, FEW, FEW_RUNS, check_same, networks_of, read_runs
-from real import free_port, is_up
+from tests.faults.kills import known_of
+from tests.faults.program import Fault, Trial, ended, expect, kill, last_line, start, told, typed, until
+from tests.faults.standing import EPOCHS, FEW, FEW_RUNS, check_same, networks_of, read_runs
+from tests.real import free_port, is_up
 
 # How patient the program is with a server: MLflow's own settings, which are for networks, made short.
 HASTE = {

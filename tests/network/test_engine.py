@@ -24,7 +24,7 @@ from nnexp.network.engine.layout import OPTIONS
 from nnexp.network.reference import Network, feedforward, flatten, gradients, loss, step, unflatten
 
 Array = NDArray[np.float64]
-HERE = Path(__file__).parent
+GOLDEN = Path(__file__).parents[1] / "training" / "golden"
 XOR = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), np.array([[0.0], [1], [1], [0]])
 GENDER = np.array([[-2.0, -1], [25, 6], [17, 4], [-15, -6]]), np.array([[1.0], [0], [0], [1]])
 
@@ -112,7 +112,7 @@ def test_engine_agrees_with_the_oracle(
         np.testing.assert_allclose(curves[i], records, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("path", sorted((HERE / "golden").glob("*.json")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.json")), ids=lambda p: p.stem)
 def test_engine_repeats_the_articles_trajectories(path: Path) -> None:
     golden = json.loads(path.read_text())
     w = np.random.RandomState(golden["seed"]).normal(size=(1, 9))

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from matrix.program import (
+from tests.faults.program import (
     TOO_LATE,
     Fault,
     Trial,
@@ -23,7 +23,7 @@ from matrix.program import (
     typed,
     until,
 )
-from matrix.standing import (
+from tests.faults.standing import (
     EPOCHS,
     FEW,
     FEW_RUNS,
@@ -42,7 +42,7 @@ from matrix.standing import (
     read_runs,
     table_of,
 )
-from real import alive
+from tests.real import alive
 
 # A point of FEW that does what no point should, by its seed, which is also the one that deadly.py kills.
 BAD_SEED = 2
@@ -51,19 +51,17 @@ import os, signal, sys
 from nnexp.cli import main as cli
 from nnexp.training import train
 
-class Spoiled(train._Shard):
+class Spoiled(train.Shard):
     def __init__(self, dataset, configs, prepared):
         if any(config.seed == {seed} for config in configs):
             {what}
         super().__init__(dataset, configs, prepared)
 
-train._Shard = Spoiled
+train.Shard = Spoiled
 cli.main()
 """
-DEADLY = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-import deadly
+DEADLY = """
+from tests.training import deadly
 from nnexp.cli import main as cli
 from nnexp.training import distribute as sweep
 sweep.train_shard = deadly.train_shard

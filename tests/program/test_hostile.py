@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.program.hostile.corpus import CANARY, CONFIGS, SECRET, WEIGHTS
+
 HOSTILE = Path(__file__).with_name("hostile")
-sys.path.insert(0, str(HOSTILE))
-from corpus import CANARY, CONFIGS, SECRET, WEIGHTS  # noqa: E402
 
 # One process runs all cases, for all tests.
 

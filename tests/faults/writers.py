@@ -10,9 +10,9 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from matrix.kills import check_part
-from matrix.program import Fault, Trial, ended, expect, kill, last_line, start, told, typed, until
-from matrix.standing import (
+from tests.faults.kills import check_part
+from tests.faults.program import Fault, Trial, ended, expect, kill, last_line, start, told, typed, until
+from tests.faults.standing import (
     ONE,
     ONE_EPOCHS,
     PART,

@@ -6,7 +6,6 @@ import sqlite3
 
 import numpy as np
 import pytest
-from conftest import FLOWERS, OWN, QUICK
 from sqlalchemy.exc import OperationalError
 
 import nnexp as library
@@ -17,6 +16,7 @@ from nnexp.pipeline import artifacts as record
 from nnexp.pipeline.rerun.verdict import ulps
 from nnexp.tracking import tables
 from nnexp.tracking.database import DatabaseWriter
+from tests.conftest import FLOWERS, OWN, QUICK
 
 
 @pytest.fixture

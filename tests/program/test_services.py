@@ -17,13 +17,13 @@ import pandas as pd
 import psycopg2
 import pytest
 from mlflow import MlflowClient
-from real import NNEXP, free_port, is_up, kill_group, needs, started, wait_for
 
 import nnexp as package
 from nnexp.tracking.find import find_runs, get_run, read_artifact
 from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import ensure_experiment, open_store
 from nnexp.tracking.write import open_writer
+from tests.real import NNEXP, free_port, is_up, kill_group, needs, started, wait_for
 
 ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
 # Runs of ten lengths, which are recorded one after the other over some seconds.

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from same_bits import sweep as networks
 
 import nnexp
 from nnexp.config.compose import plain_values
@@ -24,6 +23,7 @@ from nnexp.config.paths import CONF, PROJECT
 from nnexp.config.request import split
 from nnexp.config.run import RunConfig
 from nnexp.pipeline import sweep as sweeper
+from tests.network.same_bits import sweep as networks
 
 # Compiled anew for a CPU without AVX, on one thread.
 ELSEWHERE = {"NUMBA_NUM_THREADS": "1", "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}

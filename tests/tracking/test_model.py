@@ -18,11 +18,11 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from real import free_port, started, wait_for
 
 import nnexp as package
 from nnexp.config.errors import RequestError
 from nnexp.config.paths import PROJECT
+from tests.real import free_port, started, wait_for
 
 ROWS = [{"weight_lb": 128, "height_in": 63}, {"weight_lb": 155, "height_in": 68}]
 SOFTMAX = ("output_activation=softmax", "loss=cross_entropy")

@@ -10,10 +10,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import closing
-from pathlib import Path
 
-from matrix.kills import check_few
-from matrix.program import (
+from nnexp.config.paths import PROJECT
+from tests.faults.kills import check_few
+from tests.faults.program import (
     HANGS_SECONDS,
     Cases,
     Fault,
@@ -26,9 +26,9 @@ from matrix.program import (
     told,
     typed,
 )
-from matrix.standing import FEW, FEW_RUNS, ONE
+from tests.faults.standing import FEW, FEW_RUNS, ONE
 
-HOSTILE = Path(__file__).parents[1] / "hostile"
+HOSTILE = PROJECT / "tests" / "program" / "hostile"
 TABLE = "size,y\n1,0\n2,0\n3,1\n4,1\n"
 OWN = (
     "dataset=csv",
@@ -108,7 +108,7 @@ def damages(good: bytes, draw: random.Random, count: int) -> dict[str, bytes]:
 def hostile(trial: Trial) -> Cases:
     """Refused or shown, without a traceback: nothing is executed, no file is written or changed.
 
-    The cases are those of tests/hostile, which the test suite looks at more closely.
+    The cases are those of tests/program/hostile, which the test suite looks at more closely.
     """
     (trial.place / "store").mkdir()
     shutil.move(trial.with_store(), trial.place / "store" / "mlflow.db")

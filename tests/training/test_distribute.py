@@ -10,9 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import deadly
 import pytest
-from real import NNEXP, alive, kill_group, needs, started, statuses, wait_for
 
 import nnexp as package
 from nnexp.config.request import Executor
@@ -25,6 +23,8 @@ from nnexp.training.distribute import execute
 from nnexp.training.plan import Point
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure
+from tests.real import NNEXP, alive, kill_group, needs, started, statuses, wait_for
+from tests.training import deadly
 
 # Four shards, each a second or two of work for one core.
 N = 128

@@ -10,11 +10,11 @@ import random
 from collections.abc import Callable
 
 import yaml
-from matrix.program import Cases, End, Fault, Trial, driven, not_refused
 
 from nnexp.cli.help import options
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, key_names
+from tests.faults.program import Cases, End, Fault, Trial, driven, not_refused
 
 # A short run of each, if it runs.
 SHORT = ("train", "epochs=1", "figures=false", "model=false")

@@ -16,9 +16,19 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from corpus import CONFIGS, ELSEWHERE, RUN_IDS, SECRET, SHOWN, TIMES, WEIGHTS, WRONG_TYPES, Case, Place
-
 from nnexp.cli import main as cli
+from tests.program.hostile.corpus import (
+    CONFIGS,
+    ELSEWHERE,
+    RUN_IDS,
+    SECRET,
+    SHOWN,
+    TIMES,
+    WEIGHTS,
+    WRONG_TYPES,
+    Case,
+    Place,
+)
 
 # A module that is imported for the first time is no business of the record's: its bytecode is not kept, its
 # compilation not counted.

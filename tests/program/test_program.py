@@ -10,11 +10,11 @@ import time
 
 import pytest
 from mlflow import MlflowClient
-from real import NNEXP, statuses, wait_for
 
 from nnexp.cli import train as app
 from nnexp.pipeline import progress
 from nnexp.pipeline.progress import Terminated
+from tests.real import NNEXP, statuses, wait_for
 
 
 def test_a_run_prints_what_came_out_and_what_to_do_next(nnexp, store):

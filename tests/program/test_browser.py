@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
-from real import NNEXP, free_port, is_up, needs, started, wait_for
+
+from tests.real import NNEXP, free_port, is_up, needs, started, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]

@@ -16,7 +16,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from matrix.program import expect
+
+from tests.faults.program import expect
 
 # The sweep that is disturbed, the number of its runs, and the epochs at which each has a point.
 RATES, LENGTH = "0.05,0.1,0.2,0.5,1", ("epochs=200", "log_every=20")

@@ -10,7 +10,8 @@ import urllib.request
 from contextlib import closing
 
 import pytest
-from real import free_port, started, wait_for
+
+from tests.real import free_port, started, wait_for
 
 # The servers of these tests start one after the other.
 

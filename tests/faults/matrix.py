@@ -3,9 +3,9 @@
 A store that is right after most kills is wrong now and then, and nobody notices. So each fault is tried many
 times, the kills at instants drawn by a seed over a whole sweep, and after most the same command is typed
 again. What must then stand there is read with sqlite3, NumPy and hashes, by none of nnexp's own readers, and
-compared with sweeps that nothing disturbed. tests/matrix/ has the faults, a module a family.
+compared with sweeps that nothing disturbed. Each module beside this one has a family.
 
-usage: python tests/faults.py [--trials N] [--seed SEED] [--only PATTERN] [--write]
+usage: python -m tests.faults.matrix [--trials N] [--seed SEED] [--only PATTERN] [--write]
        (make test-faults N=100 SEED=0 ONLY=PATTERN WRITE=1)
 
 One line a trial: its seed, its instant, what the fault left. At the end a table; exit status 1 unless all of
@@ -26,9 +26,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from matrix import kills, records, servers, stores, values, writers
-from matrix.program import TOO_LATE, Cases, Fault, Missing, Trial, Unexpected, expect, scratch, typed
-from matrix.standing import (
+from tests.faults import kills, records, servers, stores, values, writers
+from tests.faults.program import TOO_LATE, Cases, Fault, Missing, Trial, Unexpected, expect, scratch, typed
+from tests.faults.standing import (
     EPOCHS,
     RUNS,
     SWEEP,

@@ -5,11 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import faults
 import pytest
-from matrix.standing import Undisturbed
 
 from nnexp.config.paths import PROJECT
+from tests.faults import matrix as faults
+from tests.faults.standing import Undisturbed
 
 TEXT = (PROJECT / "README.md").read_text()
 ROWS = re.findall(r"^\| (.+?) \| `((?:nnexp|python -c) .+?)` \| (.+?) \|$", TEXT, re.MULTILINE)
@@ -47,8 +47,8 @@ def test_every_target_and_path_named_exists():
 
 
 def test_the_fault_matrix_lists_every_row_with_its_expected_end():
-    assert "(tests/faults.md)" in TEXT
-    table = (PROJECT / "tests" / "faults.md").read_text()
+    assert "(tests/faults/faults.md)" in TEXT
+    table = (PROJECT / "tests" / "faults" / "faults.md").read_text()
     for fault in faults.faults(1, Undisturbed(1.0, 1.0, 1.0, "", b"", {})):
         assert f"| {fault.name} | {fault.end} | " in table
         assert len(fault.end) > 20

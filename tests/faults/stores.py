@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from matrix.kills import check_part
-from matrix.program import (
+from tests.faults.kills import check_part
+from tests.faults.program import (
     Cases,
     Fault,
     Missing,
@@ -29,7 +29,7 @@ from matrix.program import (
     typed,
     until,
 )
-from matrix.standing import ONE, ONE_EPOCHS, PART, networks_of, read_runs
+from tests.faults.standing import ONE, ONE_EPOCHS, PART, networks_of, read_runs
 
 # Where this process may not mount: files are cut off at a size, and this says that a disk is full.
 NO_ROOM = """
