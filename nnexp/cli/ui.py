@@ -9,6 +9,7 @@ import sys
 from nnexp.config.errors import RequestError
 from nnexp.config.mask import masked
 from nnexp.pipeline.progress import say
+from nnexp.tracking.places import own_root
 from nnexp.tracking.store import ensure_experiment, find_experiment, open_store, resolve_uri
 from nnexp.tracking.view import page
 
@@ -37,6 +38,6 @@ def serve(port: int, name: str | None) -> None:
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
     # What is recorded through it lies where nnexp itself would put it.
-    command += ["--no-serve-artifacts", "--default-artifact-root", str(store.artifact_root)]
+    command += ["--no-serve-artifacts", "--default-artifact-root", own_root(store)]
     # Else MLflow starts five more processes, for jobs that evaluate language models.
     os.execve(sys.executable, command, {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})

@@ -1,14 +1,18 @@
-"""`nnexp doctor`: look a store over, say what is wrong with it, and repair what can be without any loss."""
+"""`nnexp doctor`: look a store over, say what is wrong with it, and repair what can be without any loss.
+
+Nothing that holds anything is deleted: what no row names is moved aside, if it is certain to be this store's.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,6 +20,7 @@ from filelock import FileLock, Timeout
 from nnexp.config.errors import RequestError
 from nnexp.config.mask import masked
 from nnexp.config.text import on_one_line
+from nnexp.tracking.files import links_in, move_aside
 from nnexp.tracking.find import SWEEP_KEYS, Found, read_artifact, read_model
 from nnexp.tracking.health import (
     OF_RUNS,
@@ -23,17 +28,21 @@ from nnexp.tracking.health import (
     all_experiments,
     all_ids,
     all_runs,
-    delete_rows_of_nothing,
     file_faults,
     has_run,
+    move_rows_of_nothing,
     nobody_records,
     rows_of_nothing,
+    running_ids,
 )
 from nnexp.tracking.owner import is_owned
+from nnexp.tracking.places import aside_of, local_path, place_of
 from nnexp.tracking.runs import identity
-from nnexp.tracking.store import SQLITE, Experiment, Store, local_path, open_store, resolve_uri
+from nnexp.tracking.store import SQLITE, Experiment, Store, open_store, resolve_uri
 from nnexp.tracking.write import end_dead, is_alive, open_writer
 
+# What is younger is left alone: somebody may be about to use it.
+OLD_SECONDS = 3600
 # Lines of one kind that are printed; of the others how many there are.
 MOST_LINES = 20
 # A directory that nnexp made, or was killed making: its name is an id as the writer draws them, a UUID of
@@ -44,12 +53,17 @@ _OURS = ("config.yaml", "weights.npz", "traceback.txt", SWEEP_KEYS)
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong; where it can be put right without loss, what that would be, and what does it."""
+    """What is wrong; where it can be put right without loss, what that would be, and what does it and says
+    whether it did."""
 
     kind: str
     text: str
     remedy: str = ""
-    repair: Callable[[], object] | None = None
+    repair: Callable[[], bool] | None = None
+
+
+# The kind of what is only told.
+_NOTE = "note"
 
 
 def examine(fix: bool) -> bool:
@@ -59,28 +73,31 @@ def examine(fix: bool) -> bool:
     path = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
     if path is not None and not path.is_file():
         raise RequestError(f"no store at {path}")
-    count, findings = _inside(uri, path)
-    for kind, group in groupby(findings, lambda finding: finding.kind):
+    count, told = _inside(uri, path)
+    findings = [finding for finding in told if finding.kind != _NOTE]
+    repaired = 0
+    for kind, group in groupby(told, lambda finding: finding.kind):
         some = list(group)
-        for finding in some if fix else []:
-            if finding.repair is not None:
-                finding.repair()
-        for finding in some[:MOST_LINES]:
-            print(_line(finding, fix))
+        are_done = [fix and finding.repair is not None and finding.repair() for finding in some]
+        for finding, is_done in zip(some[:MOST_LINES], are_done, strict=False):
+            print(_line(finding, fix, is_done))
         if len(some) > MOST_LINES:
             print(f"… and {len(some) - MOST_LINES:,} more such: {kind}")
+        repaired += sum(are_done)
     can = sum(finding.repair is not None for finding in findings)
-    told = f"{len(findings):,} found" if findings else "nothing is wrong"
+    said = f"{len(findings):,} found" if findings else "nothing is wrong"
     if can:
-        told += f", {can:,} of them repaired" if fix else f", {can:,} of which nnexp doctor --fix repairs"
-    print(f"{masked(uri)}: {count:,} runs, {told}")
-    return len(findings) == (can if fix else 0)
+        repairs = f"{repaired:,} of them repaired" if fix else f"{can:,} of which nnexp doctor --fix repairs"
+        said += f", {repairs}"
+    print(f"{masked(uri)}: {count:,} runs, {said}")
+    return len(findings) == repaired
 
 
-def _line(finding: Finding, fix: bool) -> str:
+def _line(finding: Finding, fix: bool, is_done: bool) -> str:
     if finding.repair is None:
         return on_one_line(finding.text)
-    return on_one_line(f"{finding.text}; {'repaired' if fix else '--fix'}: {finding.remedy}")
+    what = "repaired" if is_done else "left alone, as it is in use now" if fix else "--fix"
+    return on_one_line(f"{finding.text}; {what}: {finding.remedy}")
 
 
 def _inside(uri: str, path: Path | None) -> tuple[int, list[Finding]]:
@@ -99,7 +116,10 @@ def _inside(uri: str, path: Path | None) -> tuple[int, list[Finding]]:
         findings += [*_left_beside(path, runs), *_rows(path)]
     findings += [*_twice(runs), *_without_sweep(runs)]
     if store.is_known:
-        findings += [*_artifacts(store, runs), *_orphans(store, experiments)]
+        links = _links(store, runs)
+        findings += [Finding("links", f"{link} is a link: {_LINK}") for link in chain(*links.values())]
+        findings += _artifacts(store, [run for run in runs if run.run_id not in links])
+        findings += _orphans(store, experiments)
     return len(runs), findings
 
 
@@ -110,12 +130,46 @@ def _left_beside(path: Path, runs: Sequence[Row]) -> Iterator[Finding]:
     """What killed processes left beside an SQLite file: a store half made, locks of runs that have ended."""
     half = path.with_name(f"{path.name}.creating")
     if half.exists() and _is_free(Path(f"{path}.lock")):
-        yield Finding("left", f"{half} was left by a process that was killed", "delete it", half.unlink)
+        aside = _aside(path)
+        move = partial(_move_half, path, half)
+        yield Finding("left", f"{half} was left by a process that was killed", f"move it to {aside}", move)
     running = {run.run_id for run in runs if run.status == "RUNNING"}
     for lock in sorted(path.parent.glob(f"{path.name}.*.owner")):
         run_id = lock.name.removeprefix(f"{path.name}.").removesuffix(".owner")
-        if run_id not in running and _is_free(lock):
-            yield Finding("left", f"{lock} was left by a process that was killed", "delete it", lock.unlink)
+        # A run that is about to begin has its lock before its row.
+        if run_id not in running and _is_old(lock) and _is_free(lock):
+            text = f"{lock} was left by a process that was killed"
+            yield Finding("left", text, "delete the empty file", partial(_unlink, lock))
+
+
+def _aside(path: Path) -> Path:
+    """The directory for what is moved out of the way of an SQLite file."""
+    return path.with_name(f"{path.name}.aside")
+
+
+def _move_half(path: Path, half: Path) -> bool:
+    """Move a store half made, unless a process is making it."""
+    try:
+        with FileLock(f"{path}.lock", timeout=0):
+            move_aside(half.parent, half.name, _aside(path))
+    except (Timeout, FileNotFoundError):
+        return False
+    return True
+
+
+def _unlink(lock: Path) -> bool:
+    lock.unlink(missing_ok=True)
+    return True
+
+
+def _is_old(path: Path) -> bool:
+    """Whether a file, or a directory with all that is in it, has not been changed for OLD_SECONDS."""
+    try:
+        below = [Path(top, name) for top, folders, files in os.walk(path) for name in (*folders, *files)]
+        newest = max(one.lstat().st_mtime for one in (path, *below))
+    except FileNotFoundError:  # just moved, so somebody is at work
+        return False
+    return time.time() - newest > OLD_SECONDS
 
 
 def _is_free(lock: Path) -> bool:
@@ -131,9 +185,15 @@ def _rows(path: Path) -> Iterator[Finding]:
     for table, count in sorted(rows_of_nothing(path).items()):
         text = f"table {table}: {count:,} rows belong to what is not there"
         if table in OF_RUNS:
-            yield Finding("rows", text, "delete them", partial(delete_rows_of_nothing, path, table))
+            move = partial(_move_rows, path, table)
+            yield Finding("rows", text, f"move them to {_aside(path)}", move)
         else:
             yield Finding("rows", text)
+
+
+def _move_rows(path: Path, table: str) -> bool:
+    move_rows_of_nothing(path, table, _aside(path))
+    return True
 
 
 def _stale(store: Store, experiments: Sequence[Experiment], runs: Sequence[Row]) -> Iterator[Finding]:
@@ -147,9 +207,9 @@ def _stale(store: Store, experiments: Sequence[Experiment], runs: Sequence[Row])
             yield Finding("stale", text, "set it to KILLED", end)
 
 
-def _end(store: Store, experiment: Experiment, run: Found) -> None:
+def _end(store: Store, experiment: Experiment, run: Found) -> bool:
     with open_writer(store, experiment) as writer:
-        end_dead(store, writer, [run])
+        return end_dead(store, writer, [run])
 
 
 def _twice(runs: Sequence[Row]) -> Iterator[Finding]:
@@ -170,6 +230,19 @@ def _without_sweep(runs: Sequence[Row]) -> Iterator[Finding]:
             yield Finding("without sweep", f"run {run.run_id}: its sweep {sweep} is not there")
 
 
+_LINK = "nothing is read or written through it"
+
+
+def _links(store: Store, runs: Sequence[Row]) -> Mapping[str, list[Path]]:
+    """By run, the symbolic links in its directory on this machine's disks; only runs that have some."""
+    links = {}
+    for run in runs:
+        place = place_of(store.uri, run.artifact_uri)
+        if run.is_active and place is not None and place.parts[-2:] == (run.run_id, "artifacts"):
+            links[run.run_id] = list(links_in(place.parent))
+    return {run_id: some for run_id, some in links.items() if some}
+
+
 def _artifacts(store: Store, runs: Sequence[Row]) -> Iterator[Finding]:
     """Finished runs whose files on this machine's disks are not there, or not as they were recorded."""
     for run in runs:
@@ -188,25 +261,54 @@ def _artifacts(store: Store, runs: Sequence[Row]) -> Iterator[Finding]:
 
 def _orphans(store: Store, experiments: Sequence[Experiment]) -> Iterator[Finding]:
     """Directories of runs that are not in the store: their writer was killed before it put them there."""
-    known = all_ids(store)
-    for experiment in experiments:
-        place = local_path(experiment.artifact_location)
-        if place is None or not place.is_dir():
+    places = [(experiment, local_path(experiment.artifact_location)) for experiment in experiments]
+    names = {e.id: _names(place) for e, place in places if place is not None and place.is_dir()}
+    known = all_ids(store)  # read after the names, since a run's files are there before its row
+    for experiment, place in places:
+        unnamed = [name for name in names.get(experiment.id, []) if _run_id(name) not in known]
+        if place is None or not unnamed:
             continue
-        for name in sorted(os.listdir(place)):
-            directory, run_id = place / name, name.removeprefix(".").removesuffix(".half")
-            if run_id in known or not _DIRECTORY.fullmatch(name) or directory.is_symlink():
-                continue
-            if not any((directory / "artifacts" / ours).is_file() for ours in _OURS):
-                continue
-            text = f"{directory}: files of a run that is not in the store"
-            remove = partial(_remove, store, experiment, run_id, directory)
-            yield Finding("orphan", text, "delete them", remove)
+        aside, left = aside_of(store, place), Counter[str]()
+        is_live = _is_live(store, experiment)
+        for name in unnamed:
+            if aside is None:
+                left["another store may have them"] += 1
+            elif is_live or not _is_old(place / name):
+                left["somebody may be recording them"] += 1
+            else:
+                text = f"{place / name}: files of a run that is not in the store"
+                move = partial(_set_aside, store, experiment, place, name, aside)
+                yield Finding("orphan", text, f"move them to {aside}", move)
+        for why, count in left.items():
+            text = f"note: {place}: directories of {count:,} runs that are not in the store are left alone"
+            yield Finding(_NOTE, f"{text}: {why}")
 
 
-def _remove(store: Store, experiment: Experiment, run_id: str, directory: Path) -> None:
-    """Delete the files of a run that nobody has recorded, and that nobody is about to record: a writer puts
+def _names(place: Path) -> list[str]:
+    """The directories in this one that nnexp made for a run each."""
+    names = (name for name in sorted(os.listdir(place)) if _DIRECTORY.fullmatch(name))
+    ours = ((name, place / name / "artifacts" / one) for name in names for one in _OURS)
+    found = dict.fromkeys(name for name, file in ours if file.is_file())
+    return [name for name in found if not (place / name).is_symlink()]
+
+
+def _run_id(name: str) -> str:
+    return name.removeprefix(".").removesuffix(".half")
+
+
+def _is_live(store: Store, experiment: Experiment) -> bool:
+    """Whether a process that is alive owns a run of the experiment."""
+    with store.reading() as connection:
+        running = running_ids(connection, experiment.id)
+    return any(is_owned(store, run_id) for run_id in running)
+
+
+def _set_aside(store: Store, experiment: Experiment, place: Path, name: str, aside: Path) -> bool:
+    """Move the files of a run that nobody has recorded, and that nobody is about to record: a writer puts
     files and rows in place in one transaction, or owns the run before."""
     with nobody_records(store, experiment.id) as connection:
-        if not has_run(connection, run_id) and not is_owned(store, run_id):
-            shutil.rmtree(directory)
+        is_named = has_run(connection, _run_id(name)) or is_owned(store, _run_id(name))
+        if is_named or _is_live(store, experiment) or not _is_old(place / name):
+            return False
+        move_aside(place, name, aside)
+    return True

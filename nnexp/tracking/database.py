@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 import uuid
@@ -18,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from nnexp.config.errors import RequestError
 from nnexp.pipeline.progress import say
+from nnexp.tracking.files import put
 from nnexp.tracking.owner import Owner
 from nnexp.tracking.runs import Point, RunRecord, given_way, identity, now, user
 from nnexp.tracking.store import SQLITE, Experiment, Store, existing, local_path
@@ -225,27 +225,8 @@ class DatabaseWriter:
 
     def _put(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Put artifacts in place: a new run's all at once, a further one in the place of its old self."""
-        if not files:
-            return
-        run = self._place / run_id
-        if run.exists():
-            for name, content in files.items():
-                path = run / "artifacts" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                half = path.with_name(f".{path.name}.half")
-                half.write_bytes(content)
-                os.replace(half, path)
-            return
-        half = self._place / f".{run_id}.half"
-        try:
-            for name, content in files.items():
-                path = half / "artifacts" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            half.rename(run)
-        except BaseException:
-            shutil.rmtree(half, ignore_errors=True)
-            raise
+        if files:
+            put(self._place, run_id, {f"artifacts/{name}": content for name, content in files.items()})
 
 
 def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -> None:

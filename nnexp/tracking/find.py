@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from nnexp.config.errors import RequestError
 from nnexp.config.text import printable, shortened
 from nnexp.network.weights import Model, NotWeights, unpack, weights_sha256
-from nnexp.tracking.store import Experiment, Store, place_of
+from nnexp.tracking.places import place_of
+from nnexp.tracking.store import Experiment, Store
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 
 # The artifact of a sweep's parent that says which runs the sweep is of: a run_key a line.
@@ -131,7 +132,7 @@ def read_artifact(store: Store, run: Detail, name: str) -> bytes:
     its record leads anywhere but to the run's own files."""
     if ".." in name.split("/"):  # a part of it, a data set's hash, is recorded, too
         raise RequestError(f"run {run.run_id}: its artifact {shortened(name)!r} lies elsewhere")
-    place = place_of(store, run.artifact_uri)
+    place = place_of(store.uri, run.artifact_uri)
     if place is not None:
         return _own_file(place, run.run_id, name)
     address = urlsplit(run.artifact_uri)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
@@ -121,7 +124,25 @@ def has_run(connection: sa.Connection, run_id: str) -> bool:
     return connection.scalar(sa.select(RUNS.c.run_uuid).where(RUNS.c.run_uuid == run_id)) is not None
 
 
-def delete_rows_of_nothing(path: Path, table: str) -> None:
-    """Delete a table's rows that are of no run."""
+def running_ids(connection: sa.Connection, experiment_id: str) -> list[str]:
+    """The ids of an experiment's runs that say that they go on."""
+    r = RUNS.c
+    query = sa.select(r.run_uuid).where(r.experiment_id == int(experiment_id), r.status == "RUNNING")
+    return list(connection.execute(query).scalars())
+
+
+def move_rows_of_nothing(path: Path, table: str, aside: Path) -> None:
+    """Move a table's rows that are of no run into a new CSV file in the directory `aside`."""
+    of_nothing = f"FROM {table} WHERE run_uuid NOT IN (SELECT run_uuid FROM runs)"
     with closing(_connected(path)) as connection, connection:
-        connection.execute(f"DELETE FROM {table} WHERE run_uuid NOT IN (SELECT run_uuid FROM runs)")
+        connection.execute("BEGIN IMMEDIATE")
+        found = connection.execute(f"SELECT * {of_nothing}")
+        aside.mkdir(exist_ok=True)
+        names = (aside / f"{table}.{i}.csv" for i in count(1))
+        with next(name for name in names if not name.exists()).open("x", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(column[0] for column in found.description)
+            rows.writerows(found)
+            file.flush()
+            os.fsync(file.fileno())
+        connection.execute(f"DELETE {of_nothing}")

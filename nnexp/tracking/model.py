@@ -26,7 +26,8 @@ from nnexp.network import reference as network
 from nnexp.network.weights import Array, Model, unpack
 from nnexp.pipeline.progress import uninterrupted
 from nnexp.tracking import servable
-from nnexp.tracking.store import Store
+from nnexp.tracking.files import put
+from nnexp.tracking.store import Store, local_path
 
 REQUIREMENTS = ("mlflow", "numpy", "pandas")
 # What the model's one file of code is made of, each after what it imports.
@@ -49,7 +50,7 @@ def log_model(store: Store, run_id: str, content: bytes) -> str:
                 artifact_path=made.artifact_location, run_id=run_id, model_id=model_id, model_uuid=model_id
             )
             save_model(Path(directory, "model"), content, description)
-            client.log_model_artifacts(model_id, str(Path(directory, "model")))
+            _put_model(store, model_id, made.artifact_location, Path(directory, "model"))
         histories = [client.get_metric_history(run_id, name) for name in run.data.metrics]
         last = [max(points, key=lambda point: point.step) for points in histories]
         epochs = max((point.step for point in last), default=0)
@@ -61,6 +62,17 @@ def log_model(store: Store, run_id: str, content: bytes) -> str:
         raise
     client.finalize_logged_model(model_id, LoggedModelStatus.READY)
     return model_id
+
+
+def _put_model(store: Store, model_id: str, location: str, model: Path) -> None:
+    """Put a model's files where MLflow has its place: EXPERIMENT/models/ID/artifacts."""
+    place = local_path(location)
+    if place is None or place.parts[-3:] != ("models", model_id, "artifacts"):
+        store.client.log_model_artifacts(model_id, str(model))
+        return
+    paths = (path for path in model.rglob("*") if path.is_file())
+    files = {f"artifacts/{path.relative_to(model).as_posix()}": path.read_bytes() for path in paths}
+    put(place.parents[2], f"models/{model_id}", files)
 
 
 def logged_model(store: Store, run_id: str) -> str | None:

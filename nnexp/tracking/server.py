@@ -12,10 +12,11 @@ from pathlib import Path
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from nnexp.tracking.files import put
 from nnexp.tracking.find import search
 from nnexp.tracking.owner import Heartbeat
 from nnexp.tracking.runs import DataInput, Point, RunRecord, given_way, identity, now
-from nnexp.tracking.store import CALLS_AT_ONCE, Experiment, Store
+from nnexp.tracking.store import CALLS_AT_ONCE, Experiment, Store, local_path
 
 # MLflow's limits on one log_batch call: in all, and of params.
 MAX_BATCH, MAX_PARAMS = 1000, 100
@@ -48,7 +49,10 @@ class ClientWriter:
         self._log(run_id, points, now())
 
     def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
-        if files:
+        place = local_path(self._experiment.artifact_location)
+        if files and place is not None:
+            put(place, run_id, {f"artifacts/{name}": content for name, content in files.items()})
+        elif files:
             with tempfile.TemporaryDirectory() as directory:
                 for name, content in files.items():
                     path = Path(directory, name)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import sqlalchemy as sa
 from filelock import FileLock
@@ -27,6 +27,9 @@ from nnexp.config.paths import PROJECT
 from nnexp.config.run import RunConfig
 from nnexp.pipeline.progress import say
 from nnexp.tracking import tables
+from nnexp.tracking.places import SQLITE as SQLITE
+from nnexp.tracking.places import STORE_ID, ensure_id, find_id, new_id, own_root, place_of, root_of
+from nnexp.tracking.places import local_path as local_path
 from nnexp.tracking.runs import now
 from nnexp.tracking.view import experiment_tags
 
@@ -36,13 +39,10 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
-SQLITE = "sqlite:///"
 # Calls to a server at a time; its answers, not our work, take the time.
 CALLS_AT_ONCE = 8
 # How long a reader waits for a writer of an SQLite file.
 BUSY_SECONDS = 60
-# An artifact's directory of more parts than this is looked for where it is recorded only.
-MAX_PARTS = 100
 # The advisory lock under which one process creates a PostgreSQL store.
 CREATION_LOCK = 0x6E6E657870
 
@@ -126,18 +126,15 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
         return _answering(Store(uri, None, is_known=False))
     try:
         if uri.startswith(SQLITE):
-            path = Path(uri.removeprefix(SQLITE))
-            artifact_root = artifact_root_of(path)
-            revisions = _sqlite_revisions(path, artifact_root, create)
+            revisions = _sqlite_revisions(Path(uri.removeprefix(SQLITE)), create)
         else:
-            artifact_root = (PROJECT / "mlartifacts").as_uri()
-            revisions = _server_revisions(uri, artifact_root, create)
+            revisions = _server_revisions(uri, create)
     except (sqlite3.DatabaseError, SQLAlchemyError, ImportError) as error:
         raise RequestError(f"tracking_uri={masked(uri)}: cannot be opened: {_line(error)}") from error
     if revisions == [tables.REVISION]:
-        return Store(uri, artifact_root, is_known=True)
+        return Store(uri, root_of(uri), is_known=True)
     _check_other_schema(uri, revisions)
-    return _answering(Store(uri, artifact_root, is_known=False))
+    return _answering(Store(uri, root_of(uri), is_known=False))
 
 
 def _line(error: Exception) -> str:
@@ -257,11 +254,6 @@ def _reach(uri: str) -> None:
         raise RequestError(f"tracking_uri={masked(uri)}: cannot be reached: {error}") from error
 
 
-def artifact_root_of(database: Path) -> str:
-    """Artifacts lie beside the database, so that a store is one place wherever a command is typed."""
-    return "file://" + quote(str(database.parent / "mlartifacts"))
-
-
 def existing(uri: str) -> str:
     """The address for SQLAlchemy, by which an SQLite file that has gone is not made anew, empty."""
     if not uri.startswith(SQLITE):
@@ -269,46 +261,12 @@ def existing(uri: str) -> str:
     return f"{SQLITE}file:{quote(uri.removeprefix(SQLITE))}?mode=rw&uri=true"
 
 
-def local_path(uri: str) -> Path | None:
-    """The directory of an artifact location on this machine's disks, None for any other."""
-    address = urlsplit(uri)
-    if address.scheme == "file" and not address.netloc:
-        return Path(unquote(address.path))
-    return Path(uri) if not address.scheme else None
-
-
-def place_of(store: Store, location: str) -> Path | None:
-    """The directory of an artifact location on this machine's disks, None for any other.
-
-    MLflow records absolute locations. Where a store was moved, or copied to where they are not, what lies
-    beside its file counts: the recorded path's last parts, as many as are found there.
-    """
-    place = local_path(location)
-    if place is None or os.path.isdir(place) or not store.uri.startswith(SQLITE):
-        return place
-    beside, parts = Path(store.uri.removeprefix(SQLITE)).parent, place.parts[1:]
-    if ".." in parts or len(parts) > MAX_PARTS:
-        return place
-    for i in range(len(parts) - 1):
-        candidate = beside.joinpath(*parts[i:])
-        if os.path.isdir(candidate):
-            _tell(f"note: {Path('/', *parts[:i])} is not here: its artifacts are read from {beside}")
-            return candidate
-    return place
-
-
-@cache
-def _tell(line: str) -> None:
-    """Say it once."""
-    say(line)
-
-
-def _sqlite_revisions(path: Path, artifact_root: str, create: bool) -> list[str]:
+def _sqlite_revisions(path: Path, create: bool) -> list[str]:
     """The migrations that the file stands at. Raises RequestError where there is none or no store."""
     if not path.exists():
         if not create:
             raise RequestError(f"no store at {path}: record a run first, with nnexp train")
-        _create_sqlite(path, artifact_root)
+        _create_sqlite(path)
     try:
         with path.open("rb") as file:
             head = file.read(100)
@@ -351,7 +309,7 @@ def _write_protection(path: Path) -> str:
     return ""
 
 
-def _create_sqlite(path: Path, artifact_root: str) -> None:
+def _create_sqlite(path: Path) -> None:
     """Create the store under our own lock, in a file of its own that is renamed when it is whole.
 
     MLflow's own first migration is not safe to race or to kill: it can leave a file that never opens again.
@@ -362,18 +320,16 @@ def _create_sqlite(path: Path, artifact_root: str) -> None:
         with FileLock(f"{path}.lock"):
             if path.exists():
                 return
-            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
             half = path.with_name(f"{path.name}.creating")
             for left in (half, half.with_name(f"{half.name}-journal")):
                 left.unlink(missing_ok=True)
-            SqlAlchemyStore(f"{SQLITE}{half}", artifact_root).engine.dispose()
+            _fill(f"{SQLITE}{half}", root_of(f"{SQLITE}{path}"))
             half.rename(path)
     except OSError as error:
         raise RequestError(f"tracking_uri={SQLITE}{path}: cannot be created: {error.strerror}") from error
 
 
-def _server_revisions(uri: str, artifact_root: str, create: bool) -> list[str]:
+def _server_revisions(uri: str, create: bool) -> list[str]:
     """The migrations that a database server's tables stand at; one process fills an empty database."""
     engine = sa.create_engine(uri, connect_args={"connect_timeout": 10}, poolclass=sa.NullPool)
     with closing(engine.connect()) as connection:
@@ -382,12 +338,21 @@ def _server_revisions(uri: str, artifact_root: str, create: bool) -> list[str]:
                 raise RequestError(f"no store at {masked(uri)}: record a run first, with nnexp train")
             connection.execute(sa.select(sa.func.pg_advisory_lock(CREATION_LOCK)))
             if not sa.inspect(connection).has_table("alembic_version"):
-                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-                SqlAlchemyStore(uri, artifact_root).engine.dispose()
+                _fill(uri, root_of(uri))
             connection.rollback()
         rows = connection.execute(sa.text("SELECT version_num FROM alembic_version")).all()
     return [row[0] for row in rows]
+
+
+def _fill(uri: str, artifact_root: str) -> None:
+    """Make MLflow's tables in an empty database, and give it its id."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    id = new_id()
+    made = SqlAlchemyStore(uri, f"{artifact_root}/{id}").engine
+    with made.begin() as connection:
+        ensure_id(connection, id)
+    made.dispose()
 
 
 def find_experiment(store: Store, name: str) -> Experiment:
@@ -416,24 +381,16 @@ def ensure_experiment(store: Store, name: str) -> Experiment:
     found = _experiment(store, name)
     if found is not None:
         return found
-    location = None if store.artifact_root is None else f"{store.artifact_root}/{quote(name)}"
     if store.is_known:
-        time = now()
-        row: dict[str, object] = {"name": name, "artifact_location": location, "lifecycle_stage": "active"}
-        row |= {"creation_time": time, "last_update_time": time, "workspace": "default"}
         try:
             with store.engine.begin() as connection:
-                id_ = tables.EXPERIMENTS.c.experiment_id
-                made = connection.execute(
-                    sa.insert(tables.EXPERIMENTS).values(row).returning(id_)
-                ).scalar_one()
-                tags = [{"experiment_id": made, "key": k, "value": v} for k, v in experiment_tags().items()]
-                connection.execute(sa.insert(tables.EXPERIMENT_TAGS), tags)
+                _insert_experiment(connection, str(store.artifact_root), name)
         except sa.exc.IntegrityError:
             pass  # another process was quicker
     else:
         from mlflow.exceptions import MlflowException
 
+        location = None if store.artifact_root is None else f"{own_root(store)}/{quote(name)}"
         try:
             store.client.create_experiment(name, location, experiment_tags())
         except MlflowException as error:
@@ -442,9 +399,24 @@ def ensure_experiment(store: Store, name: str) -> Experiment:
     return find_experiment(store, name)
 
 
+def _insert_experiment(connection: sa.Connection, artifact_root: str, name: str) -> None:
+    """Make the experiment, in the store's own place. Its row comes first, which locks an SQLite file, so that
+    the id of a store that had none is drawn once."""
+    t, time = tables.EXPERIMENTS, now()
+    row: dict[str, object] = {"name": name, "artifact_location": "", "lifecycle_stage": "active"}
+    row |= {"creation_time": time, "last_update_time": time, "workspace": "default"}
+    made = connection.execute(sa.insert(t).values(row).returning(t.c.experiment_id)).scalar_one()
+    id = find_id(connection) or new_id()
+    location = f"{artifact_root}/{id}/{quote(name)}"
+    connection.execute(sa.update(t).where(t.c.experiment_id == made).values(artifact_location=location))
+    tags = {**experiment_tags(), STORE_ID: id}
+    rows = [{"experiment_id": made, "key": key, "value": value} for key, value in tags.items()]
+    connection.execute(sa.insert(tables.EXPERIMENT_TAGS), rows)
+
+
 def _present(store: Store, location: str) -> str:
     """Where an experiment's artifacts are now."""
-    place = place_of(store, location)
+    place = place_of(store.uri, location)
     return location if place is None or place == local_path(location) else place.as_uri()
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from nnexp.tracking.find import Found
 from nnexp.tracking.owner import is_beating, is_owned
+from nnexp.tracking.places import claim
 from nnexp.tracking.runs import Writer, identity
 from nnexp.tracking.store import Experiment, Store
 
@@ -15,6 +16,7 @@ from nnexp.tracking.store import Experiment, Store
 def open_writer(store: Store, experiment: Experiment) -> Iterator[Writer]:
     """The writer for this store: MLflow's tables where nnexp knows them, else MLflow's client."""
     writer: Writer
+    experiment = claim(store, experiment)
     if store.is_known:
         from nnexp.tracking.database import DatabaseWriter
 

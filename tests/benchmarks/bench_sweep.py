@@ -201,8 +201,8 @@ def starting(bench: Bench, count: int) -> list[str]:
     small = bench.store()
     bench.nnexp(1000, small)
     seed = iter(range(10**6, 2 * 10**6))
-    imports = "nnexp.app, nnexp.sweeper, nnexp.show, scipy.special, nnexp.tracking.store as store"
-    opened = f"import {imports}; store.open_store()"
+    imports = "nnexp.cli.train, nnexp.pipeline.sweep, nnexp.cli.show, scipy.special"
+    opened = f"import {imports}; from nnexp.tracking import store; store.open_store()"
     one = ["figures=false", "model=false"]
     times = rounds(
         count,

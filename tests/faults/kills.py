@@ -103,11 +103,11 @@ def check_repaired(trial: Trial) -> None:
 
 def check_unchanged(place: Path, table: str) -> None:
     """A third time changes not a byte."""
-    before = (place / "mlflow.db").read_bytes(), sorted(place.glob("mlartifacts/*/*"))
+    before = (place / "mlflow.db").read_bytes(), sorted(place.glob("mlartifacts/*/*/*"))
     expect(
         table == table_of(typed(place, "third", SWEEP), RUNS), "the third time, another summary is printed"
     )
-    after = (place / "mlflow.db").read_bytes(), sorted(place.glob("mlartifacts/*/*"))
+    after = (place / "mlflow.db").read_bytes(), sorted(place.glob("mlartifacts/*/*/*"))
     expect(before == after, "the third time, the store was written to")
 
 
@@ -143,7 +143,7 @@ def killed_recording(trial: Trial) -> str:
     """The same command completes the sweep as if undisturbed."""
     trial.with_store()
     running = start(trial.place, "first", SWEEP)
-    until(lambda: any(trial.place.glob("mlartifacts/*/*")), running)
+    until(lambda: any(trial.place.glob("mlartifacts/*/*/*")), running)
     return _killed(trial, running)
 
 

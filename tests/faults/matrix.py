@@ -26,7 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.faults import kills, records, servers, stores, values, writers
+from tests.faults import kills, neighbours, records, servers, stores, values, writers
 from tests.faults.program import TOO_LATE, Cases, Fault, Missing, Trial, Unexpected, expect, scratch, typed
 from tests.faults.standing import (
     EPOCHS,
@@ -51,6 +51,7 @@ def faults(n: int, known: Undisturbed) -> list[Fault]:
         *writers.rows(n),
         *kills.rows(n, known),
         *stores.rows(n),
+        *neighbours.rows(n),
         *servers.rows(n),
         *records.rows(n),
         *values.rows(n),

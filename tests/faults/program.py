@@ -178,10 +178,16 @@ class End:
     is_changed: bool  # whether a file of the directory was made, changed or removed
 
 
-def driven(place: Path, commands: Sequence[tuple[Sequence[str], Mapping[str, str]]]) -> list[End]:
-    """Type commands, each with changes of its environment, in one process in `place`; how each ended."""
+def driven(
+    place: Path, commands: Sequence[tuple[Sequence[str], Mapping[str, str]]], code: str = ""
+) -> list[End]:
+    """Type commands, each with changes of its environment, in one process in `place`; how each ended.
+
+    `code` is Python that runs before them.
+    """
+    drive = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import drive; drive.main()"
     process = subprocess.run(
-        [sys.executable, Path(__file__).with_name("drive.py")],
+        [sys.executable, "-c", f"{code}\n{drive}"],
         input=json.dumps([[list(arguments), dict(environment)] for arguments, environment in commands]),
         capture_output=True,
         text=True,

@@ -68,7 +68,7 @@ def damaged(trial: Trial) -> Cases:
     trial.with_store()
     run_id = recorded(typed(place, "one", ONE))
     (place / "rows.csv").write_text("weight_lb,height_in\n128,63\n")
-    (weights,) = place.glob("mlartifacts/*/*/artifacts/weights.npz")
+    (weights,) = place.glob("mlartifacts/*/*/*/artifacts/weights.npz")
     good = weights.read_bytes()
     spoils = damages(good, trial.random, min(50, 8 * trial.n))
     # A run each, since one process reads them all.

@@ -95,7 +95,7 @@ def left_behind(place: Path) -> str:
                 "SELECT status FROM runs JOIN tags USING (run_uuid) WHERE key = 'nnexp.sweep'"
             ).fetchall()
             (runs,) = connection.execute("SELECT count(*) FROM tags WHERE key = 'nnexp.run_key'").fetchone()
-    on_disk = len([path for path in place.glob("mlartifacts/*/*") if path.name[0] != "."])
+    on_disk = len([path for path in place.glob("mlartifacts/*/*/*") if path.name[0] != "."])
     more = on_disk - runs - len(parents)
     words = [f"{runs} runs", f"{more} more on disk"] if more else [f"{runs} runs"]
     words += [f"sweep {status}" for (status,) in parents] or ["no sweep"]

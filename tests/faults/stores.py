@@ -33,18 +33,18 @@ from tests.faults.standing import ONE, ONE_EPOCHS, PART, networks_of, read_runs
 
 # Where this process may not mount: files are cut off at a size, and this says that a disk is full.
 NO_ROOM = """
-import pathlib
 from nnexp.cli import main as cli
-write = pathlib.Path.write_bytes
-def full(path, content):
-    if path.name == "weights.npz":
+from nnexp.tracking import files
+write = files.write_file
+def full(folder, name, content):
+    if name == "weights.npz":
         full.left -= 1
         if full.left < 0:
-            write(path, content[:100])
-            raise OSError({number}, "No space left on device", str(path))
-    return write(path, content)
+            write(folder, name, content[:100])
+            raise OSError({number}, "No space left on device", name)
+    return write(folder, name, content)
 full.left = {left}
-pathlib.Path.write_bytes = full
+files.write_file = full
 cli.main()
 """
 
@@ -198,7 +198,7 @@ def deleted(trial: Trial) -> str:
     place = trial.place
     store = trial.with_store()
     running = start(place, "first", PART)
-    until(lambda: any(place.glob("mlartifacts/*/*")), running)
+    until(lambda: any(place.glob("mlartifacts/*/*/*")), running)
     store.unlink()
     status = ended(running)
     said = told(place, "first")

@@ -1,5 +1,6 @@
 """nnexp doctor: what can be wrong with a store is found, and what can be put right without loss is."""
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 import nnexp as package
 from nnexp.tracking.runs import RunRecord
-from nnexp.tracking.store import ensure_experiment, open_store
+from nnexp.tracking.store import StoreLost, ensure_experiment, open_store
 from nnexp.tracking.write import open_writer
 
 ORPHAN = "01a201ed0afc7000a94f7af062d203b7"
@@ -39,13 +40,18 @@ def place(recorded, tmp_path, monkeypatch):
     shutil.copytree(kept, recorded)
 
 
-def sql(place, statement, *values):
-    with closing(sqlite3.connect(place / "mlflow.db")) as connection, connection:
+def sql(place, statement, *values, file="mlflow.db"):
+    with closing(sqlite3.connect(place / file)) as connection, connection:
         return connection.execute(statement, values).fetchall()
 
 
 def artifacts(place, run_id):
-    return place / "mlartifacts" / "nnexp" / run_id
+    return root(place) / run_id
+
+
+def root(place):
+    """The directory of the experiment, in the place of the store's own."""
+    return next(place.glob("mlartifacts/*/nnexp"))
 
 
 def sweep_id(place):
@@ -163,12 +169,18 @@ def leave_a_run_going_on(place):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
 
 
-def leave_files(place):
-    shutil.copytree(artifacts(place, network(place)), artifacts(place, ORPHAN))
+def grow_old(path):
+    """As if it had been left two hours ago."""
+    for one in (path, *path.rglob("*")):
+        os.utime(one, (one.stat().st_mtime - 7200,) * 2)
+
+
+def leave_files(place, name=ORPHAN):
+    grow_old(shutil.copytree(artifacts(place, network(place)), artifacts(place, name)))
 
 
 def leave_half(place):
-    shutil.copytree(artifacts(place, network(place)), artifacts(place, f".{ORPHAN}.half"))
+    leave_files(place, f".{ORPHAN}.half")
 
 
 def leave_half_a_store(place):
@@ -176,7 +188,9 @@ def leave_half_a_store(place):
 
 
 def leave_a_lock(place):
-    (place / f"mlflow.db.{ORPHAN}.owner").touch()
+    lock = place / f"mlflow.db.{ORPHAN}.owner"
+    lock.touch()
+    grow_old(lock)
 
 
 def leave_rows(place):
@@ -184,20 +198,26 @@ def leave_rows(place):
     sql(place, "INSERT INTO tags VALUES ('c', 'd', ?)", ORPHAN)
 
 
+def contents(place):
+    """What stands in the files, but for the database and for empty ones."""
+    files = (path for path in place.rglob("*") if path.is_file() and path.name != "mlflow.db")
+    return sorted(content for content in map(Path.read_bytes, files) if content)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (leave_a_run_going_on, "its process died; --fix: set it to KILLED"),
-        (leave_files, "not in the store; --fix: delete them"),
-        (leave_half, "not in the store; --fix: delete them"),
-        (leave_half_a_store, "creating was left by a process that was killed; --fix: delete it"),
-        (leave_a_lock, "owner was left by a process that was killed; --fix: delete it"),
-        (leave_rows, "table tags: 2 rows belong to what is not there; --fix: delete them"),
+        (leave_files, "not in the store; --fix: move them to "),
+        (leave_half, "not in the store; --fix: move them to "),
+        (leave_half_a_store, "creating was left by a process that was killed; --fix: move it to "),
+        (leave_a_lock, "owner was left by a process that was killed; --fix: delete the empty file"),
+        (leave_rows, "table tags: 2 rows belong to what is not there; --fix: move them to "),
     ],
 )
-def test_what_a_kill_leaves_is_put_right_and_the_runs_are_kept(nnexp, place, spoil, words):
+def test_what_a_kill_leaves_is_put_right_and_nothing_is_lost(nnexp, place, spoil, words):
     spoil(place)
-    runs = results()
+    runs, before = results(), contents(place)
     told = nnexp("doctor")
     assert told.status == 1
     assert words in told.out
@@ -207,29 +227,118 @@ def test_what_a_kill_leaves_is_put_right_and_the_runs_are_kept(nnexp, place, spo
     assert words.replace("--fix", "repaired") in fixed.out
     assert "nothing is wrong" in nnexp("doctor").out
     assert results() == runs
+    if spoil is leave_rows:
+        assert (place / "mlflow.db.aside" / "tags.1.csv").read_text().count(ORPHAN) == 2
+    else:
+        assert contents(place) == before
 
 
 def test_a_run_that_goes_on_is_not_touched(nnexp, place):
     store = open_store()
     with open_writer(store, ensure_experiment(store, "nnexp")) as writer:
         run_id = writer.start(RunRecord("x", tags={"nnexp.run_key": "k"}, status="RUNNING"))
-        # Its files are there before its row: whoever owns it is about to record it.
         leave_files(place)
-        writer._owner.hold(ORPHAN)
         ended = nnexp("doctor", "--fix")
         assert artifacts(place, ORPHAN).exists()
+        assert "1 runs that are not in the store are left alone: somebody may be recording them" in ended.out
         assert "RUNNING" in set(package.load_runs()["status"])
-        assert run_id not in ended.out
+        assert (ended.status, run_id in ended.out) == (0, False)
+
+
+def test_files_that_are_about_to_be_recorded_are_not_touched(nnexp, place):
+    store = open_store()
+    leave_files(place)
+    with open_writer(store, ensure_experiment(store, "nnexp")) as writer:
+        writer._owner.hold(ORPHAN)
+        assert "left alone, as it is in use now" in nnexp("doctor", "--fix").out
+        assert artifacts(place, ORPHAN).exists()
+
+
+def test_files_that_were_just_written_are_not_touched(nnexp, place):
+    leave_files(place)
+    os.utime(artifacts(place, ORPHAN) / "artifacts" / "weights.npz")
+    ended = nnexp("doctor", "--fix")
+    assert (ended.status, "are left alone" in ended.out) == (0, True)
+    assert artifacts(place, ORPHAN).exists()
+
+
+def recorded_in(uri):
+    """A store with a run, and the directory of the run, which is old."""
+    store = open_store(uri)
+    with open_writer(store, ensure_experiment(store, "nnexp")) as writer:
+        files = {"config.yaml": b"x"}
+        run_id = writer.start(RunRecord("x", tags={"nnexp.rerun_key": "k"}, files=files, status="RUNNING"))
+        writer.finish(run_id, "FINISHED", {}, {})
+    (directory,) = Path(uri.removeprefix("sqlite:///")).parent.rglob(run_id)
+    grow_old(directory)
+    return directory
+
+
+def put_into_the_older_layout(path):
+    """Make a store that nnexp has just made one as it was before stores had places of their own."""
+    store = open_store(f"sqlite:///{path}")
+    ensure_experiment(store, "nnexp")
+    sql(path.parent, "DELETE FROM experiment_tags WHERE key = 'nnexp.store'", file=path.name)
+    old = f"file://{path.parent}/mlartifacts/nnexp"
+    sql(path.parent, "UPDATE experiments SET artifact_location = ? WHERE name = 'nnexp'", old, file=path.name)
+
+
+@pytest.mark.parametrize("are_older", [False, True])
+@pytest.mark.parametrize("are_copies", [False, True])
+def test_what_another_store_of_the_directory_records_is_left_alone(
+    nnexp, empty_store, tmp_path, monkeypatch, are_copies, are_older
+):
+    stores = [tmp_path / "a.db", tmp_path / "b.db"]
+    for path in stores:
+        shutil.copy(empty_store, path)
+        new = "UPDATE experiment_tags SET value = ? WHERE key = 'nnexp.store'"
+        sql(tmp_path, new, "0" * 31 + path.name[0], file=path.name)
+    if are_older:
+        put_into_the_older_layout(stores[0])
+    if are_copies:
+        recorded_in(f"sqlite:///{stores[0]}")
+        shutil.copy(stores[0], stores[1])
+    elif are_older:
+        put_into_the_older_layout(stores[1])
+    made = [recorded_in(f"sqlite:///{path}") for path in stores]
+    for path in stores:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+        ended = nnexp("doctor", "--fix")
+        assert (ended.status, "nothing is wrong" in ended.out) == (0, True)
+    assert [(directory / "artifacts" / "config.yaml").read_bytes() for directory in made] == [b"x", b"x"]
+
+
+@pytest.mark.parametrize("linked", ["", "artifacts", "artifacts/figures", "artifacts/loss.txt"])
+def test_a_link_is_not_written_through_and_named(nnexp, place, tmp_path, linked):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    run_id, store = network(place), open_store()
+    link = artifacts(place, run_id) / linked
+    if link.exists():
+        link.rename(tmp_path / "moved")
+    link.symlink_to(outside / "file" if linked.endswith(".txt") else outside)
+    with open_writer(store, ensure_experiment(store, "nnexp")) as writer:
+        if linked.endswith(".txt"):  # the link itself gives way
+            assert f"{link} is a link: nothing is read or written through it" in nnexp("doctor").out
+            writer.add(run_id, {"loss.txt": b"1"}, {})
+            assert (link.read_bytes(), link.is_symlink()) == (b"1", False)
+        else:
+            with pytest.raises(StoreLost, match="is a link: nothing is written through it"):
+                writer.add(run_id, {"figures/loss.txt": b"1"}, {})
+            ended = nnexp("doctor", "--fix")
+            assert f"{link} is a link: nothing is read or written through it" in ended.out
+            assert ended.status == 1
+    assert not list(outside.iterdir())
 
 
 def test_directories_of_others_are_left_alone(nnexp, place):
-    root = place / "mlartifacts" / "nnexp"
+    top = root(place)
     for name in ("models", "0123456789abcdef0123456789abcdef", ORPHAN):
-        (root / name / "artifacts").mkdir(parents=True)
-        (root / name / "artifacts" / "theirs.txt").touch()
-    (root / ORPHAN[::-1]).symlink_to(artifacts(place, network(place)))
+        (top / name / "artifacts").mkdir(parents=True)
+        (top / name / "artifacts" / "theirs.txt").touch()
+    (top / ORPHAN[::-1]).symlink_to(artifacts(place, network(place)))
     assert nnexp("doctor", "--fix").status == 0
-    assert len(list(root.rglob("theirs.txt"))) == 3
+    assert len(list(top.rglob("theirs.txt"))) == 3
 
 
 def test_without_a_store_there_is_nothing_to_examine(nnexp, tmp_path):

@@ -43,7 +43,7 @@ def ids(sql):
 
 
 def artifact(place, run_id, name):
-    return place / "mlartifacts" / "nnexp" / run_id / "artifacts" / name
+    return next(place.glob("mlartifacts/*/nnexp")) / run_id / "artifacts" / name
 
 
 # --- Identical.

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from nnexp.config.mask import masked
 from nnexp.config.paths import PROJECT
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.store import ensure_experiment, find_experiment, open_store, resolve_uri
+from nnexp.tracking.write import open_writer
 
 
 def test_the_store_is_the_projects_own_wherever_one_stands(monkeypatch, tmp_path):
@@ -92,7 +93,106 @@ def test_artifacts_lie_beside_the_database_in_a_path_with_blanks(tmp_path, empty
     (place / "mlflow.db").write_bytes(empty_store.read_bytes())
     store = open_store(f"sqlite:///{place}/mlflow.db")
     location = ensure_experiment(store, "my name").artifact_location
-    assert location == f"file://{tmp_path}/a%20place%20with%20blanks/mlartifacts/my%20name"
+    above = re.escape(f"file://{tmp_path}/a%20place%20with%20blanks/mlartifacts/")
+    assert re.fullmatch(f"{above}[0-9a-f]{{32}}/my%20name", location)
+
+
+def sql(path, statement, *values):
+    with closing(sqlite3.connect(path)) as connection, connection:
+        return connection.execute(statement, values).fetchall()
+
+
+def make_older(path):
+    """A new store as it was before stores had places of their own, with an experiment."""
+    ensure_experiment(open_store(f"sqlite:///{path}"), "nnexp")
+    sql(path, "DELETE FROM experiment_tags WHERE key = 'nnexp.store'")
+    location = f"file://{path.parent}/mlartifacts/nnexp"
+    sql(path, "UPDATE experiments SET artifact_location = ? WHERE name = 'nnexp'", location)
+
+
+def every_byte(place):
+    return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_a_copied_store_records_beside_itself_and_the_originals_bytes_stay(
+    nnexp, empty_store, tmp_path, monkeypatch, is_older
+):
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    original.mkdir()
+    shutil.copy(empty_store, original / "mlflow.db")
+    if is_older:
+        make_older(original / "mlflow.db")
+    sweep = ["train", "-m", "seed=0,1", "epochs=5"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{original}/mlflow.db")
+    nnexp(*sweep)
+    before = every_byte(original)
+    subprocess.run(["cp", "-r", original, copy], check=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy}/mlflow.db")
+    assert nnexp(*sweep, "epochs=6").status == nnexp("train", "epochs=7").status == 0
+    assert every_byte(original) == before
+    assert nnexp("doctor").out.endswith("7 runs, nothing is wrong\n")
+    shutil.rmtree(original)  # the copy needs nothing of it
+    assert nnexp("doctor").out.endswith("7 runs, nothing is wrong\n")
+
+
+def test_a_database_copied_alone_reads_the_originals_runs_and_records_beside_itself(
+    nnexp, empty_store, tmp_path, monkeypatch
+):
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    original.mkdir()
+    copy.mkdir()
+    shutil.copy(empty_store, original / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{original}/mlflow.db")
+    nnexp("train", "-m", "seed=0,1", "epochs=5", "figures=false")
+    before = every_byte(original)
+    shutil.copy(original / "mlflow.db", copy)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy}/mlflow.db")
+    nnexp("train", "-m", "seed=2,3", "epochs=5", "figures=false")
+    assert every_byte(original) == before
+    assert len(list(copy.glob("mlartifacts/*/nnexp/*/artifacts/weights.npz"))) == 2
+    assert nnexp("doctor").out.endswith("6 runs, nothing is wrong\n")
+
+
+def test_a_copy_beside_the_original_takes_a_place_of_its_own_when_it_records(empty_store, tmp_path):
+    places = []
+    for name in ("one.db", "other.db", "one.db"):
+        if name == "other.db":
+            shutil.copy(tmp_path / "one.db", tmp_path / "other.db")
+        elif not places:
+            shutil.copy(empty_store, tmp_path / "one.db")
+        store = open_store(f"sqlite:///{tmp_path}/{name}")
+        with open_writer(store, ensure_experiment(store, "nnexp")):
+            places.append(find_experiment(store, "nnexp").artifact_location)
+    assert places[0] == places[2] != places[1]
+    assert len(list(tmp_path.glob("mlartifacts/*.store"))) == 2
+
+
+def test_a_store_reached_by_a_link_has_one_place(empty_store, tmp_path):
+    (tmp_path / "real").mkdir()
+    shutil.copy(empty_store, tmp_path / "real" / "mlflow.db")
+    (tmp_path / "link.db").symlink_to(tmp_path / "real" / "mlflow.db")
+    store = open_store(f"sqlite:///{tmp_path}/link.db")
+    with open_writer(store, ensure_experiment(store, "nnexp")):
+        pass
+    assert [path.parent.parent for path in tmp_path.rglob("*.store")] == [tmp_path / "real"]
+
+
+def test_a_store_without_an_id_is_given_one_with_its_next_experiment(store):
+    make_older(store)
+    opened = open_store()
+    assert ensure_experiment(opened, "nnexp").artifact_location == f"file://{store.parent}/mlartifacts/nnexp"
+    id = ensure_experiment(opened, "new").artifact_location.split("/")[-2]
+    assert re.fullmatch("[0-9a-f]{32}", id)
+    assert sql(store, "SELECT value FROM experiment_tags WHERE key = 'nnexp.store'") == [(id,)]
+
+
+@pytest.mark.parametrize("bad", ["../../etc", "", "F" * 32])
+def test_an_id_that_leads_elsewhere_is_none(store, bad):
+    sql(store, "UPDATE experiment_tags SET value = ? WHERE key = 'nnexp.store'", bad)
+    above, id, name = ensure_experiment(open_store(), "nnexp").artifact_location.rsplit("/", 2)
+    assert (above, name) == (f"file://{store.parent}/mlartifacts", "nnexp")
+    assert re.fullmatch("[0-9a-f]{32}", id)
 
 
 def test_a_deleted_experiment_is_told(store):

@@ -39,7 +39,7 @@ class Place:
 
     @property
     def artifacts(self) -> Path:
-        return self.directory / "mlartifacts" / "nnexp" / self.run_id / "artifacts"
+        return next(self.directory.glob("mlartifacts/*/nnexp")) / self.run_id / "artifacts"
 
     @property
     def outside(self) -> Path:

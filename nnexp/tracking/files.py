@@ -1,0 +1,112 @@
+"""Write artifacts, and follow no symbolic link in a run's directory, which is opened part by part.
+
+What lies above an experiment's directory, and that directory itself, may be reached by a link, for somebody
+may keep artifacts on another disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nnexp.tracking.store import StoreLost
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
+
+def put(place: Path, directory: str, files: Mapping[str, bytes]) -> None:
+    """Put files, by their names in it, into a directory below `place`: all at once where it is new, else one
+    by one in the place of their old selves. Raises StoreLost where a link is in the way."""
+    *above, last = directory.split("/")
+    with _opened(place) as top, _inside(place, top, above) as folder:
+        where = place.joinpath(*above)
+        if _is_there(folder, last):
+            _write(where, folder, last, files)
+            return
+        half = f".{last}.half"
+        try:
+            _write(where, folder, half, files)
+            os.rename(half, last, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            shutil.rmtree(half, ignore_errors=True, dir_fd=folder)
+            raise
+
+
+def move_aside(place: Path, name: str, aside: Path) -> Path:
+    """Move what has this name in a directory into another one, which may be new; where it is now."""
+    with _opened(place) as here, _opened(aside) as there:
+        new, i = name, 1
+        while _is_there(there, new):
+            new, i = f"{name}.{i}", i + 1
+        os.rename(name, new, src_dir_fd=here, dst_dir_fd=there)
+    return aside / new
+
+
+def links_in(directory: Path) -> Iterator[Path]:
+    """The symbolic links among a directory and all that is below it; none is followed."""
+    if directory.is_symlink():
+        yield directory
+        return
+    for path, directories, files in os.walk(directory):
+        yield from (
+            Path(path, name) for name in sorted([*directories, *files]) if Path(path, name).is_symlink()
+        )
+
+
+def write_file(folder: int, name: str, content: bytes) -> None:
+    """Write a file into an open directory: under another name, then in the place of its old self."""
+    half = f".{name}.half"
+    with suppress(FileNotFoundError):  # a killed process left it, or somebody put a link there
+        os.unlink(half, dir_fd=folder)
+    with open(os.open(half, _NEW, 0o666, dir_fd=folder), "wb") as file:
+        file.write(content)
+    os.replace(half, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _write(place: Path, folder: int, directory: str, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        *above, last = name.split("/")
+        with _inside(place, folder, [directory, *above]) as inner:
+            write_file(inner, last, content)
+
+
+def _is_there(folder: int, name: str) -> bool:
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
+
+
+@contextmanager
+def _opened(place: Path) -> Iterator[int]:
+    """The directory, made where it is not there."""
+    place.mkdir(parents=True, exist_ok=True)
+    opened = os.open(place, _DIRECTORY)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
+
+
+@contextmanager
+def _inside(place: Path, folder: int, parts: Sequence[str]) -> Iterator[int]:
+    """The directory that these parts lead to from the open one of `place`, made where it is not there."""
+    opened = os.dup(folder)
+    try:
+        for i, part in enumerate(parts):
+            with suppress(FileExistsError):
+                os.mkdir(part, dir_fd=opened)
+            if stat.S_ISLNK(os.stat(part, dir_fd=opened, follow_symlinks=False).st_mode):
+                link = place.joinpath(*parts[: i + 1])
+                raise StoreLost(f"{link} is a link: nothing is written through it; put a directory there")
+            inner = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=opened)
+            os.close(opened)
+            opened = inner
+        yield opened
+    finally:
+        os.close(opened)

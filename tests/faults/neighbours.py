@@ -1,0 +1,153 @@
+"""Stores that share a directory for their artifacts: what doctor does to one beside sweeps into both."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import sqlalchemy as sa
+
+from tests.faults.program import End, Fault, Missing, Trial, driven, ended, expect, kill, start, told
+from tests.faults.standing import weights_hash
+
+# Every directory of a run is taken for old, so that it is not its age alone that keeps it.
+OLD = "from nnexp import doctor\ndoctor._is_old = lambda path: path.is_dir()"
+SWEEP = ("train", "-m", "learning_rate=0.05,0.1,0.2,0.5,1", "seed=range(20)", "figures=false")
+SWEEP_RUNS = 100
+LEFTOVER = "01a201ed0afc7000a94f7af062d203b7"
+
+
+def rows(n: int) -> list[Fault]:
+    return [
+        Fault("doctor --fix on two SQLite stores of one directory, beside their sweeps", files),
+        Fault("doctor --fix on two databases of one PostgreSQL, beside their sweeps", databases),
+    ]
+
+
+def files(trial: Trial) -> str:
+    """Not one file is lost or moved; what a kill left is moved aside by its own store's doctor, and by no
+    other's. The one store is a copy of the other."""
+    paths = [trial.place / "one.db", trial.place / "other.db"]
+    for path in paths:
+        shutil.copy(trial.empty_store, path)
+    return beside_sweeps(trial, [f"sqlite:///{path}" for path in paths])
+
+
+def databases(trial: Trial) -> str:
+    """As of two SQLite stores."""
+    from test_services import Postgres
+
+    from nnexp.tracking.store import ensure_experiment, open_store
+
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
+    program = found[-1] if found else shutil.which("initdb")
+    if program is None:
+        raise Missing("PostgreSQL")
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as directory:
+        server = Postgres(stack, Path(program).parent, directory)
+        server.ask("CREATE DATABASE one")
+        one = replace(open_store(server.uri("one")), artifact_root=(trial.place / "mlartifacts").as_uri())
+        ensure_experiment(one, "nnexp")
+        one.engine.dispose()
+        server.ask("CREATE DATABASE other TEMPLATE one")
+        left = beside_sweeps(trial, [server.uri("one"), server.uri("other")])
+        server.stop()
+    return left
+
+
+def beside_sweeps(trial: Trial, uris: Sequence[str]) -> str:
+    """Type `doctor --fix` on both stores in turn while sweeps go on in both, and look at every file."""
+    calls, sweeps = min(100, 10 * trial.n), dict.fromkeys(uris, 0)
+    running = {uri: begin(trial, uri, 0) for uri in uris}
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(lambda: [end for _ in range(calls // 10) for end in fixed(trial, uris, 5)])
+            while not future.done():
+                for uri, process in running.items():
+                    if process.poll() is not None:
+                        sweeps[uri] += finished(trial, uri, process)
+                        running[uri] = begin(trial, uri, sweeps[uri])
+                time.sleep(0.1)
+            ends = future.result()
+        for uri, process in running.items():
+            sweeps[uri] += finished(trial, uri, process)
+    finally:
+        for process in running.values():
+            kill(process)
+    wrong = [(end.status, end.out[-300:], end.err[-300:]) for end in ends if end.status != 0]
+    expect(not wrong, f"{len(wrong)} of {len(ends)} doctors ended otherwise: {wrong[:1]}")
+    expect(not list(trial.place.rglob("*.aside")), "files were moved aside")
+    for uri in uris:
+        check_files(uri, sweeps[uri])
+    check_leftover(trial, uris)
+    return f"{len(ends)} doctors, {sum(sweeps.values())} sweeps of {SWEEP_RUNS} runs"
+
+
+def fixed(trial: Trial, uris: Sequence[str], times: int = 1) -> list[End]:
+    """Type `doctor --fix` so many times on each store in turn, in a directory where nobody else writes."""
+    place = trial.place / "typed"
+    place.mkdir(exist_ok=True)
+    commands = [(["doctor", "--fix"], {"MLFLOW_TRACKING_URI": uri}) for uri in uris]
+    return driven(place, commands * times, OLD)
+
+
+def begin(trial: Trial, uri: str, i: int) -> subprocess.Popen[bytes]:
+    """Start the next sweep in a store: as the others, but for a longer one."""
+    return start(trial.place, name_of(uri), [*SWEEP, f"epochs={100 + i}"], {"MLFLOW_TRACKING_URI": uri})
+
+
+def finished(trial: Trial, uri: str, process: subprocess.Popen[bytes]) -> int:
+    """1, once the sweep has ended well."""
+    status = ended(process)
+    expect(status == 0, f"a sweep's exit status is {status}: {told(trial.place, name_of(uri))[-300:]}")
+    return 1
+
+
+def name_of(uri: str) -> str:
+    return uri.rpartition("/")[2]
+
+
+def check_files(uri: str, sweeps: int) -> None:
+    """Every run of so many sweeps is FINISHED, and has the weights that it ended with."""
+    engine = sa.create_engine(uri, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        runs = connection.execute(sa.text("SELECT run_uuid, status, artifact_uri FROM runs")).all()
+        tags = sa.text("SELECT run_uuid, value FROM tags WHERE key = 'nnexp.weights_sha256'")
+        hashes = dict(connection.execute(tags).tuples().all())
+    counts = len(hashes), len(runs), {status for _, status, _ in runs}
+    expect(counts == (sweeps * SWEEP_RUNS, sweeps * (SWEEP_RUNS + 1), {"FINISHED"}), f"{uri}: {counts}")
+    for run_id, _, location in runs:
+        place = Path(unquote(urlsplit(location).path))
+        own = "config.yaml" if run_id in hashes else "run_keys.txt"
+        expect((place / own).is_file(), f"{uri}: run {run_id} has lost {own}")
+        if run_id in hashes:
+            same = weights_hash((place / "weights.npz").read_bytes()) == hashes[run_id]
+            expect(same, f"{uri}: run {run_id} has other weights")
+
+
+def check_leftover(trial: Trial, uris: Sequence[str]) -> None:
+    """Files that no row of the second store names, in its place: only its own doctor moves them, none is
+    deleted."""
+    engine = sa.create_engine(uris[1], poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        any_run = sa.text("SELECT artifact_uri FROM runs ORDER BY run_uuid")
+        run = Path(unquote(urlsplit(str(connection.scalar(any_run))).path)).parent
+    left = run.with_name(LEFTOVER)
+    shutil.copytree(run, left)
+    content = sorted(path.read_bytes() for path in left.rglob("*") if path.is_file())
+    fixed(trial, uris[:1])
+    expect(left.exists(), "another store's doctor moved what a kill left")
+    fixed(trial, uris[1:])
+    expect(not left.exists(), "what a kill left was not moved aside")
+    (moved,) = trial.place.rglob(LEFTOVER)
+    kept = sorted(path.read_bytes() for path in moved.rglob("*") if path.is_file())
+    expect(kept == content, "what was moved aside is not what it was")
