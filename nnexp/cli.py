@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nnexp.rerun.verbs import Change
 
 FORMATS = click.Choice(["table", "csv", "markdown", "json"])
+FORMAT_HELP = "Else the one that --out's ending names, or table."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -52,8 +53,10 @@ def train(arguments: tuple[str, ...]) -> None:
 @click.option(
     "--threshold", type=float, help="Add the median of epochs until the metric is at or below this."
 )
-@click.option("--format", "style", type=FORMATS, default="table", show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+@click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE.csv, .json, .md or .txt."
+)
 @click.option(
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it: FILE.png, FILE.svg or FILE.pdf."
 )
@@ -65,7 +68,7 @@ def summarize(
     metric: str,
     where: str | None,
     threshold: float | None,
-    style: str,
+    style: str | None,
     out: Path | None,
     plot: Path | None,
 ) -> None:
@@ -103,9 +106,11 @@ def show(run_id: str) -> None:
 @nnexp.command()
 @click.argument("run_id")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "style", type=FORMATS, default="table", show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
-def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
+@click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE.csv, .json, .md or .txt."
+)
+def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> None:
     """Apply a recorded network to the rows of a CSV file."""
     from nnexp import show
 

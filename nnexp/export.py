@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnexp.config import RequestError
 from nnexp.progress import say
+from nnexp.promise import check_directory
 from nnexp.tracking.find import get_run, read_weights
 from nnexp.tracking.store import Store, open_store, told_if_lost
 
@@ -54,7 +55,7 @@ def _save(to: Path, run_id: str, content: bytes) -> None:
 
 
 def _check_free(to: Path) -> None:
-    """Refuse what is there already."""
+    """Refuse what is there already, and a name that promises a file."""
     if to.resolve() == Path.cwd():
         raise RequestError(f"--to {to}: is where you are; name a new directory")
     if to.is_dir() and any(to.iterdir()):
@@ -63,3 +64,4 @@ def _check_free(to: Path) -> None:
         raise RequestError(f"--to {to}: is a file; name a directory")
     if not to.parent.is_dir():
         raise RequestError(f"--to {to}: there is no directory {to.parent}")
+    check_directory("--to", to)

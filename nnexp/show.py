@@ -17,6 +17,7 @@ from nnexp.config import RequestError, RunConfig, unknown
 from nnexp.network import equation
 from nnexp.printable import on_one_line
 from nnexp.progress import say
+from nnexp.promise import table_format
 from nnexp.render import apart, as_text
 from nnexp.runner import Recorded
 from nnexp.table import read_table
@@ -70,11 +71,12 @@ def summary(
     metric: str,
     where: str | None,
     threshold: float | None,
-    style: str,
+    style: str | None,
     out: Path | None,
     plot: Path | None,
 ) -> None:
     """`nnexp summarize`."""
+    style = table_format(style, out)
     if plot is not None:
         from nnexp import plots  # matplotlib takes long to import
 
@@ -131,8 +133,9 @@ def run(run_id: str) -> None:
     _section("provenance", {k: v for k, v in sorted(origin.items()) if k.startswith("nnexp.")})
 
 
-def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
+def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> None:
     """`nnexp predict`."""
+    style = table_format(style, out)
     store = open_store(create=False)
     model = read_model(store, get_run(store, run_id))
     table = read_table(file)

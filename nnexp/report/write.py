@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnexp.config import RequestError
+from nnexp.promise import check_ending
 from nnexp.report.findings import Findings
 from nnexp.report.page import page
 from nnexp.report.pictures import sweep_pictures
@@ -19,8 +20,10 @@ def write(sweep_id: str | None, experiment: str, out: Path | None) -> Path:
 
     Raises RequestError when there is no such sweep, or the file cannot be written.
     """
-    if out is not None and not out.parent.is_dir():
-        raise RequestError(f"--out {out}: there is no directory {out.parent}")
+    if out is not None:
+        check_ending("--out", out, ".html", ".htm")
+        if not out.parent.is_dir():
+            raise RequestError(f"--out {out}: there is no directory {out.parent}")
     store = open_store(create=False)
     parent = _newest(store, experiment) if sweep_id is None else _sweep(store, sweep_id)
     place = get_experiment(store, parent.experiment_id)

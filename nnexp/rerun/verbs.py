@@ -11,6 +11,7 @@ from pathlib import Path
 from nnexp import engine
 from nnexp.config import RequestError, RunConfig
 from nnexp.progress import say
+from nnexp.promise import check_ending
 from nnexp.render import as_text
 from nnexp.request import SweepConfig
 from nnexp.rerun import again
@@ -85,6 +86,8 @@ def bundle(path: Path, dry_run: bool) -> bool:
 
 def write_bundle(some_id: str, out: Path | None) -> None:
     """`nnexp bundle RUN_ID|SWEEP_ID`."""
+    if out is not None:
+        check_ending("--out", out, ".zip")
     store = open_store(create=False)
     if get_sweep(store, some_id) is not None:
         found, evidence = find_sweep(store, some_id)
