@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from nnexp import compose
 from nnexp.config import GROUPS as RUN_GROUPS
 from nnexp.config import RequestError, RunConfig, unknown
-from nnexp.help import CONF, help_text, options
+from nnexp.help import CONF, help_text, options, options_with
 from nnexp.progress import Meter, say
 from nnexp.request import GROUPS, SweepConfig, key_names, split
 
@@ -111,15 +111,20 @@ def run_sweep(
     if not overrides:
         raise RequestError("the sweep has no points: one of its ranges is empty")
     configs, requests = [], set()
+    without_key: dict[tuple[str, str], None] = {}
     with Meter("composing", len(overrides), "runs") as meter:
-        for i, values in enumerate(compose.points(loader, config, overrides), 1):
+        for i, (values, left_out) in enumerate(compose.points(loader, config, overrides), 1):
             try:
                 point, request = split(values)
             except RequestError as error:
                 raise RequestError(f"point {i} of {len(overrides)}: {error}") from error
             configs.append(point)
+            groups = {key: key.partition(".")[0] for key in left_out}
+            without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in groups.items()}
             requests.add(request)
             meter.update(i)
+    for key, option in without_key:
+        say(f"{option} has no {key}: it is left out there, and such points run once")
     if len(requests) > 1:
         names = ", ".join(f.name for f in fields(SweepConfig))
         raise RequestError(f"{names}: each is one for a whole sweep")
@@ -251,9 +256,8 @@ def _not_there(key: str) -> RequestError:
     group = key.partition(".")[0]
     if group not in GROUPS:
         return RequestError(f"{key}: write the whole value, {group}=…")
-    return RequestError(
-        f"{key}: the {group} that is chosen has no such option; choose another: {', '.join(options(group))}"
-    )
+    having = " or ".join(f"{group}={name}" for name in options_with(key))
+    return RequestError(f"{key}: the {group} that is chosen has no such key: choose one that has, {having}")
 
 
 def plain(error: Exception) -> str:
