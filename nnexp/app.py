@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nnexp import compose
 from nnexp.config import GROUPS as RUN_GROUPS
-from nnexp.config import RequestError, RunConfig, unknown
+from nnexp.config import RequestError, RunConfig, is_item, rules, unknown
 from nnexp.help import CONF, help_text, options, options_with
 from nnexp.progress import Meter, say
 from nnexp.request import GROUPS, SweepConfig, key_names, split
@@ -238,7 +238,25 @@ def _checked(arguments: list[str]) -> list[Override]:
             raise unknown("key", key, [*key_names(), "experiment"])
         if key in GROUPS or (key == "experiment" and value is not None):
             _check_option(key, value)
+        if isinstance(value, ChoiceSweep):
+            _check_lists(key, [_plain_item(item) for item in value.list])
     return overrides
+
+
+def _check_lists(key: str, items: Sequence[object]) -> None:
+    """Refuse hidden=2,4, of which each value would have to be a list."""
+    rule = rules().get(key)
+    if rule is not None and all(is_item(rule, item) for item in items):
+        typed = ",".join(map(str, items))
+        lists = ",".join(f"[{item}]" for item in items)
+        raise RequestError(
+            f"{key}={typed}: each value is a list: {key}={lists} with -m sweeps over {len(items)}, "
+            f"{key}=[{typed}] is one"
+        )
+
+
+def _plain_item(item: object) -> object:
+    return item.text if isinstance(item, QuotedString) else item
 
 
 def _check_option(group: str, value: object) -> None:
@@ -246,7 +264,7 @@ def _check_option(group: str, value: object) -> None:
     for."""
     if isinstance(value, ChoiceSweep):
         for item in value.list:
-            _check_option(group, item.text if isinstance(item, QuotedString) else item)
+            _check_option(group, _plain_item(item))
     elif not isinstance(value, Sweep) and value not in options(group):
         raise unknown(group, str(value), options(group))
 

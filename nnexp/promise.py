@@ -41,5 +41,5 @@ def check_directory(option: str, path: Path) -> None:
     not."""
     if re.fullmatch(r"\.(?!v\d+$)[A-Za-z]\w*", path.suffix):
         raise RequestError(
-            f"{option} {path}: is to be a directory, and {path.suffix} promises a file: name it without an ending"
+            f"{option} {path}: is to be a directory, and {path.suffix} promises a file: leave it out"
         )

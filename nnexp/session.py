@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from nnexp import engine
 from nnexp.config import RunConfig
 from nnexp.progress import Terminated, interruptible, raise_if_interrupted, say, uninterrupted
+from nnexp.record import numbered
+from nnexp.sweep import Point
 from nnexp.tracking.find import Found, find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.runs import RunRecord, Writer, identity
@@ -35,6 +38,11 @@ class Place:
             statuses, last = by_key.get(key, (set(), 1))
             by_key[key] = {*statuses, run.status}, max(last, attempt)
         return by_key
+
+    def renamed(self, points: Sequence[Point]) -> list[Point]:
+        """The points, those that are recorded already under names that say how often, `… #2`."""
+        times = Counter(run.tags["nnexp.run_key"] for run in self.runs)
+        return [replace(point, name=numbered(point.name, times[point.key] + 1)) for point in points]
 
 
 @contextmanager

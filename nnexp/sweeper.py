@@ -108,6 +108,7 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
         key = sweep_key(point.key for point in asked)
         same = [parent for parent in place.parents if parent.tags.get("nnexp.sweep_key") == key]
         complete = [parent for parent in same if parent.tags.get("nnexp.outcome") == "complete"]
+        todo = replace(todo, todo=place.renamed(todo.todo))
         failures = _failed_before(place, todo)
         if not todo.todo and complete:
             return _finished_sweep(place, complete[-1].run_id, keys, failures)

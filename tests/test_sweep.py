@@ -115,6 +115,9 @@ def test_force_runs_again_as_a_new_attempt_that_counts_once(nnexp, store, record
     assert table_of(ended) == table_of(first)
     assert len(recorded()) == 4
     assert rows("SELECT value, count(*) FROM tags WHERE key = 'nnexp.attempt' GROUP BY value") == [("2", 2)]
+    names = {name for (name,) in rows("SELECT name FROM runs WHERE name NOT LIKE 'sweep%'")}
+    plain = {f"gender lr=0.1 init=normal seed={seed}" for seed in (1, 2)}
+    assert names == plain | {f"{name} #2" for name in plain}
     assert "attempt 3" in nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=5", "retry=all").err
 
 
