@@ -39,16 +39,19 @@ from nnexp.request import SweepConfig
 from nnexp.session import Place, going_on, opened, tell_of_compiling
 from nnexp.summary import finished, overall
 from nnexp.sweep import Plan, Point, Training, execute, plan
-from nnexp.tracking.find import SWEEP_KEYS, get_sweep
+from nnexp.tracking.find import SWEEP_KEYS, get_curve, get_run, get_sweep
 from nnexp.tracking.git import refuse_dirty
 from nnexp.tracking.provenance import code_files, command, provenance
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.runs import RunRecord, Writer, now, origin
+from nnexp.tracking.view import BEST, CHARTS
 from nnexp.tracking.weights import pack
 from nnexp.train import Failure, Trained, check
 
 # A chunk of a sweep is written, and seen in the UI, when it is so large or so old.
 CHUNK_RUNS, CHUNK_SECONDS = 256, 1.0
+# Points of each curve of a sweep's best run that its parent has too.
+MAX_BEST_POINTS = 500
 
 
 @dataclass(frozen=True)
@@ -333,5 +336,21 @@ def _finish_parent(
     tags |= {"nnexp.runs": str(found.total), "nnexp.failed": str(len(failures))}
     if not stopped:
         tags["nnexp.outcome"] = "complete"
+    curves = _best_curves(place, found)
     with uninterrupted():
+        place.writer.log(found.parent.run_id, curves)
         place.writer.finish(found.parent.run_id, "FAILED" if failures else "FINISHED", files, tags)
+
+
+def _best_curves(place: Place, found: Findings) -> list[tuple[str, int, float]]:
+    """The curves of the sweep's best run, thinned, as the parent's own: `best_loss`, …"""
+    done = found.done
+    if done.empty or done["outcome"][0] == "diverged":
+        return []
+    best = get_run(place.store, done["run_id"][0])
+    curves = {name: get_curve(place.store, best.run_id, name) for name in CHARTS if name in best.metrics}
+    return [
+        (f"{BEST}{name}", epoch, value)
+        for name, curve in curves.items()
+        for epoch, value in dict([*curve[:: len(curve) // MAX_BEST_POINTS + 1], curve[-1]]).items()
+    ]
