@@ -176,7 +176,7 @@ def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, S
             if override.key_or_group == "tracking_uri":
                 raise RequestError(
                     f"{override.input_line}: a rerun is recorded in the store of its run, which "
-                    "MLFLOW_TRACKING_URI names"
+                    "--tracking-uri or MLFLOW_TRACKING_URI names"
                 )
             if override.is_sweep_override() or override.type != OverrideType.CHANGE:
                 raise RequestError(
@@ -220,7 +220,7 @@ def _run_one(config: DictConfig) -> None:
 
         done = runner.run(one, request)
         if done is not None:
-            show.recorded(done)
+            show.recorded(one, done)
     except Exception as error:
         raise _Raised(error) from error
 

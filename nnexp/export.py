@@ -10,6 +10,7 @@ from nnexp.config import RequestError
 from nnexp.progress import say
 from nnexp.promise import check_directory
 from nnexp.tracking.find import get_run, read_weights
+from nnexp.tracking.named import whole_id
 from nnexp.tracking.store import Store, open_store, told_if_lost
 
 
@@ -19,6 +20,7 @@ def export(run_id: str, to: Path | None) -> None:
         _check_free(to)
     store = open_store(create=False)
     with told_if_lost(store):
+        run_id = whole_id(store, run_id, "run")
         record = get_run(store, run_id)
         if record.tags.get("nnexp.outcome") == "diverged":
             raise RequestError(f"run {run_id} diverged: its weights or its loss are no finite numbers")

@@ -168,7 +168,12 @@ def test_a_wrong_request_is_refused_in_plain_words_and_records_nothing(nnexp, tm
         ("summarize --where nothing==1", "--where"),
         ("summarize --where seed", "true or false"),
         ("summarize --experiment nothing", "unknown experiment 'nothing'"),
-        ("summarize --sweep nothing", "no runs of a sweep"),
+        ("summarize --sweep nothing", "no sweep 'nothing' in this store"),
+        ("summarize --sweep last", "there is no sweep in this store"),
+        ("list --experiment nothing", "unknown experiment 'nothing'"),
+        ("list --number 0", "Invalid value"),
+        ("list --tracking-uri mlflow.db", "tracking_uri=mlflow.db: must be sqlite:///FILE"),
+        ("show last --tracking-uri sqlite:///gone.db", "no store at"),
         ("summarize --format xml", "Invalid value"),
         ("summarize --out /no/such/place.csv", "cannot be written"),
         ("summarize --out s.json --format csv", "s.json: the name promises json, and --format says csv"),
@@ -196,7 +201,7 @@ def test_a_wrong_question_is_refused_in_plain_words(nnexp, store, typed, words):
 
 
 def test_a_question_to_no_store_makes_none(nnexp, tmp_path):
-    for typed in (["summarize"], ["show", "x"], ["predict", "x", "y.csv"]):
+    for typed in (["list"], ["summarize"], ["show", "x"], ["show", "last"], ["predict", "x", "y.csv"]):
         ended = nnexp(*typed)
         assert ended.status == 2
         assert "no store at" in ended.err
