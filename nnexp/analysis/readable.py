@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,12 @@ MOST_DIGITS = 6
 # A spread so small beside the mean is the rounding of a sum: the values are one and the same.
 ROUNDING = 1e-12
 # What is left out where a terminal is narrow, in this order.
-LEAST_NEEDED = ("max", "min", "median", "std", "diverged", "solved", "epochs_to", "ci95_high", "ci95_low")
+LEAST_NEEDED = (
+    *("max", "min", "median", "std", "diverged", "solved", "val_solved", "epochs_to"),
+    *("ci95_high", "ci95_low"),
+)
+# A param's value is shown so long at most, and any cell of a table for people (render.MAX_CELL).
+MAX_SETTING = 40
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
 
@@ -49,7 +55,7 @@ def readable(table: pd.DataFrame, metric: str = "loss") -> Columns:
             ]
         elif name in ("min", "median", "max"):
             columns[name] = [significant(value, 3) for value in column]
-        elif name in ("solved", "diverged"):
+        elif name in ("solved", "val_solved", "diverged"):
             columns[name] = [_share(value) for value in column]
         elif name == "epochs_to":
             columns[name] = ["never" if math.isinf(value) else f"{value:.15g}" for value in column]
@@ -113,14 +119,29 @@ def is_numeric(column: pd.Series) -> bool:
 
 
 def setting(column: Sequence[Any]) -> list[str]:
-    """A param's values as they are typed; numbers as short as keeps different ones different."""
+    """A param's values as typed; numbers and long texts as short as keeps different ones different."""
     if not all(isinstance(value, float) for value in column):
-        return [_word(value) for value in column]
+        return _abbreviated([_word(value) for value in column])
     for digits in range(4, 17):
         texts = [_word(f"{value:.{digits}g}" if math.isfinite(value) else value) for value in column]
         if len(set(texts)) == len({repr(value) for value in column}):
             return texts
     return [_word(value) for value in column]
+
+
+def _abbreviated(texts: Sequence[str]) -> list[str]:
+    """The texts, of those that are long the part around where they begin to differ, numbered if need be."""
+    long = list(dict.fromkeys(text for text in texts if len(text) > MAX_SETTING))
+    differ = (i for i, letters in enumerate(zip(*long, strict=False)) if len(set(letters)) > 1)
+    start = max(0, next(differ, 0) - MAX_SETTING // 2)
+    shown: dict[str, str] = {}
+    taken: Counter[str] = Counter()
+    for text in long:
+        part = "…" * (start > 0) + text[start:]
+        part = part if len(part) <= MAX_SETTING else part[: MAX_SETTING - 1] + "…"
+        taken[part] += 1
+        shown[text] = part if taken[part] == 1 else f"{part} #{taken[part]}"
+    return [shown.get(text, text) for text in texts]
 
 
 def _word(value: Any) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from nnexp.analysis.order import sort_key
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.run import key_names
 
@@ -105,7 +106,8 @@ def summarize(
     """One row a group of `by`, sorted by it: n, the STATISTICS of the metric's last value, then shares.
 
     `n` counts the runs that finished, `ci95_*` is Student's interval for the mean, `solved` the share with
-    accuracy 1 at the end, `diverged` the share whose loss stopped being finite. With a `threshold` and the
+    accuracy 1 at the end (of a metric of validation rows `val_solved`, with val_accuracy 1), `diverged` the
+    share whose loss stopped being finite. With a `threshold` and the
     curves of `load_history`, `epochs_to` is the median number of completed epochs after which the metric is
     first at or below it, infinite where half of the runs or more never are. Raises RequestError.
     """
@@ -122,8 +124,9 @@ def summarize(
         runs = runs.assign(epochs_to=epochs_to(runs, history, threshold))
     if not by:
         return pd.DataFrame([_row(runs, metric)])
-    groups = runs.groupby(list(by), dropna=False)
-    return pd.DataFrame([dict(zip(by, keys, strict=True)) | _row(group, metric) for keys, group in groups])
+    groups = runs.groupby(list(by), dropna=False, sort=False)
+    ordered = sorted(groups, key=lambda named: [sort_key(value) for value in named[0]])
+    return pd.DataFrame([dict(zip(by, keys, strict=True)) | _row(group, metric) for keys, group in ordered])
 
 
 def overall(runs: pd.DataFrame) -> pd.DataFrame | None:
@@ -180,8 +183,10 @@ def _row(group: pd.DataFrame, metric: str) -> dict[str, float]:
     low, median, high = np.quantile(values, [0, 0.5, 1]) if n else [np.nan] * 3
     row = {"n": len(group), "mean": mean, "std": std, "ci95_low": mean - half, "ci95_high": mean + half}
     row |= {"min": low, "median": median, "max": high}
-    if "accuracy" in group and group["accuracy"].notna().any():
-        row["solved"] = float((group["accuracy"] == 1.0).mean())
+    rows = "val_" if metric.startswith("val_") else ""
+    accuracy = f"{rows}accuracy"
+    if accuracy in group and group[accuracy].notna().any():
+        row[f"{rows}solved"] = float((group[accuracy] == 1.0).mean())
     row["diverged"] = float((group["outcome"] == "diverged").mean())
     if "epochs_to" in group:
         row["epochs_to"] = float(np.median(group["epochs_to"]))

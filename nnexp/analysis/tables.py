@@ -17,6 +17,8 @@ from nnexp.dataset.table import finite
 
 # A header needs no more room than its name.
 tabulate.MIN_PADDING = 0
+# No cell of a table for people is wider; csv and json have the whole text.
+MAX_CELL = 100
 # Columns by their names.
 Columns = dict[str, list[Any]]
 
@@ -43,7 +45,12 @@ def as_text(table: HasColumns, style: str = "table", left: Collection[str] | Non
         lines = io.StringIO()
         csv.writer(lines, lineterminator="\n").writerows([map(_inert, row) for row in [names, *rows]])
         return lines.getvalue().rstrip("\n")
-    escaped = _in_markdown if style == "markdown" else on_one_line
+
+    def escaped(text: str) -> str:
+        if style == "markdown":
+            return _in_markdown(text)
+        line = on_one_line(text)
+        return line if len(line) <= MAX_CELL else line[: MAX_CELL - 1] + "…"
 
     def is_left(name: str, column: Sequence[Any]) -> bool:
         return not _is_numeric(column) if left is None else name in left

@@ -31,6 +31,12 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+def options_with(key: str) -> list[str]:
+    """The options of a group that have this key, `optimizer.beta1`."""
+    group, _, option = key.partition(".")
+    return [name for name in options(group) if option in _load(CONF / group / f"{name}.yaml")]
+
+
 def help_text() -> str:
     """The whole page."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -57,10 +63,9 @@ def _default(key: str, defaults: Any) -> tuple[Any, str]:
     group, _, option = key.partition(".")
     if not option:
         return defaults[key], ""
-    values = {name: _load(CONF / group / f"{name}.yaml") for name in options(group)}
-    users = [name for name in values if option in values[name]]
-    default = defaults[group].get(option, values[users[0]][option])
-    return default, "" if len(users) == len(values) else f"{group}={'|'.join(users)}"
+    users = options_with(key)
+    default = defaults[group].get(option, _load(CONF / group / f"{users[0]}.yaml")[option])
+    return default, "" if users == options(group) else f"{group}={'|'.join(users)}"
 
 
 def _load(path: Path) -> dict[str, Any]:

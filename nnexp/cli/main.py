@@ -23,6 +23,32 @@ if TYPE_CHECKING:
     from nnexp.pipeline.rerun.verbs import Change
 
 FORMATS = click.Choice(["table", "csv", "markdown", "json"])
+FORMAT_HELP = "Else the one that --out's ending names, or table."
+
+
+def _choose_store(context: click.Context, _: click.Parameter, uri: str | None) -> None:
+    """Take this store for the command, as if MLFLOW_TRACKING_URI named it."""
+    if uri is None:
+        return
+    if not uri:
+        raise RequestError("--tracking-uri is empty: it must be as tracking_uri of nnexp train")
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+
+    @context.call_on_close
+    def restore() -> None:
+        if before is None:
+            del os.environ["MLFLOW_TRACKING_URI"]
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+in_store = click.option(
+    "--tracking-uri",
+    callback=_choose_store,
+    expose_value=False,
+    help="The store; else MLFLOW_TRACKING_URI, or the project's own.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -42,9 +68,27 @@ def train(arguments: tuple[str, ...]) -> None:
     train_command(list(arguments))
 
 
+@nnexp.command("list")
+@click.option("--experiment", help="Only of this MLflow experiment.")
+@click.option("-n", "--number", type=click.IntRange(1), default=20, show_default=True, help="How many.")
+@click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE.csv, .json, .md or .txt."
+)
+@in_store
+def list_(experiment: str | None, number: int, style: str | None, out: Path | None) -> None:
+    """List what is recorded, sweeps and single runs, the newest first.
+
+    Every verb takes an id, any beginning of one that no other has, or `last`.
+    """
+    from nnexp.cli import show
+
+    show.listing(experiment, number, style, out)
+
+
 @nnexp.command()
-@click.option("--experiment", default="nnexp", show_default=True, help="The MLflow experiment.")
-@click.option("--sweep", help="Only the runs of this sweep, by its id.")
+@click.option("--experiment", help="The MLflow experiment; else the sweep's, or nnexp.")
+@click.option("--sweep", help="Only the runs of this sweep, by its id, or `last`.")
 @click.option("--by", help="Params to group by, a,b; else all that vary.")
 @click.option("--over", default="seed", show_default=True, help="The param that a group averages over.")
 @click.option("--metric", default="loss", show_default=True, help="The metric, its last value.")
@@ -52,20 +96,23 @@ def train(arguments: tuple[str, ...]) -> None:
 @click.option(
     "--threshold", type=float, help="Add the median of epochs until the metric is at or below this."
 )
-@click.option("--format", "style", type=FORMATS, default="table", show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+@click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE.csv, .json, .md or .txt."
+)
 @click.option(
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it: FILE.png, FILE.svg or FILE.pdf."
 )
+@in_store
 def summarize(
-    experiment: str,
+    experiment: str | None,
     sweep: str | None,
     by: str | None,
     over: str,
     metric: str,
     where: str | None,
     threshold: float | None,
-    style: str,
+    style: str | None,
     out: Path | None,
     plot: Path | None,
 ) -> None:
@@ -82,30 +129,36 @@ def summarize(
 
 @nnexp.command()
 @click.argument("sweep_id", required=False)
-@click.option("--experiment", default="nnexp", show_default=True, help="Where to take the newest sweep from.")
+@click.option("--experiment", help="Where to take the newest sweep from; else anywhere in the store.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="This file, not SWEEP_ID.html.")
-def report(sweep_id: str | None, experiment: str, out: Path | None) -> None:
+@in_store
+def report(sweep_id: str | None, experiment: str | None, out: Path | None) -> None:
     """Write the report of a sweep, the newest one unless told which, as one HTML file."""
     from nnexp.analysis.report.write import write
 
-    say(f"wrote {write(sweep_id, experiment, out)}")
+    path, sweep = write(sweep_id, experiment, out)
+    say(f"wrote {path}: {sweep}")
 
 
 @nnexp.command()
-@click.argument("run_id")
-def show(run_id: str) -> None:
-    """What one run was: configuration, curve, weights, equation, provenance."""
+@click.argument("run_or_sweep_id")
+@in_store
+def show(run_or_sweep_id: str) -> None:
+    """What a run was: configuration, curve, weights, equation, provenance; or a sweep: its summary."""
     from nnexp.cli import show as shown
 
-    shown.run(run_id)
+    shown.run(run_or_sweep_id)
 
 
 @nnexp.command()
 @click.argument("run_id")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "style", type=FORMATS, default="table", show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
-def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
+@click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE.csv, .json, .md or .txt."
+)
+@in_store
+def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> None:
     """Apply a recorded network to the rows of a CSV file."""
     from nnexp.cli import show
 
@@ -115,11 +168,12 @@ def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
 @nnexp.command()
 @click.argument("run_id", required=False)
 @click.argument("changes", nargs=-1, metavar="[KEY=VALUE]…")
-@click.option("--sweep", help="Verify all runs of this sweep, by its id.")
+@click.option("--sweep", help="Verify all runs of this sweep, by its id, or `last`.")
 @click.option(
     "--bundle", type=click.Path(path_type=Path), help="Verify an archive of nnexp bundle; no store is needed."
 )
 @click.option("--dry-run", is_flag=True, help="Only say whether it could be done.")
+@in_store
 def rerun(
     run_id: str | None, changes: tuple[str, ...], sweep: str | None, bundle: Path | None, dry_run: bool
 ) -> None:
@@ -146,6 +200,7 @@ def rerun(
 @nnexp.command()
 @click.argument("run_or_sweep_id")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+@in_store
 def bundle(run_or_sweep_id: str, out: Path | None) -> None:
     """Write one archive of a run or a sweep, which can be rerun where the store has never been."""
     from nnexp.pipeline.rerun import verbs
@@ -171,6 +226,7 @@ def _change(typed: tuple[str, ...]) -> Change | None:
 @click.option(
     "--to", type=click.Path(path_type=Path), help="Write it into this new directory, not on the run."
 )
+@in_store
 def export(run_id: str, to: Path | None) -> None:
     """Make an MLflow model of a recorded network: raw rows in, label and probability out."""
     from nnexp.pipeline import export as exports
@@ -181,6 +237,7 @@ def export(run_id: str, to: Path | None) -> None:
 @nnexp.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.option("--experiment", help="The MLflow experiment to open; else nnexp.")
+@in_store
 def ui(port: int, experiment: str | None) -> None:
     """Open the MLflow UI on this store, for this machine only."""
     from nnexp.cli import ui as page
@@ -190,6 +247,7 @@ def ui(port: int, experiment: str | None) -> None:
 
 @nnexp.command()
 @click.option("--fix", is_flag=True, help="Put right what can be without any loss.")
+@in_store
 def doctor(fix: bool) -> None:
     """Look the store over: damage, stale runs, missing, changed or left-over files."""
     from nnexp.pipeline import doctor as look

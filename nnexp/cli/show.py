@@ -8,21 +8,25 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnexp.analysis.tables import apart, as_text
+from nnexp.analysis.tables import Columns, apart, as_text
+from nnexp.config.endings import table_format
 from nnexp.config.errors import RequestError, unknown
+from nnexp.config.mask import masked
 from nnexp.config.run import RunConfig
 from nnexp.config.text import on_one_line
 from nnexp.dataset.table import read_table
 from nnexp.network.reference import equation
 from nnexp.pipeline.progress import say
 from nnexp.pipeline.run import Recorded
-from nnexp.tracking.find import get_curve, get_run, get_sweep, read_model
-from nnexp.tracking.store import open_store
+from nnexp.tracking.find import Detail, get_curve, get_run, get_sweep, read_model, recorded_keys
+from nnexp.tracking.named import entries, whole_id
+from nnexp.tracking.store import Store, find_experiment, get_experiment, open_store, resolve_uri
 
 if TYPE_CHECKING:
     from nnexp.pipeline.sweep import Sweep
@@ -32,7 +36,25 @@ PROGRAM = "nnexp" if shutil.which("nnexp") else os.path.relpath(Path(sys.executa
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
-def recorded(done: Recorded) -> None:
+def command(config: RunConfig, *words: str, names_experiment: bool = False) -> str:
+    """The program with these words, as it has to be typed to find what was recorded with this config."""
+    uri, where = config.tracking_uri, []
+    if uri is not None and resolve_uri(uri) != resolve_uri(None):
+        where = ["--tracking-uri", masked(uri)]
+    if names_experiment and config.experiment_name != "nnexp":
+        where += ["--experiment", config.experiment_name]
+    return shlex.join([PROGRAM, *words, *where])
+
+
+def _next(config: RunConfig, *commands: Sequence[str]) -> None:
+    """Print what can be done next, and how to see it in the UI."""
+    typed = [command(config, *words) for words in commands]
+    lines = [*typed, command(config, "ui", names_experiment=True)]
+    lines += ["(*** stands for the password, which is not printed)"] * ("***" in lines[0])
+    print("\n".join(f"  {line}" for line in lines))
+
+
+def recorded(config: RunConfig, done: Recorded) -> None:
     """How a run went, and what can be done with it next."""
     epochs = f"{done.epochs} epoch{'' if done.epochs == 1 else 's'}"
     line = f"loss {done.first_loss:.4g} -> {done.last_loss:.4g} in {epochs}, {done.outcome}"
@@ -43,7 +65,8 @@ def recorded(done: Recorded) -> None:
         print("\n" + as_text(done.new_rows) + "\n")
     if done.is_old:
         say("this run was recorded before, and is not run again; force=true runs it again")
-    print(f"recorded as {done.run_id}\n  {PROGRAM} show {done.run_id}\n  {PROGRAM} ui")
+    print(f"recorded as {done.run_id}")
+    _next(config, ["show", done.run_id])
 
 
 def sweep(config: RunConfig, done: Sweep) -> None:
@@ -58,24 +81,23 @@ def sweep(config: RunConfig, done: Sweep) -> None:
         print(as_text({"failed": names, "reason": reasons}) + "\n")
     failed = f", {len(done.failures)} failed" if done.failures else ""
     print(f"{len(set(done.keys))} runs{failed}, recorded as sweep {done.sweep_id}")
-    where = [] if config.experiment_name == "nnexp" else ["--experiment", config.experiment_name]
-    summarize = shlex.join([PROGRAM, "summarize", *where, "--sweep", done.sweep_id])
-    print(f"  {summarize}\n  {PROGRAM} report {done.sweep_id}\n  {PROGRAM} ui")
+    _next(config, ["summarize", "--sweep", done.sweep_id], ["report", done.sweep_id])
 
 
 def summary(
-    experiment: str,
+    experiment: str | None,
     sweep_id: str | None,
     by: list[str] | None,
     over: str,
     metric: str,
     where: str | None,
     threshold: float | None,
-    style: str,
+    style: str | None,
     out: Path | None,
     plot: Path | None,
 ) -> None:
     """`nnexp summarize`."""
+    style = table_format(style, out)
     if plot is not None:
         from nnexp.analysis import plots  # matplotlib takes long to import
 
@@ -104,9 +126,41 @@ def summary(
         _put(plots.saved(figure, plot.suffix.removeprefix(".")), plot, "--plot")
 
 
-def run(run_id: str) -> None:
+def listing(experiment: str | None, most: int, style: str | None, out: Path | None) -> None:
+    """`nnexp list`."""
+    style = table_format(style, out)
+    store = open_store(create=False)
+    found = entries(store, "any", most, None if experiment is None else find_experiment(store, experiment))
+    if not found:
+        say("nothing is recorded there yet")
+    form = "%Y-%m-%d %H:%M" if style in ("table", "markdown") else "%Y-%m-%dT%H:%M:%S%z"
+    columns: Columns = {
+        "when": [_when(one.start_time, form) for one in found],
+        "name": [one.name for one in found],
+        "state": [one.status.lower() for one in found],
+        "best loss": [one.best for one in found],
+        "experiment": [one.experiment for one in found],
+        "id": [one.run_id for one in found],
+    }
+    if style == "table" and len(set(columns["experiment"])) < 2:
+        del columns["experiment"]
+    _write(as_text(columns, style, left=["when", "name", "state", "experiment", "id"]), out)
+
+
+def _when(milliseconds: int | None, form: str) -> str:
+    """A time on this machine's clock."""
+    if milliseconds is None:
+        return ""
+    return datetime.fromtimestamp(milliseconds / 1000).astimezone().strftime(form)
+
+
+def run(typed: str) -> None:
     """`nnexp show`."""
     store = open_store(create=False)
+    run_id = whole_id(store, typed)
+    if (found := get_sweep(store, run_id)) is not None:
+        _show_sweep(store, found)
+        return
     record = get_run(store, run_id)
     tags = record.tags
     head = f"{record.name}   {record.status.lower()}, {tags.get('nnexp.outcome', 'no result')}"
@@ -132,10 +186,35 @@ def run(run_id: str) -> None:
     _section("provenance", {k: v for k, v in sorted(origin.items()) if k.startswith("nnexp.")})
 
 
-def predict(run_id: str, file: Path, style: str, out: Path | None) -> None:
+def _show_sweep(store: Store, parent: Detail) -> None:
+    """What a sweep was: its counts, question, ranges, summary, best run, failures, provenance."""
+    from nnexp.analysis import readable  # imports pandas, which a run alone does without
+    from nnexp.analysis.report.findings import Findings
+    from nnexp.analysis.summary import overall
+    from nnexp.tracking.read import read_runs
+
+    runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
+    found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, overall(runs))
+    print(on_one_line(f"{parent.name}   {parent.status.lower()}"))
+    counts = ", ".join(f"{n:,} {kind}" for kind, n in found.counts.items())
+    print(f"sweep {parent.run_id}: {counts}")
+    if found.question:
+        print(on_one_line(f"question: {found.question}"))
+    _section("ranges", found.ranges)
+    if found.summary is not None:
+        print("\nsummary")
+        readable.show(found.summary)
+        best = found.done.iloc[0]
+        print(f"\nbest run\n  {on_one_line(best['run_name'])}: loss {best['loss']:.4g}, {best['run_id']}")
+    _section("failed", dict(zip(found.failed["run_name"], found.failed["reason"].map(str), strict=True)))
+    _section("provenance", {k: v for k, v in sorted(parent.tags.items()) if k.startswith("nnexp.")})
+
+
+def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> None:
     """`nnexp predict`."""
+    style = table_format(style, out)
     store = open_store(create=False)
-    model = read_model(store, get_run(store, run_id))
+    model = read_model(store, get_run(store, whole_id(store, run_id, "run")))
     table = read_table(file)
     X = np.column_stack([table.numbers(name) for name in model.features])
     rows = {

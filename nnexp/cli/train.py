@@ -21,13 +21,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from nnexp.cli.help import help_text, options
+from nnexp.cli.help import help_text, options, options_with
 from nnexp.config import compose
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, SweepConfig, key_names, split
 from nnexp.config.run import GROUPS as RUN_GROUPS
-from nnexp.config.run import RunConfig
+from nnexp.config.run import RunConfig, is_item, rules
 from nnexp.pipeline.progress import Meter, say
 
 
@@ -113,15 +113,20 @@ def run_sweep(
     if not overrides:
         raise RequestError("the sweep has no points: one of its ranges is empty")
     configs, requests = [], set()
+    without_key: dict[tuple[str, str], None] = {}
     with Meter("composing", len(overrides), "runs") as meter:
-        for i, values in enumerate(compose.points(loader, config, overrides), 1):
+        for i, (values, left_out) in enumerate(compose.points(loader, config, overrides), 1):
             try:
                 point, request = split(values)
             except RequestError as error:
                 raise RequestError(f"point {i} of {len(overrides)}: {error}") from error
             configs.append(point)
+            groups = {key: key.partition(".")[0] for key in left_out}
+            without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in groups.items()}
             requests.add(request)
             meter.update(i)
+    for key, option in without_key:
+        say(f"{option} has no {key}: it is left out there, and such points run once")
     if len(requests) > 1:
         names = ", ".join(f.name for f in fields(SweepConfig))
         raise RequestError(f"{names}: each is one for a whole sweep")
@@ -176,7 +181,7 @@ def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, S
             if override.key_or_group == "tracking_uri":
                 raise RequestError(
                     f"{override.input_line}: a rerun is recorded in the store of its run, which "
-                    "MLFLOW_TRACKING_URI names"
+                    "--tracking-uri or MLFLOW_TRACKING_URI names"
                 )
             if override.is_sweep_override() or override.type != OverrideType.CHANGE:
                 raise RequestError(
@@ -221,7 +226,7 @@ def _run_one(config: DictConfig) -> None:
 
         done = runner.run(one, request)
         if done is not None:
-            show.recorded(done)
+            show.recorded(one, done)
     except Exception as error:
         raise _Raised(error) from error
 
@@ -239,7 +244,25 @@ def _checked(arguments: list[str]) -> list[Override]:
             raise unknown("key", key, [*key_names(), "experiment"])
         if key in GROUPS or (key == "experiment" and value is not None):
             _check_option(key, value)
+        if isinstance(value, ChoiceSweep):
+            _check_lists(key, [_plain_item(item) for item in value.list])
     return overrides
+
+
+def _check_lists(key: str, items: Sequence[object]) -> None:
+    """Refuse hidden=2,4, of which each value would have to be a list."""
+    rule = rules().get(key)
+    if rule is not None and all(is_item(rule, item) for item in items):
+        typed = ",".join(map(str, items))
+        lists = ",".join(f"[{item}]" for item in items)
+        raise RequestError(
+            f"{key}={typed}: each value is a list: {key}={lists} with -m sweeps over {len(items)}, "
+            f"{key}=[{typed}] is one"
+        )
+
+
+def _plain_item(item: object) -> object:
+    return item.text if isinstance(item, QuotedString) else item
 
 
 def _check_option(group: str, value: object) -> None:
@@ -247,7 +270,7 @@ def _check_option(group: str, value: object) -> None:
     for."""
     if isinstance(value, ChoiceSweep):
         for item in value.list:
-            _check_option(group, item.text if isinstance(item, QuotedString) else item)
+            _check_option(group, _plain_item(item))
     elif not isinstance(value, Sweep) and value not in options(group):
         raise unknown(group, str(value), options(group))
 
@@ -257,9 +280,8 @@ def _not_there(key: str) -> RequestError:
     group = key.partition(".")[0]
     if group not in GROUPS:
         return RequestError(f"{key}: write the whole value, {group}=…")
-    return RequestError(
-        f"{key}: the {group} that is chosen has no such option; choose another: {', '.join(options(group))}"
-    )
+    having = " or ".join(f"{group}={name}" for name in options_with(key))
+    return RequestError(f"{key}: the {group} that is chosen has no such key: choose one that has, {having}")
 
 
 def plain(error: Exception) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain, product
 from typing import Any
 
@@ -22,12 +22,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from nnexp.config.errors import RequestError
+from nnexp.config.request import GROUPS
 
 # What Hydra's grammar reads as a whole number or a decimal fraction, and as nothing else.
 _NUMBER = re.compile(r"(?P<key>[a-z_]+)=(?P<value>-?(?:0|[1-9][0-9]*)(?P<fraction>\.[0-9]+)?)", re.ASCII)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Setting:
     """An override, read once for all the points that share it."""
 
@@ -72,6 +73,15 @@ class _Choice:
         self._loader._apply_overrides_to_config([setting.override for setting in settings], point)
         return plain_values(point)
 
+    def lacks(self, setting: _Setting) -> bool:
+        """Whether it changes a number of a group's option, and the option that is chosen has none such."""
+        group, _, option = setting.key.partition(".")
+        values = self._values.get(group)
+        changes = setting.override.type == OverrideType.CHANGE and not setting.override.package
+        return (
+            changes and bool(option) and group in GROUPS and isinstance(values, dict) and option not in values
+        )
+
     def _has(self, key: str) -> bool:
         """Whether there is a value by this key, and not a mapping of more."""
         value: Any = self._values
@@ -84,10 +94,12 @@ class _Choice:
 
 def points(
     loader: ConfigLoaderImpl, config: DictConfig, job_overrides: Sequence[Sequence[str]]
-) -> Iterator[Any]:
-    """The composed and resolved values of each list of overrides, as plain dictionaries without Hydra's own.
+) -> Iterator[tuple[Any, list[str]]]:
+    """Compose each list of overrides: its resolved values, as plain dictionaries without Hydra's own, and the
+    keys that were left out of it.
 
-    Raises Hydra's errors and RequestError.
+    A key that some of the swept options have, and the one that is chosen here has not, is left out. Raises
+    Hydra's errors and RequestError.
     """
     parser = OverridesParser.create(config_loader=loader)
 
@@ -105,13 +117,23 @@ def points(
             chooses=override.is_hydra_override() or (is_group and not isinstance(override.value(), dict)),
         )
 
-    composed: dict[tuple[str, ...], _Choice] = {}
+    @cache
+    def composed(choices: tuple[str, ...]) -> _Choice:
+        return _Choice(loader, config, choices)
+
+    def choice(settings: Iterable[_Setting]) -> _Choice:
+        return composed(tuple(str(s.override.input_line) for s in settings if s.chooses))
+
+    @cache
+    def is_anywhere(setting: _Setting) -> bool:
+        return any(not choice(map(read, texts)).lacks(setting) for texts in job_overrides)
+
     for texts in job_overrides:
         settings = [read(text) for text in texts]
-        choices = tuple(str(s.override.input_line) for s in settings if s.chooses)
-        if choices not in composed:
-            composed[choices] = _Choice(loader, config, choices)
-        yield composed[choices].point([s for s in settings if not s.chooses])
+        here = choice(settings)
+        left_out = [s for s in settings if not s.chooses and here.lacks(s) and is_anywhere(s)]
+        values = here.point([s for s in settings if not s.chooses and s not in left_out])
+        yield values, [s.key for s in left_out]
 
 
 def _refers(value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from nnexp.config.text import shortened
 
@@ -16,13 +16,45 @@ class Lost(Exception):
     """What the work needs, a store or a cluster, went away under it. The text is for the person who waits."""
 
 
+# What other programs call our keys and metrics.
+ALIASES = {
+    **dict.fromkeys(("lr", "eta", "alpha", "step_size", "learning_rate_init"), "learning_rate"),
+    **dict.fromkeys(("layers", "hidden_layers", "hidden_layer_sizes", "hidden_size", "units"), "hidden"),
+    **dict.fromkeys(("n_epochs", "num_epochs", "max_epochs", "max_iter", "iterations", "steps"), "epochs"),
+    **dict.fromkeys(("batch", "bs", "minibatch", "mini_batch_size"), "batch_size"),
+    **dict.fromkeys(("random_state", "rng", "random_seed"), "seed"),
+    **dict.fromkeys(("act", "nonlinearity", "activation_function"), "activation"),
+    **dict.fromkeys(("val_fraction", "val_split", "validation_split", "val_size"), "validation_fraction"),
+    **dict.fromkeys(("opt", "optim", "solver"), "optimizer"),
+    **dict.fromkeys(("initializer", "initialization", "weight_init"), "init"),
+    **dict.fromkeys(("criterion", "loss_fn", "objective"), "loss"),
+    **dict.fromkeys(("data", "table"), "dataset"),
+    **dict.fromkeys(("csv", "file"), "dataset.path"),
+    **dict.fromkeys(("inputs", "columns"), "dataset.features"),
+    **dict.fromkeys(("label", "y"), "dataset.target"),
+    "eps": "optimizer.epsilon",
+    "acc": "accuracy",
+    "val_acc": "val_accuracy",
+    "store": "tracking_uri",
+}
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> RequestError:
-    """An unknown name, the nearest known one, and what is known unless that is a long list."""
+    """An unknown name, the known one that is meant, and what is known unless that is a long list."""
     known, name = sorted(known), shortened(name)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = _meant(name, known)
     text = f"unknown {what} {name!r}."
     if near:
         text += f" Did you mean {near[0]}?"
     if not near or len(known) <= 12:
         text += f" Known: {', '.join(known) or 'none'}"
     return RequestError(text)
+
+
+def _meant(name: str, known: Sequence[str]) -> list[str]:
+    """The known name that another program has for it, that ends in it (beta1: optimizer.beta1), or that is
+    spelled most like it; empty where there is none."""
+    if (ours := ALIASES.get(name.lower())) in known:
+        return [str(ours)]
+    ending = [key for key in known if key.endswith(f".{name}")]
+    return ending if len(ending) == 1 else difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -204,6 +204,12 @@ NOT_RESULT = frozenset({"figures", "model", "experiment_name", "tracking_uri"})
 LOCATIONS = frozenset({"dataset", "dataset.path", "dataset.new_rows"})
 
 
+def rules() -> dict[str, Rule]:
+    """What each key allows, but the three groups' names and their options."""
+    ours = {f.name: f.metadata["rule"] for f in fields(RunConfig) if f.name not in GROUPS}
+    return {f"dataset.{f.name}": f.metadata["rule"] for f in fields(DatasetConfig)} | ours
+
+
 def key_help() -> list[tuple[str, str, str]]:
     """(key, what it allows, what it means) of every key but the three groups' names."""
     rows = [(f"dataset.{f.name}", f) for f in fields(DatasetConfig) if f.name != "name"]
@@ -227,7 +233,16 @@ def checked(key: str, value: Any, rule: Rule) -> Any:
     try:
         return rule.parse(value)
     except ValueError:
-        raise RequestError(f"{key}={_shown(value)}: must be {rule.allowed}") from None
+        hint = f"; write {key}=[{_shown(value)}]" if is_item(rule, value) else ""
+        raise RequestError(f"{key}={_shown(value)}: must be {rule.allowed}{hint}") from None
+
+
+def is_item(rule: Rule, value: Any) -> bool:
+    """Whether the value stands for itself where the rule wants a list: 2 for [2]."""
+    try:
+        return isinstance(value, int | float | str) and bool(rule.parse([value]))
+    except ValueError:
+        return False
 
 
 def refuse_other_keys(values: Any, names: Iterable[str], prefix: str) -> None:

@@ -50,6 +50,12 @@ def run_name(config: RunConfig, dataset: Dataset, varied: Iterable[str] = ()) ->
     return " ".join([named, *parts])[:MAX_NAME]
 
 
+def numbered(name: str, time: int) -> str:
+    """The name of the run of a point that is recorded for the second time, or a later one: `… #2`."""
+    suffix = f" #{time}" if time > 1 else ""
+    return name[: MAX_NAME - len(suffix)] + suffix
+
+
 def varied_leaves(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
     """The keys whose values differ between the configs, each with its values in order of appearance."""
     leaves = [config.leaves() for config in configs]

@@ -6,9 +6,11 @@ import shlex
 import shutil
 from pathlib import Path
 
+from nnexp.config.endings import check_directory
 from nnexp.config.errors import RequestError
 from nnexp.pipeline.progress import say
 from nnexp.tracking.find import get_run, read_weights
+from nnexp.tracking.named import whole_id
 from nnexp.tracking.store import Store, open_store, told_if_lost
 
 
@@ -18,6 +20,7 @@ def export(run_id: str, to: Path | None) -> None:
         _check_free(to)
     store = open_store(create=False)
     with told_if_lost(store):
+        run_id = whole_id(store, run_id, "run")
         record = get_run(store, run_id)
         if record.tags.get("nnexp.outcome") == "diverged":
             raise RequestError(f"run {run_id} diverged: its weights or its loss are no finite numbers")
@@ -54,7 +57,7 @@ def _save(to: Path, run_id: str, content: bytes) -> None:
 
 
 def _check_free(to: Path) -> None:
-    """Refuse what is there already."""
+    """Refuse what is there already, and a name that promises a file."""
     if to.resolve() == Path.cwd():
         raise RequestError(f"--to {to}: is where you are; name a new directory")
     if to.is_dir() and any(to.iterdir()):
@@ -63,3 +66,4 @@ def _check_free(to: Path) -> None:
         raise RequestError(f"--to {to}: is a file; name a directory")
     if not to.parent.is_dir():
         raise RequestError(f"--to {to}: there is no directory {to.parent}")
+    check_directory("--to", to)

@@ -42,7 +42,7 @@ def _read_back(store: Store, run_id: str, point: Point, outcome: str) -> Whole:
     weights = read_artifact(store, record, "weights.npz")
     curves: Mapping[str, dict[int, float]] = {
         name: dict(get_curve(store, run_id, name))
-        for name in ("loss", "accuracy", "val_loss", "val_accuracy")
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy", "grad_norm")
         if name in record.metrics
     }
     epochs = list(curves["loss"])

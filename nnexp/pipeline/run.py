@@ -84,7 +84,8 @@ def run(
         if not todo.todo:
             old = [r for r in place.runs if r.status == "FINISHED" and r.tags["nnexp.run_key"] == point.key]
             return _recorded_before(place.store, old[-1].run_id, dataset)
-        return _run_new(place, point, todo.attempt, more or {})
+        (named,) = place.renamed(todo.todo)
+        return _run_new(place, named, todo.attempt, more or {})
 
 
 def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) -> Recorded:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from nnexp.config.run import RunConfig
 from nnexp.network import engine
+from nnexp.pipeline.artifacts import numbered
 from nnexp.pipeline.progress import Terminated, interruptible, raise_if_interrupted, say, uninterrupted
 from nnexp.tracking.find import Found, find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.runs import RunRecord, Writer, identity
 from nnexp.tracking.store import Experiment, Store, StoreLost, ensure_experiment, open_store, told_if_lost
 from nnexp.tracking.write import end_dead, open_writer, settled
+from nnexp.training.plan import Point
 from nnexp.training.train import Failure
 
 
@@ -35,6 +38,11 @@ class Place:
             statuses, last = by_key.get(key, (set(), 1))
             by_key[key] = {*statuses, run.status}, max(last, attempt)
         return by_key
+
+    def renamed(self, points: Sequence[Point]) -> list[Point]:
+        """The points, those that are recorded already under names that say how often, `… #2`."""
+        times = Counter(run.tags["nnexp.run_key"] for run in self.runs)
+        return [replace(point, name=numbered(point.name, times[point.key] + 1)) for point in points]
 
 
 @contextmanager

@@ -42,9 +42,10 @@ from nnexp.pipeline.git import refuse_dirty
 from nnexp.pipeline.progress import Meter, say, uninterrupted
 from nnexp.pipeline.provenance import code_files, command, provenance
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
-from nnexp.tracking.find import SWEEP_KEYS, get_sweep
+from nnexp.tracking.find import SWEEP_KEYS, get_curve, get_run, get_sweep
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.runs import RunRecord, Writer, now, origin
+from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import check
 from nnexp.training.distribute import Training, execute
 from nnexp.training.plan import Plan, Point, plan
@@ -53,6 +54,8 @@ from nnexp.training.train import Failure
 
 # A chunk of a sweep is written, and seen in the UI, when it is so large or so old.
 CHUNK_RUNS, CHUNK_SECONDS = 256, 1.0
+# Points of each curve of a sweep's best run that its parent has too.
+MAX_BEST_POINTS = 500
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
         key = sweep_key(point.key for point in asked)
         same = [parent for parent in place.parents if parent.tags.get("nnexp.sweep_key") == key]
         complete = [parent for parent in same if parent.tags.get("nnexp.outcome") == "complete"]
+        todo = replace(todo, todo=place.renamed(todo.todo))
         failures = _failed_before(place, todo)
         if not todo.todo and complete:
             return _finished_sweep(place, complete[-1].run_id, keys, failures)
@@ -338,5 +342,21 @@ def _finish_parent(
     tags |= {"nnexp.runs": str(found.total), "nnexp.failed": str(len(failures))}
     if not stopped:
         tags["nnexp.outcome"] = "complete"
+    curves = _best_curves(place, found)
     with uninterrupted():
+        place.writer.log(found.parent.run_id, curves)
         place.writer.finish(found.parent.run_id, "FAILED" if failures else "FINISHED", files, tags)
+
+
+def _best_curves(place: Place, found: Findings) -> list[tuple[str, int, float]]:
+    """The curves of the sweep's best run, thinned, as the parent's own: `best_loss`, …"""
+    done = found.done
+    if done.empty or done["outcome"][0] == "diverged":
+        return []
+    best = get_run(place.store, done["run_id"][0])
+    curves = {name: get_curve(place.store, best.run_id, name) for name in CHARTS if name in best.metrics}
+    return [
+        (f"{BEST}{name}", epoch, value)
+        for name, curve in curves.items()
+        for epoch, value in dict([*curve[:: len(curve) // MAX_BEST_POINTS + 1], curve[-1]]).items()
+    ]

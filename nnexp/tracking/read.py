@@ -18,7 +18,8 @@ from nnexp.config.run import key_names
 from nnexp.config.text import printable, shortened
 from nnexp.network.weights import Model, NotWeights, unpack
 from nnexp.tracking.find import entities, get_run, get_sweep, having, read_model, recorded_keys
-from nnexp.tracking.store import Experiment, Store, find_experiment, open_store
+from nnexp.tracking.named import whole_id
+from nnexp.tracking.store import Experiment, Store, find_experiment, get_experiment, open_store
 from nnexp.tracking.tables import LATEST_METRICS, MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
 
 # Tags that become columns, under plain names. A trained network has a run_key; a sweep's parent has none.
@@ -36,18 +37,26 @@ MAX_TIME = 9_000_000_000_000
 
 
 def load_runs(
-    experiment: str = "nnexp", *, sweep: str | None = None, tracking_uri: str | None = None
+    experiment: str | None = None, *, sweep: str | None = None, tracking_uri: str | None = None
 ) -> pd.DataFrame:
     """One row a run, oldest first: run_id, run_name, status, start_time, seconds, what TAG_COLUMNS names,
     then its params, then its last metrics, by their own names (but `params.loss` for the param, as the metric
     is `loss`).
 
     Numbers are numbers, true and false are booleans, so that learning rates sort as they should. `sweep`
-    keeps the runs of one sweep, by its id. Raises RequestError when there is no such store, experiment
-    or sweep.
+    keeps the runs of one sweep, by its id. The experiment is the sweep's, or `nnexp`, unless told. Raises
+    RequestError when there is no such store, experiment or sweep, or the sweep is of another experiment.
     """
     store = open_store(tracking_uri, create=False)
-    return read_runs(store, find_experiment(store, experiment), sweep)
+    if sweep is None:
+        return read_runs(store, find_experiment(store, experiment or "nnexp"))
+    parent = get_sweep(store, whole_id(store, sweep, "sweep"))
+    if parent is None:
+        raise RequestError(f"no sweep {shortened(sweep)!r} in this store")
+    place = get_experiment(store, parent.experiment_id)
+    if experiment not in (None, place.name):
+        raise RequestError(f"sweep {parent.run_id} is of experiment {place.name!r}, not of {experiment!r}")
+    return read_runs(store, place, parent.run_id)
 
 
 def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) -> pd.DataFrame:
@@ -140,7 +149,7 @@ def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None
     path = Path(source)
     if path.suffix != ".npz":
         store = open_store(tracking_uri, create=False)
-        return read_model(store, get_run(store, str(source)))
+        return read_model(store, get_run(store, whole_id(store, str(source), "run")))
     try:
         return unpack(path.read_bytes())
     except NotWeights as error:

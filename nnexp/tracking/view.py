@@ -38,6 +38,9 @@ CHARTS = {
     "val_accuracy": "linear",
     "grad_norm": "log",
 }
+# A sweep has its best run's curves under names of their own, as people sort the table of runs by `loss`. So
+# there are charts where all sweeps are folded; MLflow keeps no sweep unfolded in a view.
+BEST = "best_"
 ALWAYS = ("attributes.`Run Name`", "runDateAndNestInfo", "duration")
 DESCRIPTION = (
     "A sweep is one row, its runs nested under it (+): open it for its question, its best settings, figures "
@@ -61,7 +64,9 @@ def experiment_tags() -> dict[str, str]:
         "columnWidths": WIDTHS,
         "runsHiddenMode": "FIRST_10_RUNS",
         "compareRunSections": [{"uuid": VIEW, "name": "Curves", "display": True}],
-        "compareRunCharts": [_chart(metric, scale) for metric, scale in CHARTS.items()],
+        "compareRunCharts": [
+            _chart(f"{prefix}{metric}", scale) for prefix in ("", BEST) for metric, scale in CHARTS.items()
+        ],
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
         "groupBy": None,

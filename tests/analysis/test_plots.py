@@ -121,12 +121,14 @@ def test_a_logarithmic_axis_is_for_values_that_rise_by_ratios():
 def test_curves_show_every_point_against_completed_epochs(fitted_run):
     run, _, _ = fitted_run("validation_fraction=0.25", "epochs=50")
     figure = curves(run.epochs, run.curves, "title", "mse")
-    losses, accuracies = figure.axes
+    losses, accuracies, gradients = figure.axes
     assert [line.get_label() for line in losses.lines] == ["loss", "val_loss"]
     assert losses.lines[0].get_ydata().tolist() == run.curves["loss"].tolist()
     assert accuracies.lines[0].get_xdata().tolist() == [0, 10, 20, 30, 40, 50]
-    assert accuracies.get_xlabel() == "completed epochs"
-    assert (losses.get_ylabel(), accuracies.get_ylabel()) == ("loss (mse)", "accuracy (share of rows)")
+    assert gradients.lines[0].get_ydata().tolist() == run.curves["grad_norm"].tolist()
+    assert gradients.get_xlabel() == "completed epochs"
+    labels = ["loss (mse)", "accuracy (share of rows)", "grad_norm"]
+    assert [ax.get_ylabel() for ax in figure.axes] == labels
     assert drawn(figure) == drawn(curves(run.epochs, run.curves, "title", "mse"))
 
 

@@ -9,6 +9,7 @@ import pytest
 from nnexp.analysis import readable
 from nnexp.analysis.readable import as_table, setting, significant
 from nnexp.analysis.summary import best_rows
+from nnexp.analysis.tables import as_text
 
 
 def summary(*rows, **params):
@@ -91,6 +92,25 @@ def test_params_that_differ_are_seen_to_differ():
     assert setting([0.100001, 0.100002]) == ["0.100001", "0.100002"]
     assert setting([True, False, None]) == ["true", "false", ""]
     assert setting([0.5, float("nan")]) == ["0.5", ""]
+
+
+def test_long_params_are_cut_around_what_differs_and_stay_apart():
+    names = [f"column_{i}" for i in range(60)]
+    lists = ["[" + ",".join([*names, last]) + "]" for last in ("width", "length")]
+    shown = setting([*lists, "[a]", lists[0], "x" * 100, "x" * 101])
+    assert max(map(len, shown)) <= 45
+    assert shown[2] == "[a]"
+    assert shown[0] == shown[3]
+    assert len(set(shown)) == 5
+    first, second = setting(lists)
+    assert first.endswith("width]")
+    assert second.endswith("length]")
+
+
+def test_no_cell_of_a_table_for_people_is_hundreds_of_characters_wide():
+    wide = {"reason": ["because " * 40], "n": [1]}
+    assert max(map(len, as_text(wide).splitlines())) < 110
+    assert "because " * 39 in as_text(wide, "csv")
 
 
 def test_the_best_row_has_the_lowest_loss_or_the_highest_accuracy():

@@ -283,9 +283,10 @@ def test_the_newest_sweep_is_reported_unless_told_which(nnexp, store, tmp_path):
 
     first, second = swept("seed=1,2"), swept("seed=3,4,5")
     ended = nnexp("report")
-    assert (ended.status, ended.err) == (0, f"wrote {second}.html\n")
+    which = "sweep: 3 runs over seed, of experiment nnexp"
+    assert (ended.status, ended.err) == (0, f"wrote {second}.html: {which}\n")
     assert "3 runs over seed" in (tmp_path / f"{second}.html").read_text()
-    assert nnexp("report", first, "--out", "first.html").err == "wrote first.html\n"
+    assert nnexp("report", first, "--out", "first.html").err.startswith("wrote first.html: sweep: 2 runs")
     assert "2 runs over seed" in (tmp_path / "first.html").read_text()
 
 
@@ -293,7 +294,8 @@ def test_the_newest_sweep_is_reported_unless_told_which(nnexp, store, tmp_path):
     ("typed", "words"),
     [
         ("report nothing", "no run 'nothing' in this store"),
-        ("report", "there is no sweep in experiment 'nnexp'; nnexp train -m records one"),
+        ("report", "there is no sweep in this store; nnexp train -m records one"),
+        ("report --experiment nnexp", "there is no sweep in experiment 'nnexp'; nnexp train -m records one"),
         ("report --experiment nothing", "unknown experiment 'nothing'"),
     ],
 )

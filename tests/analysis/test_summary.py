@@ -137,3 +137,18 @@ def test_csv_reads_back_as_the_same_numbers(runs, tmp_path):
     (tmp_path / "s.csv").write_text(as_text(table, "csv"))
     back = pd.read_csv(tmp_path / "s.csv")
     pd.testing.assert_frame_equal(back, table, check_dtype=False)
+
+
+def test_groups_stand_as_people_count(runs):
+    widths = {0: "[16]", 1: "[2]", 2: "[2,16]", 3: "[]", 4: None}
+    table = summary.summarize(runs.assign(hidden=runs["seed"].map(widths)), ["hidden", "learning_rate"])
+    assert table["hidden"].fillna("none").tolist()[::3] == ["[]", "[2]", "[2,16]", "[16]", "none"]
+    assert table["learning_rate"].tolist()[:3] == [0.02, 0.1, 1.0]
+
+
+def test_the_success_on_validation_rows_stands_beside_their_loss(runs):
+    of_validation = runs.assign(val_loss=runs["loss"], val_accuracy=(runs["seed"] > 3).astype(float))
+    table = summary.summarize(of_validation, ["learning_rate"], "val_loss")
+    assert table["val_solved"].tolist() == [0.2] * 3
+    assert "solved" not in table
+    assert "val_solved" not in summary.summarize(of_validation, ["learning_rate"])

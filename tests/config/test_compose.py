@@ -70,7 +70,8 @@ def test_points_are_hydras_own(loaded, job):
         with pytest.raises(type(error)):
             list(compose.points(loader, master, [job]))
         return
-    (point,) = compose.points(loader, master, [job])
+    ((point, left_out),) = compose.points(loader, master, [job])
+    assert left_out == []
     theirs = OmegaConf.to_container(expected, resolve=False)
     theirs.pop("hydra")
     assert point == OmegaConf.to_container(OmegaConf.create(theirs), resolve=True)
@@ -82,6 +83,16 @@ def test_a_choice_is_composed_once_and_points_are_apart(loaded, monkeypatch):
     load = loader.load_sweep_config
     monkeypatch.setattr(loader, "load_sweep_config", lambda *a: composed.append(a) or load(*a))
     jobs = [[f"init={init}", f"seed={seed}"] for init in ("he", "normal") for seed in range(5)]
-    points = list(compose.points(loader, master, jobs))
+    points = [point for point, _ in compose.points(loader, master, jobs)]
     assert len(composed) == 2
     assert [point["seed"] for point in points] == [0, 1, 2, 3, 4] * 2
+
+
+def test_a_key_that_only_some_swept_options_have_is_left_out_of_the_others(loaded):
+    loader, master = loaded
+    jobs = [[f"optimizer={name}", f"optimizer.beta1={b}"] for name in ("sgd", "adam") for b in (0.5, 0.9)]
+    points = list(compose.points(loader, master, jobs))
+    assert [point["optimizer"].get("beta1") for point, _ in points] == [None, None, 0.5, 0.9]
+    assert [left_out for _, left_out in points] == [["optimizer.beta1"]] * 2 + [[]] * 2
+    with pytest.raises(HydraException):
+        list(compose.points(loader, master, jobs[:2]))

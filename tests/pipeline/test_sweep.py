@@ -116,6 +116,9 @@ def test_force_runs_again_as_a_new_attempt_that_counts_once(nnexp, store, record
     assert table_of(ended) == table_of(first)
     assert len(recorded()) == 4
     assert rows("SELECT value, count(*) FROM tags WHERE key = 'nnexp.attempt' GROUP BY value") == [("2", 2)]
+    names = {name for (name,) in rows("SELECT name FROM runs WHERE name NOT LIKE 'sweep%'")}
+    plain = {f"gender lr=0.1 init=normal seed={seed}" for seed in (1, 2)}
+    assert names == plain | {f"{name} #2" for name in plain}
     assert "attempt 3" in nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=5", "retry=all").err
 
 
@@ -128,6 +131,33 @@ def test_zipped_ranges_move_side_by_side(nnexp, store, rows):
         "WHERE a.key = 'learning_rate' AND b.key = 'epochs' ORDER BY 1"
     )
     assert pairs == [("0.1", "5"), ("0.2", "6"), ("0.3", "7")]
+
+
+def test_a_key_that_some_swept_options_have_applies_there_and_the_others_run_once(nnexp, store, rows):
+    typed = ("optimizer=sgd,adam", "optimizer.beta1=0.5,0.9", "epochs=5", "figures=false")
+    planned = nnexp("train", "-m", *typed, "plan=true")
+    assert planned.err.splitlines()[:3] == [
+        "optimizer=sgd has no optimizer.beta1: it is left out there, and such points run once",
+        "1 of 4 points are like others and run once",
+        "3 runs: 3 new, about 1 s",
+    ]
+    assert nnexp("train", "-m", *typed).status == 0
+    found = rows("SELECT value, count(*) FROM params WHERE key = 'optimizer.beta1' GROUP BY value ORDER BY 1")
+    assert found == [("0.5", 1), ("0.9", 1), ("none, 0.5, 0.9", 1)]
+    assert "3 runs: 3 done, 0 new" in nnexp("train", "-m", *typed).err
+
+
+def test_a_sweep_has_the_curves_of_its_best_run_for_the_uis_charts(nnexp, store, rows):
+    nnexp("train", "-m", "figures=false", "learning_rate=0.1,1", "epochs=1000", "log_every=1")
+    points = (
+        "SELECT m.step, m.value FROM metrics m JOIN runs r USING (run_uuid) "
+        "WHERE m.key = '{}' AND r.name LIKE '{}%' ORDER BY m.step"
+    )
+    for metric in ("loss", "accuracy", "grad_norm"):
+        of_best = rows(points.format(f"best_{metric}", "sweep"))
+        assert set(of_best) <= set(rows(points.format(metric, "gender lr=1 ")))
+        assert len(of_best) == 335  # every third, and the last
+        assert [of_best[0][0], of_best[-1][0]] == [0, 1000]
 
 
 def test_excluded_points_are_left_out(nnexp, store, rows):

@@ -25,11 +25,12 @@ PICTURES = Path(__file__).with_name("screenshots")
 TIMEOUT = 120_000  # milliseconds; a busy machine takes its time
 SWEEP = ["dataset=xor", "init=normal,uniform,xavier,he", "learning_rate=0.05,0.2,0.5,1,2"]
 SWEEP += ["epochs=2000", "seed=range(10)"]
+FOLDED = ["experiment_name=folded", "dataset=xor", "seed=1,2", "epochs=200", "figures=false"]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, empty_store):
-    """A store with a sweep of 200 and a run."""
+    """A store with a sweep of 200 and a run, and an experiment with a sweep alone."""
     return shutil.copy(empty_store, tmp_path_factory.mktemp("site") / "mlflow.db")
 
 
@@ -39,7 +40,7 @@ def site(served):
     place = served.parent
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{served}")
-        for typed in (["-m", *SWEEP], ["weights_every=100"]):
+        for typed in (["-m", *SWEEP], ["weights_every=100"], ["-m", *FOLDED]):
             subprocess.run([*NNEXP, "train", *typed], check=True, capture_output=True, cwd=place)
         port = free_port()
         with (place / "log").open("w") as log, started(*NNEXP, "ui", "--port", str(port), log=log):
@@ -164,6 +165,17 @@ def test_a_sweep_unfolds_into_its_runs(page, pictured):
     # Eight networks of the first ten rows are drawn in each of three charts.
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot path.js-line').length >= 24")
     pictured(page, "charts")
+
+
+def test_the_charts_have_lines_where_all_sweeps_are_folded(site, page, pictured):
+    page.goto(site.replace("/experiments/1/", "/experiments/2/"))
+    expect(page.get_by_role("link", name="sweep: 2 runs over seed")).to_be_visible()
+    page.locator("label:has(input[name=runs-view-mode][value=CHART])").click()
+    for metric in ("best_loss", "best_accuracy", "best_grad_norm"):
+        expect(page.get_by_role("heading", name=metric, exact=True)).to_be_visible()
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot path.js-line').length >= 3")
+    expect(page.get_by_text("No charts in this section")).to_have_count(0)
+    pictured(page, "folded")
 
 
 def test_a_param_filters_the_table(page):

@@ -62,8 +62,14 @@ def test_a_sweep_from_the_shell_is_summarised_by_each_format(nnexp, store, tmp_p
     assert table.out.splitlines()[0].split()[:3] == ["learning_rate", "n", "mean"]
     rows = json.loads(nnexp("summarize", "--by", "learning_rate", "--format", "json").out)
     assert [(row["learning_rate"], row["n"]) for row in rows] == [(0.05, 3), (0.5, 3)]
-    assert nnexp("summarize", "--by", "init", "--format", "csv", "--out", "s.csv").status == 0
-    assert (tmp_path / "s.csv").read_text().startswith("init,n,mean")
+    for name, start in {
+        "s.csv": "init,n,mean",
+        "s.json": "[\n  {",
+        "s.MD": "| init",
+        "s.txt": "init ",
+    }.items():
+        assert nnexp("summarize", "--by", "init", "--out", name).err.splitlines()[-1] == f"wrote {name}"
+        assert (tmp_path / name).read_text().startswith(start)
     drawn = nnexp("summarize", "--by", "learning_rate", "--plot", "s.PNG")
     assert (drawn.status, drawn.err) == (0, "wrote s.PNG\n")
     assert drawn.out == nnexp("summarize", "--by", "learning_rate").out

@@ -40,7 +40,10 @@ WRONG = {
     "validation_fraction=0.9": "leaves none to train on",
     "log_every=0": "whole number >= 1",
     "weights_every=-1": "whole number >= 0",
-    "hidden=2": "a list of whole numbers",
+    "hidden=2": "a list of whole numbers >= 1; [] for none; write hidden=[2]",
+    "hidden=2,4": "hidden=[2],[4] with -m sweeps over 2, hidden=[2,4] is one",
+    "-m hidden=2,4": "hidden=2,4: each value is a list: hidden=[2],[4] with -m",
+    "-m hidden=range(2,4)": "point 1 of 2: hidden=2: must be a list of whole numbers",
     "hidden=[2,0]": "a list of whole numbers",
     "hidden=[2,-1]": "a list of whole numbers",
     "hidden=[2,two]": "a list of whole numbers",
@@ -70,7 +73,9 @@ WRONG = {
     "tracking_uri=sqlite:////no/such/directory/mlflow.db": "there is no directory",
     # keys and groups
     "learnig_rate=1": "Did you mean learning_rate?",
-    "lr=0.1": "unknown key 'lr'",
+    "lr=0.1": "unknown key 'lr'. Did you mean learning_rate?",
+    "layers=[3]": "Did you mean hidden?",
+    "beta1=0.5": "Did you mean optimizer.beta1?",
     "+bogus=1": "unknown key 'bogus'",
     "++epoch=1": "Did you mean epochs?",
     "~epochs": "epochs is not given",
@@ -78,8 +83,9 @@ WRONG = {
     "dataset.centre=none": "Did you mean dataset.center?",
     "init.scal=2": "Did you mean init.scale?",
     "+init.shape=2": "init.shape",
-    "optimizer.beta1=0.5": "the optimizer that is chosen has no such option; choose another: adam, momentum",
-    "-m executor.workers=2 seed=1,2": "the executor that is chosen has no such option",
+    "optimizer.beta1=0.5": "has no such key: choose one that has, optimizer=adam",
+    "-m executor.workers=2 seed=1,2": "executor.workers: the executor that is chosen has no such key",
+    "-m optimizer=sgd,momentum optimizer.beta1=0.5,0.9": "choose one that has, optimizer=adam",
     "dataset.classes.more=1": "Did you mean dataset.classes?",
     "hidden.7=1": "write the whole value, hidden=",
     "experiment_name.x=1": "Did you mean experiment_name?",
@@ -125,6 +131,7 @@ WRONG = {
     "dataset=csv dataset.path=gone.csv dataset.features=[a] dataset.target=y": "cannot be read",
     "dataset=csv dataset.path=. dataset.features=[a] dataset.target=y": "cannot be read",
     f"{TABLE} dataset.features=[a,c]": "no column 'c'",
+    f"-m {TABLE} dataset.features=a,b": "dataset.features=[a],[b] with -m",
     f"{TABLE} dataset.features=[]": "a list of column names",
     f"{TABLE} dataset.features=[a,a]": "twice",
     f"{TABLE} dataset.features=[a,y]": "also one of dataset.features",
@@ -153,15 +160,27 @@ def test_a_wrong_request_is_refused_in_plain_words_and_records_nothing(nnexp, tm
     ("typed", "words"),
     [
         ("summarize --by nothing", "unknown param in --by 'nothing'"),
+        ("summarize --by lr", "unknown param in --by 'lr'. Did you mean learning_rate?"),
+        ("summarize --metric acc", "unknown metric 'acc'. Did you mean accuracy?"),
         ("summarize --metric nothing", "unknown metric 'nothing'"),
         ("summarize --over nothing", "unknown param in --over"),
         ("summarize --where learning_rate>", "--where"),
         ("summarize --where nothing==1", "--where"),
         ("summarize --where seed", "true or false"),
         ("summarize --experiment nothing", "unknown experiment 'nothing'"),
-        ("summarize --sweep nothing", "no runs of a sweep"),
+        ("summarize --sweep nothing", "no sweep 'nothing' in this store"),
+        ("summarize --sweep last", "there is no sweep in this store"),
+        ("list --experiment nothing", "unknown experiment 'nothing'"),
+        ("list --number 0", "Invalid value"),
+        ("list --tracking-uri mlflow.db", "tracking_uri=mlflow.db: must be sqlite:///FILE"),
+        ("show last --tracking-uri sqlite:///gone.db", "no store at"),
         ("summarize --format xml", "Invalid value"),
         ("summarize --out /no/such/place.csv", "cannot be written"),
+        ("summarize --out s.json --format csv", "s.json: the name promises json, and --format says csv"),
+        ("summarize --out s.xlsx", "--out s.xlsx: the name must end in .csv, .json, .md, .txt"),
+        ("predict nothing rows.csv --out p.MD --format json", "p.MD: the name promises markdown"),
+        ("report --out r.pdf", "--out r.pdf: the name must end in .html"),
+        ("bundle nothing --out b.tar", "--out b.tar: the name must end in .zip"),
         ("summarize --plot summary.xls", "--plot summary.xls: the name must end in .png, .svg, .pdf"),
         ("summarize --plot summary", "must end in .png"),
         ("summarize --plot /no/such/place.png", "cannot be written"),
@@ -182,7 +201,7 @@ def test_a_wrong_question_is_refused_in_plain_words(nnexp, store, typed, words):
 
 
 def test_a_question_to_no_store_makes_none(nnexp, tmp_path):
-    for typed in (["summarize"], ["show", "x"], ["predict", "x", "y.csv"]):
+    for typed in (["list"], ["summarize"], ["show", "x"], ["show", "last"], ["predict", "x", "y.csv"]):
         ended = nnexp(*typed)
         assert ended.status == 2
         assert "no store at" in ended.err

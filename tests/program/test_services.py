@@ -1,6 +1,7 @@
 """Runs recorded in a real PostgreSQL, and on a real MLflow server in front of it, on this machine."""
 
 import glob
+import json
 import os
 import random
 import shutil
@@ -220,6 +221,11 @@ def assert_reruns(nnexp, run_id):
     """The run and the sweep of six are found identical; their reruns are recorded, and count for nothing."""
     runs = package.load_runs()
     sweep_id = runs["sweep_id"].dropna().unique().item()
+    listed = json.loads(nnexp("list", "--format", "json").out)
+    assert [row["id"] for row in listed][:2] == [run_id, sweep_id]
+    assert listed[1]["best loss"] == runs.loc[runs["sweep_id"] == sweep_id, "loss"].min()
+    for name in (run_id[:20], "last"):
+        assert f"run {run_id}" in nnexp("show", name).out
     for arguments, words in (
         (["--sweep", sweep_id], "6 of 6 runs are identical"),
         ([run_id], "verdict: identical"),

@@ -264,6 +264,7 @@ def test_export_refuses_in_plain_words_what_it_cannot_do(nnexp, trained, tmp_pat
         ((run_id, "--to", "full/mine.txt"), "is a file"),
         ((run_id, "--to", "."), "is where you are"),
         ((run_id, "--to", "gone/model"), "there is no directory gone"),
+        ((run_id, "--to", "m.onnx"), "--to m.onnx: is to be a directory, and .onnx promises a file"),
         ((diverged,), "diverged"),
         (("nothing",), "no run 'nothing'"),
     ]:
@@ -271,6 +272,7 @@ def test_export_refuses_in_plain_words_what_it_cannot_do(nnexp, trained, tmp_pat
         assert (ended.status, ended.out) == (2, "")
         assert words in ended.err
     assert (tmp_path / "full" / "mine.txt").read_text() == "precious"
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_what_is_no_network_is_refused_in_plain_words(store, tmp_path):

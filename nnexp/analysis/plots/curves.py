@@ -26,9 +26,9 @@ from nnexp.analysis.plots.style import (
 
 @styled
 def curves(epochs: ArrayLike, values: Mapping[str, ArrayLike], title: str, loss: str = "") -> Figure:
-    """Loss and, below it, accuracy where there is one, against completed epochs; each also of the validation
-    rows, where there are such. `loss` is the function's name."""
-    pairs = [("loss", "val_loss"), ("accuracy", "val_accuracy")]
+    """Loss and, below it, accuracy and the gradient's norm where there are such, against completed epochs;
+    each also of the validation rows, where it has such. `loss` is the function's name."""
+    pairs = [("loss", "val_loss"), ("accuracy", "val_accuracy"), ("grad_norm",)]
     shown = [[name for name in pair if name in values] for pair in pairs]
     shown = [names for names in shown if names]
     room = Room(top=0.65, between=(0, 0.25))
@@ -36,18 +36,17 @@ def curves(epochs: ArrayLike, values: Mapping[str, ArrayLike], title: str, loss:
     heading(figure, title)
     marker = "o" if np.size(epochs) < MARKED else ""
     for ax, names in zip(axes, shown, strict=True):
-        is_loss = names[0] == "loss"
+        is_share = names[0] == "accuracy"
         for name, color, dash in zip(names, COLORS, DASHES, strict=False):
-            style = "default" if is_loss else "steps-post"
+            style = "steps-post" if is_share else "default"
             numbers = drawable(values[name])
             ax.plot(epochs, numbers, dash, color=color, label=name, marker=marker, ms=4, drawstyle=style)
         ax.set_ylabel(measured(names[0], loss))
         ax.xaxis.set_major_locator(ticks(whole=True) if ax is axes[-1] else NullLocator())
-        if is_loss:
-            if scale(ax, "y", np.concatenate([drawable(values[name]) for name in names])):
-                ax.set_ylabel(f"{ax.get_ylabel()}\n(0 is below)")
-        else:
+        if is_share:
             ax.set_ylim(-0.05, 1.05)
+        elif scale(ax, "y", np.concatenate([drawable(values[name]) for name in names])):
+            ax.set_ylabel(f"{ax.get_ylabel()}\n(0 is below)")
     if len(shown[0]) > 1:
         labels = ["training rows", "validation rows"]
         axes[0].legend(labels, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1)

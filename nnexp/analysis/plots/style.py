@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +26,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from nnexp.analysis.order import natural
 from nnexp.config.errors import RequestError
 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -152,13 +152,7 @@ def in_order(values: Iterable[Any]) -> list[Any]:
     known = [value for value in distinct if value is not None]
     if is_numeric(known):
         return sorted(known) + [None] * (None in distinct)
-    return sorted(known, key=_natural) + [None] * (None in distinct)
-
-
-def _natural(value: object) -> tuple[str, list[int], str]:
-    """What comes before the first number, then the numbers in it."""
-    text = value_text(value)
-    return re.split(r"[0-9]", text, maxsplit=1)[0], [int(n) for n in re.findall(r"[0-9]+", text)], text
+    return sorted(known, key=lambda value: natural(value_text(value))) + [None] * (None in distinct)
 
 
 def is_missing(value: object) -> bool:

@@ -8,21 +8,29 @@ from nnexp.analysis.report.findings import Findings
 from nnexp.analysis.report.page import page
 from nnexp.analysis.report.pictures import sweep_pictures
 from nnexp.analysis.summary import finished, overall
+from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
-from nnexp.tracking.find import Detail, find_runs, get_run, get_sweep, recorded_keys
+from nnexp.tracking.find import Detail, get_run, get_sweep, recorded_keys
+from nnexp.tracking.named import get_newest, whole_id
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.store import Store, find_experiment, get_experiment, open_store
 
 
-def write(sweep_id: str | None, experiment: str, out: Path | None) -> Path:
-    """Write the report of a sweep, the newest of the experiment unless told which. The file's path.
+def write(sweep_id: str | None, experiment: str | None, out: Path | None) -> tuple[Path, str]:
+    """Write the report of a sweep, unless told which the newest of the store, or of the experiment.
 
-    Raises RequestError when there is no such sweep, or the file cannot be written.
+    Returns the file's path and which sweep it is of. Raises RequestError when there is no such sweep, or the
+    file cannot be written.
     """
-    if out is not None and not out.parent.is_dir():
-        raise RequestError(f"--out {out}: there is no directory {out.parent}")
+    if out is not None:
+        check_ending("--out", out, ".html", ".htm")
+        if not out.parent.is_dir():
+            raise RequestError(f"--out {out}: there is no directory {out.parent}")
     store = open_store(create=False)
-    parent = _newest(store, experiment) if sweep_id is None else _sweep(store, sweep_id)
+    if sweep_id is None:
+        of = None if experiment is None else find_experiment(store, experiment)
+        sweep_id = get_newest(store, "sweep", of).run_id
+    parent = _sweep(store, whole_id(store, sweep_id, "sweep"))
     place = get_experiment(store, parent.experiment_id)
     runs = read_runs(store, place, parent.run_id)
     done = finished(runs)
@@ -33,7 +41,7 @@ def write(sweep_id: str | None, experiment: str, out: Path | None) -> Path:
         path.write_bytes(content)
     except OSError as error:
         raise RequestError(f"--out {path}: cannot be written: {error.strerror}") from error
-    return path
+    return path, f"{parent.name}, of experiment {place.name}"
 
 
 def _sweep(store: Store, sweep_id: str) -> Detail:
@@ -44,10 +52,3 @@ def _sweep(store: Store, sweep_id: str) -> Detail:
         other = f"its sweep is {parent}" if parent else f"nnexp show {sweep_id} prints it"
         raise RequestError(f"run {sweep_id} is one trained network, and a report is of a sweep; {other}")
     return found
-
-
-def _newest(store: Store, experiment: str) -> Detail:
-    sweeps = find_runs(store, find_experiment(store, experiment), "nnexp.sweep")
-    if not sweeps:
-        raise RequestError(f"there is no sweep in experiment {experiment!r}; nnexp train -m records one")
-    return _sweep(store, sweeps[-1].run_id)

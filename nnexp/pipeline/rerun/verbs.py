@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nnexp.analysis.tables import as_text
 from nnexp.cli.show import PROGRAM
+from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
 from nnexp.config.request import SweepConfig
 from nnexp.config.run import RunConfig
@@ -24,6 +25,7 @@ from nnexp.pipeline.rerun.variation import is_other, vary
 from nnexp.pipeline.rerun.verdict import Verdict, weights_hash
 from nnexp.tracking.evidence import Evidence
 from nnexp.tracking.find import find_artifact, get_any, get_sweep
+from nnexp.tracking.named import whole_id
 from nnexp.tracking.store import open_store
 
 # The recorded configuration with what was typed; what to do about it.
@@ -35,6 +37,7 @@ LISTED = 50
 def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
     """`nnexp rerun RUN_ID [key=value …]`; whether it is identical, could be rerun, or was varied."""
     store = open_store(create=False)
+    run_id = whole_id(store, run_id, "run")
     found, evidence = find_run(store, run_id)
     subjects, moved = Subjects(kept_in(store)), None
     if change is not None:
@@ -63,7 +66,7 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
 def sweep(sweep_id: str, dry_run: bool) -> bool:
     """`nnexp rerun --sweep SWEEP_ID`; whether all runs are identical."""
     store = open_store(create=False)
-    found, evidence = find_sweep(store, sweep_id)
+    found, evidence = find_sweep(store, whole_id(store, sweep_id, "sweep"))
     subjects = Subjects(kept_in(store))
     if dry_run:
         return _could(evidence, subjects)
@@ -86,7 +89,10 @@ def bundle(path: Path, dry_run: bool) -> bool:
 
 def write_bundle(some_id: str, out: Path | None) -> None:
     """`nnexp bundle RUN_ID|SWEEP_ID`."""
+    if out is not None:
+        check_ending("--out", out, ".zip")
     store = open_store(create=False)
+    some_id = whole_id(store, some_id)
     if get_sweep(store, some_id) is not None:
         found, evidence = find_sweep(store, some_id)
     else:
