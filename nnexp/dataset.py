@@ -23,8 +23,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 ARTICLES_SHIFT = {"weight_lb": 135.0, "height_in": 66.0}
 
 
-# Beyond this a number's square, or a sum of such, is no finite number.
-LARGEST = 1e150
+# Beyond the largest a number's square, or a sum of such, is no finite number; below the smallest it has lost
+# digits, or is 0, unless the number is first multiplied by this power of 2, which costs no digit.
+LARGEST, SMALLEST, RAISED = 1e150, 1e-150, 2.0**600
 
 
 @dataclass(frozen=True)
@@ -234,8 +235,20 @@ def centring(center: str, X: Array, features: tuple[str, ...]) -> tuple[Array, A
     mean = np.array([math.fsum(column) for column in X.T]) / len(X)
     if center == "mean":
         return mean, one
-    deviation = np.sqrt([math.fsum(column) / len(X) for column in ((X - mean) ** 2).T])
-    return mean, np.where(deviation > 0, deviation, 1.0)  # a constant column stays at 0
+    # A column of one value has that value as its mean, which the rounded sum may miss, and no spread.
+    constant = X.max(axis=0) == X.min(axis=0)
+    shift = np.where(constant, X[0] + 0.0, mean)
+    return shift, np.where(constant, 1.0, _deviation(X - shift))
+
+
+def _deviation(distances: Array) -> Array:
+    """The root of the mean square of each column of (n, features) distances from the mean.
+
+    It is above 0 for any column that is not 0 throughout, as it is what the inputs are divided by.
+    """
+    factor = np.where(np.abs(distances).max(axis=0) < SMALLEST, RAISED, 1.0)
+    squares = [math.fsum(column) / len(distances) for column in ((distances * factor) ** 2).T]
+    return np.maximum(np.sqrt(squares) / factor, np.nextafter(0.0, 1.0))
 
 
 def encode(dataset: Dataset, softmax: bool) -> Array:

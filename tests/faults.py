@@ -26,7 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from matrix import kills, records, servers, stores, values, writers
+from matrix import kills, records, servers, stores, tables, values, writers
 from matrix.program import TOO_LATE, Cases, Fault, Missing, Trial, Unexpected, expect, scratch, typed
 from matrix.standing import (
     EPOCHS,
@@ -53,6 +53,7 @@ def faults(n: int, known: Undisturbed) -> list[Fault]:
         *stores.rows(n),
         *servers.rows(n),
         *records.rows(n),
+        *tables.rows(n),
         *values.rows(n),
     ]
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from nnexp.config import RequestError
-from nnexp.dataset import load, prepare
+from nnexp.dataset import centring, load, prepare
+from nnexp.record import model_of
+from nnexp.train import train
 
 
 @pytest.fixture
@@ -66,6 +68,42 @@ def test_a_constant_column_is_not_divided_by_zero(table):
     data = table("a,b,y\n1,7,0\n2,7,1\n")
     prepared = prepare(data, "standardize", 0.0, 0, softmax=False)
     assert prepared.X.tolist() == [[-1, 0], [1, 0]]
+
+
+@pytest.mark.parametrize("n", [3, 6, 7, 10, 49])
+def test_a_constant_column_is_centred_at_its_value_and_not_scaled_whatever_the_value(n):
+    values = np.arange(1, 1000) / 10  # the rounded mean of n times such a value is often another number
+    shift, scale = centring("standardize", np.tile(values, (n, 1)), tuple(map(str, values)))
+    assert shift.tolist() == values.tolist()
+    assert scale.tolist() == [1.0] * len(values)
+
+
+def test_new_rows_near_a_constant_column_have_the_prediction_of_those_in_it(configure, table):
+    rows = "".join(f"{i % 3},0.4,{i % 2}\n" for i in range(6))
+    dataset = table(f"a,b,y\n{rows}")
+    config = configure("dataset=csv", "dataset.path=own.csv", "dataset.target=y", "dataset.features=[a,b]")
+    ((_, trained),) = (run for progress in train(dataset, [config]) for run in progress.ended)
+    model = model_of(trained, dataset)
+    at, beside = model.outputs(np.array([[2, 0.4], [2, 0.4 + 1e-9]]))
+    np.testing.assert_allclose(beside, at, atol=1e-8)
+
+
+@pytest.mark.parametrize("spread", [1e-140, 1e-149, 1e-151, 1e-160, 1e-200, 1e-300, 5e-324])
+def test_a_spread_however_small_is_no_constant_column(spread):
+    column = np.array([[0.0], [spread], [2 * spread], [3 * spread]])
+    shift, scale = centring("standardize", column, ("a",))
+    inputs = (column - shift) / scale
+    assert np.isfinite(inputs).all()
+    assert len(set(inputs[:, 0])) == 4
+    if spread > 1e-320:  # else no number is left to be precise with
+        np.testing.assert_allclose(inputs[:, 0], [-1.3416407865, -0.4472135955, 0.4472135955, 1.3416407865])
+
+
+def test_the_spread_is_numpys(table):
+    X = np.random.RandomState(0).normal(size=(50, 3)) * [1e-3, 1, 1e6] + [5, 0, -1e3]
+    shift, scale = centring("standardize", X, ("a", "b", "c"))
+    np.testing.assert_allclose(shift, X.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(scale, X.std(axis=0), rtol=1e-13)
 
 
 def test_text_labels_are_classes_in_sorted_order(table):
