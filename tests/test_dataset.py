@@ -130,6 +130,52 @@ def test_zeros_and_ones_are_classes_however_they_are_written(table):
     assert data.y.tolist() == [0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("cells", "classes", "y"),
+    [
+        # 2^53 and the number after it, which no double can tell from it.
+        (["9007199254740992", "9007199254740993"], "[9007199254740992,9007199254740993]", [0, 1]),
+        (["1234", "01234"], "[1234,01234]", [0, 1]),
+        (["01234", "1234"], "[1234,01234]", [1, 0]),
+        (["007", "7.0", "7"], "[7,007,'7.0']", [1, 2, 0]),
+        (["1.0", "2.0"], "[1.0,2.0]", [0, 1]),
+        (["1.10", "2.50"], "[2.50,1.10]", [1, 0]),  # Hydra reads these as 2.5 and 1.1
+        (["2.0", "3.0"], "[2,3]", [0, 1]),
+        (["+1", "-1"], "[+1,-1]", [0, 1]),
+        (["1e3", "2"], "[2,1e3]", [1, 0]),
+        (["True", "False"], "[True,False]", [0, 1]),
+        (["true", "false"], "[false,true]", [1, 0]),
+        (["none", "NA", "-"], "[none,NA,-]", [0, 1, 2]),
+        (["x", "1.0"], "[x,1.0]", [0, 1]),
+        (["1e-99999999999999999999999", "x"], "[x,'1e-99999999999999999999999']", [1, 0]),
+    ],
+)
+def test_labels_are_text_and_are_listed_as_the_table_writes_them(table, cells, classes, y):
+    text = "a,b,y\n" + "".join(f"{i},{i},{cell}\n" for i, cell in enumerate(cells))
+    assert table(text, f"dataset.classes={classes}").y.tolist() == y
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes", "words"),
+    [
+        (["1234", "5", "01234"], "[1234,5]", "row 3: '01234' and '1234' are two labels"),
+        (
+            ["9007199254740993", "5"],
+            "[9007199254740992,5]",
+            "row 1: '9007199254740993' is not one of dataset.classes=9007199254740992,5; quotes keep",
+        ),
+        (["5", "7.0"], "[5,7,007]", "row 2: '7.0' is not one of dataset.classes=5,7,007"),
+        (["True", "true", "false"], "[true,false]", "row 2: 'true' and 'True' are two labels"),
+        (["Yes", "no"], "[yes,no]", "row 1: 'Yes' is not one of dataset.classes=yes,no"),
+    ],
+)
+def test_two_labels_never_become_one_class(table, cells, classes, words):
+    text = "a,b,y\n" + "".join(f"{i},{i},{cell}\n" for i, cell in enumerate(cells))
+    with pytest.raises(RequestError) as refused:
+        table(text, f"dataset.classes={classes}")
+    assert words in str(refused.value)
+
+
 def test_a_byte_order_mark_quotes_blanks_and_empty_lines_are_read(table):
     data = table(b'\xef\xbb\xbfa, b ,y\r\n"1",2,0\r\n\r\n3, 4,1\r\n')
     assert data.X.tolist() == [[1, 2], [3, 4]]
