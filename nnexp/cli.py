@@ -50,7 +50,9 @@ def train(arguments: tuple[str, ...]) -> None:
 @click.option("--metric", default="loss", show_default=True, help="The metric, its last value.")
 @click.option("--where", help="Only runs for which this holds: 'learning_rate > 0.1 and init == \"he\"'.")
 @click.option(
-    "--threshold", type=float, help="Add the median of epochs until the metric is at or below this."
+    "--threshold",
+    type=float,
+    help="Add the median of epochs until the metric is at or below this; an accuracy, at or above.",
 )
 @click.option("--format", "style", type=FORMATS, default="table", show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
