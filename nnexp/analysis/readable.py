@@ -184,7 +184,9 @@ def _rounded(value: float, places: int) -> str:
 
 
 def _share(value: float) -> str:
-    """A share as a percentage; only none is 0%, and only all is 100%."""
+    """A share as a percentage; only none is 0%, and only all is 100%. Nothing where there is no share."""
+    if math.isnan(value):
+        return ""
     if 0 < value < 0.001:
         return "<0.1%"
     if 0.999 < value < 1:

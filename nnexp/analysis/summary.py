@@ -107,9 +107,10 @@ def summarize(
 
     `n` counts the runs that finished, `ci95_*` is Student's interval for the mean, `solved` the share with
     accuracy 1 at the end (of a metric of validation rows `val_solved`, with val_accuracy 1), `diverged` the
-    share whose loss stopped being finite. With a `threshold` and the
-    curves of `load_history`, `epochs_to` is the median number of completed epochs after which the metric is
-    first at or below it, infinite where half of the runs or more never are. Raises RequestError.
+    share whose loss stopped being finite. With a `threshold` and the curves of `load_history`, `epochs_to` is
+    the median number of completed epochs after which the metric has first reached it, infinite where half of
+    the runs or more never do: an accuracy reaches it from below, a loss, and any metric of which nothing says
+    what is better, from above. Raises RequestError.
     """
     runs = finished(runs)
     columns = params_of(runs)
@@ -121,7 +122,7 @@ def summarize(
         numeric = [c for c in runs.select_dtypes("number").columns if c not in columns]
         raise unknown("metric", metric, numeric)
     if threshold is not None and history is not None:
-        runs = runs.assign(epochs_to=epochs_to(runs, history, threshold))
+        runs = runs.assign(epochs_to=epochs_to(runs, history, threshold, metric))
     if not by:
         return pd.DataFrame([_row(runs, metric)])
     groups = runs.groupby(list(by), dropna=False, sort=False)
@@ -160,10 +161,12 @@ def best_rows(table: pd.DataFrame, metric: str = "loss", within: Sequence[str] =
     return rows.index.tolist()
 
 
-def epochs_to(runs: pd.DataFrame, history: pd.DataFrame, threshold: float) -> pd.Series:
-    """Completed epochs at the first recorded point at or below the threshold, inf where there is none."""
-    below = history[history["value"] <= threshold]
-    first = below.groupby("run_id")["epoch"].min()
+def epochs_to(runs: pd.DataFrame, history: pd.DataFrame, threshold: float, metric: str) -> pd.Series:
+    """Completed epochs at the first recorded point that has reached the threshold, inf where there is none:
+    one at or above it where the metric should rise, else at or below it."""
+    values = history["value"]
+    has_reached = values >= threshold if scale(metric).better == "high" else values <= threshold
+    first = history[has_reached].groupby("run_id")["epoch"].min()
     return runs["run_id"].map(first).astype(float).fillna(np.inf)
 
 

@@ -94,7 +94,9 @@ def list_(experiment: str | None, number: int, style: str | None, out: Path | No
 @click.option("--metric", default="loss", show_default=True, help="The metric, its last value.")
 @click.option("--where", help="Only runs for which this holds: 'learning_rate > 0.1 and init == \"he\"'.")
 @click.option(
-    "--threshold", type=float, help="Add the median of epochs until the metric is at or below this."
+    "--threshold",
+    type=float,
+    help="Add the median of epochs until the metric is at or below this; an accuracy, at or above.",
 )
 @click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
 @click.option(

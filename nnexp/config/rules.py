@@ -79,8 +79,17 @@ def list_of(rule: Rule, allowed: str, min_length: int = 0) -> Rule:
     return Rule(allowed, parse)
 
 
-def text(allowed: str, pattern: str = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+", number: bool = False) -> Rule:
+def text(
+    allowed: str,
+    pattern: str = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+",
+    number: bool = False,
+    truth: bool = False,
+) -> Rule:
+    """Text, and what reads as a number or a truth value if these are texts, too."""
+
     def parse(value: Any) -> str:
+        if truth and isinstance(value, bool):
+            value = str(value).lower()
         if number and isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)
         if not isinstance(value, str) or not value.strip() or not re.fullmatch(pattern, value):

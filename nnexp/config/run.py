@@ -29,6 +29,7 @@ MAX_PARAM = 6000
 
 
 _COLUMN = text("a column's name", number=True)
+_LABEL = text("a label", number=True, truth=True)
 _PLAIN_NAME = text(
     "a plain name of at most 100 characters: no /, \\, .., control characters or blanks at its ends",
     # Nor characters that turn the direction of text: a name would be shown as another.
@@ -62,7 +63,7 @@ class DatasetConfig:
     target: str = keyed(_COLUMN, "the column to predict")
     classes: tuple[str, ...] | None = keyed(
         optional(
-            list_of(_COLUMN, "a list of two or more labels", min_length=2),
+            list_of(_LABEL, "a list of two or more labels, as the table writes them", min_length=2),
             "text labels (or 0 and 1) are classes in sorted order, other numbers a regression",
         ),
         "the target's labels in order; the first is 0",

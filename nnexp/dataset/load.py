@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,8 +25,9 @@ Array = NDArray[np.float64]
 ARTICLES_SHIFT = {"weight_lb": 135.0, "height_in": 66.0}
 
 
-# Beyond this a number's square, or a sum of such, is no finite number.
-LARGEST = 1e150
+# Beyond the largest a number's square, or a sum of such, is no finite number; below the smallest it has lost
+# digits, or is 0, unless the number is first multiplied by this power of 2, which costs no digit.
+LARGEST, SMALLEST, RAISED = 1e150, 1e-150, 2.0**600
 
 
 @dataclass(frozen=True)
@@ -142,28 +144,55 @@ def _refuse_twice(table: Table, names: tuple[str, ...]) -> None:
 
 def _target(table: Table, config: DatasetConfig) -> tuple[tuple[str, ...], Array]:
     """The classes (none for a regression) and y."""
+    if config.classes is not None:
+        cells = table.column(config.target, present=config.classes)
+        return config.classes, _class_indices(table, config.target, cells, config.classes)
     cells = table.column(config.target)
     numbers = [finite(cell) for cell in cells]
-    if config.classes is None:
-        _check_labels(table, config.target, cells, numbers)
-    is_text = None in numbers
-    if config.classes is None and not is_text and not set(numbers) <= {0.0, 1.0}:
-        return (), table.numbers(config.target)
-    # 1, 1.0 and 01 are one label where the column is numbers
-    labels = cells if is_text else [_label(number) for number in numbers]
-    classes = config.classes or tuple(sorted(set(labels)))
-    index = {label: i for i, label in enumerate(classes)}
-    for i, label in enumerate(labels, 1):
-        if label not in index:
+    _check_labels(table, config.target, cells, numbers)
+    if None in numbers:
+        classes = tuple(sorted(set(cells)))
+        return classes, _class_indices(table, config.target, cells, classes)
+    if set(numbers) <= {0.0, 1.0}:  # however they are written: 1, 1.0
+        return ("0", "1"), np.array([float(number == 1.0) for number in numbers])
+    return (), table.numbers(config.target)
+
+
+def _class_indices(table: Table, target: str, cells: list[str], classes: tuple[str, ...]) -> Array:
+    """Which of the classes each cell names. Labels are text: 1234 and 01234 are two.
+
+    A cell that is no class as text is the class that is the same number or truth value, as the command line
+    and YAML write those in their own way: 1.10 comes as 1.1, True as true. Raises RequestError for a cell of
+    no class, and for two different texts of one class.
+    """
+    same = Counter(map(_value, classes))
+    index_of = {_value(label): i for i, label in enumerate(classes) if same[_value(label)] == 1}
+    index_of |= {label: i for i, label in enumerate(classes)}
+    spelling: dict[int, str] = {}
+    indices = []
+    for row, cell in enumerate(cells, 1):
+        where = f"{table.path}: column {target!r}, row {row}: {cell!r}"
+        index = index_of[cell] if cell in index_of else index_of.get(_value(cell))
+        if index is None:
+            hint = "" if finite(cell) is None else "; quotes keep a number as it is written"
+            raise RequestError(f"{where} is not one of dataset.classes={','.join(classes)}{hint}")
+        if (other := spelling.setdefault(index, cell)) != cell:
             raise RequestError(
-                f"{table.path}: column {config.target!r}, row {i}: {label!r} is not one of "
-                f"dataset.classes={','.join(classes)}"
+                f"{where} and {other!r} are two labels, and dataset.classes has only {classes[index]!r} "
+                "for both: list each as it is written, in quotes"
             )
-    return classes, np.array([float(index[label]) for label in labels])
+        indices.append(float(index))
+    return np.array(indices)
 
 
-def _label(number: float | None) -> str:
-    return str(int(number)) if number is not None and number.is_integer() else str(number)
+def _value(label: str) -> Decimal | str:
+    """The number that a label is, to its last digit, or the truth value; any other label as it is."""
+    try:
+        if finite(label) is not None:
+            return Decimal(label)
+    except InvalidOperation:  # an exponent beyond all bounds
+        return label
+    return label.lower() if label.lower() in ("true", "false") else label
 
 
 def _check_labels(table: Table, target: str, cells: list[str], numbers: list[float | None]) -> None:
@@ -235,8 +264,20 @@ def centring(center: str, X: Array, features: tuple[str, ...]) -> tuple[Array, A
     mean = np.array([math.fsum(column) for column in X.T]) / len(X)
     if center == "mean":
         return mean, one
-    deviation = np.sqrt([math.fsum(column) / len(X) for column in ((X - mean) ** 2).T])
-    return mean, np.where(deviation > 0, deviation, 1.0)  # a constant column stays at 0
+    # A column of one value has that value as its mean, which the rounded sum may miss, and no spread.
+    constant = X.max(axis=0) == X.min(axis=0)
+    shift = np.where(constant, X[0] + 0.0, mean)
+    return shift, np.where(constant, 1.0, _deviation(X - shift))
+
+
+def _deviation(distances: Array) -> Array:
+    """The root of the mean square of each column of (n, features) distances from the mean.
+
+    It is above 0 for any column that is not 0 throughout, as it is what the inputs are divided by.
+    """
+    factor = np.where(np.abs(distances).max(axis=0) < SMALLEST, RAISED, 1.0)
+    squares = [math.fsum(column) / len(distances) for column in ((distances * factor) ** 2).T]
+    return np.maximum(np.sqrt(squares) / factor, np.nextafter(0.0, 1.0))
 
 
 def encode(dataset: Dataset, softmax: bool) -> Array:

@@ -9,6 +9,7 @@ import csv
 import io
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +32,16 @@ class Table:
     rows: list[list[str]]
     content: bytes
 
-    def column(self, name: str) -> list[str]:
-        """A column's cells. Raises RequestError when it is absent or a cell of it is missing."""
+    def column(self, name: str, present: Collection[str] = ()) -> list[str]:
+        """A column's cells. Raises RequestError when it is absent or a cell of it is missing.
+
+        What is listed as present is a value even where it looks like a missing one, such as `none`.
+        """
         if name not in self.header:
             raise RequestError(f"{self.path}: no column {name!r}; it has {', '.join(self.header)}")
         cells = [row[self.header.index(name)].strip() for row in self.rows]
         for i, cell in enumerate(cells, 1):
-            if cell.lower() in MISSING:
+            if cell.lower() in MISSING and cell not in present:
                 raise RequestError(f"{self.path}: column {name!r}, row {i}: the value is missing ({cell!r})")
         return cells
 

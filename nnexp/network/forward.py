@@ -81,7 +81,7 @@ def exp(x: Array) -> Array:
 
 
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + e^-z), within 1e-15."""
+    """1 / (1 + e^-z), within 1e-15; beyond 708 on either side as at 708, see network.sigmoid."""
     z = np.maximum(np.minimum(z, 708.0), -708.0)
     rounded = z * -_LOG2_E + _ROUNDER
     k = rounded - _ROUNDER

@@ -40,7 +40,13 @@ def _named(name: str) -> Callable[..., Any]:
 
 
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + e^-z)."""
+    """1 / (1 + e^-z).
+
+    The compiled engine, and `forward`, take a total beyond 708 on either side as 708: below it they give
+    3e-308 where this goes on to 0. So small a number shows only where its sign decides: a relu above it that
+    has nothing else in its total is at work there, and at rest here, and training then ends elsewhere. Totals
+    of that size come of inputs that are not scaled.
+    """
     with np.errstate(over="ignore"):  # e^-z = inf gives 0, which is right to the last bit
         return 1.0 / (1.0 + np.exp(-z))
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from itertools import repeat
+from itertools import count, repeat
 from typing import Any
 
 import numpy as np
@@ -175,19 +175,33 @@ def prediction_points(
     if y_pred is None:
         y_pred = model_of(trained, dataset).outputs(dataset.X_new)
     end = int(trained.epochs[-1])
-    for name, row in zip(dataset.new_names, y_pred.tolist(), strict=True):
-        key = "prediction/" + metric_name(name)
+    labels = metric_names(dataset.classes)
+    for name, row in zip(metric_names(dataset.new_names), y_pred.tolist(), strict=True):
+        key = f"prediction/{name}"
         if len(row) <= 2:
             named = [(key, row[-1])]
         else:
-            of_class = zip(dataset.classes, row, strict=True)
-            named = [(f"{key}/{metric_name(label)}", value) for label, value in of_class]
+            named = [(f"{key}/{label}", value) for label, value in zip(labels, row, strict=True)]
         yield from ((metric, end, value) for metric, value in named if math.isfinite(value))
 
 
-def metric_name(text: str) -> str:
-    """The text with what MLflow does not allow in a metric's name replaced by _."""
-    return re.sub(r"[^\w .:-]", "_", text)
+@lru_cache(maxsize=256)
+def metric_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names as parts of metrics' names: what MLflow refuses there is replaced by _, and no two become one.
+
+    Of several that would become one, that which needed no replacing keeps it, else the first; the others get
+    a number, as in `O_2_ 2`.
+    """
+    allowed = [re.sub(r"[^\w .:-]", "_", "_" * len(name) if name in (".", "..") else name) for name in names]
+    owner = dict(reversed(list(zip(allowed, names, strict=True))))
+    owner |= {name: name for name in names if name in owner}
+    taken, result = set(allowed), []
+    for text, name in zip(allowed, names, strict=True):
+        if owner[text] != name:
+            text = next(free for i in count(2) if (free := f"{text} {i}") not in taken)
+            taken.add(text)
+        result.append(text)
+    return tuple(result)
 
 
 def model_of(trained: Trained, dataset: Dataset) -> Model:

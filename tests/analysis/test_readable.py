@@ -82,6 +82,11 @@ def test_only_none_is_0_percent_and_only_all_is_100():
     assert "diverged" not in texts(table.assign(diverged=0.0))[0]
 
 
+def test_a_group_without_a_share_has_none():
+    table = summary((0.1, 0.01), (0.2, 0.01)).assign(solved=[float("nan"), 1.0], diverged=0.25)
+    assert [row["solved"] for row in texts(table)] == ["", "100%"]
+
+
 @pytest.mark.parametrize(("value", "shown"), [(1e200, "1.00e+200"), (99.96, "100.0"), (-1e-5, "-1.00e-05")])
 def test_numbers_of_any_size_stay_short(value, shown):
     assert significant(value, 3) == shown

@@ -106,6 +106,24 @@ def test_epochs_to_a_threshold_is_a_median_that_counts_those_that_never_reach_it
     assert table["epochs_to"].tolist() == [math.inf] * 3
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "val_accuracy"])
+def test_a_metric_that_should_rise_reaches_a_threshold_from_below(runs, metric):
+    done = summary.finished(runs)
+    history = pd.DataFrame(
+        [
+            (run_id, metric, epoch, min(0.25 + epoch / 100, 0.25 + seed / 4))
+            for run_id, seed in zip(done["run_id"], done["seed"], strict=True)
+            for epoch in range(0, 110, 10)
+        ],
+        columns=["run_id", "metric", "epoch", "value"],
+    )
+    done = done.assign(val_accuracy=done["accuracy"])
+    table = summary.summarize(done, ["learning_rate"], metric, history=history, threshold=0.75)
+    assert table["epochs_to"].tolist() == [50, 50, 50]
+    table = summary.summarize(done, ["learning_rate"], metric, history=history, threshold=1.1)
+    assert table["epochs_to"].tolist() == [math.inf] * 3
+
+
 def test_what_varies_is_found_but_for_the_seed_and_what_another_key_tells(runs):
     frame = runs.assign(dataset="xor", **{"init.scale": 1.0})
     frame.loc[frame["learning_rate"] > 0.5, ["dataset", "init"]] = ["gender", "he"]

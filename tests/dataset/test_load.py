@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from nnexp.config.errors import RequestError
-from nnexp.dataset.load import load, prepare
+from nnexp.dataset.load import centring, load, prepare
+from nnexp.pipeline.artifacts import model_of
+from nnexp.training.train import train
 
 
 @pytest.fixture
@@ -68,6 +70,42 @@ def test_a_constant_column_is_not_divided_by_zero(table):
     assert prepared.X.tolist() == [[-1, 0], [1, 0]]
 
 
+@pytest.mark.parametrize("n", [3, 6, 7, 10, 49])
+def test_a_constant_column_is_centred_at_its_value_and_not_scaled_whatever_the_value(n):
+    values = np.arange(1, 1000) / 10  # the rounded mean of n times such a value is often another number
+    shift, scale = centring("standardize", np.tile(values, (n, 1)), tuple(map(str, values)))
+    assert shift.tolist() == values.tolist()
+    assert scale.tolist() == [1.0] * len(values)
+
+
+def test_new_rows_near_a_constant_column_have_the_prediction_of_those_in_it(configure, table):
+    rows = "".join(f"{i % 3},0.4,{i % 2}\n" for i in range(6))
+    dataset = table(f"a,b,y\n{rows}")
+    config = configure("dataset=csv", "dataset.path=own.csv", "dataset.target=y", "dataset.features=[a,b]")
+    ((_, trained),) = (run for progress in train(dataset, [config]) for run in progress.ended)
+    model = model_of(trained, dataset)
+    at, beside = model.outputs(np.array([[2, 0.4], [2, 0.4 + 1e-9]]))
+    np.testing.assert_allclose(beside, at, atol=1e-8)
+
+
+@pytest.mark.parametrize("spread", [1e-140, 1e-149, 1e-151, 1e-160, 1e-200, 1e-300, 5e-324])
+def test_a_spread_however_small_is_no_constant_column(spread):
+    column = np.array([[0.0], [spread], [2 * spread], [3 * spread]])
+    shift, scale = centring("standardize", column, ("a",))
+    inputs = (column - shift) / scale
+    assert np.isfinite(inputs).all()
+    assert len(set(inputs[:, 0])) == 4
+    if spread > 1e-320:  # else no number is left to be precise with
+        np.testing.assert_allclose(inputs[:, 0], [-1.3416407865, -0.4472135955, 0.4472135955, 1.3416407865])
+
+
+def test_the_spread_is_numpys(table):
+    X = np.random.RandomState(0).normal(size=(50, 3)) * [1e-3, 1, 1e6] + [5, 0, -1e3]
+    shift, scale = centring("standardize", X, ("a", "b", "c"))
+    np.testing.assert_allclose(shift, X.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(scale, X.std(axis=0), rtol=1e-13)
+
+
 def test_text_labels_are_classes_in_sorted_order(table):
     data = table("a,b,y\n1,2,no\n3,4,yes\n5,6,maybe\n7,8,no\n9,9,yes\n1,1,maybe\n")
     assert data.classes == ("maybe", "no", "yes")
@@ -90,6 +128,52 @@ def test_zeros_and_ones_are_classes_however_they_are_written(table):
     data = table("a,b,y\n1,2,0\n3,4,1.0\n5,6,01\n")
     assert data.classes == ("0", "1")
     assert data.y.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes", "y"),
+    [
+        # 2^53 and the number after it, which no double can tell from it.
+        (["9007199254740992", "9007199254740993"], "[9007199254740992,9007199254740993]", [0, 1]),
+        (["1234", "01234"], "[1234,01234]", [0, 1]),
+        (["01234", "1234"], "[1234,01234]", [1, 0]),
+        (["007", "7.0", "7"], "[7,007,'7.0']", [1, 2, 0]),
+        (["1.0", "2.0"], "[1.0,2.0]", [0, 1]),
+        (["1.10", "2.50"], "[2.50,1.10]", [1, 0]),  # Hydra reads these as 2.5 and 1.1
+        (["2.0", "3.0"], "[2,3]", [0, 1]),
+        (["+1", "-1"], "[+1,-1]", [0, 1]),
+        (["1e3", "2"], "[2,1e3]", [1, 0]),
+        (["True", "False"], "[True,False]", [0, 1]),
+        (["true", "false"], "[false,true]", [1, 0]),
+        (["none", "NA", "-"], "[none,NA,-]", [0, 1, 2]),
+        (["x", "1.0"], "[x,1.0]", [0, 1]),
+        (["1e-99999999999999999999999", "x"], "[x,'1e-99999999999999999999999']", [1, 0]),
+    ],
+)
+def test_labels_are_text_and_are_listed_as_the_table_writes_them(table, cells, classes, y):
+    text = "a,b,y\n" + "".join(f"{i},{i},{cell}\n" for i, cell in enumerate(cells))
+    assert table(text, f"dataset.classes={classes}").y.tolist() == y
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes", "words"),
+    [
+        (["1234", "5", "01234"], "[1234,5]", "row 3: '01234' and '1234' are two labels"),
+        (
+            ["9007199254740993", "5"],
+            "[9007199254740992,5]",
+            "row 1: '9007199254740993' is not one of dataset.classes=9007199254740992,5; quotes keep",
+        ),
+        (["5", "7.0"], "[5,7,007]", "row 2: '7.0' is not one of dataset.classes=5,7,007"),
+        (["True", "true", "false"], "[true,false]", "row 2: 'true' and 'True' are two labels"),
+        (["Yes", "no"], "[yes,no]", "row 1: 'Yes' is not one of dataset.classes=yes,no"),
+    ],
+)
+def test_two_labels_never_become_one_class(table, cells, classes, words):
+    text = "a,b,y\n" + "".join(f"{i},{i},{cell}\n" for i, cell in enumerate(cells))
+    with pytest.raises(RequestError) as refused:
+        table(text, f"dataset.classes={classes}")
+    assert words in str(refused.value)
 
 
 def test_a_byte_order_mark_quotes_blanks_and_empty_lines_are_read(table):

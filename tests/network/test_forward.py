@@ -8,7 +8,7 @@ import pytest
 from nnexp.dataset.load import load
 from nnexp.network import forward
 from nnexp.network.engine.batch import Batch, Model
-from nnexp.network.reference import Network, feedforward, unflatten
+from nnexp.network.reference import Network, feedforward, flatten, gradients, sigmoid, unflatten
 from nnexp.pipeline.artifacts import model_of, new_outputs
 from nnexp.training.train import train
 
@@ -35,6 +35,19 @@ def test_every_function_has_the_engines_bits(function):
         a = forward.ACTIVATIONS[function](totals)
         loss = a[:, 0] * a[:, 0] if width == 1 else (a[:, 0] * a[:, 0] + a[:, 1] * a[:, 1]) / 2
     assert loss.tobytes() == engine_losses(model, np.ones((1, 1)), weights).tobytes()
+
+
+def test_beyond_708_the_sigmoid_stays_as_it_is_and_the_formula_goes_on_as_its_docstring_says():
+    far = np.array([-708.5, -720.0, -1e4])
+    assert set(forward.sigmoid(far)) == {forward.sigmoid(np.array([-708.0]))[0]}
+    assert (sigmoid(far) < forward.sigmoid(far)).all()
+    assert forward.sigmoid(-far).tolist() == sigmoid(-far).tolist() == [1.0] * 3
+    weights, sizes, X, y = np.array([1.0, 1.0, 0.0, 0.0]), (1, 1, 1), np.array([[-1e3]]), np.array([[1.0]])
+    model = Model(sizes, "sigmoid", "relu", "mse", "sgd", 1, False)
+    stuck = Network(unflatten(weights, sizes), "sigmoid", "relu", "mse")
+    assert not np.any(flatten(gradients(stuck, X, y)))
+    losses = Batch(model, X, y, weights[None].copy(), 0.1, 20).advance(20, [0, 20]).loss[0]
+    assert losses.tolist() == [1.0, pytest.approx(0.0, abs=1e-3)]
 
 
 @pytest.mark.parametrize(

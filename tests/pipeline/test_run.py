@@ -344,6 +344,27 @@ def test_more_classes_than_two_have_a_prediction_each(configure, store, tmp_path
     assert sum(predicted.values()) == pytest.approx(1)
 
 
+def test_new_rows_and_classes_that_mlflow_would_name_alike_have_a_metric_each(
+    configure, store, client, tmp_path, only, record
+):
+    (tmp_path / "t.csv").write_text("a,y\n1,u(1)\n2,u[1]\n3,w\n1,u(1)\n2,u[1]\n3,w\n")
+    rows = {"O(2)": 1, "O[2]": 2, "O_2_": 3, "O_2_ 2": 4, "..": 5, "plain": 6}
+    (tmp_path / "new.csv").write_text("name,a\n" + "".join(f"{name},{a}\n" for name, a in rows.items()))
+    own = ["dataset=csv", "dataset.path=t.csv", "dataset.features=[a]", "dataset.target=y"]
+    record(configure(*own, "dataset.new_rows=new.csv", "output_activation=softmax", "epochs=20"))
+    (run,) = only()
+    predicted = {k: v for k, v in run.data.metrics.items() if k.startswith("prediction/")}
+    named = dict(zip(rows, ["O_2_ 3", "O_2_ 4", "O_2_", "O_2_ 2", "__", "plain"], strict=True))
+    answers = pd.read_csv(io.BytesIO(artifact(client, run, "predictions.csv"))).set_index("name")
+    of_class = {"u(1)": "u_1_", "u[1]": "u_1_ 2", "w": "w"}
+    assert predicted == {
+        f"prediction/{named[row]}/{label}": pytest.approx(answers.loc[row, f"y_pred_{text}"], abs=0)
+        for row in rows
+        for text, label in of_class.items()
+    }
+    assert all(MlflowClient().log_metric(run.info.run_id, name, 0.5) is None for name in predicted)
+
+
 def test_columns_that_are_named_like_ours_are_kept_apart(configure, client, only, tmp_path, record):
     (tmp_path / "t.csv").write_text("name,part,label,y\n1,2,3,0\n4,5,6,1\n")
     own = ["dataset=csv", "dataset.path=t.csv", "dataset.features=[name,part,label]", "dataset.target=y"]
