@@ -27,6 +27,7 @@ from nnexp.config import RequestError, RunConfig, unknown
 from nnexp.help import CONF, help_text, options
 from nnexp.progress import Meter, say
 from nnexp.request import GROUPS, SweepConfig, key_names, split
+from nnexp.streams import masked_output
 
 
 def train_command(arguments: list[str]) -> None:
@@ -50,7 +51,7 @@ def _run_typed(arguments: list[str]) -> None:
     if flags and flags <= {"-m", "--multirun"}:
         _multirun([argument for argument in arguments if argument not in flags])
     elif flags or sweeps:
-        with _hydra_raises(arguments):
+        with _hydra_raises(arguments), masked_output():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)()
     else:
         _run_composed(arguments)

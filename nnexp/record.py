@@ -20,7 +20,7 @@ from nnexp import engine
 from nnexp.config import RunConfig, nested
 from nnexp.dataset import Dataset
 from nnexp.forward import outputs
-from nnexp.mask import masked
+from nnexp.mask import masked_value
 from nnexp.network import Layers, equation, sizes
 from nnexp.render import Columns, apart, as_text
 from nnexp.schema import SCHEMA
@@ -200,7 +200,7 @@ def _yaml(name: str, value: Any) -> str:
     """One key of config.yaml. The runs of a sweep share most of them, and PyYAML takes its time."""
     values = nested({name: value})
     if name == "tracking_uri":
-        values = {name: value and masked(value)}
+        values = {name: value and masked_value(value)}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from nnexp import config
 from nnexp.config import RequestError, RunConfig, checked, keyed, refuse_other_keys, unknown
+from nnexp.mask import masked
 from nnexp.rules import flag, list_of, one_of, optional, text, whole
 
 _WORKERS = optional(whole(1, 4096), "one a core")
@@ -64,7 +66,23 @@ def split(values: Any) -> tuple[RunConfig, SweepConfig]:
     names = [f.name for f in fields(SweepConfig)]
     ours = {name: values[name] for name in names if name in values}
     theirs = {str(name): value for name, value in values.items() if name not in names and name != "hydra"}
-    return RunConfig.from_mapping(theirs), sweep_config(ours)
+    run = RunConfig.from_mapping(theirs)
+    _refuse_secrets(run)
+    return run, sweep_config(ours)
+
+
+def _refuse_secrets(run: RunConfig) -> None:
+    """Raise RequestError for a name or a path that looks like a password: it would be recorded as it is."""
+    for key, value in run.leaves().items():
+        if key != "experiment_name" and not key.startswith("dataset."):
+            continue
+        for name in value if isinstance(value, tuple) else (value,):
+            if name is not None and (shown := _masked(name)) != name:
+                raise RequestError(f"{key}={shown}: looks like a password or a token, and would be recorded")
+
+
+# The points of a sweep share most of these texts.
+_masked = lru_cache(maxsize=4096)(masked)
 
 
 def sweep_config(values: Mapping[str, Any]) -> SweepConfig:

@@ -18,7 +18,7 @@ import numpy as np
 
 from nnexp import engine
 from nnexp.dataset import PROJECT
-from nnexp.mask import masked
+from nnexp.mask import masked_arguments
 from nnexp.tracking.git import checkout, diff
 
 PACKAGES = ("nnexp", "numpy", "numba", "mlflow", "hydra-core")
@@ -64,7 +64,7 @@ def code_files() -> dict[str, bytes]:
 def command() -> str:
     """The command line, fit to be typed again, without passwords."""
     _, program, *arguments = [*sys.orig_argv, ""][:2] + sys.orig_argv[2:]
-    return masked(shlex.join([Path(program).name, *arguments]))
+    return shlex.join([Path(program).name, *masked_arguments(arguments)])
 
 
 def _cpu() -> str:

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 
 from nnexp.config import Lost, RequestError, RunConfig, unknown
 from nnexp.dataset import PROJECT
-from nnexp.mask import masked
+from nnexp.mask import masked, masked_value
 from nnexp.progress import say
 from nnexp.tracking import tables
 from nnexp.tracking.runs import now
@@ -108,7 +108,7 @@ def resolve_uri(tracking_uri: str | None) -> str:
     try:
         rule.parse(uri)
     except ValueError:
-        raise RequestError(f"tracking_uri={masked(uri)}: must be {rule.allowed}") from None
+        raise RequestError(f"tracking_uri={masked_value(uri)}: must be {rule.allowed}") from None
     if uri.startswith(SQLITE):
         return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
     return uri
