@@ -149,8 +149,7 @@ def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig
 
     from nnexp.summary import select
 
-    leaves = [config.leaves() for config in configs]
-    frame = pd.DataFrame([{k: v for k, v in leaf.items() if not isinstance(v, tuple)} for leaf in leaves])
+    frame = pd.DataFrame([config.leaves() for config in configs])
     left_out = select(frame, exclude, f"exclude={exclude}").index
     kept = [config for i, config in enumerate(configs) if i not in left_out]
     if not kept:

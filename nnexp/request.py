@@ -47,7 +47,7 @@ class SweepConfig:
         list_of(text("a key"), "a list of swept keys, [a,b]"), "ranges taken side by side, not combined"
     )
     exclude: str | None = keyed(
-        optional(text("an expression over the keys"), "none"),
+        optional(text("a condition over the keys"), "none"),
         "points left out, such as \"init == 'ones' and seed > 3\"",
     )
 
