@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from nnexp.analysis import condition
 from nnexp.analysis.order import sort_key
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.run import key_names
@@ -75,24 +76,16 @@ def _told_by(runs: pd.DataFrame, param: str, others: Sequence[str]) -> bool:
 
 
 def select(runs: pd.DataFrame, where: str | None, asked_as: str = "") -> pd.DataFrame:
-    """The rows for which a pandas expression holds, such as `learning_rate > 0.1 and init == "he"`.
+    """The rows for which a condition holds, such as `learning_rate > 0.1 and init == "he"`.
 
     `asked_as` is what was typed, for the error. Raises RequestError.
     """
     if where is None:
         return runs
-    asked_as = asked_as or f"--where {where!r}"
     try:
-        chosen = runs.eval(where)
-    except Exception as error:  # pandas' own, and whatever evaluating the expression raised
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(
-            f"{asked_as}: {reason}; write it over the columns {', '.join(params_of(runs))}, …, "
-            "names with a dot between backticks"
-        ) from error
-    if not (isinstance(chosen, pd.Series) and chosen.dtype == bool):
-        raise RequestError(f"{asked_as}: must be true or false for each run")
-    return runs[chosen]
+        return runs[condition.rows(runs, where)]
+    except condition.NotACondition as error:
+        raise RequestError(f"{asked_as or f'--where {where!r}'}: {error}") from None
 
 
 def summarize(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nnexp.cli.streams import finish_output, prepare
 from nnexp.config.errors import Lost, RequestError
-from nnexp.config.mask import masked
 from nnexp.pipeline.progress import Terminated, catch_signals, interruptible, say
 
 if TYPE_CHECKING:
@@ -260,6 +260,7 @@ def doctor(fix: bool) -> None:
 
 def main() -> None:
     """The `nnexp` command, with the exit statuses that the README lists."""
+    prepare()
     catch_signals()
     # Imports make a million objects, none of them garbage; to look for some takes a tenth of a short command.
     gc.set_threshold(50_000, 50, 50)
@@ -270,15 +271,16 @@ def main() -> None:
     try:
         with interruptible():
             nnexp.main(arguments, prog_name="nnexp", standalone_mode=False)
+            sys.stdout.flush()
     except RequestError as error:
         if traced:
-            say(masked(traceback.format_exc()))
-        say(masked(f"nnexp: {error}"))
+            say(traceback.format_exc())
+        say(f"nnexp: {error}")
         sys.exit(2)
     except Lost as error:
         if traced:
-            say(masked(traceback.format_exc()))
-        say(masked(f"nnexp: {error}"))
+            say(traceback.format_exc())
+        say(f"nnexp: {error}")
         sys.exit(1)
     except click.ClickException as error:
         error.show()
@@ -291,12 +293,13 @@ def main() -> None:
         sys.exit(143)
     except BrokenPipeError:
         # The reader of a pipe (head, less) has left; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        finish_output()
         sys.exit(1)
     except Exception as error:
         if traced:
-            say(masked(traceback.format_exc()))
-        say(masked(f"nnexp: failed: {type(error).__name__}: {error}"))
+            say(traceback.format_exc())
+        say(f"nnexp: failed: {type(error).__name__}: {error}")
+        finish_output()
         sys.exit(1)
 
 

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from nnexp.cli.help import help_text, options, options_with
+from nnexp.cli.streams import masked_output
 from nnexp.config import compose
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.paths import CONF
@@ -52,7 +53,7 @@ def _run_typed(arguments: list[str]) -> None:
     if flags and flags <= {"-m", "--multirun"}:
         _multirun([argument for argument in arguments if argument not in flags])
     elif flags or sweeps:
-        with _hydra_raises(arguments):
+        with _hydra_raises(arguments), masked_output():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)()
     else:
         _run_composed(arguments)
@@ -158,8 +159,7 @@ def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig
 
     from nnexp.analysis.summary import select
 
-    leaves = [config.leaves() for config in configs]
-    frame = pd.DataFrame([{k: v for k, v in leaf.items() if not isinstance(v, tuple)} for leaf in leaves])
+    frame = pd.DataFrame([config.leaves() for config in configs])
     left_out = select(frame, exclude, f"exclude={exclude}").index
     kept = [config for i, config in enumerate(configs) if i not in left_out]
     if not kept:

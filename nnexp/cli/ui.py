@@ -34,10 +34,12 @@ def serve(port: int, name: str | None) -> None:
         except OSError as error:
             raise RequestError(f"--port {port}: {error.strerror}; name another") from error
     say(f"the MLflow UI: http://{HOST}:{port}{page(experiment.id)}  (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
     # What is recorded through it lies where nnexp itself would put it.
     command += ["--no-serve-artifacts", "--default-artifact-root", own_root(store)]
+    # An argument of a process can be read by every user of the machine, its environment cannot.
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri}
     # Else MLflow starts five more processes, for jobs that evaluate language models.
-    os.execve(sys.executable, command, {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    os.execve(sys.executable, command, {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from nnexp.config import run as config
 from nnexp.config.errors import RequestError, unknown
+from nnexp.config.mask import masked
 from nnexp.config.rules import flag, list_of, one_of, optional, text, whole
 from nnexp.config.run import RunConfig, checked, keyed, refuse_other_keys
 
@@ -46,7 +48,7 @@ class SweepConfig:
         list_of(text("a key"), "a list of swept keys, [a,b]"), "ranges taken side by side, not combined"
     )
     exclude: str | None = keyed(
-        optional(text("an expression over the keys"), "none"),
+        optional(text("a condition over the keys"), "none"),
         "points left out, such as \"init == 'ones' and seed > 3\"",
     )
 
@@ -65,7 +67,23 @@ def split(values: Any) -> tuple[RunConfig, SweepConfig]:
     names = [f.name for f in fields(SweepConfig)]
     ours = {name: values[name] for name in names if name in values}
     theirs = {str(name): value for name, value in values.items() if name not in names and name != "hydra"}
-    return RunConfig.from_mapping(theirs), sweep_config(ours)
+    run = RunConfig.from_mapping(theirs)
+    _refuse_secrets(run)
+    return run, sweep_config(ours)
+
+
+def _refuse_secrets(run: RunConfig) -> None:
+    """Raise RequestError for a name or a path that looks like a password: it would be recorded as it is."""
+    for key, value in run.leaves().items():
+        if key != "experiment_name" and not key.startswith("dataset."):
+            continue
+        for name in value if isinstance(value, tuple) else (value,):
+            if name is not None and (shown := _masked(name)) != name:
+                raise RequestError(f"{key}={shown}: looks like a password or a token, and would be recorded")
+
+
+# The points of a sweep share most of these texts.
+_masked = lru_cache(maxsize=4096)(masked)
 
 
 def sweep_config(values: Mapping[str, Any]) -> SweepConfig:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from nnexp.config.errors import RequestError, unknown
+from nnexp.config.mask import masked_value
 from nnexp.config.rules import Rule, flag, list_of, number, one_of, optional, text, whole
 from nnexp.config.text import on_one_line, shortened
 
@@ -298,4 +299,4 @@ def _shown(value: Any) -> str:
     """The value as an error names it."""
     if isinstance(value, int) and abs(value) >= 10**100:  # Python does not write out the longest
         return "a number of over a hundred digits"
-    return on_one_line(shortened(_as_text(value)))
+    return on_one_line(shortened(masked_value(_as_text(value))))

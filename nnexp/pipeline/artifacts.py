@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from nnexp.analysis.tables import Columns, apart, as_text
-from nnexp.config.mask import masked
+from nnexp.config.mask import masked_value
 from nnexp.config.run import RunConfig, nested
 from nnexp.config.schema import SCHEMA
 from nnexp.dataset.load import Dataset
@@ -221,7 +221,7 @@ def _yaml(name: str, value: Any) -> str:
     """One key of config.yaml. The runs of a sweep share most of them, and PyYAML takes its time."""
     values = nested({name: value})
     if name == "tracking_uri":
-        values = {name: value and masked(value)}
+        values = {name: value and masked_value(value)}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

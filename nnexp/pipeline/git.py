@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from functools import cache
 
 from nnexp.config.errors import RequestError
-from nnexp.config.mask import masked
+from nnexp.config.mask import looks_secret, masked
 from nnexp.config.paths import PROJECT
 
 # A diff is cut off after so many bytes, a list of untracked files after so many names.
 MAX_DIFF, MAX_NAMES = 1_000_000, 1000
+# Files that hold passwords or keys, whatever stands in them.
+_SECRET_FILE = re.compile(
+    r"\.env(\..*)?|.*\.(pem|key|p12|pfx|ppk|jks|keystore|kdbx)|id_(rsa|dsa|ecdsa|ed25519)"
+    r"|[._]?netrc|\.pgpass|\.npmrc|\.pypirc|\.htpasswd|\.git-credentials|\.?(credentials|secrets?)(\..*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ def checkout() -> Checkout | None:
 def diff() -> bytes:
     """What is not committed, as a patch that `git apply` takes, after the names of the untracked files.
 
-    Passwords in it are masked. Empty where all is committed.
+    A part of it in which a password or a key seems to stand is left out, and named. Empty where all is
+    committed.
     """
     here = checkout()
     if here is None or not here.is_dirty:
@@ -69,8 +76,31 @@ def diff() -> bytes:
     )
     if len(patch) > MAX_DIFF:
         lines.append(f"Cut off after {MAX_DIFF} bytes.")
-    text = "\n".join(lines) + "\n\n" + patch[:MAX_DIFF].decode(errors="replace")
-    return masked(text).encode()
+        patch = patch[: patch.rfind(b"\n", 0, MAX_DIFF) + 1]  # half a token could not be told from a word
+    kept, withheld = _without_secrets(patch.decode(errors="replace"))
+    lines += [f"Left out, as a password or a key seems to stand there: {what}" for what in withheld]
+    return (masked("\n".join(lines)) + "\n\n" + kept).encode()
+
+
+def _without_secrets(patch: str) -> tuple[str, list[str]]:
+    """The patch without the hunks that seem to hold a secret, and where those are."""
+    kept, withheld = [], []
+    for file in re.split(r"(?m)^(?=diff --git )", patch):
+        head, *hunks = re.split(r"(?m)^(?=@@ )", file)
+        name = re.split("[/ ]", head.partition("\n")[0])[-1].strip('"')
+        is_secret = bool(_SECRET_FILE.fullmatch(name))
+        good = [hunk for hunk in hunks if not is_secret and not looks_secret(_text(hunk))]
+        if len(good) < len(hunks):
+            withheld.append(f"{len(hunks) - len(good)} of {len(hunks)} changes of {name}")
+        if good or not hunks:
+            kept += [head if masked(head) == head else "", *good]
+    return "".join(kept), withheld
+
+
+def _text(hunk: str) -> str:
+    """The lines of a hunk without the sign that each begins with."""
+    where, _, lines = hunk.partition("\n")
+    return "\n".join([where, *(line[1:] for line in lines.split("\n"))])
 
 
 def refuse_dirty() -> None:

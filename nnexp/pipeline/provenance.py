@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnexp.config.mask import masked
+from nnexp.config.mask import masked_arguments
 from nnexp.config.paths import PROJECT
 from nnexp.network import engine
 from nnexp.pipeline.git import checkout, diff
@@ -64,7 +64,7 @@ def code_files() -> dict[str, bytes]:
 def command() -> str:
     """The command line, fit to be typed again, without passwords."""
     _, program, *arguments = [*sys.orig_argv, ""][:2] + sys.orig_argv[2:]
-    return masked(shlex.join([Path(program).name, *arguments]))
+    return shlex.join([Path(program).name, *masked_arguments(arguments)])
 
 
 def _cpu() -> str:

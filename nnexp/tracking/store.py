@@ -22,7 +22,7 @@ from filelock import FileLock
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from nnexp.config.errors import Lost, RequestError, unknown
-from nnexp.config.mask import masked
+from nnexp.config.mask import masked, masked_value
 from nnexp.config.paths import PROJECT
 from nnexp.config.run import RunConfig
 from nnexp.pipeline.progress import say
@@ -109,7 +109,7 @@ def resolve_uri(tracking_uri: str | None) -> str:
     try:
         rule.parse(uri)
     except ValueError:
-        raise RequestError(f"tracking_uri={masked(uri)}: must be {rule.allowed}") from None
+        raise RequestError(f"tracking_uri={masked_value(uri)}: must be {rule.allowed}") from None
     if uri.startswith(SQLITE):
         return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
     return uri

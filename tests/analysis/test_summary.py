@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,91 @@ def test_where_keeps_rows_and_refuses_nonsense(runs):
     for wrong in ("learning_rate >", "nothing == 1", "seed", "__import__('os').getcwd()"):
         with pytest.raises(RequestError, match="--where"):
             summary.select(runs, wrong)
+
+
+TABLE = pd.DataFrame(
+    {
+        "seed": [0, 1, 2],
+        "init": ["he", "ones", None],
+        "init.scale": [1.0, math.nan, 2.0],
+        "shuffle": [True, False, True],
+        "batch_size": [1, "full", 4],
+        "hidden": [(2,), (4, 4), ()],
+        "prediction/Emily": [0.1, 0.5, 0.9],
+        "start_time": pd.to_datetime([1, 2, 3], unit="D", utc=True),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("where", "seeds"),
+    {
+        "seed > 0": [1, 2],
+        "0 < seed < 2": [1],
+        "init == 'he'": [0],
+        'init != "he"': [1, 2],
+        "init.scale > 1": [2],
+        "not init.scale > 1": [0, 1],
+        "shuffle": [0, 2],
+        "not shuffle and seed == 1": [1],
+        "shuffle == true": [0, 2],
+        "batch_size > 2": [2],
+        "batch_size == 'full'": [1],
+        "hidden == [2]": [0],
+        "hidden in [[2], []]": [0, 2],
+        "seed in (0, 2)": [0, 2],
+        "seed not in [0]": [1, 2],
+        "seed in []": [],
+        "seed % 2 == 0 or init == 'ones'": [0, 1, 2],
+        "-seed + 3 * 2 - 1 >= 2 ** 2": [0, 1],
+        "seed / 0 > 1": [1, 2],
+        "9 ** 9 ** 9 ** 9 > seed": [0, 1, 2],
+        "`prediction/Emily` > 0.4": [1, 2],
+        "start_time > '1970-01-02T12:00'": [1, 2],
+    }.items(),
+)
+def test_a_condition_chooses_rows(where, seeds):
+    assert summary.select(TABLE, where)["seed"].tolist() == seeds
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    {
+        "@pd.io.common.os.system('touch canary')": "cannot be read: invalid syntax at '@pd.io",
+        "@pd": "cannot be read",
+        "__import__('os').system('touch canary')": "is a call, which is not allowed",
+        "seed.map(print)": "is a call",
+        "seed.__class__ == 1": "unknown name 'seed.__class__'",
+        "(1).real == 1": " is an attribute, which is not allowed",
+        "seed[0] == 1": "is an element",
+        "[x for x in seed]": "ListComp",
+        "(lambda: seed)": "Lambda",
+        "f'{seed}' == '1'": "JoinedStr",
+        "(x := seed) == 1": "NamedExpr",
+        "seed > 0 & shuffle": "write and, or",
+        "~shuffle": "write not",
+        "init > 1": "init is text, 1 is a number",
+        "init + 1 > 0": "no number to compute with",
+        "'x' * 10 ** 9 == init": "'x' is text, and no number",
+        "seed in init": "write a list after in",
+        "seed is None": "write == or !=",
+        "seed and shuffle": "seed is not true or false",
+        "nothing == 1": "unknown name 'nothing'",
+        "seed": "must be true or false for each run",
+        "seed >": "cannot be read: invalid syntax",
+        "seed == " + "9" * 400: "beyond 1.8e308",
+        "(" * 5000: "too many nested parentheses",
+        "-" * 9000 + "seed": "nested too deeply",
+        "+".join(["seed"] * 1500) + " > 1": "nested too deeply",
+        "a" * 20_000: "more than 10000 characters",
+        "\0": "null bytes",
+        "start_time > 'soon'": "is no time",
+    }.items(),
+)
+def test_what_is_no_condition_is_named_and_nothing_of_it_is_executed(where, words, tmp_path):
+    with pytest.raises(RequestError, match=re.escape(words)):
+        summary.select(TABLE, where)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_has_all_digits_and_null_for_what_is_not_a_number(runs):

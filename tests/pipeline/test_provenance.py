@@ -6,10 +6,15 @@ import subprocess
 import pytest
 
 from nnexp.config.errors import RequestError
-from nnexp.config.mask import masked
+from nnexp.config.mask import masked, masked_arguments
 from nnexp.pipeline import git, provenance
 
 SECRET = "hunter2hunter2hunter2"
+# What a table of one's own asks for besides the key.
+CSV = {
+    "experiment_name": ["dataset.path=x.csv", "dataset.features=[a]", "dataset.target=b"],
+    "dataset.path": ["dataset.features=[a]", "dataset.target=b"],
+}
 
 
 @pytest.fixture
@@ -51,16 +56,54 @@ def test_a_clean_checkout_has_a_commit_a_branch_and_no_diff(repository, tmp_path
 def test_the_diff_has_what_changed_names_of_what_is_new_and_nothing_ignored(repository, tmp_path):
     (tmp_path / "ignored.py").write_text("never\n")
     (tmp_path / "new.py").write_text("not in the diff\n")
-    (tmp_path / "code.py").write_text(f"rate = 2\nuri = 'postgresql://me:{SECRET}@host/db'\n")
+    (tmp_path / "code.py").write_text("rate = 2\n")
     text = looked(git.diff).decode()
     assert "Untracked, and not below: new.py\n" in text
     assert "-rate = 1\n+rate = 2\n" in text
-    for absent in ("ignored", "not in the diff", SECRET):
+    for absent in ("ignored", "not in the diff"):
         assert absent not in text
     repository("checkout", "code.py")
     applied = subprocess.run(["git", "apply", "-"], input=text.encode(), cwd=tmp_path, check=False)
     assert applied.returncode == 0
     assert (tmp_path / "code.py").read_text().startswith("rate = 2\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "uri = 'postgresql://me@here.org:{}@host/db'",
+        'password = "{}"',
+        "export DB_PASS={}",
+        'headers = {{"Authorization": "Bearer {}"}}',
+        "curl -u me:{} https://host",
+        "machine host login me password {}",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----",
+        "nameless('Zq3{}/Yw8+Kd05LmNbVcXaTr')",
+    ],
+)
+def test_a_change_that_seems_to_hold_a_secret_is_left_out_and_the_rest_applies(repository, tmp_path, line):
+    lines = [f"line {i}\n" for i in range(40)]
+    (tmp_path / "code.py").write_text("".join(lines))
+    repository("commit", "-am", "long")
+    lines[2], lines[30] = line.format(SECRET) + "\n", "rate = 2\n"
+    (tmp_path / "code.py").write_text("".join(lines))
+    text = looked(git.diff).decode()
+    assert SECRET not in text
+    assert "Left out, as a password or a key seems to stand there: 1 of 2 changes of code.py\n" in text
+    repository("checkout", "code.py")
+    subprocess.run(["git", "apply", "-"], input=text.encode(), cwd=tmp_path, check=True)
+    assert "rate = 2\n" in (tmp_path / "code.py").read_text()
+
+
+@pytest.mark.parametrize("name", [".env", "id_rsa", "server.key", ".netrc"])
+def test_nothing_of_a_file_of_secrets_is_in_the_diff(repository, tmp_path, name):
+    (tmp_path / name).write_text("a\n")
+    repository("add", name)
+    repository("commit", "-m", "a file of secrets")
+    (tmp_path / name).write_text("an ordinary word\n")
+    text = looked(git.diff).decode()
+    assert "ordinary" not in text
+    assert f"1 of 1 changes of {name}" in text
 
 
 def test_a_large_diff_is_cut_off_and_many_names_are_counted(repository, tmp_path, monkeypatch):
@@ -137,6 +180,22 @@ def test_what_is_recorded_says_where_it_came_from_and_no_environment(monkeypatch
         '{{"api_key": "{}"}}',
         "password: {}",
         "ghp_{}",
+        "postgresql://me@here.org:{}@host/db",
+        "postgresql://me:a'{}\"b/c@d@host/db",
+        "{{'uri': 'http://a/b', 'store': 'postgresql://me:{}@host/db'}}",
+        "password = '{}'",
+        "DB_PASS={}",
+        "PGPASSWORD=a'{}",
+        "os.environ['API_TOKEN'] = \"{}\"",
+        "Authorization: Bearer {}",
+        "X-Api-Key: {}",
+        "curl -u me:{} https://host",
+        "machine host login me password {}",
+        "host:5432:db:me:{}",
+        "-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----",
+        "AWS_SECRET_ACCESS_KEY={}",
+        "https://hooks.slack.com/services/T0/B0/{}",
+        "mysql -u root -p{}",
     ],
 )
 def test_a_secret_is_masked_wherever_it_stands(text):
@@ -147,10 +206,57 @@ def test_a_secret_is_masked_wherever_it_stands(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["sqlite:////tmp/x.db", "def f(token: Lanes)", "nnexp train seed=1", "http://host:5000/#/x"]
+    "text",
+    [
+        "sqlite:////tmp/x.db",
+        "def f(token: Lanes)",
+        "nnexp train seed=1",
+        "http://host:5000/#/x",
+        "https://host:8080/org/repo@v1",
+        "postgresql://me@host/db",
+        "password = os.environ['DB_PASSWORD']",
+        "password: str | None = None",
+        "token = next(tokens)",
+        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    ],
 )
 def test_what_is_no_secret_stays(text):
     assert masked(text) == text
+
+
+def test_an_argument_is_masked_as_a_whole():
+    typed = ["train", "tracking_uri='postgresql://me@here.org:a b'\"c@host/db'", "seed=1", "--token", "x y"]
+    masks = ["train", "tracking_uri='postgresql://me@here.org:***@host/db'", "seed=1", "--token", "***"]
+    assert masked_arguments(typed) == masks
+
+
+def test_the_password_of_an_address_is_masked_where_it_stands_alone_and_decoded(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:p%40ss%2Fword@host/db")
+    assert masked("no entry for 'p@ss/word', 'p%40ss%2Fword'") == "no entry for '***', '***'"
+
+
+@pytest.mark.parametrize("key", ["experiment_name", "dataset.path"])
+def test_a_secret_that_would_be_recorded_as_a_name_is_refused(nnexp, store, monkeypatch, key):
+    monkeypatch.setenv("DEPLOY_TOKEN", SECRET)
+    before = store.read_bytes()
+    ended = nnexp("train", "dataset=csv", f"{key}=${{oc.env:DEPLOY_TOKEN}}", *CSV.get(key, ()))
+    assert (ended.status, ended.out) == (2, "")
+    assert f"{key}=***: looks like a password" in ended.err
+    assert store.read_bytes() == before
+
+
+def test_hydras_own_output_and_wrong_commands_show_no_password(nnexp, store):
+    uri = f"postgresql://me@here.org:{SECRET}@127.0.0.1:1/db"
+    for typed in (
+        ["train", "--cfg", "job", f"tracking_uri={uri}"],
+        ["train", "--info", "config", f"tracking_uri={uri}"],
+        ["ui", "--port", uri],
+        [uri],
+        ["train", f"tracking_uri=postgresql://me:a {SECRET}@host/db"],
+    ):
+        ended = nnexp(*typed)
+        assert "***" in ended.out + ended.err
+        assert SECRET not in ended.out + ended.err
 
 
 def test_a_secret_of_the_environment_is_not_told_by_an_error(nnexp, store, monkeypatch):

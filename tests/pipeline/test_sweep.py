@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from nnexp.cli import help
+from nnexp.cli import train as app
 from nnexp.dataset.load import load
 from nnexp.network import engine
 from nnexp.pipeline.artifacts import run_key
@@ -170,6 +173,37 @@ def test_excluded_points_are_left_out(nnexp, store, rows):
     ended = nnexp("train", "-m", "figures=false", *typed)
     assert "1 of 4 points are left out by exclude" in ended.err
     assert "3 runs: 3 new" in ended.err
+
+
+CODE = "@pd.io.common.os.system('touch canary')"
+
+
+def test_code_in_exclude_and_where_is_refused_and_not_executed(nnexp, store, tmp_path):
+    assert nnexp("train", "epochs=5", "figures=false", "model=false").status == 0
+    before = sorted(tmp_path.rglob("*"))
+    for ended in (
+        nnexp("train", "-m", "seed=1,2", f'exclude="{CODE}"'),
+        nnexp("summarize", "--where", CODE),
+        nnexp("summarize", "--where", "seed.map(print)"),
+    ):
+        assert (ended.status, ended.out, len(ended.err.splitlines())) == (2, "", 1)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_code_in_the_exclude_of_an_experiment_file_is_refused_and_not_executed(
+    nnexp, store, tmp_path, monkeypatch
+):
+    conf = shutil.copytree(app.CONF, tmp_path / "conf")
+    sweeps = "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: range(3)\n"
+    (conf / "experiment" / "foreign.yaml").write_text(f'# @package _global_\nexclude: "{CODE}"\n{sweeps}')
+    for module in (app, help):
+        monkeypatch.setattr(module, "CONF", conf)
+    ended = nnexp("train", "experiment=foreign", "epochs=5")
+    assert (ended.status, ended.out) == (2, "")
+    assert f"exclude={CODE}: cannot be read" in ended.err
+    assert not (tmp_path / "canary").exists()
+    (conf / "experiment" / "foreign.yaml").write_text(f"# @package _global_\nexclude: seed == 1\n{sweeps}")
+    assert "2 runs: 2 new" in nnexp("train", "experiment=foreign", "epochs=5", "figures=false").err
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from nnexp.analysis.readable import is_numeric, readable
 from nnexp.analysis.summary import INCOMPARABLE, best_rows, finished, grouped_by, varying
+from nnexp.config.mask import masked
 from nnexp.config.paths import PROJECT
 from nnexp.tracking.find import Detail
 
@@ -132,7 +133,8 @@ def shown_ranges(params: Mapping[str, str]) -> dict[str, str]:
 
 
 def question(experiment: str) -> str:
-    """The comment that opens experiments/<name>.yaml, after its package line; empty where there is none."""
+    """The comment that opens experiments/<name>.yaml, after its package line, passwords redacted; empty where
+    there is none."""
     path = PROJECT / "experiments" / f"{experiment}.yaml"
     if not path.is_file():
         return ""
@@ -142,4 +144,4 @@ def question(experiment: str) -> str:
             break
         if not line.startswith("# @package"):
             words.append(line.lstrip("#").strip())
-    return " ".join(words)
+    return masked(" ".join(words))
