@@ -72,7 +72,7 @@ def run(
     dataset = datasets.load(config.dataset, source)
     check(dataset, config)
     point = Point(config, dataset, run_key(config, dataset), run_name(config, dataset))
-    with opened(config) as place:
+    with opened(config, [point.key]) as place:
         say(str(dataset))
         # Whoever asks for one run that failed wants it tried again.
         todo = plan([point], place.recorded(), "failed" if request.reruns == "none" else request.reruns)

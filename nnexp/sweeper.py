@@ -100,14 +100,15 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
     asked = list({point.key: point for point in all_points}.values())
     if len(asked) < len(keys):
         say(f"{len(keys) - len(asked)} of {len(keys)} points are like others and run once")
-    with opened(configs[0]) as place:
+    with opened(configs[0], [point.key for point in asked]) as place:
         todo = plan(asked, place.recorded(), request.reruns)
         say(str(todo))
         if request.plan:
             return None
         key = sweep_key(point.key for point in asked)
         same = [parent for parent in place.parents if parent.tags.get("nnexp.sweep_key") == key]
-        complete = [parent for parent in same if parent.tags.get("nnexp.outcome") == "complete"]
+        ended = [parent for parent in same if parent.status != "LOST"]
+        complete = [parent for parent in ended if parent.tags.get("nnexp.outcome") == "complete"]
         failures = _failed_before(place, todo)
         if not todo.todo and complete:
             return _finished_sweep(place, complete[-1].run_id, keys, failures)
@@ -116,7 +117,7 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
             tell_of_compiling()
         with _what_is_left(), going_on(place, _parent_record(name or "sweep", key, asked)) as parent:
             for old in same:
-                if old.status in ("KILLED", "FAILED"):
+                if old.status in ("KILLED", "FAILED", "LOST"):
                     place.writer.adopt(old.run_id, parent)
                     place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
             stopped = _run_points(place, parent, todo, training, request, failures)

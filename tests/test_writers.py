@@ -1,5 +1,6 @@
 """The two writers: what the bulk writer puts into MLflow's tables is what MLflow's own client puts there."""
 
+import errno
 import math
 import shutil
 import sqlite3
@@ -10,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.store.db.utils import _get_latest_schema_revision
 
-from nnexp.tracking import tables
+from nnexp.tracking import durable, tables
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.find import find_runs
 from nnexp.tracking.runs import DataInput, RunRecord
@@ -251,6 +252,63 @@ def test_a_chunk_is_there_whole_or_not_at_all(both, monkeypatch):
     assert find_runs(store, ensure_experiment(store, "one"), "nnexp.run_key") == []
     writer.write(RECORDS)
     assert len(find_runs(store, ensure_experiment(store, "one"), "nnexp.run_key")) == 3
+
+
+def test_files_are_on_the_disk_before_a_row_names_them(both, monkeypatch):
+    store, writer = both[0]
+    path, seen = store.uri.removeprefix("sqlite:///"), []
+
+    def flush(place, names):
+        with closing(sqlite3.connect(path)) as connection:
+            rows = set(connection.execute("SELECT run_uuid, status FROM runs"))
+        for name in names:
+            seen.append((sorted(p.name for p in (place / name).rglob("*.*")), (name, "FINISHED") in rows))
+
+    monkeypatch.setattr("nnexp.tracking.database.flush", flush)
+    writer.write(RECORDS)
+    assert seen == [(["config.yaml", "curve.png"], False), ([], False), (["traceback.txt"], False)]
+    seen.clear()
+    run_id = writer.start(RunRecord("r", files={"a.txt": b"1"}, status="RUNNING"))
+    writer.finish(run_id, "FINISHED", {"a.txt": b"2", "b.txt": b"3"}, {})
+    # What is there stays until its successor is on the disk, beside it.
+    beside = [".a.txt.half", ".b.txt.half", "a.txt"]
+    assert seen == [(["a.txt"], False), (beside, False), (["a.txt", "b.txt"], False)]
+
+
+def test_a_flush_reaches_every_file_and_directory_where_there_is_no_call_for_all(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(durable, "_syncfs", lambda: None)
+    monkeypatch.setattr(durable, "_fsync", synced.append)
+    place = tmp_path / "mlartifacts" / "nnexp"
+    (place / "r" / "artifacts").mkdir(parents=True)
+    (place / "r" / "artifacts" / "weights.npz").write_bytes(b"x")
+    durable.flush(place, ["r"])
+    assert set(synced) == {*place.rglob("*"), place, place.parent, tmp_path}
+
+
+def test_a_disk_that_fails_to_take_the_files_stops_the_recording(both, monkeypatch):
+    store, writer = both[0]
+
+    def fails(place):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(durable, "_syncfs", lambda: fails)
+    with pytest.raises(OSError, match="Input/output"):
+        writer.write(RECORDS)
+    assert find_runs(store, ensure_experiment(store, "one"), "nnexp.run_key") == []
+
+
+def test_a_disregarded_run_is_killed_by_the_one_that_takes_its_place(both):
+    for store, writer in both:
+        experiment = ensure_experiment(store, "one")
+        writer.write(RECORDS[:2])
+        old = {run.run_id: run.tags["nnexp.run_key"] for run in find_runs(store, experiment, "nnexp.run_key")}
+        lost = {run_id: key for run_id, key in old.items() if key == "k1"}
+        writer.disregard(lost)
+        writer.write(RECORDS[:2] if store is both[0][0] else RECORDS[:1])
+        found = find_runs(store, experiment, "nnexp.run_key")
+        ended = sorted((run.tags["nnexp.run_key"], run.status, run.run_id in lost) for run in found)
+        assert ended == [("k1", "FINISHED", False), ("k1", "KILLED", True), ("k2", "FINISHED", False)]
 
 
 def test_a_locked_file_is_waited_for_and_this_is_said(both, capsys, monkeypatch):

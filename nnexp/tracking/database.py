@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from nnexp.config import RequestError
 from nnexp.progress import say
+from nnexp.tracking.durable import flush
 from nnexp.tracking.owner import Owner
 from nnexp.tracking.runs import Point, RunRecord, given_way, identity, now, user
 from nnexp.tracking.store import SQLITE, Experiment, Store, existing, local_path
@@ -60,6 +61,7 @@ class DatabaseWriter:
         self._engine = _engine(store)
         self._owner = Owner(store)
         self._last_id = 0
+        self._disregarded: dict[str, str] = {}
 
     def write(self, records: Sequence[RunRecord]) -> None:
         """Record whole runs in one transaction; those finished already are left out."""
@@ -69,7 +71,10 @@ class DatabaseWriter:
             new = {self._new_id(): record for record in left}
             for run_id, record in new.items():
                 self._put(run_id, record.files)
+            flush(self._place, new)
             self._insert_runs(connection, new)
+            done = {identity(r.tags)[0]: run_id for run_id, r in new.items() if r.status == "FINISHED"}
+            self._supersede(connection, done)
 
     def stop(self) -> None:
         """Nothing to do: a transaction is over in a moment."""
@@ -78,6 +83,7 @@ class DatabaseWriter:
         run_id = self._new_id()
         self._owner.hold(run_id)
         self._put(run_id, record.files)
+        flush(self._place, [run_id])
         with self._transaction() as connection:
             self._insert_runs(connection, {run_id: record})
         return run_id
@@ -95,11 +101,13 @@ class DatabaseWriter:
 
     def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
         self._put(run_id, files)
+        flush(self._place, [run_id])
         with self._transaction() as connection:
             _set_tags(connection, run_id, tags)
 
     def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> str:
         self._put(run_id, files)
+        flush(self._place, [run_id])
         going_on = (RUNS.c.run_uuid == run_id) & (RUNS.c.status == "RUNNING")
         first = run_id
         with self._transaction() as connection:
@@ -109,11 +117,15 @@ class DatabaseWriter:
                 first = self._finished(connection, [same]).get(identity(same), run_id)
                 if first != run_id:
                     status, tags = "KILLED", {**tags, **given_way(first)}
+                self._supersede(connection, {identity(same)[0]: first})
             end = sa.update(RUNS).where(going_on).values(status=status, end_time=now())
             if connection.execute(end).rowcount:
                 _set_tags(connection, run_id, tags)
         self._owner.release(run_id)
         return first
+
+    def disregard(self, runs: Mapping[str, str]) -> None:
+        self._disregarded |= runs
 
     def adopt(self, old: str, new: str) -> None:
         t = TAGS.c
@@ -180,7 +192,14 @@ class DatabaseWriter:
         return {
             identity({"nnexp.run_key": key, "nnexp.attempt": attempt or "1"}): run_id
             for run_id, key, attempt in found
+            if run_id not in self._disregarded
         }
+
+    def _supersede(self, connection: sa.Connection, new: Mapping[str, str]) -> None:
+        """Set the disregarded runs of these keys to KILLED; `new` has the ids of those in their place."""
+        for old in [old for old, key in self._disregarded.items() if key in new]:
+            connection.execute(sa.update(RUNS).where(RUNS.c.run_uuid == old).values(status="KILLED"))
+            _set_tags(connection, old, given_way(new[self._disregarded.pop(old)]))
 
     def _insert_runs(self, connection: sa.Connection, records: Mapping[str, RunRecord]) -> None:
         rows: dict[sa.TableClause, list[tuple[object, ...]]] = {
@@ -232,9 +251,11 @@ class DatabaseWriter:
             for name, content in files.items():
                 path = run / "artifacts" / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                half = path.with_name(f".{path.name}.half")
-                half.write_bytes(content)
-                os.replace(half, path)
+                path.with_name(f".{path.name}.half").write_bytes(content)
+            flush(self._place, [run_id])  # the old file stays until the new one is on the disk
+            for name in files:
+                path = run / "artifacts" / name
+                os.replace(path.with_name(f".{path.name}.half"), path)
             return
         half = self._place / f".{run_id}.half"
         try:

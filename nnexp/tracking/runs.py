@@ -67,6 +67,10 @@ class Writer(Protocol):
         meanwhile, by its key and attempt, it is that one, and this one is KILLED.
         """
 
+    def disregard(self, runs: Mapping[str, str]) -> None:
+        """Take these finished runs, ids to keys, for none: one that is recorded with such a key takes the
+        place of the old one, which becomes KILLED."""
+
     def adopt(self, old: str, new: str) -> None:
         """Make the runs of one sweep those of another."""
 

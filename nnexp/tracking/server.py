@@ -30,6 +30,7 @@ class ClientWriter:
         # SQLite takes one writer at a time, which MLflow's own waiting would turn into errors.
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE if store.uri.startswith("http") else 1)
         self._stopped = threading.Event()
+        self._disregarded: dict[str, str] = {}
 
     def write(self, records: Sequence[RunRecord]) -> None:
         """Record whole runs, several at a time. What is there twice in the end, `settle` removes."""
@@ -65,8 +66,13 @@ class ClientWriter:
         if run.info.status == "RUNNING":
             self.add(run_id, files, tags)
             self._client.set_terminated(run_id, status)
+        if status == "FINISHED":
+            self._supersede(identity(run.data.tags)[0], run_id)
         self._heartbeat.release(run_id)
         return first
+
+    def disregard(self, runs: Mapping[str, str]) -> None:
+        self._disregarded |= runs
 
     def adopt(self, old: str, new: str) -> None:
         runs = search(self._store, self._experiment, f"tags.`nnexp.sweep_id` = '{old}'")
@@ -102,7 +108,13 @@ class ClientWriter:
             return None
         there = search(self._store, self._experiment, f"tags.`nnexp.run_key` = '{key}'")
         ended = [run for run in there if run.status == "FINISHED" and identity(run.tags) == (key, attempt)]
-        return min((run.run_id for run in ended), default=None)
+        return min((run.run_id for run in ended if run.run_id not in self._disregarded), default=None)
+
+    def _supersede(self, key: str, new: str) -> None:
+        """Set the disregarded runs of this key to KILLED."""
+        for old in [old for old, of in self._disregarded.items() if of == key]:
+            self.add(old, {}, given_way(new))
+            self._client.update_run(old, "KILLED")
 
     def _write_one(self, record: RunRecord) -> None:
         if self._stopped.is_set():
@@ -111,6 +123,8 @@ class ClientWriter:
             run_id = self._create(record, {})
             self.add(run_id, record.files, {})
             self._client.set_terminated(run_id, record.status, record.end_time)
+            if record.status == "FINISHED":
+                self._supersede(identity(record.tags)[0], run_id)
         except BaseException:
             self.stop()  # a server that is away would keep each further record waiting for as long
             raise
