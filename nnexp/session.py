@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from nnexp import engine
@@ -11,7 +11,7 @@ from nnexp.config import RunConfig
 from nnexp.progress import Terminated, interruptible, raise_if_interrupted, say, uninterrupted
 from nnexp.tracking.find import Found, find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER
-from nnexp.tracking.runs import RunRecord, Writer, identity
+from nnexp.tracking.runs import Ended, RunRecord, Writer, identity
 from nnexp.tracking.store import Experiment, Store, StoreLost, ensure_experiment, open_store, told_if_lost
 from nnexp.tracking.whole import missing, tell
 from nnexp.tracking.write import end_dead, open_writer, settled
@@ -105,14 +105,14 @@ def going_on(place: Place, record: RunRecord) -> Iterator[str]:
         with interruptible(), told_if_lost(place.store):
             raise_if_interrupted()
             yield run_id
-    except StoreLost:
+    except (StoreLost, Ended):
         raise
     except BaseException as error:
         is_killed = isinstance(error, KeyboardInterrupt | Terminated)
         failure = error.failure if isinstance(error, TrainingError) else Failure.of(error)
         files = {} if is_killed else {"traceback.txt": failure.traceback.encode()}
         reason = _signal(error) if is_killed else failure.reason
-        with uninterrupted():
+        with uninterrupted(), suppress(Ended):
             writer.finish(run_id, "KILLED" if is_killed else "FAILED", files, {"nnexp.reason": reason})
         raise
 

@@ -43,7 +43,7 @@ from nnexp.tracking.find import SWEEP_KEYS, get_sweep
 from nnexp.tracking.git import refuse_dirty
 from nnexp.tracking.provenance import code_files, command, provenance
 from nnexp.tracking.read import read_runs
-from nnexp.tracking.runs import RunRecord, Writer, now, origin
+from nnexp.tracking.runs import Ended, RunRecord, Writer, now, origin
 from nnexp.tracking.weights import pack
 from nnexp.train import Failure, Trained, check
 
@@ -122,9 +122,10 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
                     place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
             stopped = _run_points(place, parent, todo, training, request, failures)
             place.writer.settle(parent)
-            done = _finished_sweep(place, parent, keys, failures)
             record = get_sweep(place.store, parent)
-            assert record is not None  # it was begun by this command
+            if record is None:
+                raise Ended(parent, "was deleted")
+            done = _finished_sweep(place, parent, keys, failures)
             found = Findings.of(record, len(asked), done.runs, done.summary)
             pictures = _draw(place, found, asked) if any(config.figures for config in configs) else []
             _finish_parent(place, found, failures, stopped, pictures)

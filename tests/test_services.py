@@ -20,10 +20,11 @@ from mlflow import MlflowClient
 from real import NNEXP, free_port, is_up, kill_group, needs, started, wait_for
 
 import nnexp as package
+from nnexp.tracking import owner
 from nnexp.tracking.find import find_runs, get_run, read_artifact
 from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import ensure_experiment, open_store
-from nnexp.tracking.write import open_writer
+from nnexp.tracking.write import end_dead, open_writer
 
 ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
 # Runs of ten lengths, which are recorded one after the other over some seconds.
@@ -335,6 +336,20 @@ def test_what_a_stopped_sweep_left_twice_on_a_server_the_next_command_removes(nn
     assert again.status == 0
     assert finished(server.uri, "twice") == 1
     assert package.load_runs("twice")["run_id"].item() in again.out
+
+
+def test_a_client_whose_clock_is_ahead_takes_no_live_run_of_a_server_for_dead(server, monkeypatch):
+    store = open_store(server.uri)
+    place = ensure_experiment(store, "ahead")
+    with open_writer(store, place) as writer:
+        run_id = writer.start(RunRecord("x", tags={"nnexp.run_key": "k"}, status="RUNNING"))
+        found = find_runs(store, place, "nnexp.run_key")
+        here = time.time
+        monkeypatch.setattr(time, "time", lambda: here() + 90)
+        assert not end_dead(store, writer, found)
+        monkeypatch.setattr(owner, "_machine", lambda: "elsewhere")
+        assert not end_dead(store, writer, found)
+        assert writer.finish(run_id, "FINISHED", {}, {}) == run_id
 
 
 def test_ctrl_c_does_not_wait_for_what_a_server_has_yet_to_record(nnexp, server):

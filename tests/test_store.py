@@ -17,7 +17,9 @@ from nnexp.config import RequestError
 from nnexp.dataset import PROJECT
 from nnexp.mask import masked
 from nnexp.tracking.database import DatabaseWriter
+from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import ensure_experiment, find_experiment, open_store, resolve_uri
+from nnexp.tracking.write import open_writer
 
 
 def test_the_store_is_the_projects_own_wherever_one_stands(monkeypatch, tmp_path):
@@ -30,6 +32,21 @@ def test_the_environment_names_the_store_and_a_key_wins_over_it(monkeypatch, tmp
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
     assert resolve_uri(None) == "http://somewhere:5000"
     assert resolve_uri("sqlite:///x.db") == f"sqlite:///{tmp_path}/x.db"
+
+
+def test_a_store_reached_by_a_link_is_the_store_itself(store, tmp_path, nnexp):
+    (tmp_path / "link.db").symlink_to("mlflow.db")
+    (tmp_path / "elsewhere").symlink_to(tmp_path)
+    by_name = f"sqlite:///{tmp_path}/mlflow.db"
+    for link in ("link.db", "elsewhere/mlflow.db", "elsewhere/link.db"):
+        assert resolve_uri(f"sqlite:///{tmp_path}/{link}") == by_name
+    linked = open_store(f"sqlite:///{tmp_path}/link.db")
+    with open_writer(linked, ensure_experiment(linked, "nnexp")) as writer:
+        run_id = writer.start(RunRecord("x", tags={"nnexp.run_key": "k"}, status="RUNNING"))
+        # Whoever looks by the file's own name sees that its process is alive.
+        assert nnexp("doctor", "--fix").status == 0
+        assert nnexp("train", "seed=1", "epochs=5", "figures=false", "model=false").status == 0
+        assert writer.finish(run_id, "FINISHED", {}, {}) == run_id
 
 
 def test_a_store_is_made_whole_or_not_at_all(tmp_path, empty_store):

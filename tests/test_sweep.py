@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from nnexp import engine, sweep
+from nnexp import engine, sweep, sweeper
 from nnexp.dataset import load
 from nnexp.record import run_key
 from nnexp.sweep import Point, plan
@@ -345,6 +345,35 @@ def test_a_sweep_that_is_alive_is_left_alone(nnexp, store, recorded, parents):
         running.send_signal(signal.SIGCONT)
     assert running.wait(240) == 0
     assert [status for _, status in parents()] == ["FINISHED"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("status = 'KILLED'", "was set to KILLED by another command while"),
+        ("lifecycle_stage = 'deleted'", "was deleted while"),
+    ],
+)
+def test_a_sweep_that_was_ended_or_deleted_meanwhile_says_so_and_fails(
+    nnexp, store, recorded, parents, monkeypatch, change, words
+):
+    train = sweeper._run_points
+
+    def meanwhile(*args):
+        stopped = train(*args)
+        with closing(sqlite3.connect(store)) as connection, connection:
+            connection.execute(f"UPDATE runs SET {change} WHERE status = 'RUNNING'")
+        return stopped
+
+    sweep = ["train", "-m", "seed=0,1", "epochs=20", "figures=false"]
+    monkeypatch.setattr(sweeper, "_run_points", meanwhile)
+    ended = nnexp(*sweep)
+    assert (ended.status, words in ended.err, "Traceback" in ended.err) == (1, True, False)
+    assert ended.err.endswith("what is recorded stays; the same command does the rest\n")
+    monkeypatch.setattr(sweeper, "_run_points", train)
+    assert "2 runs: 2 done, 0 new" in nnexp(*sweep).err
+    assert [status for status, _, _ in recorded()] == ["FINISHED"] * 2
+    assert parents()[-1][1] == "FINISHED"
 
 
 def test_a_single_run_whose_process_died_is_killed_at_the_next_start(nnexp, store, rows):

@@ -2,21 +2,25 @@
 
 import errno
 import math
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from contextlib import closing
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.store.db.utils import _get_latest_schema_revision
 
-from nnexp.tracking import durable, tables
+from nnexp.tracking import durable, owner, tables
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.find import find_runs
-from nnexp.tracking.runs import DataInput, RunRecord
+from nnexp.tracking.runs import DataInput, Ended, RunRecord
 from nnexp.tracking.server import ClientWriter
-from nnexp.tracking.store import ensure_experiment, open_store
+from nnexp.tracking.store import Store, ensure_experiment, open_store
 
 DATA = DataInput("táblà", "0123abcd", "code", '{"tags": {}}', '{"mlflow_colspec": []}', '{"num_rows": 4}')
 POINTS = [
@@ -222,6 +226,53 @@ def test_of_two_that_go_on_as_the_same_run_the_first_to_finish_stands(both):
         found = {run.run_id: run for run in find_runs(store, experiment, "nnexp.run_key")}
         assert {i: found[i].status for i in ended} == {other: "FINISHED", quick: "FINISHED", slow: "KILLED"}
         assert MlflowClient(store.uri).get_run(slow).data.tags["nnexp.superseded_by"] == quick
+
+
+def test_an_owner_is_told_that_its_run_was_ended_or_deleted(both):
+    for store, writer in both:
+        ended, deleted = (writer.start(RunRecord(n, status="RUNNING")) for n in ("ended", "deleted"))
+        client = MlflowClient(store.uri)
+        client.set_tag(ended, "nnexp.reason", "its process died")
+        client.set_terminated(ended, "KILLED")
+        client.delete_run(deleted)
+        with pytest.raises(Ended, match=r"was set to KILLED by another command \(its process died\)"):
+            writer.finish(ended, "FINISHED", {}, {"new": "tag"})
+        with pytest.raises(Ended, match="was deleted while this command worked"):
+            writer.finish(deleted, "FINISHED", {}, {})
+        found = client.get_run(ended)
+        assert (found.info.status, "new" in found.data.tags) == ("KILLED", False)
+
+
+def owned(process, began, beat, machine=None):
+    return {
+        owner.OWNER: f"{machine or owner._machine()} {process} {began}",
+        owner.HEARTBEAT: str(int(beat)),
+    }
+
+
+def test_on_its_own_machine_the_process_is_asked_whatever_the_clocks_say(monkeypatch):
+    store, now = Store("sqlite:///x.db", None, is_known=False), time.time()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    began = owner._began(child.pid)
+    for beat in (now, now - 3600, now + 3600):
+        assert owner.is_beating(store, owned(child.pid, began, beat))
+        # One that has its number now is another process.
+        assert not owner.is_beating(store, owned(child.pid, str(int(began) - 1), beat))
+    child.kill()
+    while owner._began(child.pid) != "dead":  # it waits for us to take its exit status
+        time.sleep(0.01)
+    assert not owner.is_beating(store, owned(child.pid, began, now))
+    child.communicate()
+    assert not owner.is_beating(store, owned(child.pid, began, now))
+
+
+def test_on_another_machine_the_heartbeat_counts_by_the_stores_clock(monkeypatch):
+    store = Store("http://nowhere", None, is_known=False)
+    monkeypatch.setattr(owner, "_time_of", lambda store: 1000.0)
+    for beat, alive in ((1000, True), (950, True), (930, False)):
+        assert owner.is_beating(store, owned(1, "1", beat, "elsewhere")) is alive
+        # Nor can a process be asked of which the system does not say when it began.
+        assert owner.is_beating(store, owned(os.getpid(), owner.UNKNOWN, beat)) is alive
 
 
 def test_two_writers_at_once_write_each_key_once(both):

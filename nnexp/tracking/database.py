@@ -20,7 +20,7 @@ from nnexp.config import RequestError
 from nnexp.progress import say
 from nnexp.tracking.durable import flush
 from nnexp.tracking.owner import Owner
-from nnexp.tracking.runs import Point, RunRecord, given_way, identity, now, user
+from nnexp.tracking.runs import Ended, Point, RunRecord, ended_by_another, given_way, identity, now, user
 from nnexp.tracking.store import SQLITE, Experiment, Store, existing, local_path
 from nnexp.tracking.tables import (
     DATASETS,
@@ -108,7 +108,8 @@ class DatabaseWriter:
     def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> str:
         self._put(run_id, files)
         flush(self._place, [run_id])
-        going_on = (RUNS.c.run_uuid == run_id) & (RUNS.c.status == "RUNNING")
+        r = RUNS.c
+        going_on = (r.run_uuid == run_id) & (r.status == "RUNNING") & (r.lifecycle_stage == "active")
         first = run_id
         with self._transaction() as connection:
             if status == "FINISHED":
@@ -119,9 +120,14 @@ class DatabaseWriter:
                     status, tags = "KILLED", {**tags, **given_way(first)}
                 self._supersede(connection, {identity(same)[0]: first})
             end = sa.update(RUNS).where(going_on).values(status=status, end_time=now())
-            if connection.execute(end).rowcount:
+            is_ended = not connection.execute(end).rowcount
+            if is_ended:
+                how = _how_ended(connection, run_id)
+            else:
                 _set_tags(connection, run_id, tags)
         self._owner.release(run_id)
+        if is_ended:
+            raise Ended(run_id, how)
         return first
 
     def disregard(self, runs: Mapping[str, str]) -> None:
@@ -267,6 +273,16 @@ class DatabaseWriter:
         except BaseException:
             shutil.rmtree(half, ignore_errors=True)
             raise
+
+
+def _how_ended(connection: sa.Connection, run_id: str) -> str:
+    """What became of a run, in words."""
+    r, t = RUNS.c, TAGS.c
+    head = connection.execute(sa.select(r.status, r.lifecycle_stage).where(r.run_uuid == run_id)).first()
+    if head is None or head.lifecycle_stage != "active":
+        return "was deleted"
+    reason = connection.scalar(sa.select(t.value).where(t.run_uuid == run_id, t.key == "nnexp.reason"))
+    return ended_by_another(head.status, reason)
 
 
 def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -> None:

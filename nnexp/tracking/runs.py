@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from nnexp.config import Lost
+
 # (metric, completed epochs, value)
 Point = tuple[str, int, float]
 
@@ -40,6 +42,16 @@ class RunRecord:
     end_time: int | None = None
 
 
+class Ended(Lost):
+    """The run has ended already, or was deleted: not by its owner, if that is who asks."""
+
+    def __init__(self, run_id: str, how: str) -> None:
+        super().__init__(
+            f"run {run_id} {how} while this command worked on it\n"
+            "what is recorded stays; the same command does the rest"
+        )
+
+
 class Writer(Protocol):
     """Records runs in one experiment: in a database's tables, or through MLflow's client."""
 
@@ -60,8 +72,8 @@ class Writer(Protocol):
         """Add artifacts and tags to a run."""
 
     def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> str:
-        """Add artifacts and tags, then say how the run ended: FINISHED, FAILED or KILLED. One that has ended
-        already stays as it did.
+        """Add artifacts and tags, then say how the run ended: FINISHED, FAILED or KILLED. Raises Ended where
+        it has ended already, and stays as it did, or is not there any more.
 
         Gives the run that is to be taken for this one: where another process has finished the same one
         meanwhile, by its key and attempt, it is that one, and this one is KILLED.
@@ -91,6 +103,11 @@ def identity(tags: Mapping[str, str]) -> tuple[str, int]:
 def given_way(first: str) -> dict[str, str]:
     """The tags of a run that was KILLED because another one had finished as the same."""
     return {"nnexp.reason": f"{first} finished as the same run before", "nnexp.superseded_by": first}
+
+
+def ended_by_another(status: str, reason: str | None) -> str:
+    """What to tell a run's owner of."""
+    return f"was set to {status} by another command{f' ({reason})' if reason else ''}"
 
 
 def now() -> int:

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from nnexp.tracking.find import search
 from nnexp.tracking.owner import Heartbeat
-from nnexp.tracking.runs import DataInput, Point, RunRecord, given_way, identity, now
+from nnexp.tracking.runs import DataInput, Ended, Point, RunRecord, ended_by_another, given_way, identity, now
 from nnexp.tracking.store import CALLS_AT_ONCE, Experiment, Store
 
 # MLflow's limits on one log_batch call: in all, and of params.
@@ -63,9 +63,13 @@ class ClientWriter:
         run, first = self._client.get_run(run_id), run_id
         if status == "FINISHED" and (first := self._same(run.data.tags) or run_id) != run_id:
             status, tags = "KILLED", {**tags, **given_way(first)}
-        if run.info.status == "RUNNING":
-            self.add(run_id, files, tags)
-            self._client.set_terminated(run_id, status)
+        is_there = run.info.lifecycle_stage == "active"
+        if not is_there or run.info.status != "RUNNING":
+            self._heartbeat.release(run_id)
+            how = ended_by_another(run.info.status, run.data.tags.get("nnexp.reason"))
+            raise Ended(run_id, how if is_there else "was deleted")
+        self.add(run_id, files, tags)
+        self._client.set_terminated(run_id, status)
         if status == "FINISHED":
             self._supersede(identity(run.data.tags)[0], run_id)
         self._heartbeat.release(run_id)

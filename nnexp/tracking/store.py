@@ -110,7 +110,8 @@ def resolve_uri(tracking_uri: str | None) -> str:
     except ValueError:
         raise RequestError(f"tracking_uri={masked(uri)}: must be {rule.allowed}") from None
     if uri.startswith(SQLITE):
-        return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
+        # Reached by a link, it is the same store: locks and artifacts lie beside the file itself.
+        return f"{SQLITE}{os.path.realpath(uri.removeprefix(SQLITE))}"
     return uri
 
 
