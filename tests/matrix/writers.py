@@ -133,7 +133,7 @@ def zombie(trial: Trial) -> str:
     store = trial.with_store()
     running = start(place, "zombie", PART)
     try:
-        until(lambda: any(place.glob("mlflow.db.*.owner")), running)
+        until(lambda: is_begun(store), running)
         time.sleep(trial.random.uniform(0, 0.5))
         stop_between_writes(running, store)
         # Its lock file taken away, it is dead to whoever looks.
@@ -181,6 +181,12 @@ def linked(trial: Trial) -> str:
     statuses = [run.status for run in read_runs(place) if "nnexp.sweep" in run.tags]
     expect(statuses == ["FINISHED"], f"its sweeps are {statuses}")
     return f"{looks} looks"
+
+
+def is_begun(store: Path) -> bool:
+    """Whether the store has a sweep."""
+    with closing(sqlite3.connect(store, timeout=60)) as connection:
+        return bool(connection.execute("SELECT 1 FROM tags WHERE key = 'nnexp.sweep'").fetchone())
 
 
 def stop_between_writes(process: subprocess.Popen[bytes], store: Path) -> None:
