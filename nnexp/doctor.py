@@ -196,7 +196,7 @@ def _orphans(store: Store, experiments: Sequence[Experiment]) -> Iterator[Findin
     known = all_ids(store)
     for experiment in experiments:
         place = local_path(experiment.artifact_location)
-        if place is None or not place.is_dir():
+        if place is None or not os.path.isdir(place):  # which takes a name of any length
             continue
         for name in sorted(os.listdir(place)):
             directory, run_id = place / name, name.removeprefix(".").removesuffix(".half")

@@ -17,15 +17,17 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from nnexp import engine
-from nnexp.config import RunConfig, nested
+from nnexp.config import RequestError, RunConfig, nested
 from nnexp.dataset import Dataset
 from nnexp.forward import outputs
 from nnexp.mask import masked
 from nnexp.network import Layers, equation, sizes
+from nnexp.printable import shortened
 from nnexp.render import Columns, apart, as_text
 from nnexp.schema import SCHEMA
 from nnexp.tracking.evidence import data_file
-from nnexp.tracking.runs import DataInput
+from nnexp.tracking.runs import DataInput, cut
+from nnexp.tracking.tables import MAX_DATASET, MAX_METRIC, MAX_NAME
 from nnexp.tracking.weights import Model, weights_sha256
 from nnexp.train import Trained, check
 
@@ -35,8 +37,8 @@ Array = NDArray[np.float64]
 MAX_KEPT_DATA = 32 * 2**20
 # Networks' new rows that are predicted at once, about.
 ROWS_AT_ONCE = 20_000
-# What every run's name says, and the longest name that MLflow's database takes.
-_NAMED, MAX_NAME = frozenset({"dataset", "learning_rate", "init", "seed"}), 250
+# What every run's name says.
+_NAMED = frozenset({"dataset", "learning_rate", "init", "seed"})
 
 
 def run_name(config: RunConfig, dataset: Dataset, varied: Iterable[str] = ()) -> str:
@@ -95,7 +97,7 @@ def data_input(dataset: Dataset) -> DataInput:
     target = {"type": "string" if dataset.classes else "double", "name": dataset.target, "required": True}
     rows = len(dataset.X)
     return DataInput(
-        name=dataset.name,
+        name=cut(dataset.name, MAX_DATASET),
         digest=dataset.sha256[:12],
         source_type="code",
         source=json.dumps({"tags": {"nnexp.data_sha256": dataset.sha256}}),
@@ -176,6 +178,20 @@ def prediction_points(
             of_class = zip(dataset.classes, row, strict=True)
             named = [(f"{key}/{metric_name(label)}", value) for label, value in of_class]
         yield from ((metric, end, value) for metric, value in named if math.isfinite(value))
+
+
+def check_names(dataset: Dataset) -> None:
+    """Refuse names of new rows and classes that are too long for a metric of theirs. Raises RequestError."""
+    labels = dataset.classes if len(dataset.classes) > 2 else ()
+    label = max(map(len, labels), default=-1) + 1
+    for name in dataset.new_names:
+        length = len("prediction/") + len(name) + label
+        if length > MAX_METRIC:
+            of_class = " and the longest label" if label else ""
+            raise RequestError(
+                f"{dataset.name}: the new row {shortened(name, 40)!r}: its name{of_class} must have "
+                f"{length - MAX_METRIC} characters less, as MLflow names a metric prediction/…"
+            )
 
 
 def metric_name(text: str) -> str:

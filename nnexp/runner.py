@@ -11,6 +11,7 @@ from nnexp.config import RunConfig
 from nnexp.dataset import Dataset, Source
 from nnexp.progress import Meter, say, uninterrupted
 from nnexp.record import (
+    check_names,
     data_files,
     data_input,
     model_of,
@@ -71,6 +72,7 @@ def run(
     config = replace(config, dataset=datasets.located(config.dataset))
     dataset = datasets.load(config.dataset, source)
     check(dataset, config)
+    check_names(dataset)
     point = Point(config, dataset, run_key(config, dataset), run_name(config, dataset))
     with opened(config, [point.key]) as place:
         say(str(dataset))

@@ -17,6 +17,7 @@ from nnexp.config import MAX_PARAM, Lost, RequestError, RunConfig
 from nnexp.progress import Meter, say, uninterrupted
 from nnexp.readable import as_table
 from nnexp.record import (
+    check_names,
     data_files,
     data_input,
     model_of,
@@ -77,6 +78,7 @@ def _points(configs: Sequence[RunConfig]) -> list[Point]:
         dataset = loaded[config.dataset]
         try:
             check(dataset, config)
+            check_names(dataset)
         except RequestError as error:
             raise RequestError(f"point {i} of {len(configs)}: {error}") from error
         # A sweep's runs log neither figures nor models.

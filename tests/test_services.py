@@ -22,6 +22,7 @@ from real import NNEXP, free_port, is_up, kill_group, needs, started, wait_for
 import nnexp as package
 from nnexp.tracking import owner
 from nnexp.tracking.find import find_runs, get_run, read_artifact
+from nnexp.tracking.provenance import provenance
 from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import ensure_experiment, open_store
 from nnexp.tracking.write import end_dead, open_writer
@@ -244,6 +245,31 @@ def test_postgresql_records_what_a_file_does(nnexp, database, in_a_file):
     assert "is not run again" in nnexp(*ALONE).err
     assert_same(recorded(database), in_a_file)
     assert_reruns(nnexp, run_id)
+
+
+def test_long_texts_are_recorded_in_postgresql_as_in_a_file(nnexp, database, store, monkeypatch):
+    """A command line, a run's name and an experiment's that are longer than the columns."""
+    seeds = "seed=" + ",".join(map(str, range(3)))
+    sweep = ["train", "-m", seeds, "epochs=5", f"dataset.name='{'漢' * 300}'", "figures=false"]
+    sweep += [f"experiment_name='{'漢' * 86}'"]
+    monkeypatch.setattr("sys.orig_argv", ["python", "nnexp", *sweep, "x" * 9000])
+    provenance.cache_clear()
+    told = []
+    for uri in (database, f"sqlite:///{store}"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        ended = nnexp(*sweep)
+        assert (ended.status, "Traceback" in ended.err) == (0, False)
+        client = MlflowClient(uri)
+        place = client.get_experiment_by_name("漢" * 86).experiment_id
+        runs = client.search_runs([place])
+        kept = ("nnexp.command", "mlflow.runName", "nnexp.run_key")
+        told.append(sorted(sorted((k, v) for k, v in run.data.tags.items() if k in kept) for run in runs))
+        (parent,) = (run for run in runs if "nnexp.sweep" in run.data.tags)
+        assert len(parent.data.tags["nnexp.command"]) == 8000
+        assert "command.txt" in [file.path for file in client.list_artifacts(parent.info.run_id)]
+        assert "nothing is wrong" in nnexp("doctor").out
+    provenance.cache_clear()
+    assert told[0] == told[1]
 
 
 def test_two_of_the_same_sweep_at_once_record_each_run_once(database):

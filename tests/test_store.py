@@ -112,6 +112,30 @@ def test_artifacts_lie_beside_the_database_in_a_path_with_blanks(tmp_path, empty
     assert location == f"file://{tmp_path}/a%20place%20with%20blanks/mlartifacts/my%20name"
 
 
+@pytest.mark.parametrize(
+    "name", ["漢" * 86, "x" * 100, "a b" * 33], ids=["86 characters of 3 bytes", "100 of 1", "with blanks"]
+)
+def test_an_experiment_may_have_any_name_that_is_allowed(nnexp, store, name):
+    one = ["train", f"experiment_name='{name}'", "epochs=5", "figures=false", "model=false"]
+    assert nnexp(*one).status == 0
+    assert "is not run again" in nnexp(*one).err
+    assert "nothing is wrong" in nnexp("doctor").out
+
+
+def test_an_experiment_with_an_impossible_directory_is_told_and_spoils_nothing(nnexp, store, tmp_path):
+    name = "漢" * 86
+    ensure_experiment(open_store(), "sound")
+    with sqlite3.connect(store) as connection:
+        renamed = f"file://{tmp_path}/mlartifacts/{name}"
+        connection.execute(
+            "UPDATE experiments SET name = ?, artifact_location = ? WHERE name = 'sound'", (name, renamed)
+        )
+    connection.close()
+    ended = nnexp("train", f"experiment_name='{name}'", "epochs=5")
+    assert (ended.status, "too long a path to be recorded: name another" in ended.err) == (2, True)
+    assert "nothing is wrong" in nnexp("doctor").out
+
+
 def test_a_deleted_experiment_is_told(store):
     opened = open_store()
     opened.client.delete_experiment(ensure_experiment(opened, "gone").id)

@@ -14,6 +14,7 @@ from contextlib import closing
 import pytest
 from mlflow import MlflowClient
 from mlflow.store.db.utils import _get_latest_schema_revision
+from mlflow.store.tracking.dbmodels import models
 
 from nnexp.tracking import durable, owner, tables
 from nnexp.tracking.database import DatabaseWriter
@@ -157,6 +158,32 @@ def test_both_writers_write_the_same_rows(both, tmp_path):
     for table in COMPARED:
         assert ours[table] == theirs[table], table
     assert all(ours[table] for table in COMPARED)
+
+
+def test_texts_beyond_their_columns_are_cut_alike_by_both(both):
+    tags = {"nnexp.run_key": "k", "long": "漢" * 9000, "fits": "x" * tables.MAX_TAG}
+    for _, writer in both:
+        writer.write([RunRecord("n" * 300, tags={**tags, "mlflow.user": "u"}, end_time=2, start_time=1)])
+        run_id = writer.start(RunRecord("goes on", status="RUNNING"))
+        writer.finish(run_id, "FAILED", {}, {"nnexp.reason": "r" * 9000})
+    ours, theirs = (read_back(store) for store, _ in both)
+    name = "n" * (tables.MAX_NAME - 1) + "…"
+    assert ours[name] == theirs[name]
+    assert ours[name][7]["long"] == "漢" * (tables.MAX_TAG - 1) + "…"
+    assert ours[name][7]["fits"] == tags["fits"]
+    assert [told["goes on"][7]["nnexp.reason"][-2:] for told in (ours, theirs)] == ["r…"] * 2
+
+
+def test_the_limits_are_those_of_mlflows_columns():
+    for limit, column in {
+        tables.MAX_TAG: models.SqlTag.value,
+        tables.MAX_NAME: models.SqlRun.name,
+        tables.MAX_USER: models.SqlRun.user_id,
+        tables.MAX_METRIC: models.SqlMetric.key,
+        tables.MAX_DATASET: models.SqlDataset.name,
+        tables.MAX_URI: models.SqlRun.artifact_uri,
+    }.items():
+        assert column.type.length == limit
 
 
 def test_mlflows_client_reads_the_same_back(both):

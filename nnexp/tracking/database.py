@@ -20,13 +20,26 @@ from nnexp.config import RequestError
 from nnexp.progress import say
 from nnexp.tracking.durable import flush
 from nnexp.tracking.owner import Owner
-from nnexp.tracking.runs import Ended, Point, RunRecord, ended_by_another, given_way, identity, now, user
-from nnexp.tracking.store import SQLITE, Experiment, Store, existing, local_path
+from nnexp.tracking.runs import (
+    Ended,
+    Point,
+    RunRecord,
+    cut,
+    ended_by_another,
+    fitted,
+    given_way,
+    identity,
+    now,
+    user,
+)
+from nnexp.tracking.store import MAX_FILE_NAME, SQLITE, Experiment, Store, existing, local_path
 from nnexp.tracking.tables import (
     DATASETS,
     INPUT_TAGS,
     INPUTS,
     LATEST_METRICS,
+    MAX_NAME,
+    MAX_URI,
     METRICS,
     PARAMS,
     RUNS,
@@ -51,6 +64,12 @@ class DatabaseWriter:
             raise RequestError(
                 f"experiment_name={experiment.name}: its artifacts lie at {experiment.artifact_location}, "
                 "which this database's server serves: give the server's address as tracking_uri"
+            )
+        is_long = not store.uri.startswith(SQLITE) and len(_uri(experiment, "0" * 32)) > MAX_URI
+        if is_long or len(place.name.encode()) > MAX_FILE_NAME:
+            raise RequestError(
+                f"experiment_name={experiment.name}: its artifacts would go to {place}, too long a path to "
+                "be recorded: name another"
             )
         there = next(path for path in (place, *place.parents) if path.exists())
         if not os.access(there, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
@@ -212,14 +231,15 @@ class DatabaseWriter:
             table: [] for table in (RUNS, PARAMS, TAGS, METRICS, LATEST_METRICS, INPUTS, INPUT_TAGS)
         }
         datasets = self._dataset_ids(connection, records.values())
-        root, experiment = self._experiment.artifact_location, int(self._experiment.id)
+        experiment = int(self._experiment.id)
         for run_id, record in records.items():
             who, end = record.tags.get("mlflow.user", user()), record.end_time
-            head = (run_id, record.name, "UNKNOWN", "", "", who, record.status, record.start_time, end)
-            rows[RUNS].append((*head, None, "", "active", f"{root}/{run_id}/artifacts", experiment))
+            name = cut(record.name, MAX_NAME)
+            head = (run_id, name, "UNKNOWN", "", "", who, record.status, record.start_time, end)
+            rows[RUNS].append((*head, None, "", "active", _uri(self._experiment, run_id), experiment))
             rows[PARAMS] += [(key, value, run_id) for key, value in record.params.items()]
-            rows[TAGS] += [(key, value, run_id) for key, value in record.tags.items()]
-            rows[TAGS].append(("mlflow.runName", record.name, run_id))
+            rows[TAGS] += [(key, value, run_id) for key, value in fitted(record.tags).items()]
+            rows[TAGS].append(("mlflow.runName", name, run_id))
             points = _metric_rows(run_id, record.points, end or now())
             rows[METRICS] += points
             rows[LATEST_METRICS] += _latest(points)
@@ -275,6 +295,11 @@ class DatabaseWriter:
             raise
 
 
+def _uri(experiment: Experiment, run_id: str) -> str:
+    """Where a run's artifacts lie."""
+    return f"{experiment.artifact_location}/{run_id}/artifacts"
+
+
 def _how_ended(connection: sa.Connection, run_id: str) -> str:
     """What became of a run, in words."""
     r, t = RUNS.c, TAGS.c
@@ -288,7 +313,7 @@ def _how_ended(connection: sa.Connection, run_id: str) -> str:
 def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -> None:
     old = (TAGS.c.run_uuid == run_id) & TAGS.c.key.in_(list(tags))
     connection.execute(sa.delete(TAGS).where(old))
-    _insert(connection, TAGS, [(key, value, run_id) for key, value in tags.items()])
+    _insert(connection, TAGS, [(key, value, run_id) for key, value in fitted(tags).items()])
 
 
 def _metric_rows(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nnexp.config import Lost
+from nnexp.tracking.tables import MAX_TAG, MAX_USER
 
 # (metric, completed epochs, value)
 Point = tuple[str, int, float]
@@ -110,6 +111,16 @@ def ended_by_another(status: str, reason: str | None) -> str:
     return f"was set to {status} by another command{f' ({reason})' if reason else ''}"
 
 
+def fitted(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags, each cut to what its column takes."""
+    return {key: cut(value, MAX_TAG) for key, value in tags.items()}
+
+
+def cut(text: str, most: int) -> str:
+    """The text, of so many characters at most: one that is longer shows that it was cut."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def now() -> int:
     """Milliseconds since 1970, as MLflow counts time."""
     return time.time_ns() // 1_000_000
@@ -122,6 +133,6 @@ def origin() -> dict[str, str]:
 
 def user() -> str:
     try:
-        return getpass.getuser()
+        return cut(getpass.getuser(), MAX_USER)
     except (KeyError, OSError):  # a user id without a name, as containers have
         return "unknown"

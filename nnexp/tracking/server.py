@@ -14,8 +14,20 @@ from mlflow.exceptions import MlflowException
 
 from nnexp.tracking.find import search
 from nnexp.tracking.owner import Heartbeat
-from nnexp.tracking.runs import DataInput, Ended, Point, RunRecord, ended_by_another, given_way, identity, now
+from nnexp.tracking.runs import (
+    DataInput,
+    Ended,
+    Point,
+    RunRecord,
+    cut,
+    ended_by_another,
+    fitted,
+    given_way,
+    identity,
+    now,
+)
 from nnexp.tracking.store import CALLS_AT_ONCE, Experiment, Store
+from nnexp.tracking.tables import MAX_NAME
 
 # MLflow's limits on one log_batch call: in all, and of params.
 MAX_BATCH, MAX_PARAMS = 1000, 100
@@ -57,7 +69,7 @@ class ClientWriter:
                     path.write_bytes(content)
                 self._client.log_artifacts(run_id, directory)
         if tags:
-            self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+            self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in fitted(tags).items()])
 
     def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> str:
         run, first = self._client.get_run(run_id), run_id
@@ -137,8 +149,8 @@ class ClientWriter:
         run = self._client.create_run(
             self._experiment.id,
             start_time=record.start_time,
-            tags={**record.tags, **more_tags},
-            run_name=record.name,
+            tags=fitted({**record.tags, **more_tags}),
+            run_name=cut(record.name, MAX_NAME),
         )
         run_id: str = run.info.run_id
         if record.data is not None:

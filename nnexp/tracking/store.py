@@ -5,6 +5,7 @@ A database whose tables nnexp knows is read and written without MLflow, whose im
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import sqlite3
@@ -27,6 +28,7 @@ from nnexp.mask import masked
 from nnexp.progress import say
 from nnexp.tracking import tables
 from nnexp.tracking.runs import now
+from nnexp.tracking.tables import MAX_URI
 from nnexp.tracking.view import experiment_tags
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ CALLS_AT_ONCE = 8
 BUSY_SECONDS = 60
 # An artifact's directory of more parts than this is looked for where it is recorded only.
 MAX_PARTS = 100
+# The longest name of a file, in bytes, on every file system in use.
+MAX_FILE_NAME = 255
 # The advisory lock under which one process creates a PostgreSQL store.
 CREATION_LOCK = 0x6E6E657870
 
@@ -416,7 +420,7 @@ def ensure_experiment(store: Store, name: str) -> Experiment:
     found = _experiment(store, name)
     if found is not None:
         return found
-    location = None if store.artifact_root is None else f"{store.artifact_root}/{quote(name)}"
+    location = _location(store, name)
     if store.is_known:
         time = now()
         row: dict[str, object] = {"name": name, "artifact_location": location, "lifecycle_stage": "active"}
@@ -440,6 +444,25 @@ def ensure_experiment(store: Store, name: str) -> Experiment:
             if _experiment(store, name) is None:
                 raise RequestError(f"experiment_name={name}: {error.message}") from error
     return find_experiment(store, name)
+
+
+def _location(store: Store, name: str) -> str | None:
+    """Where a new experiment's artifacts go, None where a server decides: a directory of its name, or of the
+    name's hash where a file system or the database's column has no room for it."""
+    if store.artifact_root is None:
+        return None
+    has_room = len(name.encode()) <= MAX_FILE_NAME
+    room = MAX_URI - len(f"/{'0' * 32}/artifacts")  # for a run's own directory
+    location = f"{store.artifact_root}/{quote(name)}"
+    if has_room and (store.uri.startswith(SQLITE) or len(location) <= room):
+        return location
+    location = f"{store.artifact_root}/name-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    if not store.uri.startswith(SQLITE) and len(location) > room:
+        raise RequestError(
+            f"tracking_uri={masked(store.uri)}: its artifacts would go to {store.artifact_root}, too long a "
+            "path to be recorded there"
+        )
+    return location
 
 
 def _present(store: Store, location: str) -> str:
