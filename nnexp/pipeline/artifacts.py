@@ -17,16 +17,19 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from nnexp.analysis.tables import Columns, apart, as_text
+from nnexp.config.errors import RequestError
 from nnexp.config.mask import masked_value
 from nnexp.config.run import RunConfig, nested
 from nnexp.config.schema import SCHEMA
+from nnexp.config.text import shortened
 from nnexp.dataset.load import Dataset
 from nnexp.network import engine
 from nnexp.network.forward import outputs
 from nnexp.network.reference import Layers, equation, sizes
 from nnexp.network.weights import Model, weights_sha256
 from nnexp.tracking.evidence import data_file
-from nnexp.tracking.runs import DataInput
+from nnexp.tracking.runs import DataInput, cut
+from nnexp.tracking.tables import MAX_DATASET, MAX_METRIC, MAX_NAME
 from nnexp.training.checks import check
 from nnexp.training.shard import Trained
 
@@ -36,8 +39,8 @@ Array = NDArray[np.float64]
 MAX_KEPT_DATA = 32 * 2**20
 # Networks' new rows that are predicted at once, about.
 ROWS_AT_ONCE = 20_000
-# What every run's name says, and the longest name that MLflow's database takes.
-_NAMED, MAX_NAME = frozenset({"dataset", "learning_rate", "init", "seed"}), 250
+# What every run's name says.
+_NAMED = frozenset({"dataset", "learning_rate", "init", "seed"})
 
 
 def run_name(config: RunConfig, dataset: Dataset, varied: Iterable[str] = ()) -> str:
@@ -102,7 +105,7 @@ def data_input(dataset: Dataset) -> DataInput:
     target = {"type": "string" if dataset.classes else "double", "name": dataset.target, "required": True}
     rows = len(dataset.X)
     return DataInput(
-        name=dataset.name,
+        name=cut(dataset.name, MAX_DATASET),
         digest=dataset.sha256[:12],
         source_type="code",
         source=json.dumps({"tags": {"nnexp.data_sha256": dataset.sha256}}),
@@ -202,6 +205,20 @@ def metric_names(names: tuple[str, ...]) -> tuple[str, ...]:
             taken.add(text)
         result.append(text)
     return tuple(result)
+
+
+def check_names(dataset: Dataset) -> None:
+    """Refuse names of new rows and classes that are too long for a metric of theirs. Raises RequestError."""
+    labels = dataset.classes if len(dataset.classes) > 2 else ()
+    label = max(map(len, labels), default=-1) + 1
+    for name in dataset.new_names:
+        length = len("prediction/") + len(name) + label
+        if length > MAX_METRIC:
+            of_class = " and the longest label" if label else ""
+            raise RequestError(
+                f"{dataset.name}: the new row {shortened(name, 40)!r}: its name{of_class} must have "
+                f"{length - MAX_METRIC} characters less, as MLflow names a metric prediction/…"
+            )
 
 
 def model_of(trained: Trained, dataset: Dataset) -> Model:

@@ -39,6 +39,7 @@ from nnexp.tracking.owner import is_owned
 from nnexp.tracking.places import aside_of, local_path, place_of
 from nnexp.tracking.runs import identity
 from nnexp.tracking.store import SQLITE, Experiment, Store, open_store, resolve_uri
+from nnexp.tracking.whole import missing_tag
 from nnexp.tracking.write import end_dead, is_alive, open_writer
 
 # What is younger is left alone: somebody may be about to use it.
@@ -244,13 +245,17 @@ def _links(store: Store, runs: Sequence[Row]) -> Mapping[str, list[Path]]:
 
 
 def _artifacts(store: Store, runs: Sequence[Row]) -> Iterator[Finding]:
-    """Finished runs whose files on this machine's disks are not there, or not as they were recorded."""
+    """Finished runs whose tags or files on this machine's disks are not there, or not as they were
+    recorded."""
     for run in runs:
         if not run.is_active or run.status != "FINISHED" or local_path(run.artifact_uri) is None:
             continue
         needed = "config.yaml" if "nnexp.run_key" in run.tags else SWEEP_KEYS
+        if what := missing_tag(run.tags) if "nnexp.run_key" in run.tags else "":
+            yield Finding("files", f"run {run.run_id}: {what}")
         try:
-            read_artifact(store, run.detail(), needed)
+            if not read_artifact(store, run.detail(), needed):
+                yield Finding("files", f"run {run.run_id}: its artifact {needed} is empty")
             if "nnexp.run_key" in run.tags:
                 read_model(store, run.detail())
         except FileNotFoundError:

@@ -20,6 +20,7 @@ from nnexp.config.mask import masked_arguments
 from nnexp.config.paths import PROJECT
 from nnexp.network import engine
 from nnexp.pipeline.git import checkout, diff
+from nnexp.tracking.tables import MAX_TAG
 
 PACKAGES = ("nnexp", "numpy", "numba", "mlflow", "hydra-core")
 LOCK = PROJECT / "requirements.lock"
@@ -57,8 +58,10 @@ def provenance() -> dict[str, str]:
 
 
 def code_files() -> dict[str, bytes]:
-    """The artifact that goes with the tags: what is not committed, if anything."""
-    return {"git.diff": diff()} if diff() else {}
+    """The artifacts that go with the tags: what is not committed, if anything, and a command line that is too
+    long for a tag."""
+    files = {"git.diff": diff()} if diff() else {}
+    return files | ({"command.txt": command().encode()} if len(command()) > MAX_TAG else {})
 
 
 def command() -> str:

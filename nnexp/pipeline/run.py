@@ -13,6 +13,7 @@ from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Dataset, Source
 from nnexp.network.weights import pack
 from nnexp.pipeline.artifacts import (
+    check_names,
     data_files,
     data_input,
     model_of,
@@ -73,8 +74,9 @@ def run(
     config = replace(config, dataset=datasets.located(config.dataset))
     dataset = datasets.load(config.dataset, source)
     check(dataset, config)
+    check_names(dataset)
     point = Point(config, dataset, run_key(config, dataset), run_name(config, dataset))
-    with opened(config) as place:
+    with opened(config, [point.key]) as place:
         say(str(dataset))
         # Whoever asks for one run that failed wants it tried again.
         todo = plan([point], place.recorded(), "failed" if request.reruns == "none" else request.reruns)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from nnexp.config.run import RunConfig
@@ -13,8 +13,9 @@ from nnexp.pipeline.artifacts import numbered
 from nnexp.pipeline.progress import Terminated, interruptible, raise_if_interrupted, say, uninterrupted
 from nnexp.tracking.find import Found, find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER
-from nnexp.tracking.runs import RunRecord, Writer, identity
+from nnexp.tracking.runs import Ended, RunRecord, Writer, identity
 from nnexp.tracking.store import Experiment, Store, StoreLost, ensure_experiment, open_store, told_if_lost
+from nnexp.tracking.whole import missing, tell
 from nnexp.tracking.write import end_dead, open_writer, settled
 from nnexp.training.plan import Point
 from nnexp.training.train import Failure
@@ -46,8 +47,9 @@ class Place:
 
 
 @contextmanager
-def opened(config: RunConfig) -> Iterator[Place]:
-    """The store and the experiment of a command. Runs whose process died are set to KILLED."""
+def opened(config: RunConfig, keys: Collection[str]) -> Iterator[Place]:
+    """The store and the experiment of a command that asks for runs of these keys. Runs whose process died are
+    set to KILLED; finished ones whose record has lost something are LOST, and may be recorded again."""
     store = open_store(config.tracking_uri)
     with told_if_lost(store):
         experiment = ensure_experiment(store, config.experiment_name)
@@ -56,7 +58,27 @@ def opened(config: RunConfig) -> Iterator[Place]:
             runs = settled(writer, runs)
             if end_dead(store, writer, [*runs, *parents]):
                 runs, parents = _found(store, experiment)
+            lost = _lost(store, runs, frozenset(keys)) | _lost_sweeps(store, parents)
+            writer.disregard({run.run_id: run.tags["nnexp.run_key"] for run in runs if run.run_id in lost})
+            runs, parents = (
+                [replace(run, status="LOST") if run.run_id in lost else run for run in some]
+                for some in (runs, parents)
+            )
             yield Place(store, experiment, writer, runs, parents)
+
+
+def _lost(store: Store, runs: list[Found], keys: frozenset[str]) -> set[str]:
+    """The finished runs of these keys whose record lacks something, each of them told."""
+    lacking = missing(
+        store, [run for run in runs if run.status == "FINISHED" and run.tags["nnexp.run_key"] in keys]
+    )
+    tell(lacking, "it does not count as recorded")
+    return set(lacking)
+
+
+def _lost_sweeps(store: Store, parents: list[Found]) -> set[str]:
+    """The sweeps that have ended and no longer say of which runs they are."""
+    return set(missing(store, [parent for parent in parents if parent.status in ("FINISHED", "FAILED")]))
 
 
 def _found(store: Store, experiment: Experiment) -> tuple[list[Found], list[Found]]:
@@ -91,14 +113,14 @@ def going_on(place: Place, record: RunRecord) -> Iterator[str]:
         with interruptible(), told_if_lost(place.store):
             raise_if_interrupted()
             yield run_id
-    except StoreLost:
+    except (StoreLost, Ended):
         raise
     except BaseException as error:
         is_killed = isinstance(error, KeyboardInterrupt | Terminated)
         failure = error.failure if isinstance(error, TrainingError) else Failure.of(error)
         files = {} if is_killed else {"traceback.txt": failure.traceback.encode()}
         reason = _signal(error) if is_killed else failure.reason
-        with uninterrupted():
+        with uninterrupted(), suppress(Ended):
             writer.finish(run_id, "KILLED" if is_killed else "FAILED", files, {"nnexp.reason": reason})
         raise
 

@@ -23,6 +23,7 @@ from nnexp.config.run import MAX_PARAM, RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.network.weights import pack
 from nnexp.pipeline.artifacts import (
+    check_names,
     data_files,
     data_input,
     model_of,
@@ -44,7 +45,7 @@ from nnexp.pipeline.provenance import code_files, command, provenance
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
 from nnexp.tracking.find import SWEEP_KEYS, get_curve, get_run, get_sweep
 from nnexp.tracking.read import read_runs
-from nnexp.tracking.runs import RunRecord, Writer, now, origin
+from nnexp.tracking.runs import Ended, RunRecord, Writer, now, origin
 from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import check
 from nnexp.training.distribute import Training, execute
@@ -84,6 +85,7 @@ def _points(configs: Sequence[RunConfig]) -> list[Point]:
         dataset = loaded[config.dataset]
         try:
             check(dataset, config)
+            check_names(dataset)
         except RequestError as error:
             raise RequestError(f"point {i} of {len(configs)}: {error}") from error
         # A sweep's runs log neither figures nor models.
@@ -107,14 +109,15 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
     asked = list({point.key: point for point in all_points}.values())
     if len(asked) < len(keys):
         say(f"{len(keys) - len(asked)} of {len(keys)} points are like others and run once")
-    with opened(configs[0]) as place:
+    with opened(configs[0], [point.key for point in asked]) as place:
         todo = plan(asked, place.recorded(), request.reruns)
         say(str(todo))
         if request.plan:
             return None
         key = sweep_key(point.key for point in asked)
         same = [parent for parent in place.parents if parent.tags.get("nnexp.sweep_key") == key]
-        complete = [parent for parent in same if parent.tags.get("nnexp.outcome") == "complete"]
+        ended = [parent for parent in same if parent.status != "LOST"]
+        complete = [parent for parent in ended if parent.tags.get("nnexp.outcome") == "complete"]
         todo = replace(todo, todo=place.renamed(todo.todo))
         failures = _failed_before(place, todo)
         if not todo.todo and complete:
@@ -124,14 +127,15 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
             tell_of_compiling()
         with _what_is_left(), going_on(place, _parent_record(name or "sweep", key, asked)) as parent:
             for old in same:
-                if old.status in ("KILLED", "FAILED"):
+                if old.status in ("KILLED", "FAILED", "LOST"):
                     place.writer.adopt(old.run_id, parent)
                     place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
             stopped = _run_points(place, parent, todo, training, request, failures)
             place.writer.settle(parent)
-            done = _finished_sweep(place, parent, keys, failures)
             record = get_sweep(place.store, parent)
-            assert record is not None  # it was begun by this command
+            if record is None:
+                raise Ended(parent, "was deleted")
+            done = _finished_sweep(place, parent, keys, failures)
             found = Findings.of(record, len(asked), done.runs, done.summary)
             pictures = _draw(place, found, asked) if any(config.figures for config in configs) else []
             _finish_parent(place, found, failures, stopped, pictures)

@@ -17,15 +17,30 @@ from sqlalchemy.exc import OperationalError
 
 from nnexp.config.errors import RequestError
 from nnexp.pipeline.progress import say
+from nnexp.tracking.durable import flush
 from nnexp.tracking.files import put
 from nnexp.tracking.owner import Owner
-from nnexp.tracking.runs import Point, RunRecord, given_way, identity, now, user
+from nnexp.tracking.places import MAX_FILE_NAME
+from nnexp.tracking.runs import (
+    Ended,
+    Point,
+    RunRecord,
+    cut,
+    ended_by_another,
+    fitted,
+    given_way,
+    identity,
+    now,
+    user,
+)
 from nnexp.tracking.store import SQLITE, Experiment, Store, existing, local_path
 from nnexp.tracking.tables import (
     DATASETS,
     INPUT_TAGS,
     INPUTS,
     LATEST_METRICS,
+    MAX_NAME,
+    MAX_URI,
     METRICS,
     PARAMS,
     RUNS,
@@ -51,6 +66,12 @@ class DatabaseWriter:
                 f"experiment_name={experiment.name}: its artifacts lie at {experiment.artifact_location}, "
                 "which this database's server serves: give the server's address as tracking_uri"
             )
+        is_long = not store.uri.startswith(SQLITE) and len(_uri(experiment, "0" * 32)) > MAX_URI
+        if is_long or len(place.name.encode()) > MAX_FILE_NAME:
+            raise RequestError(
+                f"experiment_name={experiment.name}: its artifacts would go to {place}, too long a path to "
+                "be recorded: name another"
+            )
         there = next(path for path in (place, *place.parents) if path.exists())
         if not os.access(there, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             raise RequestError(
@@ -60,6 +81,7 @@ class DatabaseWriter:
         self._engine = _engine(store)
         self._owner = Owner(store)
         self._last_id = 0
+        self._disregarded: dict[str, str] = {}
 
     def write(self, records: Sequence[RunRecord]) -> None:
         """Record whole runs in one transaction; those finished already are left out."""
@@ -69,7 +91,10 @@ class DatabaseWriter:
             new = {self._new_id(): record for record in left}
             for run_id, record in new.items():
                 self._put(run_id, record.files)
+            flush(self._place, new)
             self._insert_runs(connection, new)
+            done = {identity(r.tags)[0]: run_id for run_id, r in new.items() if r.status == "FINISHED"}
+            self._supersede(connection, done)
 
     def stop(self) -> None:
         """Nothing to do: a transaction is over in a moment."""
@@ -78,6 +103,7 @@ class DatabaseWriter:
         run_id = self._new_id()
         self._owner.hold(run_id)
         self._put(run_id, record.files)
+        flush(self._place, [run_id])
         with self._transaction() as connection:
             self._insert_runs(connection, {run_id: record})
         return run_id
@@ -95,12 +121,15 @@ class DatabaseWriter:
 
     def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
         self._put(run_id, files)
+        flush(self._place, [run_id])
         with self._transaction() as connection:
             _set_tags(connection, run_id, tags)
 
     def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> str:
         self._put(run_id, files)
-        going_on = (RUNS.c.run_uuid == run_id) & (RUNS.c.status == "RUNNING")
+        flush(self._place, [run_id])
+        r = RUNS.c
+        going_on = (r.run_uuid == run_id) & (r.status == "RUNNING") & (r.lifecycle_stage == "active")
         first = run_id
         with self._transaction() as connection:
             if status == "FINISHED":
@@ -109,11 +138,20 @@ class DatabaseWriter:
                 first = self._finished(connection, [same]).get(identity(same), run_id)
                 if first != run_id:
                     status, tags = "KILLED", {**tags, **given_way(first)}
+                self._supersede(connection, {identity(same)[0]: first})
             end = sa.update(RUNS).where(going_on).values(status=status, end_time=now())
-            if connection.execute(end).rowcount:
+            is_ended = not connection.execute(end).rowcount
+            if is_ended:
+                how = _how_ended(connection, run_id)
+            else:
                 _set_tags(connection, run_id, tags)
         self._owner.release(run_id)
+        if is_ended:
+            raise Ended(run_id, how)
         return first
+
+    def disregard(self, runs: Mapping[str, str]) -> None:
+        self._disregarded |= runs
 
     def adopt(self, old: str, new: str) -> None:
         t = TAGS.c
@@ -180,21 +218,29 @@ class DatabaseWriter:
         return {
             identity({"nnexp.run_key": key, "nnexp.attempt": attempt or "1"}): run_id
             for run_id, key, attempt in found
+            if run_id not in self._disregarded
         }
+
+    def _supersede(self, connection: sa.Connection, new: Mapping[str, str]) -> None:
+        """Set the disregarded runs of these keys to KILLED; `new` has the ids of those in their place."""
+        for old in [old for old, key in self._disregarded.items() if key in new]:
+            connection.execute(sa.update(RUNS).where(RUNS.c.run_uuid == old).values(status="KILLED"))
+            _set_tags(connection, old, given_way(new[self._disregarded.pop(old)]))
 
     def _insert_runs(self, connection: sa.Connection, records: Mapping[str, RunRecord]) -> None:
         rows: dict[sa.TableClause, list[tuple[object, ...]]] = {
             table: [] for table in (RUNS, PARAMS, TAGS, METRICS, LATEST_METRICS, INPUTS, INPUT_TAGS)
         }
         datasets = self._dataset_ids(connection, records.values())
-        root, experiment = self._experiment.artifact_location, int(self._experiment.id)
+        experiment = int(self._experiment.id)
         for run_id, record in records.items():
             who, end = record.tags.get("mlflow.user", user()), record.end_time
-            head = (run_id, record.name, "UNKNOWN", "", "", who, record.status, record.start_time, end)
-            rows[RUNS].append((*head, None, "", "active", f"{root}/{run_id}/artifacts", experiment))
+            name = cut(record.name, MAX_NAME)
+            head = (run_id, name, "UNKNOWN", "", "", who, record.status, record.start_time, end)
+            rows[RUNS].append((*head, None, "", "active", _uri(self._experiment, run_id), experiment))
             rows[PARAMS] += [(key, value, run_id) for key, value in record.params.items()]
-            rows[TAGS] += [(key, value, run_id) for key, value in record.tags.items()]
-            rows[TAGS].append(("mlflow.runName", record.name, run_id))
+            rows[TAGS] += [(key, value, run_id) for key, value in fitted(record.tags).items()]
+            rows[TAGS].append(("mlflow.runName", name, run_id))
             points = _metric_rows(run_id, record.points, end or now())
             rows[METRICS] += points
             rows[LATEST_METRICS] += _latest(points)
@@ -229,10 +275,25 @@ class DatabaseWriter:
             put(self._place, run_id, {f"artifacts/{name}": content for name, content in files.items()})
 
 
+def _uri(experiment: Experiment, run_id: str) -> str:
+    """Where a run's artifacts lie."""
+    return f"{experiment.artifact_location}/{run_id}/artifacts"
+
+
+def _how_ended(connection: sa.Connection, run_id: str) -> str:
+    """What became of a run, in words."""
+    r, t = RUNS.c, TAGS.c
+    head = connection.execute(sa.select(r.status, r.lifecycle_stage).where(r.run_uuid == run_id)).first()
+    if head is None or head.lifecycle_stage != "active":
+        return "was deleted"
+    reason = connection.scalar(sa.select(t.value).where(t.run_uuid == run_id, t.key == "nnexp.reason"))
+    return ended_by_another(head.status, reason)
+
+
 def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -> None:
     old = (TAGS.c.run_uuid == run_id) & TAGS.c.key.in_(list(tags))
     connection.execute(sa.delete(TAGS).where(old))
-    _insert(connection, TAGS, [(key, value, run_id) for key, value in tags.items()])
+    _insert(connection, TAGS, [(key, value, run_id) for key, value in fitted(tags).items()])
 
 
 def _metric_rows(

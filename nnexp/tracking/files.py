@@ -21,16 +21,17 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 def put(place: Path, directory: str, files: Mapping[str, bytes]) -> None:
     """Put files, by their names in it, into a directory below `place`: all at once where it is new, else one
-    by one in the place of their old selves. Raises StoreLost where a link is in the way."""
+    by one in the place of their old selves, which stay until the new ones are on the disk. Raises StoreLost
+    where a link is in the way."""
     *above, last = directory.split("/")
     with _opened(place) as top, _inside(place, top, above) as folder:
         where = place.joinpath(*above)
         if _is_there(folder, last):
-            _write(where, folder, last, files)
+            _write(where, folder, last, files, is_synced=True)
             return
         half = f".{last}.half"
         try:
-            _write(where, folder, half, files)
+            _write(where, folder, half, files, is_synced=False)
             os.rename(half, last, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             shutil.rmtree(half, ignore_errors=True, dir_fd=folder)
@@ -58,21 +59,24 @@ def links_in(directory: Path) -> Iterator[Path]:
         )
 
 
-def write_file(folder: int, name: str, content: bytes) -> None:
+def write_file(folder: int, name: str, content: bytes, is_synced: bool) -> None:
     """Write a file into an open directory: under another name, then in the place of its old self."""
     half = f".{name}.half"
     with suppress(FileNotFoundError):  # a killed process left it, or somebody put a link there
         os.unlink(half, dir_fd=folder)
     with open(os.open(half, _NEW, 0o666, dir_fd=folder), "wb") as file:
         file.write(content)
+        if is_synced:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(half, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
-def _write(place: Path, folder: int, directory: str, files: Mapping[str, bytes]) -> None:
+def _write(place: Path, folder: int, directory: str, files: Mapping[str, bytes], is_synced: bool) -> None:
     for name, content in files.items():
         *above, last = name.split("/")
         with _inside(place, folder, [directory, *above]) as inner:
-            write_file(inner, last, content)
+            write_file(inner, last, content, is_synced)
 
 
 def _is_there(folder: int, name: str) -> bool:

@@ -19,12 +19,13 @@ from nnexp.tracking.find import Detail, entities
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.store import BUSY_SECONDS, SQLITE, Experiment, Store, existing, get_experiment
 from nnexp.tracking.tables import EXPERIMENTS, LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
+from nnexp.tracking.whole import NEEDED_TAGS
 
 # How many faults of one kind SQLite lists.
 MOST = 20
 # Tables whose rows are of a run.
 OF_RUNS = tuple(table.name for table in (PARAMS, TAGS, METRICS, LATEST_METRICS))
-_TAGS = ["nnexp.run_key", "nnexp.attempt", "nnexp.sweep", "nnexp.sweep_id", "nnexp.weights_sha256"]
+_TAGS = ["nnexp.run_key", "nnexp.attempt", "nnexp.sweep", "nnexp.sweep_id", *NEEDED_TAGS]
 _TAGS += [OWNER, HEARTBEAT]
 
 

@@ -1,8 +1,9 @@
 """Who is still at work: a run that goes on belongs to a process, and its death is known, not guessed.
 
 A run in a file is owned by holding a lock on a file of its own, one in PostgreSQL by an advisory lock of a
-connection; the system gives both back when the process dies. A server has neither: there the owner says
-every few seconds, in a tag, that it is alive.
+connection; the system gives both back when the process dies. A server has neither: there the run names its
+process, which is asked on its own machine; for others the owner says every few seconds, in a tag, by the
+server's clock, that it is alive.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -23,6 +25,7 @@ from nnexp.tracking.store import SQLITE, Store
 
 HEARTBEAT_SECONDS, DEAD_SECONDS = 10.0, 60.0
 OWNER, HEARTBEAT = "nnexp.owner", "nnexp.heartbeat"
+UNKNOWN = "-"
 
 
 class Owner:
@@ -102,7 +105,8 @@ class Heartbeat:
 
     def tags(self) -> dict[str, str]:
         """What a run that this process is about to start carries."""
-        return {OWNER: f"{_machine()} {os.getpid()}", HEARTBEAT: str(int(time.time()))}
+        process = f"{os.getpid()} {_began(os.getpid()) or UNKNOWN}"
+        return {OWNER: f"{_machine()} {process}", HEARTBEAT: str(int(_time_of(self._store)))}
 
     def hold(self, run_id: str) -> None:
         self._held.add(run_id)
@@ -122,21 +126,58 @@ class Heartbeat:
             for run_id in list(self._held):
                 # A server that is away is told of by whoever records; a beat can wait for its return.
                 with suppress(MlflowException):
-                    self._store.client.set_tag(run_id, HEARTBEAT, str(int(time.time())))
+                    self._store.client.set_tag(run_id, HEARTBEAT, str(int(_time_of(self._store))))
 
 
-def is_beating(tags: Mapping[str, str]) -> bool:
-    """Whether the owner of a server's run is alive, by its tags."""
-    machine, _, process = tags.get(OWNER, "").rpartition(" ")
-    if machine == _machine() and process.isdigit():
-        try:
-            os.kill(int(process), 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass  # another user's process, alive
+def is_beating(store: Store, tags: Mapping[str, str]) -> bool:
+    """Whether the owner of a server's run is alive, by its tags: as the process itself shows where it can be
+    asked, else by its last heartbeat."""
+    machine, *process = tags.get(OWNER, "").rsplit(" ", 2)
+    if machine == _machine() and len(process) == 2 and process[0].isdigit():
+        alive = _is_alive(int(process[0]), process[1])
+        if alive is not None:
+            return alive
     beat = tags.get(HEARTBEAT, "")
-    return beat.isdigit() and time.time() - int(beat) < DEAD_SECONDS
+    return beat.isdigit() and _time_of(store) - int(beat) < DEAD_SECONDS
+
+
+def _is_alive(process: int, began: str) -> bool | None:
+    """Whether this machine's process of this number, which began then, goes on; None where that is not to be
+    learned."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    now = _began(process)
+    return None if UNKNOWN in (began, now or UNKNOWN) else began == now
+
+
+def _began(process: int) -> str:
+    """When a process began, in ticks since its machine did, as its number may be given to a later one. "dead"
+    where only its exit status is left, empty where the system does not say."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()  # Linux only
+    except OSError:
+        return ""
+    return "dead" if fields[0] in "ZX" else fields[19]
+
+
+def _time_of(store: Store) -> float:
+    """Seconds since 1970 by the server's clock, one for all its clients; by ours if it shows none."""
+    if store.uri.startswith("http"):
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        creds = get_default_host_creds(store.uri)
+        answer = http_request(creds, "/health", "GET", raise_on_status=False)
+        with suppress(KeyError, ValueError):
+            return parsedate_to_datetime(answer.headers["Date"]).timestamp()
+    elif not store.uri.startswith(SQLITE):
+        with sa.create_engine(store.uri, poolclass=sa.NullPool).connect() as connection:
+            return float(connection.scalar(sa.text("SELECT extract(epoch FROM now())")) or 0)
+    return time.time()
 
 
 def _machine() -> str:

@@ -9,6 +9,7 @@ An experiment that an older nnexp or MLflow itself has made keeps its directory,
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -22,9 +23,10 @@ from urllib.parse import quote, unquote, urlsplit
 import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError
+from nnexp.config.mask import masked
 from nnexp.config.paths import PROJECT
 from nnexp.pipeline.progress import say
-from nnexp.tracking.tables import EXPERIMENT_TAGS, EXPERIMENTS
+from nnexp.tracking.tables import EXPERIMENT_TAGS, EXPERIMENTS, MAX_URI
 
 if TYPE_CHECKING:
     from nnexp.tracking.store import Experiment, Store
@@ -34,6 +36,8 @@ SQLITE = "sqlite:///"
 STORE_ID = "nnexp.store"
 # An artifact's directory of more parts than this is looked for where it is recorded only.
 MAX_PARTS = 100
+# The longest name of a file, in bytes, on every file system in use.
+MAX_FILE_NAME = 255
 
 
 # --- Addresses and directories.
@@ -78,6 +82,23 @@ def place_of(uri: str, location: str) -> Path | None:
                 _tell(f"note: {Path('/', *parts[:i])} is not here: its artifacts are read from {file.parent}")
             return candidate
     return place
+
+
+def place_for(uri: str, root: str, name: str) -> str:
+    """Choose where a new experiment's artifacts go: below `root`, in a directory of its name, or of the
+    name's hash where a file system or the database's column has no room for it. Raises RequestError."""
+    has_room = len(name.encode()) <= MAX_FILE_NAME
+    room = MAX_URI - len(f"/{'0' * 32}/artifacts")  # for a run's own directory
+    location = f"{root}/{quote(name)}"
+    if has_room and (uri.startswith(SQLITE) or len(location) <= room):
+        return location
+    location = f"{root}/name-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    if not uri.startswith(SQLITE) and len(location) > room:
+        raise RequestError(
+            f"tracking_uri={masked(uri)}: its artifacts would go to {root}, too long a path to be recorded "
+            "there"
+        )
+    return location
 
 
 @cache

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from nnexp.config.errors import Lost
+from nnexp.tracking.tables import MAX_TAG, MAX_USER
+
 # (metric, completed epochs, value)
 Point = tuple[str, int, float]
 
@@ -40,6 +43,16 @@ class RunRecord:
     end_time: int | None = None
 
 
+class Ended(Lost):
+    """The run has ended already, or was deleted: not by its owner, if that is who asks."""
+
+    def __init__(self, run_id: str, how: str) -> None:
+        super().__init__(
+            f"run {run_id} {how} while this command worked on it\n"
+            "what is recorded stays; the same command does the rest"
+        )
+
+
 class Writer(Protocol):
     """Records runs in one experiment: in a database's tables, or through MLflow's client."""
 
@@ -60,12 +73,16 @@ class Writer(Protocol):
         """Add artifacts and tags to a run."""
 
     def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> str:
-        """Add artifacts and tags, then say how the run ended: FINISHED, FAILED or KILLED. One that has ended
-        already stays as it did.
+        """Add artifacts and tags, then say how the run ended: FINISHED, FAILED or KILLED. Raises Ended where
+        it has ended already, and stays as it did, or is not there any more.
 
         Gives the run that is to be taken for this one: where another process has finished the same one
         meanwhile, by its key and attempt, it is that one, and this one is KILLED.
         """
+
+    def disregard(self, runs: Mapping[str, str]) -> None:
+        """Take these finished runs, ids to keys, for none: one that is recorded with such a key takes the
+        place of the old one, which becomes KILLED."""
 
     def adopt(self, old: str, new: str) -> None:
         """Make the runs of one sweep those of another."""
@@ -89,6 +106,21 @@ def given_way(first: str) -> dict[str, str]:
     return {"nnexp.reason": f"{first} finished as the same run before", "nnexp.superseded_by": first}
 
 
+def ended_by_another(status: str, reason: str | None) -> str:
+    """What to tell a run's owner of."""
+    return f"was set to {status} by another command{f' ({reason})' if reason else ''}"
+
+
+def fitted(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags, each cut to what its column takes."""
+    return {key: cut(value, MAX_TAG) for key, value in tags.items()}
+
+
+def cut(text: str, most: int) -> str:
+    """The text, of so many characters at most: one that is longer shows that it was cut."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def now() -> int:
     """Milliseconds since 1970, as MLflow counts time."""
     return time.time_ns() // 1_000_000
@@ -101,6 +133,6 @@ def origin() -> dict[str, str]:
 
 def user() -> str:
     try:
-        return getpass.getuser()
+        return cut(getpass.getuser(), MAX_USER)
     except (KeyError, OSError):  # a user id without a name, as containers have
         return "unknown"

@@ -15,8 +15,20 @@ from mlflow.exceptions import MlflowException
 from nnexp.tracking.files import put
 from nnexp.tracking.find import search
 from nnexp.tracking.owner import Heartbeat
-from nnexp.tracking.runs import DataInput, Point, RunRecord, given_way, identity, now
+from nnexp.tracking.runs import (
+    DataInput,
+    Ended,
+    Point,
+    RunRecord,
+    cut,
+    ended_by_another,
+    fitted,
+    given_way,
+    identity,
+    now,
+)
 from nnexp.tracking.store import CALLS_AT_ONCE, Experiment, Store, local_path
+from nnexp.tracking.tables import MAX_NAME
 
 # MLflow's limits on one log_batch call: in all, and of params.
 MAX_BATCH, MAX_PARAMS = 1000, 100
@@ -31,6 +43,7 @@ class ClientWriter:
         # SQLite takes one writer at a time, which MLflow's own waiting would turn into errors.
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE if store.uri.startswith("http") else 1)
         self._stopped = threading.Event()
+        self._disregarded: dict[str, str] = {}
 
     def write(self, records: Sequence[RunRecord]) -> None:
         """Record whole runs, several at a time. What is there twice in the end, `settle` removes."""
@@ -60,17 +73,26 @@ class ClientWriter:
                     path.write_bytes(content)
                 self._client.log_artifacts(run_id, directory)
         if tags:
-            self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+            self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in fitted(tags).items()])
 
     def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> str:
         run, first = self._client.get_run(run_id), run_id
         if status == "FINISHED" and (first := self._same(run.data.tags) or run_id) != run_id:
             status, tags = "KILLED", {**tags, **given_way(first)}
-        if run.info.status == "RUNNING":
-            self.add(run_id, files, tags)
-            self._client.set_terminated(run_id, status)
+        is_there = run.info.lifecycle_stage == "active"
+        if not is_there or run.info.status != "RUNNING":
+            self._heartbeat.release(run_id)
+            how = ended_by_another(run.info.status, run.data.tags.get("nnexp.reason"))
+            raise Ended(run_id, how if is_there else "was deleted")
+        self.add(run_id, files, tags)
+        self._client.set_terminated(run_id, status)
+        if status == "FINISHED":
+            self._supersede(identity(run.data.tags)[0], run_id)
         self._heartbeat.release(run_id)
         return first
+
+    def disregard(self, runs: Mapping[str, str]) -> None:
+        self._disregarded |= runs
 
     def adopt(self, old: str, new: str) -> None:
         runs = search(self._store, self._experiment, f"tags.`nnexp.sweep_id` = '{old}'")
@@ -106,7 +128,13 @@ class ClientWriter:
             return None
         there = search(self._store, self._experiment, f"tags.`nnexp.run_key` = '{key}'")
         ended = [run for run in there if run.status == "FINISHED" and identity(run.tags) == (key, attempt)]
-        return min((run.run_id for run in ended), default=None)
+        return min((run.run_id for run in ended if run.run_id not in self._disregarded), default=None)
+
+    def _supersede(self, key: str, new: str) -> None:
+        """Set the disregarded runs of this key to KILLED."""
+        for old in [old for old, of in self._disregarded.items() if of == key]:
+            self.add(old, {}, given_way(new))
+            self._client.update_run(old, "KILLED")
 
     def _write_one(self, record: RunRecord) -> None:
         if self._stopped.is_set():
@@ -115,6 +143,8 @@ class ClientWriter:
             run_id = self._create(record, {})
             self.add(run_id, record.files, {})
             self._client.set_terminated(run_id, record.status, record.end_time)
+            if record.status == "FINISHED":
+                self._supersede(identity(record.tags)[0], run_id)
         except BaseException:
             self.stop()  # a server that is away would keep each further record waiting for as long
             raise
@@ -123,8 +153,8 @@ class ClientWriter:
         run = self._client.create_run(
             self._experiment.id,
             start_time=record.start_time,
-            tags={**record.tags, **more_tags},
-            run_name=record.name,
+            tags=fitted({**record.tags, **more_tags}),
+            run_name=cut(record.name, MAX_NAME),
         )
         run_id: str = run.info.run_id
         if record.data is not None:

@@ -28,7 +28,7 @@ from nnexp.config.run import RunConfig
 from nnexp.pipeline.progress import say
 from nnexp.tracking import tables
 from nnexp.tracking.places import SQLITE as SQLITE
-from nnexp.tracking.places import STORE_ID, ensure_id, find_id, new_id, own_root, place_of, root_of
+from nnexp.tracking.places import STORE_ID, ensure_id, find_id, new_id, own_root, place_for, place_of, root_of
 from nnexp.tracking.places import local_path as local_path
 from nnexp.tracking.runs import now
 from nnexp.tracking.view import experiment_tags
@@ -111,7 +111,8 @@ def resolve_uri(tracking_uri: str | None) -> str:
     except ValueError:
         raise RequestError(f"tracking_uri={masked_value(uri)}: must be {rule.allowed}") from None
     if uri.startswith(SQLITE):
-        return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
+        # Reached by a link, it is the same store: locks and artifacts lie beside the file itself.
+        return f"{SQLITE}{os.path.realpath(uri.removeprefix(SQLITE))}"
     return uri
 
 
@@ -384,13 +385,13 @@ def ensure_experiment(store: Store, name: str) -> Experiment:
     if store.is_known:
         try:
             with store.engine.begin() as connection:
-                _insert_experiment(connection, str(store.artifact_root), name)
+                _insert_experiment(connection, store.uri, str(store.artifact_root), name)
         except sa.exc.IntegrityError:
             pass  # another process was quicker
     else:
         from mlflow.exceptions import MlflowException
 
-        location = None if store.artifact_root is None else f"{own_root(store)}/{quote(name)}"
+        location = None if store.artifact_root is None else place_for(store.uri, own_root(store), name)
         try:
             store.client.create_experiment(name, location, experiment_tags())
         except MlflowException as error:
@@ -399,7 +400,7 @@ def ensure_experiment(store: Store, name: str) -> Experiment:
     return find_experiment(store, name)
 
 
-def _insert_experiment(connection: sa.Connection, artifact_root: str, name: str) -> None:
+def _insert_experiment(connection: sa.Connection, uri: str, artifact_root: str, name: str) -> None:
     """Make the experiment, in the store's own place. Its row comes first, which locks an SQLite file, so that
     the id of a store that had none is drawn once."""
     t, time = tables.EXPERIMENTS, now()
@@ -407,7 +408,7 @@ def _insert_experiment(connection: sa.Connection, artifact_root: str, name: str)
     row |= {"creation_time": time, "last_update_time": time, "workspace": "default"}
     made = connection.execute(sa.insert(t).values(row).returning(t.c.experiment_id)).scalar_one()
     id = find_id(connection) or new_id()
-    location = f"{artifact_root}/{id}/{quote(name)}"
+    location = place_for(uri, f"{artifact_root}/{id}", name)
     connection.execute(sa.update(t).where(t.c.experiment_id == made).values(artifact_location=location))
     tags = {**experiment_tags(), STORE_ID: id}
     rows = [{"experiment_id": made, "key": key, "value": value} for key, value in tags.items()]

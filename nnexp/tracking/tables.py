@@ -10,6 +10,10 @@ REVISION = "dc11669786a5"
 # A database limits how many values a query may name.
 MAX_NAMED = 1000
 
+# The most characters that a column takes. PostgreSQL refuses more and SQLite does not, so what is recorded is
+# cut to them in every store; a test compares them with MLflow's.
+MAX_TAG, MAX_NAME, MAX_USER, MAX_METRIC, MAX_DATASET, MAX_URI = 8000, 250, 256, 250, 500, 200
+
 
 def _table(name: str, *columns: str) -> sa.TableClause:
     return sa.table(name, *map(sa.column, columns))

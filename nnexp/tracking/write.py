@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from nnexp.tracking.find import Found
 from nnexp.tracking.owner import is_beating, is_owned
 from nnexp.tracking.places import claim
-from nnexp.tracking.runs import Writer, identity
+from nnexp.tracking.runs import Ended, Writer, identity
 from nnexp.tracking.store import Experiment, Store
 
 
@@ -38,7 +38,8 @@ def end_dead(store: Store, writer: Writer, found: Sequence[Found]) -> bool:
     """
     left = [run.run_id for run in found if run.status == "RUNNING" and not is_alive(store, run, found)]
     for run_id in left:
-        writer.finish(run_id, "KILLED", {}, {"nnexp.reason": "its process died"})
+        with suppress(Ended):
+            writer.finish(run_id, "KILLED", {}, {"nnexp.reason": "its process died"})
     return bool(left)
 
 
@@ -57,4 +58,4 @@ def is_alive(store: Store, run: Found, found: Sequence[Found]) -> bool:
         return is_owned(store, run.run_id)
     # A run of a sweep that is being written call by call is its parent's.
     parent = next((p for p in found if p.run_id == run.tags.get("nnexp.sweep_id")), run)
-    return is_beating(parent.tags)
+    return is_beating(store, parent.tags)

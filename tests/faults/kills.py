@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -67,6 +69,26 @@ from nnexp.training import distribute as sweep
 sweep.train_shard = deadly.train_shard
 cli.main()
 """
+# The disk is what was there at the last sync; POWER is where its files are listed.
+POWER = """
+import json, os
+from pathlib import Path
+from nnexp.cli import main as cli
+from nnexp.tracking import durable
+
+def listed():
+    files = (Path(d, f) for d, _, names in os.walk("mlartifacts") for f in names)
+    return {str(file): file.stat().st_mtime_ns for file in files}
+
+def syncfs(place):
+    there = listed()
+    Path("disk.half").write_text(json.dumps(there))
+    os.replace("disk.half", "disk")
+    return True
+
+durable._syncfs = lambda: syncfs
+cli.main()
+"""
 
 
 def rows(n: int, known: Undisturbed) -> list[Fault]:
@@ -77,10 +99,12 @@ def rows(n: int, known: Undisturbed) -> list[Fault]:
         Fault("kill -9 in the making of the store", killed_creating, some, seconds=4),
         Fault("kill -9 during a sweep", killed, n, seconds=known.seconds_from_nothing),
         Fault("kill -9 between a sweep's artifacts and its rows", killed_recording, some, seconds=recording),
+        Fault("the power fails during a sweep", power_failed, some, seconds=recording),
         Fault("kill -9 of a worker", worker_killed, few, seconds=2),
         Fault("SIGTERM during a sweep", terminated, some, seconds=whole),
         Fault("Ctrl-C during a sweep", interrupted, some, seconds=whole),
         Fault("Ctrl-C twice during a sweep", interrupted_twice, some, seconds=whole),
+        Fault("files of finished runs that are empty or gone", files_lost, few),
         Fault("an exception in a point", raises, few),
         Fault("sys.exit(0) in a point", exits, few),
         Fault("a segfault in a point, in a worker", crashes_worker, few),
@@ -145,6 +169,56 @@ def killed_recording(trial: Trial) -> str:
     running = start(trial.place, "first", SWEEP)
     until(lambda: any(trial.place.glob("mlartifacts/*/*/*")), running)
     return _killed(trial, running)
+
+
+def power_failed(trial: Trial) -> str:
+    """No run that is recorded as FINISHED has lost a file, though each that was not synced is empty or gone;
+    the same command completes the sweep as if undisturbed."""
+    place = trial.place
+    trial.with_store()
+    running = start(place, "first", SWEEP, code=POWER)
+    until(lambda: any(place.glob("mlartifacts/*/*")), running)
+    status = struck(running, signal.SIGKILL, trial.seconds)
+    left = left_behind(place)
+    on_disk = json.loads((place / "disk").read_text()) if (place / "disk").exists() else {}
+    lost = 0
+    for file in sorted(place.glob("mlartifacts/**/*")):
+        if file.is_file() and on_disk.get(str(file.relative_to(place))) != file.stat().st_mtime_ns:
+            file.write_bytes(b"") if lost % 2 else file.unlink()
+            lost += 1
+    for run in read_runs(place):
+        needed = ("config.yaml", "weights.npz") if run.key is not None else ("run_keys.txt",)
+        empty = [name for name in needed if not whole(run.files / name)]
+        expect(not empty, f"run {run.id} is {run.status}, and {empty} is empty or gone")
+    check_repaired(trial)
+    return f"{left}; {lost} files lost" if status else f"{TOO_LATE}, {left}; {lost} files lost"
+
+
+def whole(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
+
+
+def files_lost(trial: Trial) -> str:
+    """Doctor names each run; the same command trains those alone again, to the same bits, and retry=failed
+    does as well."""
+    place = trial.place
+    trial.with_store()
+    for name, more in (("first", []), ("failed", ["retry=failed"])):
+        typed(place, name, [*FEW, *more])
+        runs = [run for run in read_runs(place) if run.key is not None and run.status == "FINISHED"]
+        victims = trial.random.sample(runs, 3)
+        (victims[0].files / "weights.npz").write_bytes(b"")
+        (victims[1].files / "config.yaml").unlink()
+        shutil.rmtree(victims[2].files)
+        ended(start(place, "doctor", ["doctor"]))
+        said = (place / "doctor.out").read_text()
+        missed = [run.id for run in victims if run.id not in said]
+        expect(not missed, f"doctor does not name {missed}: {said[-300:]}")
+    typed(place, "again", FEW)
+    networks = [run for run in read_runs(place) if run.status != "KILLED"]
+    check_same(networks_of(networks, FEW_RUNS, EPOCHS), known_of(trial).networks)
+    expect("nothing is wrong" in typed(place, "sound", ["doctor"]), "doctor finds something still")
+    return "6 trained again"
 
 
 def _killed(trial: Trial, running: subprocess.Popen[bytes]) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from tests.faults.kills import known_of
 from tests.faults.program import Fault, Trial, ended, expect, kill, last_line, start, told, typed, until
 from tests.faults.standing import EPOCHS, FEW, FEW_RUNS, check_same, networks_of, read_runs
+from tests.faults.writers import check_told_ended
 from tests.real import free_port, is_up
 
 # How patient the program is with a server: MLflow's own settings, which are for networks, made short.
@@ -29,6 +30,29 @@ HASTE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
 }
 CREATE = "/api/2.0/mlflow/runs/create"
+# A sweep that ends when it has been looked at.
+WAITS = """
+import time
+from pathlib import Path
+from nnexp.cli import main as cli
+from nnexp.pipeline import sweep as sweeper
+finish = sweeper._finish_parent
+def waiting(*arguments):
+    while not Path("looked").exists():
+        time.sleep(0.05)
+    finish(*arguments)
+sweeper._finish_parent = waiting
+cli.main()
+"""
+AHEAD = """
+import time
+from nnexp.cli import main as cli
+from nnexp.tracking import owner
+here = time.time
+time.time = lambda: here() + {seconds}
+{more}
+cli.main()
+"""
 LOST = "what was recorded is kept; when the store is back, the same command does the rest"
 
 
@@ -40,6 +64,7 @@ def rows(n: int) -> list[Fault]:
         Fault("a server that answers 503 from some request on", refuses, few),
         Fault("a server that hangs from some request on", hangs, few),
         Fault("a server that drops the reply to a create", drops, few),
+        Fault("a live sweep on a server, looked at by a client whose clock is 90 s ahead", ahead, few),
         Fault("a sweep on a server that is stopped, given up, and then goes on", zombie, few),
     ]
 
@@ -271,8 +296,8 @@ def drops(trial: Trial) -> str:
 
 
 def zombie(trial: Trial) -> str:
-    """Whoever takes over completes the sweep; when the other has ended too, every run is there once, and none
-    is RUNNING."""
+    """Whoever takes over completes the sweep; when the other has ended too, every run is there once, none is
+    RUNNING, and the other has said that it was ended, with status 1."""
     place, server = trial.place, shared(trial)
     running = start(place, "zombie", few(trial), on(server.uri))
     try:
@@ -285,11 +310,29 @@ def zombie(trial: Trial) -> str:
         status = ended(running)
     finally:
         kill(running)
-    expect(status == 0, f"the zombie's exit status is {status}: {last_line(place / 'zombie.err')}")
-    told(place, "zombie")
+    check_told_ended(trial, status, read_runs(server.place, place.name))
     check_once(trial, server)
     sweeps = [run for run in read_runs(server.place, place.name) if "nnexp.sweep" in run.tags]
     return f"sweeps {', '.join(run.status for run in sweeps)}"
+
+
+def ahead(trial: Trial) -> str:
+    """A look by doctor --fix, from its own machine or as from another, leaves the sweep alone: it ends as
+    FINISHED, with status 0."""
+    place, server = trial.place, shared(trial)
+    running = start(place, "sweep", few(trial), on(server.uri), WAITS)
+    until(lambda: server.finished(trial) > 0, running)
+    for name, more in (("here", ""), ("elsewhere", "owner._machine = lambda: 'elsewhere'")):
+        code = AHEAD.format(seconds=90, more=more)
+        ended(start(place, name, ["doctor", "--fix"], on(server.uri), code))
+        told(place, name)
+    (place / "looked").touch()
+    status = ended(running)
+    expect(status == 0, f"exit status {status}: {last_line(place / 'sweep.err')}")
+    check_once(trial, server)
+    sweeps = [run.status for run in read_runs(server.place, place.name) if "nnexp.sweep" in run.tags]
+    expect(sweeps == ["FINISHED"], f"its sweeps are {sweeps}")
+    return "2 looks"
 
 
 def give_up(trial: Trial, server: Server) -> None:

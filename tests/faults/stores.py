@@ -36,13 +36,13 @@ NO_ROOM = """
 from nnexp.cli import main as cli
 from nnexp.tracking import files
 write = files.write_file
-def full(folder, name, content):
+def full(folder, name, content, is_synced):
     if name == "weights.npz":
         full.left -= 1
         if full.left < 0:
-            write(folder, name, content[:100])
+            write(folder, name, content[:100], is_synced)
             raise OSError({number}, "No space left on device", name)
-    return write(folder, name, content)
+    return write(folder, name, content, is_synced)
 full.left = {left}
 files.write_file = full
 cli.main()

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.faults.standing import (
     ONE_EPOCHS,
     PART,
     PART_RUNS,
+    Run,
     check_parents,
     networks_of,
     read_runs,
@@ -36,6 +38,7 @@ def rows(n: int) -> list[Fault]:
         Fault(f"{MAKERS} processes at once where there is no store", together, few),
         Fault("the same sweep by two processes at once", twice, few),
         Fault(f"{WRITERS} writers at once", many, 1),
+        Fault("a live sweep whose store is reached by a link, looked at by doctor --fix", linked, few),
         Fault("a sweep that is stopped, given up, and then goes on", zombie, few),
     ]
 
@@ -124,12 +127,13 @@ def locked(trial: Trial) -> str:
 
 
 def zombie(trial: Trial) -> str:
-    """Whoever takes over completes the sweep; what the other still writes leaves every run there once."""
+    """Whoever takes over completes the sweep; what the other still writes leaves every run there once, and it
+    says that it was ended, with status 1."""
     place = trial.place
     store = trial.with_store()
     running = start(place, "zombie", PART)
     try:
-        until(lambda: any(place.glob("mlflow.db.*.owner")), running)
+        until(lambda: is_begun(store), running)
         time.sleep(trial.random.uniform(0, 0.5))
         stop_between_writes(running, store)
         # Its lock file taken away, it is dead to whoever looks.
@@ -142,13 +146,47 @@ def zombie(trial: Trial) -> str:
         status = ended(running)
     finally:
         kill(running)
-    expect(status == 0, f"the zombie's exit status is {status}: {last_line(place / 'zombie.err')}")
-    told(place, "zombie")
-    check_part(trial)
     after = read_runs(place)
+    check_told_ended(trial, status, after)
+    check_part(trial)
     expect([run.id for run in after] == [run.id for run in before], "the zombie recorded more runs")
     statuses = [run.status for run in after if "nnexp.sweep" in run.tags]
     return f"sweeps {', '.join(statuses)}"
+
+
+def check_told_ended(trial: Trial, status: int, runs: Sequence[Run]) -> None:
+    """A zombie whose sweep was set to KILLED must say so, and not end as if nothing had happened."""
+    said = told(trial.place, "zombie")
+    killed = any("nnexp.sweep" in run.tags and run.status == "KILLED" for run in runs)
+    right = status == 1 and "was set to KILLED by another command" in said if killed else status == 0
+    expect(right, f"the zombie's exit status is {status}: {said[-300:]}")
+
+
+def linked(trial: Trial) -> str:
+    """Whoever looks at the same file by its own name leaves the sweep alone: it ends as FINISHED, with status
+    0."""
+    place = trial.place
+    trial.with_store()
+    (place / "link.db").symlink_to("mlflow.db")
+    running = start(place, "sweep", PART, {"MLFLOW_TRACKING_URI": f"sqlite:///{place}/link.db"})
+    until(lambda: any(place.glob("*.db.*.owner")), running)
+    time.sleep(trial.random.uniform(0, 0.5))
+    looks = 0
+    while running.poll() is None or not looks:
+        ended(start(place, "look", ["doctor", "--fix"]))
+        looks += 1
+    status = ended(running)
+    expect(status == 0, f"exit status {status}: {last_line(place / 'sweep.err')}")
+    check_part(trial)
+    statuses = [run.status for run in read_runs(place) if "nnexp.sweep" in run.tags]
+    expect(statuses == ["FINISHED"], f"its sweeps are {statuses}")
+    return f"{looks} looks"
+
+
+def is_begun(store: Path) -> bool:
+    """Whether the store has a sweep."""
+    with closing(sqlite3.connect(store, timeout=60)) as connection:
+        return bool(connection.execute("SELECT 1 FROM tags WHERE key = 'nnexp.sweep'").fetchone())
 
 
 def stop_between_writes(process: subprocess.Popen[bytes], store: Path) -> None:

@@ -90,6 +90,18 @@ def lose_config(place):
     (artifacts(place, network(place)) / "artifacts" / "config.yaml").unlink()
 
 
+def empty_config(place):
+    (artifacts(place, network(place)) / "artifacts" / "config.yaml").write_bytes(b"")
+
+
+def empty_keys(place):
+    (artifacts(place, sweep_id(place)) / "artifacts" / "run_keys.txt").write_bytes(b"")
+
+
+def lose_a_tag(place):
+    sql(place, "DELETE FROM tags WHERE key = 'nnexp.outcome' AND run_uuid = ?", network(place))
+
+
 def lose_keys(place):
     (artifacts(place, sweep_id(place)) / "artifacts" / "run_keys.txt").unlink()
 
@@ -131,6 +143,9 @@ def cut_the_file(place):
         (exchange_weights, "not the one that was recorded", 1),
         (lose_weights, "has no weights.npz", 1),
         (lose_config, "its artifact config.yaml is not there", 1),
+        (empty_config, "its artifact config.yaml is empty", 1),
+        (empty_keys, "its artifact run_keys.txt is empty", 1),
+        (lose_a_tag, "its tag nnexp.outcome is not there", 1),
         (lose_keys, "its artifact run_keys.txt is not there", 1),
         (link_artifacts, "is a link", 1),
         (lose_the_sweep, "is not there", 2),

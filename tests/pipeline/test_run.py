@@ -2,6 +2,8 @@
 
 import io
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -363,6 +365,18 @@ def test_new_rows_and_classes_that_mlflow_would_name_alike_have_a_metric_each(
         for text, label in of_class.items()
     }
     assert all(MlflowClient().log_metric(run.info.run_id, name, 0.5) is None for name in predicted)
+
+
+def test_a_new_row_with_too_long_a_name_for_a_metric_is_refused(nnexp, store, tmp_path):
+    (tmp_path / "own.csv").write_text("size,y\n1,0\n2,0\n3,1\n4,1\n")
+    own = ["dataset=csv", "dataset.path=own.csv", "dataset.features=[size]", "dataset.target=y"]
+    for length, status in ((239, 0), (240, 2)):
+        (tmp_path / "new.csv").write_text(f"name,size\n{'n' * length},2\n")
+        ended = nnexp("train", *own, "dataset.new_rows=new.csv", "epochs=5", "figures=false", "model=false")
+        assert ended.status == status
+    assert "characters less, as MLflow names a metric prediction/" in ended.err
+    with closing(sqlite3.connect(store)) as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 
 def test_columns_that_are_named_like_ours_are_kept_apart(configure, client, only, tmp_path, record):

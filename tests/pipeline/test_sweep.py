@@ -19,6 +19,7 @@ from nnexp.cli import help
 from nnexp.cli import train as app
 from nnexp.dataset.load import load
 from nnexp.network import engine
+from nnexp.pipeline import sweep as sweeper
 from nnexp.pipeline.artifacts import run_key
 from nnexp.training import distribute as sweep
 from nnexp.training.plan import Point, plan
@@ -58,6 +59,15 @@ def parents(rows):
 def table_of(ended):
     """The summary that a sweep printed."""
     return ended.out.split(" runs, recorded as")[0].rpartition("\n")[0]
+
+
+def artifacts_of(rows, seed):
+    """Where the finished run of this seed has its files."""
+    found = rows(
+        "SELECT artifact_uri FROM runs JOIN params USING (run_uuid) WHERE status = 'FINISHED' "
+        f"AND key = 'seed' AND params.value = '{seed}'"
+    )
+    return Path(found[0][0].removeprefix("file://"))
 
 
 # --- the plan
@@ -110,6 +120,44 @@ def test_a_larger_sweep_runs_only_what_is_new_and_summarises_all(nnexp, store, r
     sweep_id = ended.out.split("recorded as sweep ")[1].split()[0]
     (row,) = json.loads(nnexp("summarize", "--sweep", sweep_id, "--by", "init", "--format", "json").out)
     assert row["n"] == 8
+
+
+@pytest.mark.parametrize("how", [[], ["retry=failed"]])
+def test_finished_runs_whose_files_are_empty_or_gone_are_named_and_trained_again(
+    nnexp, store, recorded, rows, how
+):
+    sweep = ["train", "-m", "seed=range(4)", "epochs=20", "figures=false"]
+    first = nnexp(*sweep)
+    (artifacts_of(rows, 0) / "weights.npz").write_bytes(b"")
+    (artifacts_of(rows, 1) / "config.yaml").unlink()
+    again = nnexp(*sweep, *how)
+    assert again.status == 0
+    lines = [line for line in again.err.splitlines() if line.startswith("note: run ")]
+    assert ["its weights.npz is empty" in lines[0], "its config.yaml is not there" in lines[1]] == [True] * 2
+    assert "4 runs: 2 done, 2 new" in again.err
+    assert table_of(again) == table_of(first)
+    assert sorted(status for status, _, _ in recorded()) == ["FINISHED"] * 4 + ["KILLED"] * 2
+    assert "4 runs: 4 done, 0 new" in nnexp(*sweep).err
+
+
+def test_a_sweep_that_has_lost_the_keys_of_its_runs_is_recorded_anew(nnexp, store, parents):
+    sweep = ["train", "-m", "seed=0,1", "epochs=20", "figures=false"]
+    first = nnexp(*sweep)
+    ((parent, _),) = parents()
+    Path(store.parent, "mlartifacts", "nnexp", parent, "artifacts", "run_keys.txt").write_bytes(b"")
+    again = nnexp(*sweep)
+    assert (again.status, table_of(again)) == (0, table_of(first))
+    assert [status for _, status in parents()] == ["FINISHED"] * 2
+
+
+def test_a_run_alone_whose_weights_are_gone_is_trained_again(nnexp, store, rows):
+    alone = ["train", "seed=3", "epochs=20", "figures=false", "model=false"]
+    assert nnexp(*alone).status == 0
+    (artifacts_of(rows, 3) / "weights.npz").unlink()
+    again = nnexp(*alone)
+    assert (again.status, "recorded before" in again.err) == (0, False)
+    assert sorted(rows("SELECT status FROM runs")) == [("FINISHED",), ("KILLED",)]
+    assert "recorded before" in nnexp(*alone).err
 
 
 def test_force_runs_again_as_a_new_attempt_that_counts_once(nnexp, store, recorded, rows):
@@ -363,6 +411,35 @@ def test_a_sweep_that_is_alive_is_left_alone(nnexp, store, recorded, parents):
         running.send_signal(signal.SIGCONT)
     assert running.wait(240) == 0
     assert [status for _, status in parents()] == ["FINISHED"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("status = 'KILLED'", "was set to KILLED by another command while"),
+        ("lifecycle_stage = 'deleted'", "was deleted while"),
+    ],
+)
+def test_a_sweep_that_was_ended_or_deleted_meanwhile_says_so_and_fails(
+    nnexp, store, recorded, parents, monkeypatch, change, words
+):
+    train = sweeper._run_points
+
+    def meanwhile(*args):
+        stopped = train(*args)
+        with closing(sqlite3.connect(store)) as connection, connection:
+            connection.execute(f"UPDATE runs SET {change} WHERE status = 'RUNNING'")
+        return stopped
+
+    sweep = ["train", "-m", "seed=0,1", "epochs=20", "figures=false"]
+    monkeypatch.setattr(sweeper, "_run_points", meanwhile)
+    ended = nnexp(*sweep)
+    assert (ended.status, words in ended.err, "Traceback" in ended.err) == (1, True, False)
+    assert ended.err.endswith("what is recorded stays; the same command does the rest\n")
+    monkeypatch.setattr(sweeper, "_run_points", train)
+    assert "2 runs: 2 done, 0 new" in nnexp(*sweep).err
+    assert [status for status, _, _ in recorded()] == ["FINISHED"] * 2
+    assert parents()[-1][1] == "FINISHED"
 
 
 def test_a_single_run_whose_process_died_is_killed_at_the_next_start(nnexp, store, rows):

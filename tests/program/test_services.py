@@ -20,10 +20,12 @@ import pytest
 from mlflow import MlflowClient
 
 import nnexp as package
+from nnexp.pipeline.provenance import provenance
+from nnexp.tracking import owner
 from nnexp.tracking.find import find_runs, get_run, read_artifact
 from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import ensure_experiment, open_store
-from nnexp.tracking.write import open_writer
+from nnexp.tracking.write import end_dead, open_writer
 from tests.real import NNEXP, free_port, is_up, kill_group, needs, started, wait_for
 
 ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
@@ -251,6 +253,31 @@ def test_postgresql_records_what_a_file_does(nnexp, database, in_a_file):
     assert_reruns(nnexp, run_id)
 
 
+def test_long_texts_are_recorded_in_postgresql_as_in_a_file(nnexp, database, store, monkeypatch):
+    """A command line, a run's name and an experiment's that are longer than the columns."""
+    seeds = "seed=" + ",".join(map(str, range(3)))
+    sweep = ["train", "-m", seeds, "epochs=5", f"dataset.name='{'漢' * 300}'", "figures=false"]
+    sweep += [f"experiment_name='{'漢' * 86}'"]
+    monkeypatch.setattr("sys.orig_argv", ["python", "nnexp", *sweep, "x" * 9000])
+    provenance.cache_clear()
+    told = []
+    for uri in (database, f"sqlite:///{store}"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        ended = nnexp(*sweep)
+        assert (ended.status, "Traceback" in ended.err) == (0, False)
+        client = MlflowClient(uri)
+        place = client.get_experiment_by_name("漢" * 86).experiment_id
+        runs = client.search_runs([place])
+        kept = ("nnexp.command", "mlflow.runName", "nnexp.run_key")
+        told.append(sorted(sorted((k, v) for k, v in run.data.tags.items() if k in kept) for run in runs))
+        (parent,) = (run for run in runs if "nnexp.sweep" in run.data.tags)
+        assert len(parent.data.tags["nnexp.command"]) == 8000
+        assert "command.txt" in [file.path for file in client.list_artifacts(parent.info.run_id)]
+        assert "nothing is wrong" in nnexp("doctor").out
+    provenance.cache_clear()
+    assert told[0] == told[1]
+
+
 def test_two_of_the_same_sweep_at_once_record_each_run_once(database):
     sweep = ["train", "-m", "figures=false", "seed=range(300)", "epochs=100"]
     with started(*NNEXP, *sweep) as one, started(*NNEXP, *sweep) as other:
@@ -341,6 +368,20 @@ def test_what_a_stopped_sweep_left_twice_on_a_server_the_next_command_removes(nn
     assert again.status == 0
     assert finished(server.uri, "twice") == 1
     assert package.load_runs("twice")["run_id"].item() in again.out
+
+
+def test_a_client_whose_clock_is_ahead_takes_no_live_run_of_a_server_for_dead(server, monkeypatch):
+    store = open_store(server.uri)
+    place = ensure_experiment(store, "ahead")
+    with open_writer(store, place) as writer:
+        run_id = writer.start(RunRecord("x", tags={"nnexp.run_key": "k"}, status="RUNNING"))
+        found = find_runs(store, place, "nnexp.run_key")
+        here = time.time
+        monkeypatch.setattr(time, "time", lambda: here() + 90)
+        assert not end_dead(store, writer, found)
+        monkeypatch.setattr(owner, "_machine", lambda: "elsewhere")
+        assert not end_dead(store, writer, found)
+        assert writer.finish(run_id, "FINISHED", {}, {}) == run_id
 
 
 def test_ctrl_c_does_not_wait_for_what_a_server_has_yet_to_record(nnexp, server):

@@ -17,6 +17,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.mask import masked
 from nnexp.config.paths import PROJECT
 from nnexp.tracking.database import DatabaseWriter
+from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import ensure_experiment, find_experiment, open_store, resolve_uri
 from nnexp.tracking.write import open_writer
 
@@ -31,6 +32,21 @@ def test_the_environment_names_the_store_and_a_key_wins_over_it(monkeypatch, tmp
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
     assert resolve_uri(None) == "http://somewhere:5000"
     assert resolve_uri("sqlite:///x.db") == f"sqlite:///{tmp_path}/x.db"
+
+
+def test_a_store_reached_by_a_link_is_the_store_itself(store, tmp_path, nnexp):
+    (tmp_path / "link.db").symlink_to("mlflow.db")
+    (tmp_path / "elsewhere").symlink_to(tmp_path)
+    by_name = f"sqlite:///{tmp_path}/mlflow.db"
+    for link in ("link.db", "elsewhere/mlflow.db", "elsewhere/link.db"):
+        assert resolve_uri(f"sqlite:///{tmp_path}/{link}") == by_name
+    linked = open_store(f"sqlite:///{tmp_path}/link.db")
+    with open_writer(linked, ensure_experiment(linked, "nnexp")) as writer:
+        run_id = writer.start(RunRecord("x", tags={"nnexp.run_key": "k"}, status="RUNNING"))
+        # Whoever looks by the file's own name sees that its process is alive.
+        assert nnexp("doctor", "--fix").status == 0
+        assert nnexp("train", "seed=1", "epochs=5", "figures=false", "model=false").status == 0
+        assert writer.finish(run_id, "FINISHED", {}, {}) == run_id
 
 
 def test_a_store_is_made_whole_or_not_at_all(tmp_path, empty_store):
@@ -193,6 +209,30 @@ def test_an_id_that_leads_elsewhere_is_none(store, bad):
     above, id, name = ensure_experiment(open_store(), "nnexp").artifact_location.rsplit("/", 2)
     assert (above, name) == (f"file://{store.parent}/mlartifacts", "nnexp")
     assert re.fullmatch("[0-9a-f]{32}", id)
+
+
+@pytest.mark.parametrize(
+    "name", ["漢" * 86, "x" * 100, "a b" * 33], ids=["86 characters of 3 bytes", "100 of 1", "with blanks"]
+)
+def test_an_experiment_may_have_any_name_that_is_allowed(nnexp, store, name):
+    one = ["train", f"experiment_name='{name}'", "epochs=5", "figures=false", "model=false"]
+    assert nnexp(*one).status == 0
+    assert "is not run again" in nnexp(*one).err
+    assert "nothing is wrong" in nnexp("doctor").out
+
+
+def test_an_experiment_with_an_impossible_directory_is_told_and_spoils_nothing(nnexp, store, tmp_path):
+    name = "漢" * 86
+    ensure_experiment(open_store(), "sound")
+    with sqlite3.connect(store) as connection:
+        renamed = f"file://{tmp_path}/mlartifacts/{name}"
+        connection.execute(
+            "UPDATE experiments SET name = ?, artifact_location = ? WHERE name = 'sound'", (name, renamed)
+        )
+    connection.close()
+    ended = nnexp("train", f"experiment_name='{name}'", "epochs=5")
+    assert (ended.status, "too long a path to be recorded: name another" in ended.err) == (2, True)
+    assert "nothing is wrong" in nnexp("doctor").out
 
 
 def test_a_deleted_experiment_is_told(store):

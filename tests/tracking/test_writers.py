@@ -1,21 +1,27 @@
 """The two writers: what the bulk writer puts into MLflow's tables is what MLflow's own client puts there."""
 
+import errno
 import math
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from contextlib import closing
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.store.db.utils import _get_latest_schema_revision
+from mlflow.store.tracking.dbmodels import models
 
-from nnexp.tracking import tables
+from nnexp.tracking import durable, owner, tables
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.find import find_runs
-from nnexp.tracking.runs import DataInput, RunRecord
+from nnexp.tracking.runs import DataInput, Ended, RunRecord
 from nnexp.tracking.server import ClientWriter
-from nnexp.tracking.store import ensure_experiment, open_store
+from nnexp.tracking.store import Store, ensure_experiment, open_store
 
 DATA = DataInput("táblà", "0123abcd", "code", '{"tags": {}}', '{"mlflow_colspec": []}', '{"num_rows": 4}')
 POINTS = [
@@ -154,6 +160,32 @@ def test_both_writers_write_the_same_rows(both, tmp_path):
     assert all(ours[table] for table in COMPARED)
 
 
+def test_texts_beyond_their_columns_are_cut_alike_by_both(both):
+    tags = {"nnexp.run_key": "k", "long": "漢" * 9000, "fits": "x" * tables.MAX_TAG}
+    for _, writer in both:
+        writer.write([RunRecord("n" * 300, tags={**tags, "mlflow.user": "u"}, end_time=2, start_time=1)])
+        run_id = writer.start(RunRecord("goes on", status="RUNNING"))
+        writer.finish(run_id, "FAILED", {}, {"nnexp.reason": "r" * 9000})
+    ours, theirs = (read_back(store) for store, _ in both)
+    name = "n" * (tables.MAX_NAME - 1) + "…"
+    assert ours[name] == theirs[name]
+    assert ours[name][7]["long"] == "漢" * (tables.MAX_TAG - 1) + "…"
+    assert ours[name][7]["fits"] == tags["fits"]
+    assert [told["goes on"][7]["nnexp.reason"][-2:] for told in (ours, theirs)] == ["r…"] * 2
+
+
+def test_the_limits_are_those_of_mlflows_columns():
+    for limit, column in {
+        tables.MAX_TAG: models.SqlTag.value,
+        tables.MAX_NAME: models.SqlRun.name,
+        tables.MAX_USER: models.SqlRun.user_id,
+        tables.MAX_METRIC: models.SqlMetric.key,
+        tables.MAX_DATASET: models.SqlDataset.name,
+        tables.MAX_URI: models.SqlRun.artifact_uri,
+    }.items():
+        assert column.type.length == limit
+
+
 def test_mlflows_client_reads_the_same_back(both):
     for _, writer in both:
         writer.write(RECORDS)
@@ -223,6 +255,53 @@ def test_of_two_that_go_on_as_the_same_run_the_first_to_finish_stands(both):
         assert MlflowClient(store.uri).get_run(slow).data.tags["nnexp.superseded_by"] == quick
 
 
+def test_an_owner_is_told_that_its_run_was_ended_or_deleted(both):
+    for store, writer in both:
+        ended, deleted = (writer.start(RunRecord(n, status="RUNNING")) for n in ("ended", "deleted"))
+        client = MlflowClient(store.uri)
+        client.set_tag(ended, "nnexp.reason", "its process died")
+        client.set_terminated(ended, "KILLED")
+        client.delete_run(deleted)
+        with pytest.raises(Ended, match=r"was set to KILLED by another command \(its process died\)"):
+            writer.finish(ended, "FINISHED", {}, {"new": "tag"})
+        with pytest.raises(Ended, match="was deleted while this command worked"):
+            writer.finish(deleted, "FINISHED", {}, {})
+        found = client.get_run(ended)
+        assert (found.info.status, "new" in found.data.tags) == ("KILLED", False)
+
+
+def owned(process, began, beat, machine=None):
+    return {
+        owner.OWNER: f"{machine or owner._machine()} {process} {began}",
+        owner.HEARTBEAT: str(int(beat)),
+    }
+
+
+def test_on_its_own_machine_the_process_is_asked_whatever_the_clocks_say(monkeypatch):
+    store, now = Store("sqlite:///x.db", None, is_known=False), time.time()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    began = owner._began(child.pid)
+    for beat in (now, now - 3600, now + 3600):
+        assert owner.is_beating(store, owned(child.pid, began, beat))
+        # One that has its number now is another process.
+        assert not owner.is_beating(store, owned(child.pid, str(int(began) - 1), beat))
+    child.kill()
+    while owner._began(child.pid) != "dead":  # it waits for us to take its exit status
+        time.sleep(0.01)
+    assert not owner.is_beating(store, owned(child.pid, began, now))
+    child.communicate()
+    assert not owner.is_beating(store, owned(child.pid, began, now))
+
+
+def test_on_another_machine_the_heartbeat_counts_by_the_stores_clock(monkeypatch):
+    store = Store("http://nowhere", None, is_known=False)
+    monkeypatch.setattr(owner, "_time_of", lambda store: 1000.0)
+    for beat, alive in ((1000, True), (950, True), (930, False)):
+        assert owner.is_beating(store, owned(1, "1", beat, "elsewhere")) is alive
+        # Nor can a process be asked of which the system does not say when it began.
+        assert owner.is_beating(store, owned(os.getpid(), owner.UNKNOWN, beat)) is alive
+
+
 def test_two_writers_at_once_write_each_key_once(both):
     store, _ = both[0]
     experiment = ensure_experiment(store, "one")
@@ -251,6 +330,63 @@ def test_a_chunk_is_there_whole_or_not_at_all(both, monkeypatch):
     assert find_runs(store, ensure_experiment(store, "one"), "nnexp.run_key") == []
     writer.write(RECORDS)
     assert len(find_runs(store, ensure_experiment(store, "one"), "nnexp.run_key")) == 3
+
+
+def test_files_are_on_the_disk_before_a_row_names_them(both, monkeypatch):
+    store, writer = both[0]
+    path, seen = store.uri.removeprefix("sqlite:///"), []
+
+    def flush(place, names):
+        with closing(sqlite3.connect(path)) as connection:
+            rows = set(connection.execute("SELECT run_uuid, status FROM runs"))
+        for name in names:
+            seen.append((sorted(p.name for p in (place / name).rglob("*.*")), (name, "FINISHED") in rows))
+
+    monkeypatch.setattr("nnexp.tracking.database.flush", flush)
+    writer.write(RECORDS)
+    assert seen == [(["config.yaml", "curve.png"], False), ([], False), (["traceback.txt"], False)]
+    seen.clear()
+    run_id = writer.start(RunRecord("r", files={"a.txt": b"1"}, status="RUNNING"))
+    writer.finish(run_id, "FINISHED", {"a.txt": b"2", "b.txt": b"3"}, {})
+    # What is there stays until its successor is on the disk, beside it.
+    beside = [".a.txt.half", ".b.txt.half", "a.txt"]
+    assert seen == [(["a.txt"], False), (beside, False), (["a.txt", "b.txt"], False)]
+
+
+def test_a_flush_reaches_every_file_and_directory_where_there_is_no_call_for_all(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(durable, "_syncfs", lambda: None)
+    monkeypatch.setattr(durable, "_fsync", synced.append)
+    place = tmp_path / "mlartifacts" / "nnexp"
+    (place / "r" / "artifacts").mkdir(parents=True)
+    (place / "r" / "artifacts" / "weights.npz").write_bytes(b"x")
+    durable.flush(place, ["r"])
+    assert set(synced) == {*place.rglob("*"), place, place.parent, tmp_path}
+
+
+def test_a_disk_that_fails_to_take_the_files_stops_the_recording(both, monkeypatch):
+    store, writer = both[0]
+
+    def fails(place):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(durable, "_syncfs", lambda: fails)
+    with pytest.raises(OSError, match="Input/output"):
+        writer.write(RECORDS)
+    assert find_runs(store, ensure_experiment(store, "one"), "nnexp.run_key") == []
+
+
+def test_a_disregarded_run_is_killed_by_the_one_that_takes_its_place(both):
+    for store, writer in both:
+        experiment = ensure_experiment(store, "one")
+        writer.write(RECORDS[:2])
+        old = {run.run_id: run.tags["nnexp.run_key"] for run in find_runs(store, experiment, "nnexp.run_key")}
+        lost = {run_id: key for run_id, key in old.items() if key == "k1"}
+        writer.disregard(lost)
+        writer.write(RECORDS[:2] if store is both[0][0] else RECORDS[:1])
+        found = find_runs(store, experiment, "nnexp.run_key")
+        ended = sorted((run.tags["nnexp.run_key"], run.status, run.run_id in lost) for run in found)
+        assert ended == [("k1", "FINISHED", False), ("k1", "KILLED", True), ("k2", "FINISHED", False)]
 
 
 def test_a_locked_file_is_waited_for_and_this_is_said(both, capsys, monkeypatch):

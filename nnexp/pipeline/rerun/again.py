@@ -14,7 +14,6 @@ from nnexp.dataset.load import Dataset
 from nnexp.network import engine
 from nnexp.network.weights import pack
 from nnexp.pipeline.artifacts import (
-    MAX_NAME,
     data_files,
     data_input,
     model_of,
@@ -106,7 +105,7 @@ def record_run(store: Store, run: Detail, subject: Subject, again: Trained, verd
         run,
         verdict,
         RunRecord(
-            name=f"rerun: {run.name}"[:MAX_NAME],
+            name=f"rerun: {run.name}",
             params=subject.config.params(),
             tags=tags | result_tags(again),
             points=[*points(again, 0), *prediction_points(again, dataset)],
@@ -125,7 +124,7 @@ def record_sweep(store: Store, sweep: Detail, verdicts: Sequence[Verdict]) -> st
         "verdict": [str(verdict) for verdict in verdicts],
     }
     record = RunRecord(
-        name=f"rerun: {sweep.name}"[:MAX_NAME],
+        name=f"rerun: {sweep.name}",
         tags={
             "mlflow.parentRunId": sweep.run_id,
             "nnexp.runs": str(len(verdicts)),
