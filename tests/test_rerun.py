@@ -213,6 +213,20 @@ TAMPERED = {
         ),
         ["loss at epoch 20 is", "ULP apart", "record altered: training again gave the very weights"],
     ),
+    "a false point before the true one": (
+        in_store(
+            "INSERT INTO metrics SELECT key, 0.125, 0, run_uuid, step, is_nan FROM metrics "
+            "WHERE run_uuid = ? AND key = 'loss' AND step = 20"
+        ),
+        ["loss at epoch 20 is recorded twice", "0.125"],
+    ),
+    "a metric that is not ours": (
+        in_store(
+            "INSERT INTO metrics SELECT 'own/' || key, value, 0, run_uuid, step, is_nan FROM metrics "
+            "WHERE run_uuid = ? AND key = 'loss' AND step = 20"
+        ),
+        ["own/loss at epoch 20 is recorded as"],
+    ),
     "a point taken away": (
         in_store("DELETE FROM metrics WHERE run_uuid = ? AND key = 'accuracy' AND step = 10"),
         ["accuracy at epoch 10 is", "and is not recorded"],
