@@ -367,6 +367,40 @@ def test_a_variation_says_what_changed_and_what_came_of_it(nnexp, ids, tags):
     assert (own.status, "adam" in own.out) == (0, True)
 
 
+def test_what_is_only_shown_is_made_of_numbers_that_are_recorded(nnexp, store, tmp_path):
+    def recorded(ended):
+        assert ended.status == 0, ended.err
+        return ended.out.split("recorded as ")[1].split()[0]
+
+    first = recorded(nnexp("train", *QUICK))
+    kept = recorded(nnexp("rerun", first, "weights_every=10"))
+    assert not artifact(tmp_path, kept, "figures").exists()
+    ended = nnexp("rerun", first, "weights_every=10", "figures=true")
+    assert (recorded(ended), "it now has figures as well" in ended.err) == (kept, True)
+    assert artifact(tmp_path, kept, "figures/surface_over_training.gif").exists()
+    ended = nnexp("rerun", first, "figures=true", "model=true")
+    assert (recorded(ended), "it now has figures and a model as well" in ended.err) == (first, True)
+    assert artifact(tmp_path, first, "figures/curves.png").exists()
+    for again in (["rerun", first, "figures=true", "model=true"], ["train", *QUICK[:2]]):
+        assert "was recorded before" in nnexp(*again).err
+    assert "verdict: identical" in nnexp("rerun", first, "figures=false").out
+    assert len(library.load_runs()) == 2
+
+
+def test_a_point_of_a_sweep_that_is_asked_for_alone_gets_its_figures(nnexp, store, tmp_path):
+    assert nnexp("train", "-m", *QUICK, "seed=1,2").status == 0
+    point = ["train", *QUICK, "seed=2", "figures=true"]
+    ended = nnexp(*point)
+    run_id = ended.out.split("recorded as ")[1].split()[0]
+    assert "it now has figures as well" in ended.err
+    assert artifact(tmp_path, run_id, "figures/curves.png").exists()
+    assert len(library.load_runs()) == 2
+    artifact(tmp_path, run_id, "figures/curves.png").unlink()
+    artifact(tmp_path, run_id, "weights.npz").write_bytes(b"")
+    ended = nnexp(*point)
+    assert (ended.status, f"run {run_id}: weights.npz is damaged" in ended.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
