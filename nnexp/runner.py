@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from nnexp import dataset as datasets
 from nnexp.config import RunConfig
 from nnexp.dataset import Dataset, Source
+from nnexp.label import NAME, name_of, run_labels
 from nnexp.progress import Meter, say, uninterrupted
 from nnexp.record import (
     data_files,
@@ -85,8 +86,10 @@ def run(
             return None
         if not todo.todo:
             old = [r for r in place.runs if r.status == "FINISHED" and r.tags["nnexp.run_key"] == point.key]
+            _relabel(place, old[-1].run_id, request)
             return _shown(place, old[-1].run_id, point)
-        return _run_new(place, point, todo.attempt, more or {})
+        point = replace(point, name=name_of(request, point.name))
+        return _run_new(place, point, todo.attempt, {**run_labels(request), **(more or {})})
 
 
 def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) -> Recorded:
@@ -121,6 +124,16 @@ def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) 
         outcome=trained.outcome,
         new_rows=new_rows(model, dataset),
     )
+
+
+def _relabel(place: Place, run_id: str, request: SweepConfig) -> None:
+    """Give a recorded run the name, the question and the tags that this command has for it."""
+    labels = run_labels(request)
+    if request.name is not None:
+        labels[NAME] = name_of(request, "")
+    if labels:
+        with uninterrupted():
+            place.writer.add(run_id, {}, labels)
 
 
 def _shown(place: Place, run_id: str, point: Point) -> Recorded:

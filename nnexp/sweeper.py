@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nnexp import dataset as datasets
 from nnexp.config import MAX_PARAM, Lost, RequestError, RunConfig
+from nnexp.label import DESCRIPTION, NAME, QUESTION, name_of, tags_of
 from nnexp.progress import Meter, say, uninterrupted
 from nnexp.readable import as_table
 from nnexp.record import (
@@ -32,7 +33,7 @@ from nnexp.record import (
     sweep_key,
     varied_leaves,
 )
-from nnexp.report.findings import QUESTION, Findings, question, shown_ranges
+from nnexp.report.findings import Findings, question, shown_ranges
 from nnexp.report.note import MAX_NOTE, begun, note
 from nnexp.report.pictures import Picture
 from nnexp.request import SweepConfig
@@ -110,11 +111,11 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
         complete = [parent for parent in same if parent.tags.get("nnexp.outcome") == "complete"]
         failures = _failed_before(place, todo)
         if not todo.todo and complete:
-            return _finished_sweep(place, complete[-1].run_id, keys, failures)
+            return _complete(place, complete[-1].run_id, keys, failures, asked, configs, request)
         training = execute(todo.todo, request.executor)  # an executor that is not there is refused here
         if todo.todo:
             tell_of_compiling()
-        with _what_is_left(), going_on(place, _parent_record(name or "sweep", key, asked)) as parent:
+        with _what_is_left(), going_on(place, _parent_record(name or "sweep", key, asked, request)) as parent:
             for old in same:
                 if old.status in ("KILLED", "FAILED"):
                     place.writer.adopt(old.run_id, parent)
@@ -122,9 +123,7 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
             stopped = _run_points(place, parent, todo, training, request, failures)
             place.writer.settle(parent)
             done = _finished_sweep(place, parent, keys, failures)
-            record = get_sweep(place.store, parent)
-            assert record is not None  # it was begun by this command
-            found = Findings.of(record, len(asked), done.runs, done.summary)
+            found = _found(place, done, len(asked))
             pictures = _draw(place, found, asked) if any(config.figures for config in configs) else []
             _finish_parent(place, found, failures, stopped, pictures)
         return done
@@ -264,7 +263,7 @@ def _child_record(
     return replace(record, tags=tags | result_tags(result), points=curves, files=files)
 
 
-def _parent_record(name: str, key: str, asked: Sequence[Point]) -> RunRecord:
+def _parent_record(name: str, key: str, asked: Sequence[Point], request: SweepConfig) -> RunRecord:
     """A sweep as it begins: its ranges, and the keys of its runs."""
     varied = ranges([point.config for point in asked])
     texts = {key: ", ".join(values) for key, values in varied.items()}
@@ -275,11 +274,12 @@ def _parent_record(name: str, key: str, asked: Sequence[Point]) -> RunRecord:
     tags = {**origin(), **provenance(), "nnexp.sweep": name, "nnexp.sweep_key": key}
     if asks := question(name):
         tags[QUESTION] = asks[:MAX_NOTE]
-    tags["mlflow.note.content"] = begun(asks, command(), shown_ranges(params))
+    tags |= tags_of(request)
+    tags[DESCRIPTION] = begun(tags.get(QUESTION, ""), command(), shown_ranges(params))
     keys = "".join(f"{point.key}\n" for point in asked)
     files = {SWEEP_KEYS: keys.encode()} | data_files(dict.fromkeys(point.dataset for point in asked))
     files |= code_files()
-    return RunRecord(title, params, tags, files=files)
+    return RunRecord(name_of(request, title), params, tags, files=files)
 
 
 def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:
@@ -288,12 +288,45 @@ def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:
     return [(point.name, reasons[point.key]) for point in todo.failed]
 
 
+def _complete(
+    place: Place,
+    parent: str,
+    keys: list[str],
+    failures: list[tuple[str, str]],
+    asked: Sequence[Point],
+    configs: Sequence[RunConfig],
+    request: SweepConfig,
+) -> Sweep:
+    """A sweep of which nothing is left to do, as the store has it, once it has the name, the question and the
+    tags that this command has for it: they stand in its report and its description, too."""
+    done, labels = _finished_sweep(place, parent, keys, failures), tags_of(request)
+    if request.name is not None:
+        labels[NAME] = name_of(request, "")
+    record = get_sweep(place.store, parent)
+    if record is None or not labels.items() <= record.tags.items():
+        with uninterrupted():
+            place.writer.add(parent, {}, labels)
+        found = _found(place, done, len(asked))
+        figures = any(config.figures for config in configs)
+        pictures = _draw(place, found, asked) if figures else []
+        files, tags = _results(place, found, failures, pictures)
+        with uninterrupted():
+            place.writer.add(parent, files, tags)
+    return done
+
+
 def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
     """The sweep as the store has it."""
     runs = read_runs(place.store, place.experiment, parent)
     done = finished(runs)
     losses = {} if done.empty else dict(zip(done["run_key"], done["loss"], strict=True))
     return Sweep(parent, keys, failures, losses, runs, overall(runs))
+
+
+def _found(place: Place, done: Sweep, total: int) -> Findings:
+    record = get_sweep(place.store, done.sweep_id)
+    assert record is not None  # it was begun by this command, or found by it
+    return Findings.of(record, total, done.runs, done.summary)
 
 
 def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Picture]:
@@ -317,7 +350,19 @@ def _finish_parent(
     stopped: bool,
     pictures: Sequence[Picture],
 ) -> None:
-    """Record counts, the summary table, the figures, the report and a description that the UI shows."""
+    """Record what a sweep found, and how it ended."""
+    files, tags = _results(place, found, failures, pictures)
+    if not stopped:
+        tags["nnexp.outcome"] = "complete"
+    with uninterrupted():
+        place.writer.finish(found.parent.run_id, "FAILED" if failures else "FINISHED", files, tags)
+
+
+def _results(
+    place: Place, found: Findings, failures: Sequence[tuple[str, str]], pictures: Sequence[Picture]
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """The files and tags of a sweep that has ended: counts, the summary table, the figures, the report and a
+    description that the UI shows."""
     from nnexp.report.page import page  # its imports take long, and a sweep with nothing to do ends without
 
     files = {f"figures/{picture.name}.png": picture.png for picture in pictures}
@@ -328,9 +373,5 @@ def _finish_parent(
     if failures:
         lines = [f"{name}: {reason}" for name, reason in failures]
         files["failures.txt"] = ("\n".join(lines) + "\n").encode()
-    tags = {"mlflow.note.content": note(found, files, place.experiment.id)}
-    tags |= {"nnexp.runs": str(found.total), "nnexp.failed": str(len(failures))}
-    if not stopped:
-        tags["nnexp.outcome"] = "complete"
-    with uninterrupted():
-        place.writer.finish(found.parent.run_id, "FAILED" if failures else "FINISHED", files, tags)
+    tags = {DESCRIPTION: note(found, files, place.experiment.id)}
+    return files, tags | {"nnexp.runs": str(found.total), "nnexp.failed": str(len(failures))}

@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 
 from nnexp.dataset import PROJECT
+from nnexp.label import QUESTION
 from nnexp.readable import is_numeric, readable
 from nnexp.summary import INCOMPARABLE, best_rows, finished, grouped_by, varying
 from nnexp.tracking.find import Detail
 
-# The tag of a sweep's parent that holds the question it answers.
-QUESTION = "nnexp.question"
 # Metrics of a run worth a column of their own, where a sweep has them.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 # So many values of a swept key are shown one by one.

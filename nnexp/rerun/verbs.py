@@ -43,7 +43,7 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
         was = subjects.subject(evidence)
         moved, request = change(was.config)
         dry_run = dry_run or request.plan
-        if is_other(was, moved):
+        if is_other(was, moved) or request.labels:
             return vary(was, moved, request, dry_run)
         if moved.experiment_name != was.config.experiment_name:
             name = f"experiment_name={moved.experiment_name}"

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
 from nnexp.config import RequestError
+from nnexp.label import NAME
 from nnexp.progress import say
 from nnexp.tracking.owner import Owner
 from nnexp.tracking.runs import Point, RunRecord, given_way, identity, now, user
@@ -252,6 +253,8 @@ def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -
     old = (TAGS.c.run_uuid == run_id) & TAGS.c.key.in_(list(tags))
     connection.execute(sa.delete(TAGS).where(old))
     _insert(connection, TAGS, [(key, value, run_id) for key, value in tags.items()])
+    if NAME in tags:  # as with MLflow, that tag is the run's name
+        connection.execute(sa.update(RUNS).where(RUNS.c.run_uuid == run_id).values(name=tags[NAME]))
 
 
 def _metric_rows(
