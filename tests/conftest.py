@@ -116,6 +116,9 @@ def asked() -> Callable[..., SweepConfig]:
         "zip": [],
         "exclude": None,
         "require_clean": False,
+        "name": None,
+        "question": None,
+        "tags": None,
     }
 
     def made(**values: Any) -> SweepConfig:

@@ -63,7 +63,9 @@ def recorded(config: RunConfig, done: Recorded) -> None:
     print(line)
     if done.new_rows["name"]:
         print("\n" + as_text(done.new_rows) + "\n")
-    if done.is_old:
+    if done.added:
+        say(f"its numbers were recorded before; it now has {' and '.join(done.added)} as well")
+    elif done.is_old:
         say("this run was recorded before, and is not run again; force=true runs it again")
     print(f"recorded as {done.run_id}")
     _next(config, ["show", done.run_id])

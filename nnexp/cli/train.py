@@ -276,8 +276,10 @@ def _check_option(group: str, value: object) -> None:
 
 
 def _not_there(key: str) -> RequestError:
-    """Of a key that the chosen option of its group has not, or of a part of a list."""
+    """Of a key that the chosen option of its group has not, or of a part of a list or a mapping."""
     group = key.partition(".")[0]
+    if key == "tags":
+        return RequestError("tags: the experiment's file has some; ++tags={name: text} adds to them")
     if group not in GROUPS:
         return RequestError(f"{key}: write the whole value, {group}=…")
     having = " or ".join(f"{group}={name}" for name in options_with(key))

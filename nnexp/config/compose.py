@@ -42,7 +42,7 @@ class _Setting:
     def of(cls, override: Override, chooses: bool) -> _Setting:
         changes = override.type == OverrideType.CHANGE and not override.package
         value = override.value()
-        is_plain = changes and not isinstance(value, dict) and not _refers(value)
+        is_plain = changes and not _refers(value)
         return cls(override, chooses, override.key_or_group, value, is_plain)
 
 

@@ -5,6 +5,7 @@ None of it can change a result. Defaults are in conf/.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -13,11 +14,35 @@ from typing import Any
 from nnexp.config import run as config
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.mask import masked
-from nnexp.config.rules import flag, list_of, one_of, optional, text, whole
+from nnexp.config.rules import Rule, flag, list_of, one_of, optional, text, whole
 from nnexp.config.run import RunConfig, checked, keyed, refuse_other_keys
 
 _WORKERS = optional(whole(1, 4096), "one a core")
 _ADDRESS = text("the scheduler's address, tcp://host:8786", r"(tcp|tls|ws|wss|ucx)://\S+")
+# Characters that neither drive a terminal nor turn the direction of text.
+_SHOWN = r"[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+_NAME = text("a text of at most 250 characters on one line", _SHOWN + "{1,250}", number=True)
+_QUESTION = text("a text of at most 2,000 characters on one line", _SHOWN + "{1,2000}", number=True)
+# MLflow and nnexp tell what a run is by tags of their own.
+_TAG = re.compile(r"(?!mlflow\.|nnexp\.|/)(?!.*(\.\.|//|\./|/$))[\w.:/ -]{1,250}(?<![ .])")
+MAX_TAGS, MAX_TAG = 100, 1000
+
+
+def _parse_tags(value: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, Mapping) or len(value) > MAX_TAGS:
+        raise ValueError
+    content = text("", _SHOWN + f"{{1,{MAX_TAG}}}", number=True)
+    tags = {key: content.parse(str(v).lower() if isinstance(v, bool) else v) for key, v in value.items()}
+    if not all(isinstance(key, str) and _TAG.fullmatch(key) for key in tags):
+        raise ValueError
+    return tuple(sorted(tags.items()))
+
+
+_TAGS = Rule(
+    "{name: text, …}; a name has letters, digits and _ - . : / and begins with neither mlflow. nor nnexp., "
+    f"a text at most {MAX_TAG:,} characters",
+    _parse_tags,
+)
 # What each executor takes.
 EXECUTORS = {
     "inline": {},
@@ -53,6 +78,19 @@ class SweepConfig:
     )
 
     require_clean: bool = keyed(flag(), "refuse to run code that is not all committed in git")
+    name: str | None = keyed(optional(_NAME, "made of what is asked"), "title of the sweep, or of the run")
+    question: str | None = keyed(
+        optional(_QUESTION, "the comment that opens the experiment's file"),
+        "what the sweep is to answer; its description and its report begin with it",
+    )
+    tags: tuple[tuple[str, str], ...] | None = keyed(
+        optional(_TAGS, "none"), "tags of your own for the sweep, or for the run"
+    )
+
+    @property
+    def labels(self) -> tuple[object, ...]:
+        """What the run or sweep is called, as far as anything was typed."""
+        return tuple(label for label in (self.name, self.question, self.tags) if label)
 
     @property
     def reruns(self) -> str:

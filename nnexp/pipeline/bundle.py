@@ -5,9 +5,8 @@ git.diff where something was not committed; data/…, the data sets; and for eac
 params, tags), config.yaml, weights.npz and metrics.csv (metric, epoch, value). The same record gives the same
 bytes.
 
-An archive may come from anywhere: its members are read into memory one by one, by the names that SHA256SUMS
-lists, and never extracted. Links, names that lead elsewhere, sizes beyond bounds, and bytes that do not have
-their hash are refused.
+An archive may come from anyone: archive.py reads it within bounds, and what it says is checked here. Its runs
+are read some at a time, so that it takes no more memory than they do.
 """
 
 from __future__ import annotations
@@ -20,38 +19,34 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nnexp.config.errors import RequestError
+from nnexp.config.text import on_one_line, printable, shortened
 from nnexp.dataset.load import Source
+from nnexp.pipeline.archive import FREE_TEXT, RATIO, SUMS, TEXTS, Archive
 from nnexp.pipeline.rerun.subject import Kept
 from nnexp.tracking.evidence import Evidence, data_file
 
 FORMAT = 1
-SUMS, HEAD, LOCK = "SHA256SUMS", "bundle.json", "requirements.lock"
+HEAD, LOCK = "bundle.json", "requirements.lock"
 # The only names there can be.
 _NAME = re.compile(
     rf"{HEAD}|{re.escape(LOCK)}|git\.diff|data/[0-9a-f]{{16}}/(table|new_rows)\.csv"
     r"|runs/[0-9a-f]{32}/(run\.json|config\.yaml|weights\.npz|metrics\.csv)"
 )
-MAX_MEMBERS, MAX_MEMBER, MAX_TOTAL = 500_000, 256 * 2**20, 4 * 2**30
+# Of a run.
+PARTS = ("run.json", "config.yaml", "weights.npz", "metrics.csv")
+COLUMNS = ["metric", "epoch", "value"]
+# bundle.json names the runs, each of which has members.
+MAX_HEAD, MAX_NAMED = 2**16, 128
+# What is read of the runs at a time: so many bytes, of which a text counts ten times, as it grows in memory.
+GROUP_BYTES, TEXT_WEIGHT = 64 * 2**20, 10
 # ZIP has no time before this; all members have it, so that time does not show.
 _TIME = (1980, 1, 1, 0, 0, 0)
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """What an archive holds."""
-
-    what: str  # the recorded name of the run or sweep
-    evidence: list[Evidence]
-    data: Mapping[str, Source]  # by SHA-256
-
-    def kept(self) -> Kept:
-        return lambda evidence: self.data.get(evidence.tags.get("nnexp.data_sha256", ""))
 
 
 def write(
@@ -78,12 +73,19 @@ def write(
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in [(SUMS, "".join(lines).encode()), *sorted(members.items())]:
                 info = zipfile.ZipInfo(name, _TIME)
-                info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, (stat.S_IFREG | 0o644) << 16
+                info.compress_type, info.external_attr = _compression(content), (stat.S_IFREG | 0o644) << 16
                 info.create_system = 3  # Unix, whose permissions these are
                 archive.writestr(info, content)
         return path.stat().st_size
     except OSError as error:
         raise RequestError(f"--out {path}: cannot be written: {error.strerror}") from None
+
+
+def _compression(content: bytes) -> int:
+    """What compresses so well that it would not be believed is stored as it is."""
+    is_long = len(content) > FREE_TEXT // RATIO
+    is_odd = is_long and len(content) > RATIO * 3 // 4 * len(zlib.compress(content))
+    return zipfile.ZIP_STORED if is_odd else zipfile.ZIP_DEFLATED
 
 
 def _json(value: Any) -> bytes:
@@ -93,100 +95,147 @@ def _json(value: Any) -> bytes:
 def _metrics(one: Evidence) -> bytes:
     lines = io.StringIO()
     rows = csv.writer(lines, lineterminator="\n")
-    rows.writerow(["metric", "epoch", "value"])
+    rows.writerow(COLUMNS)
     for metric, curve in sorted(one.curves.items()):
         rows.writerows((metric, epoch, repr(value)) for epoch, value in curve)
     return lines.getvalue().encode()
 
 
-def read(path: Path) -> Bundle:
-    """The archive's contents, every member's hash checked. Raises RequestError."""
+@contextmanager
+def opened(path: Path) -> Iterator[Bundle]:
+    """The archive, every member's hash checked, while it is open. Raises RequestError."""
+    with _plainly(path):
+        file = zipfile.ZipFile(path)
+    with file:
+        with _plainly(path):
+            bundle = Bundle(path, Archive(file, _NAME))
+        yield bundle
+
+
+class Bundle:
+    """What an open archive holds. All texts in it are fit to be printed, as those of a store are.
+
+    `what` is the recorded name of the run or sweep.
+    """
+
+    def __init__(self, path: Path, archive: Archive) -> None:
+        """Raises ValueError."""
+        if archive.size(HEAD) > MAX_HEAD + MAX_NAMED * len(archive.names):
+            raise ValueError(f"{HEAD} has {archive.size(HEAD):,} bytes, more than its runs need")
+        head = _mapping(archive, HEAD)
+        if head.get("format") != FORMAT:
+            raise ValueError(
+                f"its format is {shortened(repr(head.get('format')))}, and this nnexp knows {FORMAT}"
+            )
+        self.what = on_one_line(_text(head.get("what"), f"{HEAD}: what"))
+        self.run_ids = _ids(head.get("runs"), archive.names)
+        self._path, self._archive = path, archive
+        self._data: dict[str, Source | None] = {}
+
+    def groups(self) -> Iterator[list[Evidence]]:
+        """The runs in their order, so many at a time as memory holds. Raises RequestError."""
+        group, size = list[Evidence](), 0
+        for run_id in self.run_ids:
+            sizes = {part: self._archive.size(f"runs/{run_id}/{part}") for part in PARTS}
+            more = sum(n * (TEXT_WEIGHT if part.endswith(TEXTS) else 1) for part, n in sizes.items())
+            if group and size + more > GROUP_BYTES:
+                yield group
+                group, size = [], 0
+            with _plainly(self._path):
+                group.append(self._evidence(run_id))
+            size += more
+        yield group
+
+    def kept(self) -> Kept:
+        """The copies of data sets in the archive, each of which is read once."""
+
+        def kept(evidence: Evidence) -> Source | None:
+            sha256 = evidence.tags.get("nnexp.data_sha256", "")
+            if sha256 not in self._data:
+                with _plainly(self._path):
+                    table, new_rows = (
+                        self._archive.find(data_file(sha256, part)) for part in ("table", "new_rows")
+                    )
+                self._data[sha256] = None if table is None else Source(table, new_rows)
+            return self._data[sha256]
+
+        return kept
+
+    def _evidence(self, run_id: str) -> Evidence:
+        run = f"runs/{run_id}/"
+        said = _mapping(self._archive, f"{run}run.json")
+        return Evidence(
+            run_id,
+            on_one_line(_text(said.get("name"), f"{run}run.json: name")),
+            _texts(said.get("params"), f"{run}run.json: params"),
+            _texts(said.get("tags"), f"{run}run.json: tags"),
+            _curves(self._archive.read(f"{run}metrics.csv"), f"{run}metrics.csv"),
+            self._archive.find(f"{run}config.yaml"),
+            self._archive.find(f"{run}weights.npz"),
+        )
+
+
+@contextmanager
+def _plainly(path: Path) -> Iterator[None]:
+    """What reading an archive raises is a RequestError, in plain words."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = _members(archive)
-        return _bundle(members)
+        yield
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
+        # RuntimeError: it is encrypted, or its JSON is nested without end.
         raise RequestError(f"{path}: is no archive of nnexp bundle, or was damaged: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RequestError(f"{path}: cannot be used: {str(error).splitlines()[0][:300]}") from None
+    except ValueError as error:
+        raise RequestError(f"{path}: cannot be used: {on_one_line(shortened(str(error), 300))}") from None
 
 
-def _members(archive: zipfile.ZipFile) -> dict[str, bytes]:
-    """By name, the bytes of all members but SHA256SUMS, which they are checked against. Raises ValueError."""
-    infos = {info.filename: info for info in archive.infolist()}
-    if len(infos) != len(archive.infolist()) or len(infos) > MAX_MEMBERS:
-        raise ValueError("a name stands there twice, or there are too many")
-    if sum(info.file_size for info in infos.values()) > MAX_TOTAL:
-        raise ValueError(f"its members have more than {MAX_TOTAL} bytes")
-    if SUMS not in infos:
-        raise ValueError(f"it has no {SUMS}")
-    sums: dict[str, str] = {}
-    for line in _content(archive, infos[SUMS]).decode("ascii").splitlines():
-        digest, _, name = line.partition("  ")
-        if not _NAME.fullmatch(name) or name in sums:
-            raise ValueError(f"{SUMS} names {name[:80]!r}, which is no member of a bundle, or is there twice")
-        sums[name] = digest
-    if {*sums, SUMS} != set(infos):
-        odd = sorted({*sums, SUMS} ^ set(infos))[0]
-        raise ValueError(f"{odd[:80]!r} is not both in the archive and in {SUMS}")
-    contents = {}
-    for name, digest in sums.items():
-        contents[name] = _content(archive, infos[name])
-        if hashlib.sha256(contents[name]).hexdigest() != digest:
-            raise ValueError(f"{name} does not have the hash that {SUMS} gives: the archive was altered")
-    return contents
+# --- What may stand in it. Each raises ValueError for anything else, and names the place.
 
 
-def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    mode = info.external_attr >> 16
-    if info.is_dir() or (mode and not stat.S_ISREG(mode)):
-        raise ValueError(f"{info.filename[:80]!r} is not a plain file")
-    with archive.open(info) as file:
-        content = file.read(MAX_MEMBER + 1)
-    if len(content) > MAX_MEMBER:
-        raise ValueError(f"{info.filename[:80]!r} has more than {MAX_MEMBER} bytes")
-    return content
+def _mapping(archive: Archive, name: str) -> dict[str, Any]:
+    values = json.loads(archive.read(name))
+    if not isinstance(values, dict):
+        raise ValueError(f"{name}: is no mapping")
+    return values
 
 
-def _bundle(members: Mapping[str, bytes]) -> Bundle:
-    head = json.loads(members[HEAD])
-    if head.get("format") != FORMAT:
-        raise ValueError(f"its format is {head.get('format')!r}, and this nnexp knows {FORMAT}")
-    evidence = []
-    for run_id in head["runs"]:
-        run = f"runs/{run_id}/"
-        said = json.loads(members[f"{run}run.json"])
-        evidence.append(
-            Evidence(
-                run_id,
-                str(said["name"]),
-                _texts(said["params"]),
-                _texts(said["tags"]),
-                _curves(members[f"{run}metrics.csv"]),
-                members.get(f"{run}config.yaml"),
-                members.get(f"{run}weights.npz"),
-            )
-        )
-    data = {}
-    for sha256 in {one.tags.get("nnexp.data_sha256", "") for one in evidence}:
-        table = members.get(data_file(sha256, "table"))
-        if table is not None:
-            data[sha256] = Source(table, members.get(data_file(sha256, "new_rows")))
-    return Bundle(str(head["what"]), evidence, data)
+def _ids(values: Any, names: set[str]) -> list[str]:
+    """The ids of the runs: each is there once, and no run is there besides."""
+    there = {name.split("/")[1] for name in names if name.startswith("runs/")}
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{HEAD}: runs: is no list of ids")
+    if not values:
+        raise ValueError(f"{HEAD}: runs: names none, so there is nothing to compare")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{HEAD}: runs: names one twice")
+    if odd := sorted(there ^ set(values)):
+        raise ValueError(f"{HEAD}: runs: {odd[0][:80]!r} is not both named and there")
+    return values
 
 
-def _texts(values: Any) -> dict[str, str]:
-    if not all(isinstance(value, str) for value in values.values()):
-        raise ValueError("params and tags must be text")
-    return dict(values)
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: is no text")
+    return printable(value)
 
 
-def _curves(content: bytes) -> dict[str, list[tuple[int, float]]]:
+def _texts(values: Any, where: str) -> dict[str, str]:
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: is no mapping")
+    return {printable(key): _text(value, f"{where}: {key[:80]!r}") for key, value in values.items()}
+
+
+def _curves(content: bytes, where: str) -> dict[str, list[tuple[int, float]]]:
     curves: dict[str, list[tuple[int, float]]] = {}
-    rows = csv.reader(io.StringIO(content.decode(), newline=""))
-    next(rows)
-    for metric, epoch, value in rows:
-        curves.setdefault(metric, []).append((int(epoch), float(value)))
+    rows = csv.reader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""))
+    try:
+        if next(rows, None) != COLUMNS:
+            raise ValueError(f"{where}: its first row must be {','.join(COLUMNS)}")
+        for row in rows:
+            if len(row) != len(COLUMNS) or not re.fullmatch(r"-?[0-9]{1,18}", row[1]):
+                raise ValueError(f"{where}, line {rows.line_num}: is no point of a curve")
+            metric = row[0] if row[0].isprintable() else on_one_line(row[0])
+            curves.setdefault(metric, []).append((int(row[1]), float(row[2])))
+    except csv.Error as error:
+        raise ValueError(f"{where}, line {rows.line_num}: {error}") from None
     return curves

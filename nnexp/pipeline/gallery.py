@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from nnexp.analysis.report.findings import Findings
+from nnexp.config.run import RunConfig
+from nnexp.dataset.load import Dataset
 from nnexp.network.weights import unpack, unpack_kept
 from nnexp.pipeline.artifacts import Whole, single_files
 from nnexp.pipeline.progress import say
@@ -27,7 +29,8 @@ def best_files(store: Store, found: Findings, points: Sequence[Point]) -> dict[s
     files = {}
     for run_id, key, outcome in best[["run_id", "run_key", "outcome"]].itertuples(index=False):
         try:
-            run = _read_back(store, run_id, point_of[key], outcome)
+            point = point_of[key]
+            run = read_back(store, run_id, replace(point.config, figures=True), point.dataset, outcome)
         except (FileNotFoundError, ValueError) as error:
             say(f"no figures of the best run {run_id}: its weights.npz cannot be read: {error}")
             continue
@@ -35,7 +38,7 @@ def best_files(store: Store, found: Findings, points: Sequence[Point]) -> dict[s
     return files
 
 
-def _read_back(store: Store, run_id: str, point: Point, outcome: str) -> Whole:
+def read_back(store: Store, run_id: str, config: RunConfig, dataset: Dataset, outcome: str) -> Whole:
     """A recorded run as it was when it had been trained. Raises FileNotFoundError or ValueError when its
     weights are not there or are none."""
     record = get_run(store, run_id)
@@ -47,8 +50,8 @@ def _read_back(store: Store, run_id: str, point: Point, outcome: str) -> Whole:
     }
     epochs = list(curves["loss"])
     return Whole(
-        config=replace(point.config, figures=True),
-        dataset=point.dataset,
+        config=config,
+        dataset=dataset,
         model=unpack(weights),
         kept=unpack_kept(weights),
         epochs=epochs,

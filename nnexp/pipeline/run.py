@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from nnexp.analysis.tables import Columns
 from nnexp.config.request import SweepConfig
 from nnexp.config.run import RunConfig
+from nnexp.config.schema import read_config
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Dataset, Source
 from nnexp.network.weights import pack
@@ -32,7 +33,8 @@ from nnexp.pipeline.git import refuse_dirty
 from nnexp.pipeline.progress import Meter, say, uninterrupted
 from nnexp.pipeline.provenance import code_files, provenance
 from nnexp.pipeline.session import Place, TrainingError, going_on, opened, tell_of_compiling
-from nnexp.tracking.find import get_curve, get_run, read_model
+from nnexp.tracking.find import Detail, find_artifact, get_curve, get_run, read_model, read_weights
+from nnexp.tracking.labels import NAME, name_of, run_labels
 from nnexp.tracking.runs import RunRecord, Writer, origin
 from nnexp.tracking.store import Store
 from nnexp.training.checks import check
@@ -40,6 +42,8 @@ from nnexp.training.plan import Point, plan
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure, train
 
+# The figure that every run with figures has.
+CURVES = "figures/curves.png"
 # A run that trains for longer than this shows its curves in the UI while it trains.
 LIVE_SECONDS = 2.0
 
@@ -50,6 +54,7 @@ class Recorded:
 
     run_id: str
     is_old: bool  # recorded by an earlier command
+    added: tuple[str, ...]  # what this command has added to such a run, without training it
     epochs: int
     first_loss: float
     last_loss: float
@@ -85,9 +90,11 @@ def run(
             return None
         if not todo.todo:
             old = [r for r in place.runs if r.status == "FINISHED" and r.tags["nnexp.run_key"] == point.key]
-            return _recorded_before(place.store, old[-1].run_id, dataset)
-        (named,) = place.renamed(todo.todo)
-        return _run_new(place, named, todo.attempt, more or {})
+            _relabel(place, old[-1].run_id, request)
+            return _shown(place, old[-1].run_id, point)
+        (point,) = place.renamed(todo.todo)
+        point = replace(point, name=name_of(request, point.name))
+        return _run_new(place, point, todo.attempt, {**run_labels(request), **(more or {})})
 
 
 def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) -> Recorded:
@@ -109,11 +116,12 @@ def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) 
                 log_model(place.store, run_id, weights)
             first = writer.finish(run_id, "FINISHED", {}, {})
     if first != run_id:  # another process has recorded the same run meanwhile
-        return _recorded_before(place.store, first, dataset)
+        return _shown(place, first, point)
     curves = trained.curves
     return Recorded(
         run_id,
         is_old=False,
+        added=(),
         epochs=int(trained.epochs[-1]),
         first_loss=float(curves["loss"][0]),
         last_loss=float(curves["loss"][-1]),
@@ -123,7 +131,50 @@ def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) 
     )
 
 
-def _recorded_before(store: Store, run_id: str, dataset: Dataset) -> Recorded:
+def _relabel(place: Place, run_id: str, request: SweepConfig) -> None:
+    """Give a recorded run the name, the question and the tags that this command has for it."""
+    labels = run_labels(request)
+    if request.name is not None:
+        labels[NAME] = name_of(request, "")
+    if labels:
+        with uninterrupted():
+            place.writer.add(run_id, {}, labels)
+
+
+def _shown(place: Place, run_id: str, point: Point) -> Recorded:
+    """What a finished run says, once it has the figures and the model that this command asks for: both are
+    made of its record."""
+    store, config, added = place.store, point.config, list[str]()
+    record = get_run(store, run_id)
+    outcome = record.tags.get("nnexp.outcome", "")
+    if config.figures and find_artifact(store, record, CURVES) is None:
+        from nnexp.pipeline.gallery import read_back  # imports pandas
+
+        read_weights(store, record)  # refuses what is damaged
+        files = single_files(read_back(store, run_id, config, point.dataset, outcome))
+        with uninterrupted():
+            place.writer.add(run_id, files, {})
+        added.append("figures")
+    if config.model and outcome != "diverged" and not _has_model(store, record):
+        from nnexp.tracking.model import log_model  # imports MLflow
+
+        log_model(store, run_id, read_weights(store, record))
+        added.append("a model")
+    return _recorded_before(store, run_id, point.dataset, tuple(added))
+
+
+def _has_model(store: Store, record: Detail) -> bool:
+    """Whether a run has a model. One that was recorded with model=true has; MLflow, whose import takes long,
+    is asked about others."""
+    content = find_artifact(store, record, "config.yaml")
+    if content is not None and read_config(content, f"run {record.run_id}: config.yaml").config.model:
+        return True
+    from nnexp.tracking.model import logged_model
+
+    return logged_model(store, record.run_id) is not None
+
+
+def _recorded_before(store: Store, run_id: str, dataset: Dataset, added: tuple[str, ...]) -> Recorded:
     """What a finished run says, read back."""
     record = get_run(store, run_id)
     loss = get_curve(store, run_id, "loss")
@@ -131,6 +182,7 @@ def _recorded_before(store: Store, run_id: str, dataset: Dataset) -> Recorded:
     return Recorded(
         run_id,
         is_old=True,
+        added=added,
         epochs=loss[-1][0],
         first_loss=loss[0][1],
         last_loss=loss[-1][1],

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nnexp.analysis.readable import as_table
-from nnexp.analysis.report.findings import QUESTION, Findings, question, shown_ranges
+from nnexp.analysis.report.findings import Findings, question, shown_ranges
 from nnexp.analysis.report.note import MAX_NOTE, begun, note
 from nnexp.analysis.report.pictures import Picture
 from nnexp.analysis.summary import finished, overall
@@ -44,6 +44,7 @@ from nnexp.pipeline.progress import Meter, say, uninterrupted
 from nnexp.pipeline.provenance import code_files, command, provenance
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
 from nnexp.tracking.find import SWEEP_KEYS, get_curve, get_run, get_sweep
+from nnexp.tracking.labels import DESCRIPTION, NAME, QUESTION, name_of, tags_of
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.runs import Ended, RunRecord, Writer, now, origin
 from nnexp.tracking.view import BEST, CHARTS
@@ -121,22 +122,19 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
         todo = replace(todo, todo=place.renamed(todo.todo))
         failures = _failed_before(place, todo)
         if not todo.todo and complete:
-            return _finished_sweep(place, complete[-1].run_id, keys, failures)
+            return _complete(place, complete[-1].run_id, keys, failures, asked, configs, request)
         training = execute(todo.todo, request.executor)  # an executor that is not there is refused here
         if todo.todo:
             tell_of_compiling()
-        with _what_is_left(), going_on(place, _parent_record(name or "sweep", key, asked)) as parent:
+        with _what_is_left(), going_on(place, _parent_record(name or "sweep", key, asked, request)) as parent:
             for old in same:
                 if old.status in ("KILLED", "FAILED", "LOST"):
                     place.writer.adopt(old.run_id, parent)
                     place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
             stopped = _run_points(place, parent, todo, training, request, failures)
             place.writer.settle(parent)
-            record = get_sweep(place.store, parent)
-            if record is None:
-                raise Ended(parent, "was deleted")
             done = _finished_sweep(place, parent, keys, failures)
-            found = Findings.of(record, len(asked), done.runs, done.summary)
+            found = _found(place, done, len(asked))
             pictures = _draw(place, found, asked) if any(config.figures for config in configs) else []
             _finish_parent(place, found, failures, stopped, pictures)
         return done
@@ -276,7 +274,7 @@ def _child_record(
     return replace(record, tags=tags | result_tags(result), points=curves, files=files)
 
 
-def _parent_record(name: str, key: str, asked: Sequence[Point]) -> RunRecord:
+def _parent_record(name: str, key: str, asked: Sequence[Point], request: SweepConfig) -> RunRecord:
     """A sweep as it begins: its ranges, and the keys of its runs."""
     varied = ranges([point.config for point in asked])
     texts = {key: ", ".join(values) for key, values in varied.items()}
@@ -287,11 +285,12 @@ def _parent_record(name: str, key: str, asked: Sequence[Point]) -> RunRecord:
     tags = {**origin(), **provenance(), "nnexp.sweep": name, "nnexp.sweep_key": key}
     if asks := question(name):
         tags[QUESTION] = asks[:MAX_NOTE]
-    tags["mlflow.note.content"] = begun(asks, command(), shown_ranges(params))
+    tags |= tags_of(request)
+    tags[DESCRIPTION] = begun(tags.get(QUESTION, ""), command(), shown_ranges(params))
     keys = "".join(f"{point.key}\n" for point in asked)
     files = {SWEEP_KEYS: keys.encode()} | data_files(dict.fromkeys(point.dataset for point in asked))
     files |= code_files()
-    return RunRecord(title, params, tags, files=files)
+    return RunRecord(name_of(request, title), params, tags, files=files)
 
 
 def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:
@@ -300,12 +299,47 @@ def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:
     return [(point.name, reasons[point.key]) for point in todo.failed]
 
 
+def _complete(
+    place: Place,
+    parent: str,
+    keys: list[str],
+    failures: list[tuple[str, str]],
+    asked: Sequence[Point],
+    configs: Sequence[RunConfig],
+    request: SweepConfig,
+) -> Sweep:
+    """A sweep of which nothing is left to do, as the store has it, once it has the name, the question and the
+    tags that this command has for it: they stand in its report and its description, too."""
+    done, labels = _finished_sweep(place, parent, keys, failures), tags_of(request)
+    if request.name is not None:
+        labels[NAME] = name_of(request, "")
+    record = get_sweep(place.store, parent)
+    if record is None or not labels.items() <= record.tags.items():
+        with uninterrupted():
+            place.writer.add(parent, {}, labels)
+        found = _found(place, done, len(asked))
+        figures = any(config.figures for config in configs)
+        pictures = _draw(place, found, asked) if figures else []
+        files, tags = _results(place, found, failures, pictures)
+        with uninterrupted():
+            place.writer.add(parent, files, tags)
+    return done
+
+
 def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
     """The sweep as the store has it."""
     runs = read_runs(place.store, place.experiment, parent)
     done = finished(runs)
     losses = {} if done.empty else dict(zip(done["run_key"], done["loss"], strict=True))
     return Sweep(parent, keys, failures, losses, runs, overall(runs))
+
+
+def _found(place: Place, done: Sweep, total: int) -> Findings:
+    """What the sweep found. Raises Ended where its parent was deleted meanwhile."""
+    record = get_sweep(place.store, done.sweep_id)
+    if record is None:
+        raise Ended(done.sweep_id, "was deleted")
+    return Findings.of(record, total, done.runs, done.summary)
 
 
 def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Picture]:
@@ -329,10 +363,22 @@ def _finish_parent(
     stopped: bool,
     pictures: Sequence[Picture],
 ) -> None:
-    """Record counts, the summary table, the figures, the report and a description that the UI shows."""
-    from nnexp.analysis.report.page import (
-        page,
-    )  # its imports take long, and a sweep with nothing to do ends without
+    """Record what a sweep found, and how it ended."""
+    files, tags = _results(place, found, failures, pictures)
+    if not stopped:
+        tags["nnexp.outcome"] = "complete"
+    curves = _best_curves(place, found)
+    with uninterrupted():
+        place.writer.log(found.parent.run_id, curves)
+        place.writer.finish(found.parent.run_id, "FAILED" if failures else "FINISHED", files, tags)
+
+
+def _results(
+    place: Place, found: Findings, failures: Sequence[tuple[str, str]], pictures: Sequence[Picture]
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """The files and tags of a sweep that has ended: counts, the summary table, the figures, the report and a
+    description that the UI shows."""
+    from nnexp.analysis.report.page import page  # imports jinja2, which a sweep with nothing to do need not
 
     files = {f"figures/{picture.name}.png": picture.png for picture in pictures}
     files["report.html"] = page(found, pictures)
@@ -342,14 +388,8 @@ def _finish_parent(
     if failures:
         lines = [f"{name}: {reason}" for name, reason in failures]
         files["failures.txt"] = ("\n".join(lines) + "\n").encode()
-    tags = {"mlflow.note.content": note(found, files, place.experiment.id)}
-    tags |= {"nnexp.runs": str(found.total), "nnexp.failed": str(len(failures))}
-    if not stopped:
-        tags["nnexp.outcome"] = "complete"
-    curves = _best_curves(place, found)
-    with uninterrupted():
-        place.writer.log(found.parent.run_id, curves)
-        place.writer.finish(found.parent.run_id, "FAILED" if failures else "FINISHED", files, tags)
+    tags = {DESCRIPTION: note(found, files, place.experiment.id)}
+    return files, tags | {"nnexp.runs": str(found.total), "nnexp.failed": str(len(failures))}
 
 
 def _best_curves(place: Place, found: Findings) -> list[tuple[str, int, float]]:

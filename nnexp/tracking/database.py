@@ -19,6 +19,7 @@ from nnexp.config.errors import RequestError
 from nnexp.pipeline.progress import say
 from nnexp.tracking.durable import flush
 from nnexp.tracking.files import put
+from nnexp.tracking.labels import NAME
 from nnexp.tracking.owner import Owner
 from nnexp.tracking.places import MAX_FILE_NAME
 from nnexp.tracking.runs import (
@@ -294,6 +295,8 @@ def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -
     old = (TAGS.c.run_uuid == run_id) & TAGS.c.key.in_(list(tags))
     connection.execute(sa.delete(TAGS).where(old))
     _insert(connection, TAGS, [(key, value, run_id) for key, value in fitted(tags).items()])
+    if NAME in tags:  # as with MLflow, that tag is the run's name
+        connection.execute(sa.update(RUNS).where(RUNS.c.run_uuid == run_id).values(name=tags[NAME]))
 
 
 def _metric_rows(

@@ -72,7 +72,12 @@ LEGAL: dict[str, set[str]] = {
     "executor.workers": NULL,
     "dataset.classes": NULL,
     "dataset.new_rows": NULL,
+    "name": NUMBERS | NULL,
+    "question": NUMBERS | NULL,
+    "tags": NULL,
 }
+# Keys whose value is any text that can be shown.
+ANY_TEXT = ("name", "question")
 
 
 def rows(n: int) -> list[Fault]:
@@ -154,4 +159,6 @@ def not_as_expected(key: str, word: str, end: End) -> str:
 
 
 def is_legal(key: str, word: str) -> bool:
-    return word.partition("=")[2] in LEGAL.get(key, ())
+    value = word.partition("=")[2]
+    is_text = value[:1] == "'" and value.isprintable() and value.strip("' ") != ""
+    return value in LEGAL.get(key, ()) or (key in ANY_TEXT and is_text)

@@ -1,14 +1,19 @@
 """An archive of a run or a sweep: it reruns where no store is, and one that was altered does not."""
 
 import hashlib
+import json
 import sqlite3
 import stat
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from nnexp.dataset.load import Source
+from nnexp.pipeline import bundle
 from nnexp.pipeline.rerun import verbs
+from nnexp.tracking.evidence import Evidence
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +58,7 @@ def rewrite(path, contents, with_sums=True, mode=stat.S_IFREG | 0o644):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in contents.items():
             info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = mode << 16
             archive.writestr(info, content)
 
@@ -87,6 +93,84 @@ def test_a_point_that_was_altered_with_its_sum_is_found(nnexp, archive):
     assert "loss at epoch 30" in ended.out
 
 
+def in_json(contents, member, /, **values):
+    return contents | {member: json.dumps(json.loads(contents[member]) | values).encode()}
+
+
+def first(contents, end):
+    return next(name for name in sorted(contents) if name.endswith(end))
+
+
+def test_what_a_bundle_says_does_not_drive_the_terminal(nnexp, archive):
+    contents = members(archive)
+    name = first(contents, "run.json")
+    tags = json.loads(contents[name])["tags"] | {"nnexp.engine": "\x1b[2J\nverdict: identical"}
+    contents = in_json(contents, name, tags=tags, name="\x1b]0;owned\x07")
+    contents = in_json(contents, "bundle.json", what="\x1b[31mred\u202e\n8 of 8 runs are identical")
+    rewrite(archive, contents)
+    for options in ([], ["--dry-run"]):
+        ended = nnexp("rerun", "--bundle", "sweep.zip", *options)
+        assert ended.status == (0 if options else 1)
+        assert not {"\x1b", "\x07", "\u202e"} & set(ended.out + ended.err)
+        assert ended.out.startswith("sweep.zip: \\u001b[31mred\\u202e\\u000a8 of 8")
+        assert "\nverdict: identical" not in ended.out
+
+
+def test_a_false_row_beside_the_true_one_is_found(nnexp, archive):
+    contents = members(archive)
+    for metric, epoch in ((b"loss", 30), (b"prediction/Emily", 30)):
+        name = next(n for n, c in contents.items() if n.endswith("metrics.csv") and metric in c)
+        row = b"%s,%d," % (metric, epoch)
+        rewrite(archive, contents | {name: contents[name].replace(row, row + b"0.125\n" + row)})
+        ended = nnexp("rerun", "--bundle", "sweep.zip")
+        assert (ended.status, "7 of 8 runs are identical" in ended.out) == (1, True)
+        assert f"{metric.decode()} at epoch {epoch} is recorded twice, as 0.125" in ended.out
+
+
+@pytest.mark.parametrize("row", [b"evil/metric,30,1.0\n", b"evil,30,1.0\n", b"prediction/Emily,20,0.9\n"])
+def test_a_metric_that_training_does_not_give_is_a_difference(nnexp, archive, row):
+    contents = members(archive)
+    name = next(n for n, c in contents.items() if n.endswith("metrics.csv") and b"prediction" in c)
+    rewrite(archive, contents | {name: contents[name] + row})
+    ended = nnexp("rerun", "--bundle", "sweep.zip")
+    assert (ended.status, "7 of 8 runs are identical" in ended.out) == (1, True)
+    assert row.split(b",")[0].decode() in ended.out
+    # What differs is not counted among what is the same.
+    assert "84 points of 21 curves, final weights and 6 predictions" in ended.out
+
+
+def test_an_archive_that_inflates_beyond_its_size_is_refused_before_it_does(nnexp, archive):
+    contents = members(archive)
+    metrics, weights, table = (first(contents, end) for end in ("metrics.csv", "weights.npz", "table.csv"))
+    points = contents[metrics] + b"loss,40,0.0\n" * 10_000_000
+    for bomb in ({metrics: points}, {table: bytes(200 * 2**20)}, {weights: bytes(200 * 2**20)}):
+        rewrite(archive, contents | bomb)
+        bomb.clear()
+        assert archive.stat().st_size < 1_500_000
+        tracemalloc.start()
+        ended = nnexp("rerun", "--bundle", "sweep.zip")
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (ended.status, "no bundle is so large" in ended.err) == (2, True), ended.err
+        assert most < 50_000_000
+
+
+def test_the_runs_of_a_bundle_are_read_some_at_a_time(nnexp, archive, monkeypatch):
+    monkeypatch.setattr(bundle, "GROUP_BYTES", 1)
+    with bundle.opened(archive) as there:
+        assert [len(group) for group in there.groups()] == [1] * 8
+    assert "8 of 8 runs are identical" in nnexp("rerun", "--bundle", "sweep.zip").out
+
+
+def test_what_compresses_too_well_to_be_believed_is_stored_as_it_is(tmp_path):
+    data = {"0" * 64: Source(b"a,b\n" + b"0,0\n" * 1_000_000)}
+    (one,) = [Evidence("0" * 32, "zeros", {}, {"nnexp.data_sha256": "0" * 64}, {}, None, bytes(2**24))]
+    bundle.write(tmp_path / "zeros.zip", "zeros", [one], data, {})
+    with bundle.opened(tmp_path / "zeros.zip") as there:
+        assert there.kept()(one) == data["0" * 64]
+        assert list(there.groups()) == [[one]]
+
+
 def data_name(contents):
     return next(name for name in contents if name.endswith("table.csv"))
 
@@ -112,8 +196,28 @@ def without_data(contents):
         (lambda c: c | {"bundle.json": b"[]"}, {}, "cannot be used"),
         (lambda c: c | {"bundle.json": b'{"format":1,"what":"x","runs":["../.."]}'}, {}, "cannot be used"),
         (lambda c: {k: v for k, v in c.items() if k != "SHA256SUMS"}, {"with_sums": False}, "no SHA256SUMS"),
+        (lambda c: in_json(c, "bundle.json", runs=[]), {}, "names none"),
+        (lambda c: in_json(c, "bundle.json", runs=None), {}, "no list of ids"),
+        (
+            lambda c: in_json(c, "bundle.json", runs=[first(c, "run.json")[5:37]]),
+            {},
+            "not both named and there",
+        ),
+        (lambda c: in_json(c, "bundle.json", runs=[first(c, "run.json")[5:37]] * 2), {}, "names one twice"),
+        (lambda c: in_json(c, "bundle.json", what=["x"]), {}, "bundle.json: what: is no text"),
+        (lambda c: in_json(c, "bundle.json", more="x" * 100_000), {}, "more than its runs need"),
+        (lambda c: c | {"bundle.json": b"[" * 60_000}, {}, "or was damaged"),
+        (lambda c: in_json(c, first(c, "run.json"), tags={"a": 1}), {}, "tags: 'a': is no text"),
+        (lambda c: in_json(c, first(c, "run.json"), params=[]), {}, "params: is no mapping"),
+        (lambda c: c | {first(c, "metrics.csv"): b""}, {}, "its first row must be metric,epoch,value"),
+        (lambda c: c | {first(c, "metrics.csv"): b"metric,epoch,value\nloss,0\n"}, {}, "line 2: is no point"),
+        (
+            lambda c: c | {first(c, "metrics.csv"): b"metric,epoch,value\n\0,0," + b"1" * 200_000},
+            {},
+            "line 2",
+        ),
     ],
-    ids=range(10),
+    ids=range(22),
 )
 def test_an_archive_that_is_not_what_it_should_be_is_refused(
     nnexp, archive, tmp_path, change, options, words

@@ -214,6 +214,20 @@ TAMPERED = {
         ),
         ["loss at epoch 20 is", "ULP apart", "record altered: training again gave the very weights"],
     ),
+    "a false point before the true one": (
+        in_store(
+            "INSERT INTO metrics SELECT key, 0.125, 0, run_uuid, step, is_nan FROM metrics "
+            "WHERE run_uuid = ? AND key = 'loss' AND step = 20"
+        ),
+        ["loss at epoch 20 is recorded twice", "0.125"],
+    ),
+    "a metric that is not ours": (
+        in_store(
+            "INSERT INTO metrics SELECT 'own/' || key, value, 0, run_uuid, step, is_nan FROM metrics "
+            "WHERE run_uuid = ? AND key = 'loss' AND step = 20"
+        ),
+        ["own/loss at epoch 20 is recorded as"],
+    ),
     "a point taken away": (
         in_store("DELETE FROM metrics WHERE run_uuid = ? AND key = 'accuracy' AND step = 10"),
         ["accuracy at epoch 10 is", "and is not recorded"],
@@ -352,6 +366,40 @@ def test_a_variation_says_what_changed_and_what_came_of_it(nnexp, ids, tags):
     assert "was recorded before" in nnexp("rerun", ids[0], "learning_rate=0.5", "init=xavier").err
     own = nnexp("rerun", ids[1], "optimizer=adam", "seed=4")
     assert (own.status, "adam" in own.out) == (0, True)
+
+
+def test_what_is_only_shown_is_made_of_numbers_that_are_recorded(nnexp, store, tmp_path):
+    def recorded(ended):
+        assert ended.status == 0, ended.err
+        return ended.out.split("recorded as ")[1].split()[0]
+
+    first = recorded(nnexp("train", *QUICK))
+    kept = recorded(nnexp("rerun", first, "weights_every=10"))
+    assert not artifact(tmp_path, kept, "figures").exists()
+    ended = nnexp("rerun", first, "weights_every=10", "figures=true")
+    assert (recorded(ended), "it now has figures as well" in ended.err) == (kept, True)
+    assert artifact(tmp_path, kept, "figures/surface_over_training.gif").exists()
+    ended = nnexp("rerun", first, "figures=true", "model=true")
+    assert (recorded(ended), "it now has figures and a model as well" in ended.err) == (first, True)
+    assert artifact(tmp_path, first, "figures/curves.png").exists()
+    for again in (["rerun", first, "figures=true", "model=true"], ["train", *QUICK[:2]]):
+        assert "was recorded before" in nnexp(*again).err
+    assert "verdict: identical" in nnexp("rerun", first, "figures=false").out
+    assert len(library.load_runs()) == 2
+
+
+def test_a_point_of_a_sweep_that_is_asked_for_alone_gets_its_figures(nnexp, store, tmp_path):
+    assert nnexp("train", "-m", *QUICK, "seed=1,2").status == 0
+    point = ["train", *QUICK, "seed=2", "figures=true"]
+    ended = nnexp(*point)
+    run_id = ended.out.split("recorded as ")[1].split()[0]
+    assert "it now has figures as well" in ended.err
+    assert artifact(tmp_path, run_id, "figures/curves.png").exists()
+    assert len(library.load_runs()) == 2
+    artifact(tmp_path, run_id, "figures/curves.png").unlink()
+    artifact(tmp_path, run_id, "weights.npz").write_bytes(b"")
+    ended = nnexp(*point)
+    assert (ended.status, f"run {run_id}: weights.npz is damaged" in ended.err) == (2, True)
 
 
 @pytest.mark.parametrize(

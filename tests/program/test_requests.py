@@ -7,6 +7,16 @@ TABLE = "dataset=csv dataset.path=own.csv dataset.features=[a,b] dataset.target=
 # What is typed after `nnexp train`, and what must stand in the answer.
 WRONG = {
     # values
+    "name=' '": "at most 250 characters",
+    f"name={'x' * 251}": "at most 250 characters",
+    "name=[a]": "at most 250 characters",
+    f"question={'x' * 2001}": "at most 2,000 characters",
+    "tags=blue": "tags=blue: must be {name: text, …}",
+    "tags={mlflow.runName:x}": "neither mlflow. nor nnexp.",
+    "tags={nnexp.run_key:x}": "neither mlflow. nor nnexp.",
+    "tags={a:[1]}": "tags=",
+    "tags={a:{b:c}}": "tags=",
+    "tags.a=1": "unknown key 'tags.a'",
     "learning_rate=0": "finite number, > 0",
     "learning_rate=-0.1": "finite number, > 0",
     "learning_rate=nan": "learning_rate=nan",

@@ -14,9 +14,8 @@ from nnexp.analysis.summary import INCOMPARABLE, best_rows, finished, grouped_by
 from nnexp.config.mask import masked
 from nnexp.config.paths import PROJECT
 from nnexp.tracking.find import Detail
+from nnexp.tracking.labels import QUESTION
 
-# The tag of a sweep's parent that holds the question it answers.
-QUESTION = "nnexp.question"
 # Metrics of a run worth a column of their own, where a sweep has them.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 # So many values of a swept key are shown one by one.

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from nnexp.analysis.tables import as_text
 from nnexp.config.request import SweepConfig
-from nnexp.config.run import NOT_RESULT, RunConfig
+from nnexp.config.run import RunConfig
 from nnexp.dataset.load import load, read_source
 from nnexp.pipeline.progress import say
 from nnexp.pipeline.rerun.subject import Subject
 from nnexp.pipeline.run import run
 from nnexp.training.checks import check
 
+# Keys that say where a run is recorded.
+WHERE = frozenset({"experiment_name", "tracking_uri"})
+
 
 def is_other(was: Subject, now: RunConfig) -> bool:
-    """Whether what was typed makes another run of it, rather than saying where the same data lie."""
+    """Whether what was typed makes another run of it, or shows more of it, rather than saying where the same
+    data lie."""
+    if now.figures > was.config.figures or now.model > was.config.model:
+        return True
     if now.run_key("", "") != was.config.run_key("", ""):
         return True
     return now.dataset != was.config.dataset and read_source(now.dataset).sha256 != was.data_sha256
@@ -25,9 +31,7 @@ def vary(was: Subject, now: RunConfig, request: SweepConfig, dry_run: bool) -> b
     if now.dataset == was.config.dataset and was.data.dataset is not None:
         source = was.data.dataset.source
     before, after = was.config.leaves(), now.leaves()
-    changed = [
-        key for key in {**before, **after} if before.get(key) != after.get(key) and key not in NOT_RESULT
-    ]
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key) and key not in WHERE]
     print(f"a variation of {evidence.name} ({evidence.run_id})\n")
     columns = {"key": changed, "recorded": [_shown(before.get(k)) for k in changed]}
     print(as_text(columns | {"now": [_shown(after.get(k)) for k in changed]}))
@@ -54,7 +58,9 @@ def vary(was: Subject, now: RunConfig, request: SweepConfig, dry_run: bool) -> b
     rows["recorded"] = [*(_shown(a) for a, _ in effect.values()), evidence.tags.get("nnexp.outcome", "")]
     rows["now"] = [*(_shown(b) for _, b in effect.values()), done.outcome]
     print("\n" + as_text(rows))
-    if done.is_old:
+    if done.added:
+        say(f"its numbers were recorded before; it now has {' and '.join(done.added)} as well")
+    elif done.is_old:
         say("this variation was recorded before, and is not run again; force=true runs it again")
     print(f"\nrecorded as {done.run_id}")
     return True

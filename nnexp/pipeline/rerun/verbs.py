@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from nnexp.analysis.tables import as_text
@@ -15,6 +17,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.request import SweepConfig
 from nnexp.config.run import RunConfig
 from nnexp.config.schema import SCHEMA
+from nnexp.config.text import on_one_line
 from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.progress import say
@@ -22,7 +25,7 @@ from nnexp.pipeline.provenance import LOCK
 from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in
 from nnexp.pipeline.rerun.variation import is_other, vary
-from nnexp.pipeline.rerun.verdict import Verdict, weights_hash
+from nnexp.pipeline.rerun.verdict import Verdict, is_prediction, weights_hash
 from nnexp.tracking.evidence import Evidence
 from nnexp.tracking.find import find_artifact, get_any, get_sweep
 from nnexp.tracking.named import whole_id
@@ -44,18 +47,18 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
         was = subjects.subject(evidence)
         moved, request = change(was.config)
         dry_run = dry_run or request.plan
-        if is_other(was, moved):
+        if is_other(was, moved) or request.labels:
             return vary(was, moved, request, dry_run)
         if moved.experiment_name != was.config.experiment_name:
             name = f"experiment_name={moved.experiment_name}"
             raise RequestError(f"{name}: a plain rerun is recorded beside its run; only a variation moves")
     if dry_run:
-        return _could([evidence], subjects)
+        return _could([[evidence]], subjects)
     ((subject, trained, verdict),) = again.verify([subjects.subject(evidence, moved)])
     print(f"rerun of {found.name} ({run_id})")
     _print(verdict)
     if verdict.is_identical:
-        print(f"  {_extent(evidence)}: every bit is the same")
+        print(f"  {_words(_extent([evidence]))}: every bit is the same")
     if trained is not None:
         new_id = again.record_run(store, found, subject, trained, verdict)
         if new_id is not None:
@@ -69,8 +72,8 @@ def sweep(sweep_id: str, dry_run: bool) -> bool:
     found, evidence = find_sweep(store, whole_id(store, sweep_id, "sweep"))
     subjects = Subjects(kept_in(store))
     if dry_run:
-        return _could(evidence, subjects)
-    verdicts = _verdicts(evidence, subjects)
+        return _could([evidence], subjects)
+    verdicts = _verdicts([evidence], subjects)
     new_id = again.record_sweep(store, found, verdicts)
     if new_id is not None:
         print(f"recorded as {new_id}, with a table of all verdicts, and in the tags of the sweep")
@@ -79,12 +82,12 @@ def sweep(sweep_id: str, dry_run: bool) -> bool:
 
 def bundle(path: Path, dry_run: bool) -> bool:
     """`nnexp rerun --bundle FILE`; whether all runs are identical. It needs no store."""
-    there = bundles.read(path)
-    print(f"{path.name}: {there.what}")
-    subjects = Subjects(there.kept(), only_kept=True)
-    if dry_run:
-        return _could(there.evidence, subjects)
-    return all(verdict.is_identical for verdict in _verdicts(there.evidence, subjects))
+    with bundles.opened(path) as there:
+        print(f"{path.name}: {there.what}")
+        subjects = Subjects(there.kept(), only_kept=True)
+        if dry_run:
+            return _could(there.groups(), subjects)
+        return all(verdict.is_identical for verdict in _verdicts(there.groups(), subjects))
 
 
 def write_bundle(some_id: str, out: Path | None) -> None:
@@ -124,18 +127,14 @@ def write_bundle(some_id: str, out: Path | None) -> None:
     print(f"wrote {out}: {runs}, {size:,} bytes\n  {PROGRAM} rerun --bundle {shlex.quote(str(out))}")
 
 
-def _verdicts(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
+def _verdicts(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> list[Verdict]:
     """The verdicts on many runs, printed; one that cannot be trained again is one, too."""
-    began, ready, verdicts = time.monotonic(), [], []
-    for one in evidence:
-        try:
-            ready.append(subjects.subject(one))
-        except RequestError as error:
-            verdicts.append(Verdict(one.run_id, one.name, f"it cannot be trained again: {error}"))
-    verdicts += [verdict for _, _, verdict in again.verify(ready)]
+    began, verdicts, extent = time.monotonic(), list[Verdict](), Counter[str]()
+    for evidence in groups:
+        some = _judged(evidence, subjects)
+        verdicts += some
+        extent += _extent([one for one, verdict in zip(evidence, some, strict=True) if verdict.is_identical])
     seconds = time.monotonic() - began
-    order = {one.run_id: i for i, one in enumerate(evidence)}
-    verdicts.sort(key=lambda verdict: order[verdict.run_id])
     differ = [verdict for verdict in verdicts if not verdict.is_identical]
     counts = {"identical": len(verdicts) - len(differ), "differs": len(differ)}
     print(as_text({"verdict": list(counts), "runs": list(counts.values())}))
@@ -148,30 +147,49 @@ def _verdicts(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]
         if len(differ) > LISTED:
             print(f"… and {len(differ) - LISTED:,} more")
     for note in dict.fromkeys(note for verdict in verdicts for note in verdict.notes):
-        print(f"note: {note}")
+        print(on_one_line(f"note: {note}"))
     same = f"{counts['identical']:,} of {len(verdicts):,} runs are identical"
-    print(f"\n{same}: {_extent(*evidence)}; {seconds:.1f} s")
+    print(f"\n{same}: {_words(extent)}; {seconds:.1f} s")
     return verdicts
+
+
+def _judged(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
+    """The verdicts on some runs, in their order."""
+    ready, verdicts = [], {}
+    for one in evidence:
+        try:
+            ready.append(subjects.subject(one))
+        except RequestError as error:
+            verdicts[one.run_id] = Verdict(one.run_id, one.name, f"it cannot be trained again: {error}")
+    verdicts |= {verdict.run_id: verdict for _, _, verdict in again.verify(ready)}
+    return [verdicts[one.run_id] for one in evidence]
 
 
 def _print(verdict: Verdict) -> None:
     print(f"verdict: {'identical' if verdict.difference is None else 'differs'}")
     if verdict.difference is not None:
-        print(f"  first difference: {verdict.difference}")
+        print(on_one_line(f"  first difference: {verdict.difference}"))
         for i, cause in enumerate(verdict.causes):
-            print(f"  {'likely cause' if i == 0 else 'or'}: {cause}")
+            print(on_one_line(f"  {'likely cause' if i == 0 else 'or'}: {cause}"))
         if not verdict.causes:
             print("  likely cause: none is known; data, engine, code and versions are the record's")
     for note in verdict.notes:
-        print(f"  note: {note}")
+        print(on_one_line(f"  note: {note}"))
 
 
-def _extent(*evidence: Evidence) -> str:
+def _extent(evidence: Sequence[Evidence]) -> Counter[str]:
+    """How much was compared."""
+    metrics = [(metric, curve) for one in evidence for metric, curve in one.curves.items()]
+    curves = [curve for metric, curve in metrics if not is_prediction(metric)]
+    predictions = len(metrics) - len(curves)
+    return Counter(points=sum(map(len, curves)), curves=len(curves), predictions=predictions)
+
+
+def _words(extent: Counter[str]) -> str:
     """What was compared."""
-    curves = [curve for one in evidence for metric, curve in one.curves.items() if "/" not in metric]
-    predictions = sum("/" in metric for one in evidence for metric in one.curves)
-    points = f"{sum(map(len, curves)):,} points of {len(curves):,} curves"
+    points = f"{extent['points']:,} points of {extent['curves']:,} curves"
     parts = ["initial weights", points, "final weights"]
+    predictions = extent["predictions"]
     parts += [f"{predictions:,} prediction{'s' * (predictions != 1)}"] * (predictions > 0)
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
@@ -179,25 +197,24 @@ def _extent(*evidence: Evidence) -> str:
 # --- Whether it could be done.
 
 
-def _could(evidence: Sequence[Evidence], subjects: Subjects) -> bool:
+def _could(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> bool:
     """Say for how many runs all is there, and what is not as it was; whether all can be trained again."""
-    cannot: list[str] = []
-    doubts: dict[str, int] = {}
-    for one in evidence:
+    total, cannot, doubts = 0, list[str](), Counter[str]()
+    for one in chain.from_iterable(groups):
+        total += 1
         try:
             subject = subjects.subject(one)
         except RequestError as error:
             cannot.append(str(error))
             continue
-        for doubt in _doubts(subject):
-            doubts[doubt] = doubts.get(doubt, 0) + 1
+        doubts.update(_doubts(subject))
         if subject.data.dataset is None:
             cannot.append(f"run {one.run_id}: {subject.data.changed}, and the record keeps no copy")
-    print(f"{len(evidence) - len(cannot):,} of {len(evidence):,} runs can be trained again and compared")
+    print(f"{total - len(cannot):,} of {total:,} runs can be trained again and compared")
     for reason in cannot[:LISTED]:
-        print(f"  cannot: {reason}")
+        print(on_one_line(f"  cannot: {reason}"))
     for doubt, count in doubts.items():
-        print(f"  {doubt}" + (f" ({count:,} runs)" if len(evidence) > 1 else ""))
+        print(on_one_line(f"  {doubt}" + (f" ({count:,} runs)" if total > 1 else "")))
     return not cannot
 
 

@@ -83,6 +83,7 @@ def _differences(
         yield "weights.npz is not there"
     elif evidence.weights != weights:
         yield from _arrays_differ(evidence.weights, weights, "_initial")
+    yield from _twice(evidence)
     yield from _curves_differ(evidence, again)
     if evidence.weights is not None and evidence.weights != weights:
         yield from _arrays_differ(evidence.weights, weights, "")
@@ -135,8 +136,23 @@ def _first_apart(name: str, old: NDArray[Any], new: NDArray[Any]) -> str:
     return f"{where} is {_apart(float(new[at]), float(old[at]))}"
 
 
+def _twice(evidence: Evidence) -> Iterator[str]:
+    """Points that are recorded with several values, of which one at most is true."""
+    for metric, curve in evidence.curves.items():
+        values: dict[int, float] = {}
+        for epoch, value in curve:
+            was = values.setdefault(epoch, value)
+            if was is not value and was != value:
+                yield f"{metric} at epoch {epoch} is recorded twice, as {was!r} and as {value!r}"
+
+
+def is_prediction(metric: str) -> bool:
+    """Whether a metric is of a new row; all others are points of a curve."""
+    return metric.startswith("prediction/")
+
+
 def _curves_differ(evidence: Evidence, again: Trained) -> Iterator[str]:
-    old = {(e, m): v for m, curve in evidence.curves.items() if "/" not in m for e, v in curve}
+    old = {(e, m): v for m, curve in evidence.curves.items() if not is_prediction(m) for e, v in curve}
     new = {(epoch, metric): value for metric, epoch, value in points(again, 0)}
     if old == new:
         return
@@ -154,7 +170,12 @@ def _curves_differ(evidence: Evidence, again: Trained) -> Iterator[str]:
 def _predictions_differ(
     evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset
 ) -> Iterator[str]:
-    old = {m: curve[-1][1] for m, curve in evidence.curves.items() if m.startswith("prediction/")}
+    recorded = {m: dict(curve) for m, curve in evidence.curves.items() if is_prediction(m)}
+    end = int(again.epochs[-1])
+    for name, values in recorded.items():
+        if odd := [epoch for epoch in values if epoch != end]:
+            yield f"{name} is recorded at epoch {odd[0]}, and is of epoch {end}"
+    old = {name: values[end] for name, values in recorded.items() if end in values}
     new = {metric: value for metric, _, value in prediction_points(again, dataset)}
     exact = was.schema >= EXACT_PREDICTIONS
     for name in sorted({*old, *new}):

@@ -1,0 +1,86 @@
+"""What sweeps and runs are called by whoever types the command."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from nnexp.cli import help
+from nnexp.cli import train as app
+from nnexp.config.paths import CONF
+from tests.conftest import QUICK
+
+
+@pytest.fixture
+def client(store):
+    return MlflowClient(f"sqlite:///{store}")
+
+
+NAMED = ["name=widths", 'question="How wide, and *why*?"', "tags={team: blue, ticket: 12}"]
+
+
+def labels(client, run_id):
+    run = client.get_run(run_id)
+    return run.info.run_name, run.data.tags
+
+
+def test_a_sweep_has_the_name_the_question_and_the_tags_that_are_typed(nnexp, store, client):
+    sweep_id = nnexp("train", "-m", *QUICK, "seed=1,2", *NAMED).out.split("as sweep ")[1].split()[0]
+    name, tags = labels(client, sweep_id)
+    assert (name, tags["team"], tags["ticket"]) == ("widths", "blue", "12")
+    assert tags["nnexp.question"] == "How wide, and *why*?"
+    assert tags["mlflow.note.content"].startswith("**Question:** How wide, and \\*why\\*?")
+    report = Path(client.download_artifacts(sweep_id, "report.html")).read_text()
+    assert "<title>widths</title>" in report
+    assert "How wide, and *why*?" in report
+    children = client.search_runs([client.get_run(sweep_id).info.experiment_id], "tags.`nnexp.run_key` != ''")
+    assert not any({"team", "nnexp.question"} & child.data.tags.keys() for child in children)
+
+
+def test_a_finished_sweep_takes_the_name_and_the_question_of_the_command_that_finds_it(nnexp, store, client):
+    sweep_id = nnexp("train", "-m", *QUICK, "seed=1,2").out.split("as sweep ")[1].split()[0]
+    ended = nnexp("train", "-m", *QUICK, "seed=1,2", *NAMED)
+    assert f"as sweep {sweep_id}" in ended.out
+    name, tags = labels(client, sweep_id)
+    assert (name, tags["team"], tags["nnexp.outcome"]) == ("widths", "blue", "complete")
+    assert tags["mlflow.note.content"].startswith("**Question:** How wide")
+    assert "How wide" in Path(client.download_artifacts(sweep_id, "report.html")).read_text()
+    assert labels(client, nnexp("train", "-m", *QUICK, "seed=1,2").out.split("as sweep ")[1].split()[0]) == (
+        name,
+        tags,
+    )
+
+
+def test_a_run_alone_has_a_name_and_tags_too_and_the_same_key(nnexp, store, client):
+    run_id = nnexp("train", *QUICK, *NAMED).out.split("recorded as ")[1].split()[0]
+    name, tags = labels(client, run_id)
+    assert (name, tags["team"], tags["mlflow.note.content"]) == ("widths", "blue", "How wide, and *why*?")
+    ended = nnexp("train", *QUICK, "name=other", "tags={team: red}")
+    assert f"recorded as {run_id}" in ended.out
+    name, tags = labels(client, run_id)
+    assert (name, tags["team"], tags["ticket"]) == ("other", "red", "12")
+    assert nnexp("rerun", run_id).status == 0
+
+
+def test_an_experiment_file_may_have_a_name_a_question_and_tags(nnexp, store, client, tmp_path, monkeypatch):
+    own = tmp_path / "conf"
+    shutil.copytree(CONF, own, symlinks=False)
+    (own / "experiment" / "own.yaml").write_text(
+        "# @package _global_\n# A comment.\nname: mine\nquestion: Which seed?\ntags: {a: b}\nepochs: 20\n"
+        "hydra: {mode: MULTIRUN, sweeper: {params: {seed: '1,2'}}}\n"
+    )
+    monkeypatch.setattr(app, "CONF", own)
+    monkeypatch.setattr(help, "CONF", own)
+    ended = nnexp("train", "experiment=own", "figures=false")
+    name, tags = labels(client, ended.out.split("as sweep ")[1].split()[0])
+    assert (name, tags["nnexp.question"], tags["a"]) == ("mine", "Which seed?", "b")
+    assert "adds to them" in nnexp("train", "experiment=own", "tags={c: d}").err
+    ended = nnexp("train", "experiment=own", "figures=false", "++tags={c: d}")
+    tags = labels(client, ended.out.split("as sweep ")[1].split()[0])[1]
+    assert (tags["a"], tags["c"]) == ("b", "d")
+
+
+def test_several_names_for_one_sweep_are_refused(nnexp, store):
+    ended = nnexp("train", "-m", *QUICK, "name=a,b")
+    assert (ended.status, "each is one for a whole sweep" in ended.err) == (2, True)
