@@ -1,19 +1,18 @@
-"""`nnexp train --help`: every key with its default, what it allows and what it means.
+"""Print `nnexp train --help`: every key with its default, what it allows and what it means.
 
-Defaults come from conf/, rules and meanings from config.py: the page cannot disagree with the program.
+Defaults come from conf/, rules and meanings from nnexp.config: the page cannot disagree with the program.
 """
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from nnexp.config.groups import load_option, options, options_with
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, key_help, key_names
 
@@ -24,17 +23,6 @@ Train a network and record it in MLflow. With -m, every combination of the value
 -m seed=1,2,3 init=he,normal (also range(0,10), glob(*), choice(a,b)). An experiment with ranges, such as
 experiment=articles, needs no -m.
 """
-
-
-def options(group: str) -> list[str]:
-    """The names of a group's YAML files."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def options_with(key: str) -> list[str]:
-    """The options of a group that have this key, `optimizer.beta1`."""
-    group, _, option = key.partition(".")
-    return [name for name in options(group) if option in _load(CONF / group / f"{name}.yaml")]
 
 
 def help_text() -> str:
@@ -64,13 +52,8 @@ def _default(key: str, defaults: Any) -> tuple[Any, str]:
     if not option:
         return defaults[key], ""
     users = options_with(key)
-    default = defaults[group].get(option, _load(CONF / group / f"{users[0]}.yaml")[option])
+    default = defaults[group].get(option, load_option(CONF / group / f"{users[0]}.yaml")[option])
     return default, "" if users == options(group) else f"{group}={'|'.join(users)}"
-
-
-def _load(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = yaml.safe_load(path.read_text())
-    return values
 
 
 def _shown(value: Any) -> str:

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from nnexp.cli.help import help_text, options
+from nnexp.cli.help import help_text
 from nnexp.config.errors import RequestError
+from nnexp.config.groups import options
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, key_names
 from nnexp.config.run import RunConfig

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import yaml
 
-from nnexp.cli.help import options
+from nnexp.config.groups import options
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, key_names
 from tests.faults.program import Cases, End, Fault, Trial, driven, not_refused

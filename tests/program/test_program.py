@@ -140,7 +140,7 @@ def test_an_interrupt_is_one_even_if_a_library_makes_an_error_of_it(nnexp, monke
             raise AttributeError("what was only half done") from None
 
     monkeypatch.setattr(progress, "_arrived", [])
-    monkeypatch.setattr(app, "_checked", interrupted)
+    monkeypatch.setattr(app, "parse", interrupted)
     ended = nnexp("train")
     assert (ended.status, ended.err) == (143, "nnexp: terminated\n")
 

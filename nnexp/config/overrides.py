@@ -1,0 +1,109 @@
+"""Read `key=value` overrides and say in plain words what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString, Sweep
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from nnexp.config.errors import RequestError, unknown
+from nnexp.config.groups import options, options_with
+from nnexp.config.request import GROUPS, key_names
+from nnexp.config.run import is_item, rules
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Hydra's errors are RequestErrors, in in_plain_words words."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise RequestError(in_plain_words(error)) from error
+
+
+def parse(arguments: list[str]) -> list[Override]:
+    """The overrides. Raises RequestError for what Hydra would answer with a traceback, or without the key."""
+    overrides = OverridesParser.create().parse_overrides(arguments)
+    known = {*key_names(), *(f"{group}.name" for group in GROUPS), "experiment"}
+    for override in overrides:
+        key, value = override.key_or_group, override.value()
+        if not key:
+            raise RequestError(f"{override.input_line}: write key=value")
+        # A number is an element of a list: hidden.0=3.
+        if re.sub(r"\.\d+$", "", key) not in known and re.split("[./]", key)[0] != "hydra":
+            raise unknown("key", key, [*key_names(), "experiment"])
+        if key in GROUPS or (key == "experiment" and value is not None):
+            _check_option(key, value)
+        if isinstance(value, ChoiceSweep):
+            _check_lists(key, [_plain_item(item) for item in value.list])
+    return overrides
+
+
+def _check_lists(key: str, items: Sequence[object]) -> None:
+    """Refuse hidden=2,4, of which each value would have to be a list."""
+    rule = rules().get(key)
+    if rule is not None and all(is_item(rule, item) for item in items):
+        typed = ",".join(map(str, items))
+        lists = ",".join(f"[{item}]" for item in items)
+        raise RequestError(
+            f"{key}={typed}: each value is a list: {key}={lists} with -m sweeps over {len(items)}, "
+            f"{key}=[{typed}] is one"
+        )
+
+
+def _plain_item(item: object) -> object:
+    return item.text if isinstance(item, QuotedString) else item
+
+
+def _check_option(group: str, value: object) -> None:
+    """Refuse what is no option of the group, one or several: a file of such a name might not even be looked
+    for."""
+    if isinstance(value, ChoiceSweep):
+        for item in value.list:
+            _check_option(group, _plain_item(item))
+    elif not isinstance(value, Sweep) and value not in options(group):
+        raise unknown(group, str(value), options(group))
+
+
+def not_there(key: str) -> RequestError:
+    """Of a key that the chosen option of its group has not, or of a part of a list or a mapping."""
+    group = key.partition(".")[0]
+    if key == "tags":
+        return RequestError("tags: the experiment's file has some; ++tags={name: text} adds to them")
+    if group not in GROUPS:
+        return RequestError(f"{key}: write the whole value, {group}=…")
+    having = " or ".join(f"{group}={name}" for name in options_with(key))
+    return RequestError(f"{key}: the {group} that is chosen has no such key: choose one that has, {having}")
+
+
+def in_plain_words(error: Exception) -> str:
+    """Hydra's error in a line that says what is known or allowed."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and (found := re.search(r"find '(.+)/(.+)'", text)):
+        group, name = found.groups()
+        return str(unknown(group, name, re.findall(r"^\t(\w+)$", text, re.MULTILINE)))
+    if found := re.match(r"Could not (?:override|delete from config\.) '(.+?)'", text):
+        key = found.group(1)
+        if key.startswith("hydra"):
+            return f"unknown key {key!r}: Hydra's own are listed by nnexp train --hydra-help"
+        return str(not_there(key))
+    if found := re.match(r"Error merging override (.+)", text):
+        typed = found.group(1)
+        key = re.split("[.=]", typed.lstrip("+"))[0]
+        return f"{typed}: there is no such part of {key}: write the whole value, {key}=…"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"cannot read {error.override!r}: write key=value without blanks, lists as [1,2], other text "
+            "in quotes within quotes: 'key=\"any text\"'"
+        )
+    if found := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'", text):
+        key, _, values = found.group(1).partition("=")
+        return f"{key}={values} is several values: add -m to sweep over them, or write a list, [{values}]"
+    return text.splitlines()[0]
