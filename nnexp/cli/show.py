@@ -17,9 +17,8 @@ import numpy as np
 from nnexp.analysis.tables import Columns, apart, as_text
 from nnexp.config.endings import table_format
 from nnexp.config.errors import RequestError, unknown
-from nnexp.config.mask import masked
 from nnexp.config.run import RunConfig
-from nnexp.config.text import on_one_line
+from nnexp.config.text import masked, on_one_line
 from nnexp.dataset.table import read_table
 from nnexp.network.reference import equation
 from nnexp.pipeline.progress import say

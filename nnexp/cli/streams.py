@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
-from nnexp.config.mask import masked
+from nnexp.config.text import masked
 
 
 class Masked:

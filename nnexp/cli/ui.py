@@ -7,7 +7,7 @@ import socket
 import sys
 
 from nnexp.config.errors import RequestError
-from nnexp.config.mask import masked
+from nnexp.config.text import masked
 from nnexp.pipeline.progress import say
 from nnexp.tracking.places import own_root
 from nnexp.tracking.store import ensure_experiment, find_experiment, open_store, resolve_uri

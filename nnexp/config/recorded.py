@@ -1,19 +1,21 @@
-"""Read a recorded config.yaml, which may come from anyone: its values are read, nothing in it is followed.
+"""Read a recorded config.yaml, of this schema or an earlier one; it may come from anyone.
 
 Only what nnexp writes is accepted: mappings, lists and plain values. What YAML offers besides (tags, anchors,
 aliases, merges, dates, other ways to write a number) is refused, and so is what is too large or too deep,
-before anything is built of it. OmegaConf never sees the text: an interpolation in it is text and no more.
-"""
+before anything is built of it. OmegaConf never sees the text: an interpolation in it is text and no more."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from nnexp.config.errors import RequestError
+from nnexp.config.run import RunConfig
+from nnexp.config.text import shortened
 
 # A table of ten thousand columns fits.
 MAX_BYTES = 1 << 20
@@ -106,3 +108,57 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
 
 def _place(event: yaml.Event) -> str:
     return f"line {event.start_mark.line + 1}" if event.start_mark else "somewhere"
+
+
+SCHEMA = 2
+# From this schema on predictions, too, have the same bits everywhere; before, they were NumPy's `@`.
+EXACT_PREDICTIONS = 2
+
+
+@dataclass(frozen=True)
+class RecordedConfig:
+    """A recorded configuration, the schema it was written in, and whether it had to be changed to be read."""
+
+    config: RunConfig
+    schema: int
+    is_migrated: bool
+
+
+def read_config(content: bytes, source: str) -> RecordedConfig:
+    """The validated configuration of a recorded config.yaml; `source` names it in errors.
+
+    The store's address in it is left out: a record does not say what to connect to. Raises RequestError.
+    """
+    values = plain_values(content, source)
+    schema = values.pop("schema", 1)
+    try:
+        migrated = _migrated(values, schema)
+        config = RunConfig.from_mapping({**migrated, "tracking_uri": None})
+    except RequestError as error:
+        raise RequestError(f"{source}: {error}") from error
+    return RecordedConfig(config, schema, migrated != values)
+
+
+# --- Migrations: each takes the values of its schema to the next one's, and returns them anew.
+
+
+def _from_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Schema 1 had no `schema`; a data set's path stood there as it was typed, and is looked for from where
+    the command is typed now; predictions were not held to the bit (see EXACT_PREDICTIONS)."""
+    return values
+
+
+MIGRATIONS: dict[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {1: _from_1}
+
+
+def _migrated(values: Mapping[str, Any], schema: Any) -> Mapping[str, Any]:
+    if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
+        raise RequestError(f"schema={shortened(repr(schema))}: must be a whole number >= 1")
+    if schema > SCHEMA:
+        raise RequestError(
+            f"its schema is {schema}, and this nnexp knows up to {SCHEMA}: a newer nnexp recorded it; "
+            "use that one, or a later"
+        )
+    for step in range(schema, SCHEMA):
+        values = MIGRATIONS[step](values)
+    return values

@@ -13,9 +13,9 @@ from typing import Any
 
 from nnexp.config import run as config
 from nnexp.config.errors import RequestError, unknown
-from nnexp.config.mask import masked
 from nnexp.config.rules import Rule, flag, list_of, one_of, optional, text, whole
 from nnexp.config.run import RunConfig, checked, keyed, refuse_other_keys
+from nnexp.config.text import masked
 
 _WORKERS = optional(whole(1, 4096), "one a core")
 _ADDRESS = text("the scheduler's address, tcp://host:8786", r"(tcp|tls|ws|wss|ucx)://\S+")

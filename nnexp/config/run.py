@@ -14,9 +14,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from nnexp.config.errors import RequestError, unknown
-from nnexp.config.mask import masked_value
 from nnexp.config.rules import Rule, flag, list_of, number, one_of, optional, text, whole
-from nnexp.config.text import on_one_line, shortened
+from nnexp.config.text import masked_value, on_one_line, shortened
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "identity")
 LOSSES = ("mse", "bce", "cross_entropy")

@@ -1,8 +1,14 @@
-"""Show what a terminal would obey instead of showing: names and errors in a record may come from anyone."""
+"""Make text fit to be printed and recorded: escape control characters, cut what is long, redact passwords."""
 
 from __future__ import annotations
 
+import math
+import os
 import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from urllib.parse import unquote
 
 # Control characters but for line feed and tab, those that turn the direction of text, and lone surrogates.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -26,3 +32,197 @@ def shortened(text: str, length: int = 200) -> str:
 
 def _written(character: re.Match[str]) -> str:
     return f"\\u{ord(character[0]):04x}"
+
+
+SHOWN = "***"
+
+# A shorter secret is not looked for by its value: it could not be told from an ordinary word.
+_SECRET_CHARACTERS = 6
+# Names of environment variables that hold a secret, which ${oc.env:NAME} brings into a configuration. Not
+# PWD, which is where one is, nor SSH_ASKPASS, which is a program.
+_SECRET_VARIABLE = re.compile(
+    r"password|passwd|passphrase|secret|token|api_?key|access_?key|private_?key|credential"
+    r"|(?:^|_)(?:pass|auth|pat)(?:_|$)",
+    re.IGNORECASE,
+)
+
+# An address, up to the last @ before a blank or the next address: a password may have a quote, a slash or an
+# @ of its own, and a user's name may be an e-mail address.
+_ADDRESS = re.compile(r"(?<=[\w+.-])://((?:(?!://)\S)*)@")
+_WHOLE_ADDRESS = re.compile(r"(?<=[\w+.-])://(.*)@", re.DOTALL)
+
+# What a secret is called. The names of `_WEAK` are also given to what is none: there its value must look so.
+_STRONG = r"(?:pass(?:word|wd|phrase)|(?<![a-z])pass(?![a-z])|pwd|secret|credential)[\w-]{0,40}"
+_WEAK = (
+    r"(?:token|api[_-]?key|access[_-]?key|account[_-]?key|(?:private|signing|encryption)[_-]?key|_auth)"
+    r"(?:s|\d+|[_-][\w-]{0,40})?"
+)
+_QUOTED = r"""[brfu]{0,2}(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
+_NAMED = re.compile(
+    rf"(?P<name>{_STRONG}|(?P<weak>{_WEAK}))"
+    rf"(?P<sign>[\"'\])]{{0,2}}[ \t]*(?:=>|[:=!]=|=|:(?!//))[ \t]*)(?P<value>{_QUOTED}|\S+)",
+    re.IGNORECASE,
+)
+# The rest of an address's query, or of an option, once a secret's name stands there.
+_QUERY = re.compile(rf"([?&;][^=&]{{0,40}}?(?:{_STRONG}|{_WEAK})=).*", re.IGNORECASE | re.DOTALL)
+_SECRET_KEY = re.compile(rf"[+~-]*(?:[\w.-]*[._-])?(?:\w{{0,40}}?{_STRONG}|{_WEAK})", re.IGNORECASE)
+# What stands after such a name in code and types, and is no secret.
+_NO_SECRET = re.compile(
+    # Nothing, or a type.
+    r"(?:none|null|nil|true|false|str|bytes|int|bool|string|object|any)?(?:\s*\|\s*none)?"
+    r"|\*+|…|\.\.\.|<[^<>]*>|\$\{[^{}]*\}|\$\w+|\{\w*\}"  # what stands for a value
+    r"|[a-z_][\w.]*(?:\(.*\)|\[.*\])|[a-z_]\w*(?:\.[a-z_]\w*)+",  # a call, an element, an attribute
+    re.IGNORECASE,
+)
+# What may be a key without a name: long, of many characters of each kind. Bits a character, as detect-secrets
+# asks of Base64; words and hashes in hex have fewer.
+_RANDOM = re.compile(r"(?<![\w+/=-])[\w+/=-]{32,128}(?![\w+/=-])", re.ASCII)
+_RANDOM_BITS = 4.5
+# A user and a password as options of programs, and options whose value is one.
+_USER_OPTION = re.compile(
+    rf"((?<![\w-])(?:-u|--user|--proxy-user|-U)(?:\s+|=)?)({_QUOTED}|[^\s\"']\S*)", re.IGNORECASE
+)
+_OPTION = re.compile(rf"((?<!\S)--(?:[\w-]*-)?(?:{_STRONG}|{_WEAK})\s+)({_QUOTED}|\S+)", re.IGNORECASE)
+
+_ALWAYS = [
+    (re.compile(pattern, flags), shown)
+    for pattern, flags, shown in [
+        # A private key, up to its end or the text's.
+        (
+            r"(-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----).*?(?:-----END [A-Z0-9 ]*-----|\Z)",
+            re.DOTALL,
+            r"\1***",
+        ),
+        (r"^([ +-]?Private-Lines:).*", re.MULTILINE | re.DOTALL, r"\1 ***"),
+        # Headers, up to the end of the line or of the quotes that they stand in.
+        (
+            r"\b((?:proxy-)?authorization|x-[\w-]{0,40}?(?:key|token)|private-token|(?:set-)?cookie)"
+            r"([\"']?\s*[:=]\s*[\"']?)[^\n\"']+",
+            re.IGNORECASE,
+            r"\1\2***",
+        ),
+        (r"\b(bearer\s+)(?=\S{0,80}\d)[\w.~+/=-]{8,}", re.IGNORECASE, r"\1***"),
+        # .netrc, in one line or several, and .pgpass.
+        (r"(\blogin\s+\S+\s+password\s+)\S+", 0, r"\1***"),
+        (r"^([ \t]*password[ \t]+)\S+[ \t]*$", re.MULTILINE, r"\1***"),
+        (r"^([^:\s#]+:(?:\d+|\*):[^:\s]+:[^:\s]+:)\S+$", re.MULTILINE, r"\1***"),
+        # Programs that take a password by a short option.
+        (r"\b((?:mysql\w*|mariadb\w*)\b[^\n]{0,300}?\s-p)[^\s-]\S*", 0, r"\1***"),
+        (r"\b(sshpass\s+-p\s*|redis-cli\b[^\n]{0,300}?\s-a\s+)\S+", 0, r"\1***"),
+        # Tokens that show what they are by how they begin.
+        (r"\b(gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|AKIA|ASIA|hf_)[A-Za-z0-9_-]{12,}", 0, r"\1***"),
+        (r"\b(sk-)(?=[\w-]{0,40}\d)[A-Za-z0-9_-]{20,}", 0, r"\1***"),
+        (r"\b([srp]k_(?:live|test)_|npm_|dop_v1_|shp(?:at|ss)_)[\w-]{16,}", 0, r"\1***"),
+        (r"\b(hvs\.|dapi|AIza|ya29\.)[\w-]{16,}", 0, r"\1***"),
+        (r"\b(pypi-|SG\.|AGE-SECRET-KEY-)[\w.-]{16,}", 0, r"\1***"),
+        (r"(hooks\.slack\.com/services/|discord(?:app)?\.com/api/webhooks/)\S+", 0, r"\1***"),
+        (r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", 0, SHOWN),
+    ]
+]
+
+
+def masked(text: str) -> str:
+    """The text without the passwords and tokens in it; what is masked already stays as it is."""
+    for secret, shown in _known():
+        text = text.replace(secret, shown)
+    for pattern, shown in _ALWAYS:
+        text = pattern.sub(shown, text)
+    text = _NAMED.sub(_without_value, text)
+    text = _ADDRESS.sub(_without_password, text)
+    text = _OPTION.sub(rf"\1{SHOWN}", text)
+    return _USER_OPTION.sub(_without_user, text)
+
+
+def looks_secret(text: str) -> bool:
+    """Whether anything in the text looks like a password or a key, also one that has no name."""
+    return masked(text) != text or any(map(_is_random, _RANDOM.findall(text)))
+
+
+def masked_value(value: str) -> str:
+    """One value as `masked`, but an address is taken whole, blanks and all."""
+    if "://" not in value:
+        return masked(value)
+    return _WHOLE_ADDRESS.sub(_without_password, _QUERY.sub(rf"\1{SHOWN}", value))
+
+
+def masked_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command line, each taken whole: key=value, --option value, or a value."""
+    shown = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        names_one = before.startswith("--") and "=" not in before and _SECRET_KEY.fullmatch(before)
+        is_user = before in ("-u", "-U", "--user", "--proxy-user") and ":" in argument
+        shown.append(SHOWN if names_one or is_user else _argument(argument))
+    return shown
+
+
+def _argument(argument: str) -> str:
+    key, sign, value = argument.partition("=")
+    if not sign or "://" in key:
+        return masked_value(argument)
+    return f"{key}={SHOWN if value and _SECRET_KEY.fullmatch(key) else masked_value(value)}"
+
+
+def _known() -> list[tuple[str, str]]:
+    """What is known to be secret and what is shown for it, the longest first: of the environment, and of the
+    command line."""
+    found: dict[str, str] = {}
+    for name, value in os.environ.items():
+        if len(value) >= _SECRET_CHARACTERS and _SECRET_VARIABLE.search(name):
+            found[value] = SHOWN
+        elif "://" in value and "@" in value:
+            found |= _parts(value)
+    for argument in sys.argv[1:]:
+        if "://" in argument and (shown := _argument(argument)) != argument:
+            found[argument] = shown
+            found |= _parts(argument.partition("=")[2] or argument)
+    # An error may quote it.
+    found |= {repr(secret)[1:-1]: shown for secret, shown in found.items()}
+    return sorted(found.items(), key=lambda item: len(item[0]), reverse=True)
+
+
+def _parts(value: str) -> dict[str, str]:
+    """An address as a whole, and its password as it stands and decoded."""
+    address, shown = _WHOLE_ADDRESS.search(value), masked_value(value)
+    if shown == value:
+        return {}
+    password = address[1].partition(":")[2] if address else ""
+    spellings: Iterable[str] = {password, unquote(password)}
+    return {value: shown} | {spelt: SHOWN for spelt in spellings if len(spelt) >= _SECRET_CHARACTERS}
+
+
+def _without_password(address: re.Match[str]) -> str:
+    """user:password@ of an address, and a token alone before the @ of a web address, masked."""
+    user, colon, password = address[1].partition(":")
+    is_web = address.string[max(address.start() - 5, 0) : address.start()].lower().endswith(("http", "https"))
+    if "/" in user or (is_web and re.match(r"\d{1,5}/", password)):
+        return address[0]  # the @ is of the path
+    if colon:
+        return f"://{user}:{SHOWN}@"
+    return f"://{SHOWN}@" if is_web and user else address[0]
+
+
+def _without_value(named: re.Match[str]) -> str:
+    value = named["value"]
+    is_quoted = value[-1] in "\"'" and value.strip("brfuBRFU")[0] == value[-1]
+    bare = re.sub(r"^[brfuBRFU]{0,2}[\"']|[\"']$", "", value) if is_quoted else value.rstrip(",;:)")
+    if not bare or _NO_SECRET.fullmatch(bare) or _NO_SECRET.fullmatch(value):
+        return named[0]
+    if named["weak"] and not (len(bare) >= 8 and (is_quoted or re.search(r"\d", bare))):
+        return named[0]
+    shown = value.replace(bare, SHOWN) if is_quoted else SHOWN
+    return f"{named['name']}{named['sign']}{shown}"
+
+
+def _without_user(option: re.Match[str]) -> str:
+    value = option[2].strip("\"'")
+    if ":" not in value or re.fullmatch(r"\d+:\d+", value) or value.endswith(f":{SHOWN}"):
+        return option[0]
+    return f"{option[1]}{value.partition(':')[0]}:{SHOWN}"
+
+
+def _is_random(word: str) -> bool:
+    kinds = (str.isupper, str.islower, str.isdigit)
+    if word.startswith("sha") or not all(any(map(is_kind, word)) for is_kind in kinds):
+        return False
+    shares = [count / len(word) for count in Counter(word).values()]
+    return -sum(share * math.log2(share) for share in shares) >= _RANDOM_BITS

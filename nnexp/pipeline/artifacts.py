@@ -18,10 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from nnexp.analysis.tables import Columns, apart, as_text
 from nnexp.config.errors import RequestError
-from nnexp.config.mask import masked_value
+from nnexp.config.recorded import SCHEMA
 from nnexp.config.run import RunConfig, nested
-from nnexp.config.schema import SCHEMA
-from nnexp.config.text import shortened
+from nnexp.config.text import masked_value, shortened
 from nnexp.dataset.load import Dataset
 from nnexp.network import engine
 from nnexp.network.forward import outputs

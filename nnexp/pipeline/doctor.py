@@ -18,8 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nnexp.config.errors import RequestError
-from nnexp.config.mask import masked
-from nnexp.config.text import on_one_line
+from nnexp.config.text import masked, on_one_line
 from nnexp.tracking.files import links_in, move_aside
 from nnexp.tracking.find import SWEEP_KEYS, Found, read_artifact, read_model
 from nnexp.tracking.health import (

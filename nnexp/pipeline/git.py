@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from nnexp.config.errors import RequestError
-from nnexp.config.mask import looks_secret, masked
 from nnexp.config.paths import PROJECT
+from nnexp.config.text import looks_secret, masked
 
 # A diff is cut off after so many bytes, a list of untracked files after so many names.
 MAX_DIFF, MAX_NAMES = 1_000_000, 1000

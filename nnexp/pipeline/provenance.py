@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnexp.config.mask import masked_arguments
 from nnexp.config.paths import PROJECT
+from nnexp.config.text import masked_arguments
 from nnexp.network import engine
 from nnexp.pipeline.git import checkout, diff
 from nnexp.tracking.tables import MAX_TAG

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nnexp.analysis.tables import Columns
+from nnexp.config.recorded import read_config
 from nnexp.config.request import SweepConfig
 from nnexp.config.run import RunConfig
-from nnexp.config.schema import read_config
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Dataset, Source
 from nnexp.network.weights import pack

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nnexp.config.mask import masked
 from nnexp.config.request import SweepConfig
+from nnexp.config.text import masked
 
 # The tag that holds the question that a sweep answers.
 QUESTION = "nnexp.question"

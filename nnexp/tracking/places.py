@@ -23,8 +23,8 @@ from urllib.parse import quote, unquote, urlsplit
 import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError
-from nnexp.config.mask import masked
 from nnexp.config.paths import PROJECT
+from nnexp.config.text import masked
 from nnexp.pipeline.progress import say
 from nnexp.tracking.tables import EXPERIMENT_TAGS, EXPERIMENTS, MAX_URI
 

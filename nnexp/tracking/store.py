@@ -22,9 +22,9 @@ from filelock import FileLock
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from nnexp.config.errors import Lost, RequestError, unknown
-from nnexp.config.mask import masked, masked_value
 from nnexp.config.paths import PROJECT
 from nnexp.config.run import RunConfig
+from nnexp.config.text import masked, masked_value
 from nnexp.pipeline.progress import say
 from nnexp.tracking import tables
 from nnexp.tracking.places import SQLITE as SQLITE

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nnexp.config.mask import masked
 from nnexp.config.run import RunConfig
+from nnexp.config.text import masked
 from nnexp.dataset.load import Dataset, Prepared
 from nnexp.network import engine
 from nnexp.training.checks import check, weight_count

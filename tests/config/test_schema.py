@@ -8,7 +8,7 @@ import yaml
 
 from nnexp.config.errors import RequestError
 from nnexp.config.paths import PROJECT
-from nnexp.config.schema import MIGRATIONS, SCHEMA, read_config
+from nnexp.config.recorded import MIGRATIONS, SCHEMA, read_config
 
 RECORDS = PROJECT / "tests" / "config" / "records"
 ONE = next((RECORDS / "schema_1").glob("artifacts/nnexp/*/artifacts/config.yaml")).read_bytes()

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from nnexp.config.errors import RequestError
-from nnexp.config.mask import masked, masked_arguments
+from nnexp.config.text import masked, masked_arguments
 from nnexp.pipeline import git, provenance
 
 SECRET = "hunter2hunter2hunter2"

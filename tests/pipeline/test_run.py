@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 import nnexp
-from nnexp.config.schema import SCHEMA, RecordedConfig, read_config
+from nnexp.config.recorded import SCHEMA, RecordedConfig, read_config
 from nnexp.dataset.load import load
 from nnexp.network.weights import unpack, weights_sha256
 from nnexp.pipeline import run as runner

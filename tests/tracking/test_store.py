@@ -14,8 +14,8 @@ import pytest
 
 import nnexp as package
 from nnexp.config.errors import RequestError
-from nnexp.config.mask import masked
 from nnexp.config.paths import PROJECT
+from nnexp.config.text import masked
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import ensure_experiment, find_experiment, open_store, resolve_uri

@@ -11,8 +11,8 @@ import pandas as pd
 
 from nnexp.analysis.readable import is_numeric, readable
 from nnexp.analysis.summary import INCOMPARABLE, best_rows, finished, grouped_by, varying
-from nnexp.config.mask import masked
 from nnexp.config.paths import PROJECT
+from nnexp.config.text import masked
 from nnexp.tracking.find import Detail
 from nnexp.tracking.labels import QUESTION
 

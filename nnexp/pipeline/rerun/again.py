@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nnexp.analysis.tables import as_text
 from nnexp.config.errors import RequestError
-from nnexp.config.schema import EXACT_PREDICTIONS
+from nnexp.config.recorded import EXACT_PREDICTIONS
 from nnexp.dataset.load import Dataset
 from nnexp.network import engine
 from nnexp.network.weights import pack

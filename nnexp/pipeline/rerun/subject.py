@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nnexp.config.errors import RequestError
+from nnexp.config.recorded import RecordedConfig, read_config
 from nnexp.config.run import DatasetConfig, RunConfig
-from nnexp.config.schema import RecordedConfig, read_config
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Dataset, Source, locate
 from nnexp.pipeline.progress import say

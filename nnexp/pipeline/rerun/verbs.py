@@ -14,9 +14,9 @@ from nnexp.analysis.tables import as_text
 from nnexp.cli.show import PROGRAM
 from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
+from nnexp.config.recorded import SCHEMA
 from nnexp.config.request import SweepConfig
 from nnexp.config.run import RunConfig
-from nnexp.config.schema import SCHEMA
 from nnexp.config.text import on_one_line
 from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles

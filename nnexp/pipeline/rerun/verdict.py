@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnexp.config.recorded import EXACT_PREDICTIONS, RecordedConfig
 from nnexp.config.run import LOCATIONS
-from nnexp.config.schema import EXACT_PREDICTIONS, RecordedConfig
 from nnexp.dataset.load import Dataset
 from nnexp.network import engine
 from nnexp.network.engine import canary
