@@ -14,6 +14,7 @@ import os
 import re
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -193,7 +194,10 @@ def aside_of(store: Store, place: Path) -> Path | None:
     i = place.parts.index(id)
     root, below = Path(*place.parts[:i]), place.parts[i + 1 :]
     is_plain = os.path.realpath(place) == os.path.join(os.path.realpath(root), id, *below)
-    is_own = is_plain and _owner(root / f"{id}.store") == _name(store)
+    try:
+        is_own = is_plain and _owner(root / f"{id}.store") == _name(store)
+    except OSError:  # nobody has recorded there yet, or it is not ours to read
+        return None
     return Path(root, f"{id}.aside", *below) if is_own else None
 
 
@@ -208,27 +212,23 @@ def _is_taken(store: Store, root: Path, id: str) -> bool:
     marker, name = root / f"{id}.store", _name(store)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with marker.open("x", encoding="utf-8") as file:
+        with suppress(FileExistsError), marker.open("x", encoding="utf-8") as file:
             file.write(name)
-        return True
-    except FileExistsError:
         return _owner(marker) == name
     except OSError as error:
         raise RequestError(
-            f"the artifacts go to {root}, where nothing can be written: {error.strerror}"
+            f"the artifacts go to {root}, which cannot be written to: {error.strerror}"
         ) from error
 
 
-def _owner(marker: Path) -> str | None:
-    """The database that the file names. It may be in the making."""
+def _owner(marker: Path) -> str:
+    """The database that the file names, which may be in the making. Raises OSError."""
+    name = ""
     for _ in range(10):
-        try:
-            if name := marker.read_text(encoding="utf-8"):
-                return name
-        except (OSError, ValueError):
-            return None
+        if name := marker.read_text(encoding="utf-8", errors="replace"):
+            break
         time.sleep(0.05)
-    return None
+    return name
 
 
 def _name(store: Store) -> str:

@@ -105,6 +105,30 @@ def database(postgres, tmp_path, monkeypatch):
     return uri
 
 
+def test_a_copied_database_takes_a_place_of_its_own_and_doctor_leaves_the_others(
+    nnexp, postgres, database, tmp_path, monkeypatch
+):
+    name = database.rpartition("/")[2]
+    postgres.ask(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    postgres.ask(f"CREATE DATABASE {name}_copy TEMPLATE {name}")
+    postgres.ask("CREATE ROLE anybody LOGIN IN ROLE pg_read_all_data, pg_write_all_data")
+    made = []
+    for uri in (database, f"{database}_copy".replace("nnexp@", "anybody@")):
+        store = open_store(uri)
+        with open_writer(store, ensure_experiment(store, "nnexp")) as writer:
+            files = {"config.yaml": b"x"}
+            run = RunRecord("x", tags={"nnexp.rerun_key": "k"}, files=files, status="RUNNING")
+            made.append(writer.start(run))
+            writer.finish(made[-1], "FINISHED", {}, {})
+    found = [next(tmp_path.rglob(run_id)) for run_id in made]
+    assert found[0].parent != found[1].parent
+    monkeypatch.setattr("nnexp.doctor._is_old", lambda path: True)
+    shutil.copytree(found[0], found[0].with_name(f"{made[0][:-4]}dead"))
+    assert "; repaired: move them to " in nnexp("doctor", "--fix").out
+    assert all(directory.is_dir() for directory in found)
+    assert len(list(tmp_path.glob("*.aside/nnexp/*dead"))) == 1
+
+
 class Server:
     """An MLflow server in front of PostgreSQL, which also serves the artifacts."""
 

@@ -184,6 +184,13 @@ def test_a_copy_beside_the_original_takes_a_place_of_its_own_when_it_records(emp
     assert len(list(tmp_path.glob("mlartifacts/*.store"))) == 2
 
 
+def test_a_place_that_cannot_be_taken_is_refused_in_plain_words(nnexp, store):
+    (store.parent / "mlartifacts").touch()
+    ended = nnexp("train", "epochs=5")
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert f"the artifacts go to {store.parent}/mlartifacts, which cannot be written to: " in ended.err
+
+
 def test_a_store_reached_by_a_link_has_one_place(empty_store, tmp_path):
     (tmp_path / "real").mkdir()
     shutil.copy(empty_store, tmp_path / "real" / "mlflow.db")
