@@ -9,12 +9,12 @@ from hydra.core.override_parser.types import OverrideType
 
 from nnexp.config import compose
 from nnexp.config.errors import RequestError
-from nnexp.config.groups import options
 from nnexp.config.overrides import not_there, parse, plain_errors
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, SweepConfig, split
 from nnexp.config.run import GROUPS as RUN_GROUPS
 from nnexp.config.run import RunConfig
+from nnexp.config.run.groups import options
 
 
 def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, SweepConfig]:

@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable
 
 import yaml
+from nnexp.config.run.groups import options
 
-from nnexp.config.groups import options
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, key_names
 from tests.faults.program import Cases, End, Fault, Trial, driven, not_refused

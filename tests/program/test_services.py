@@ -122,7 +122,7 @@ def test_a_copied_database_takes_a_place_of_its_own_and_doctor_leaves_the_others
             writer.finish(made[-1], "FINISHED", {}, {})
     found = [next(tmp_path.rglob(run_id)) for run_id in made]
     assert found[0].parent != found[1].parent
-    monkeypatch.setattr("nnexp.doctor._is_old", lambda path: True)
+    monkeypatch.setattr("nnexp.pipeline.doctor._is_old", lambda path: True)
     shutil.copytree(found[0], found[0].with_name(f"{made[0][:-4]}dead"))
     assert "; repaired: move them to " in nnexp("doctor", "--fix").out
     assert all(directory.is_dir() for directory in found)
