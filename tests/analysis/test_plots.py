@@ -286,7 +286,7 @@ def test_one_input_and_regressions_have_their_figures(fitted_run):
     run, model, dataset = fitted_run("dataset=line", "output_activation=identity", "hidden=[]")
     figures = plots.of_run(model, dataset, run.epochs, run.curves, "title")
     assert set(figures) == {"curves", "weights", "network"}
-    assert len(figures["curves"].axes) == 1  # there is no accuracy
+    assert len(figures["curves"].axes) == 2  # loss and gradient: there is no accuracy
 
 
 # --- Sweeps.

@@ -98,6 +98,7 @@ WRONG = {
     "-m optimizer=sgd,momentum optimizer.beta1=0.5,0.9": "choose one that has, optimizer=adam",
     "dataset.classes.more=1": "Did you mean dataset.classes?",
     "hidden.7=1": "write the whole value, hidden=",
+    "init.scale.0=1": "write the whole value, init.scale=",
     "experiment_name.x=1": "Did you mean experiment_name?",
     "dataset=genderr": "Did you mean gender?",
     "init=glorot": "Known: he, normal, ones, uniform, xavier, zeros",
