@@ -74,11 +74,12 @@ def _check_option(group: str, value: object) -> None:
 
 def not_there(key: str) -> RequestError:
     """Of a key that the chosen option of its group has not, or of a part of a list or a mapping."""
-    group = key.partition(".")[0]
+    group, *parts = key.split(".")
     if key == "tags":
         return RequestError("tags: the experiment's file has some; ++tags={name: text} adds to them")
-    if group not in GROUPS:
-        return RequestError(f"{key}: write the whole value, {group}=…")
+    if group not in GROUPS or len(parts) > 1:  # init.scale.0
+        whole = ".".join([group, *parts[:-1]]) if group in GROUPS else group
+        return RequestError(f"{key}: write the whole value, {whole}=…")
     having = " or ".join(f"{group}={name}" for name in options_with(key))
     return RequestError(f"{key}: the {group} that is chosen has no such key: choose one that has, {having}")
 
