@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from typing import Any
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -23,10 +24,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nnexp import compose
 from nnexp.config import GROUPS as RUN_GROUPS
-from nnexp.config import RequestError, RunConfig, unknown
+from nnexp.config import NotGiven, RequestError, RunConfig, unknown
+from nnexp.dataset import locate
 from nnexp.help import CONF, help_text, options
 from nnexp.progress import Meter, say
 from nnexp.request import GROUPS, SweepConfig, key_names, split
+from nnexp.table import listed, read_table
 
 
 def train_command(arguments: list[str]) -> None:
@@ -114,7 +117,7 @@ def run_sweep(
     with Meter("composing", len(overrides), "runs") as meter:
         for i, values in enumerate(compose.points(loader, config, overrides), 1):
             try:
-                point, request = split(values)
+                point, request = _split(values)
             except RequestError as error:
                 raise RequestError(f"point {i} of {len(overrides)}: {error}") from error
             configs.append(point)
@@ -194,7 +197,19 @@ def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, S
             raise _not_there(key)
         there[last] = new[last]
     ours = [name for name in composed if name not in values]
-    return split(values | {name: composed[name] for name in ours})
+    return _split(values | {name: composed[name] for name in ours})
+
+
+def _split(values: Any) -> tuple[RunConfig, SweepConfig]:
+    """As `split`; if no target is given, the error names the columns of the table. Raises RequestError."""
+    try:
+        return split(values)
+    except NotGiven as error:
+        if error.key != "dataset.target":
+            raise
+        path = locate(values["dataset"]["path"], values["dataset"]["name"])
+        columns = listed(read_table(path).header)
+        raise NotGiven(error.key, f"one of the columns of {path.name}: {columns}") from error
 
 
 class _Raised(BaseException):
@@ -207,7 +222,7 @@ class _Raised(BaseException):
 def _run_one(config: DictConfig) -> None:
     """Hydra's task function: one composed run."""
     try:
-        one, request = split(compose.plain_values(config))
+        one, request = _split(compose.plain_values(config))
         for key, value in (("zip", request.zip), ("exclude", request.exclude)):
             if value:
                 raise RequestError(f"{key} is for a sweep: add -m, and several values for a key")

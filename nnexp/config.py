@@ -32,6 +32,14 @@ class RequestError(ValueError):
     """The request was wrong: nothing was run or recorded. The text is for the person who typed it."""
 
 
+class NotGiven(RequestError):
+    """A key that must be given has no value."""
+
+    def __init__(self, key: str, allowed: str) -> None:
+        super().__init__(f"{key} is not given: it must be {allowed}")
+        self.key = key
+
+
 class Lost(Exception):
     """What the work needs, a store or a cluster, went away under it. The text is for the person who waits."""
 
@@ -48,7 +56,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> RequestError:
     return RequestError(text)
 
 
-_COLUMN = text("a column's name", number=True)
+COLUMN = text("a column's name", number=True)
 _LABEL = text("a label", number=True, truth=True)
 _PLAIN_NAME = text(
     "a plain name of at most 100 characters: no /, \\, .., control characters or blanks at its ends",
@@ -77,10 +85,14 @@ class DatasetConfig:
 
     name: str = keyed(text("a data set of conf/dataset/"), "the data set's name")
     path: str = keyed(text("a CSV file"), "the table: UTF-8, a header, commas")
-    features: tuple[str, ...] = keyed(
-        list_of(_COLUMN, "a list of column names, [a,b]", min_length=1), "the input columns"
+    features: tuple[str, ...] | None = keyed(
+        optional(
+            list_of(COLUMN, "a list of column names, [a,b]", min_length=1),
+            "all columns but the target, and but the column name, which names the rows",
+        ),
+        "the input columns",
     )
-    target: str = keyed(_COLUMN, "the column to predict")
+    target: str = keyed(COLUMN, "the column to predict")
     classes: tuple[str, ...] | None = keyed(
         optional(
             list_of(_LABEL, "a list of two or more labels, as the table writes them", min_length=2),
@@ -244,7 +256,7 @@ def key_names() -> list[str]:
 def checked(key: str, value: Any, rule: Rule) -> Any:
     """The value as the rule parses it. Raises RequestError, naming the key."""
     if value == "???":
-        raise RequestError(f"{key} is not given: it must be {rule.allowed}")
+        raise NotGiven(key, rule.allowed)
     try:
         return rule.parse(value)
     except ValueError:
@@ -274,7 +286,7 @@ def _dataset(values: Any) -> DatasetConfig:
         items = parsed[key] or ()
         if len(set(items)) < len(items):
             raise RequestError(f"dataset.{key}={_shown(items)}: a name stands there twice")
-    if parsed["target"] in parsed["features"]:
+    if parsed["target"] in (parsed["features"] or ()):
         raise RequestError(f"dataset.target={parsed['target']} is also one of dataset.features")
     return DatasetConfig(**parsed)
 

@@ -68,8 +68,8 @@ def run(
     """
     if request.require_clean:
         refuse_dirty()
-    config = replace(config, dataset=datasets.located(config.dataset))
     dataset = datasets.load(config.dataset, source)
+    config = replace(config, dataset=datasets.settled(config.dataset, dataset))
     check(dataset, config)
     point = Point(config, dataset, run_key(config, dataset), run_name(config, dataset))
     with opened(config) as place:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from nnexp import dataset as datasets
 from nnexp.config import NOT_RESULT, RunConfig
 from nnexp.dataset import load, read_source
 from nnexp.progress import say
@@ -10,6 +13,13 @@ from nnexp.request import SweepConfig
 from nnexp.rerun.subject import Subject
 from nnexp.runner import run
 from nnexp.train import check
+
+
+def settled(now: RunConfig) -> RunConfig:
+    """What was typed, with the features by name where all columns were meant."""
+    if now.dataset.features is not None:
+        return now
+    return replace(now, dataset=datasets.settled(now.dataset, load(now.dataset)))
 
 
 def is_other(was: Subject, now: RunConfig) -> bool:

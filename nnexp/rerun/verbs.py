@@ -16,7 +16,7 @@ from nnexp.request import SweepConfig
 from nnexp.rerun import again
 from nnexp.rerun import bundle as bundles
 from nnexp.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in
-from nnexp.rerun.variation import is_other, vary
+from nnexp.rerun.variation import is_other, settled, vary
 from nnexp.rerun.verdict import Verdict, weights_hash
 from nnexp.schema import SCHEMA
 from nnexp.show import PROGRAM
@@ -39,6 +39,7 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
     if change is not None:
         was = subjects.subject(evidence)
         moved, request = change(was.config)
+        moved = settled(moved)
         dry_run = dry_run or request.plan
         if is_other(was, moved):
             return vary(was, moved, request, dry_run)

@@ -69,6 +69,7 @@ LEGAL: dict[str, set[str]] = {
     "exclude": NULL,
     "tracking_uri": NULL,
     "executor.workers": NULL,
+    "dataset.features": NULL,
     "dataset.classes": NULL,
     "dataset.new_rows": NULL,
 }
