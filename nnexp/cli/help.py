@@ -12,9 +12,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from nnexp.config.groups import load_option, options, options_with
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, key_help, key_names
-from nnexp.config.run.groups import load_option, options, options_with
 
 HELP = """\
 usage: nnexp train [-m] [key=value …]

@@ -216,7 +216,7 @@ def _change(typed: tuple[str, ...]) -> Change | None:
         return None
 
     def change(config: RunConfig) -> tuple[RunConfig, SweepConfig]:
-        from nnexp.config.run.variation import variation  # imports Hydra, which a plain rerun does without
+        from nnexp.pipeline.points import variation  # imports Hydra, which a plain rerun does without
 
         return variation(config, typed)
 

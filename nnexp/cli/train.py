@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -22,9 +21,7 @@ from nnexp.config import compose
 from nnexp.config.errors import RequestError
 from nnexp.config.overrides import parse, plain_errors
 from nnexp.config.paths import CONF
-from nnexp.config.request import SweepConfig, split
-from nnexp.config.run import RunConfig
-from nnexp.pipeline.progress import Meter, say
+from nnexp.pipeline.points import split_values, sweep_points, without
 
 
 def train_command(arguments: list[str]) -> None:
@@ -95,32 +92,10 @@ def run_sweep(
     """
     # What has been imported is no garbage, and need not be searched for any again.
     gc.freeze()
-    if not overrides:
-        raise RequestError("the sweep has no points: one of its ranges is empty")
-    configs, requests = [], set()
-    without_key: dict[tuple[str, str], None] = {}
-    with Meter("composing", len(overrides), "runs") as meter:
-        for i, (values, left_out) in enumerate(compose.points(loader, config, overrides), 1):
-            try:
-                point, request = split(values)
-            except RequestError as error:
-                raise RequestError(f"point {i} of {len(overrides)}: {error}") from error
-            configs.append(point)
-            groups = {key: key.partition(".")[0] for key in left_out}
-            without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in groups.items()}
-            requests.add(request)
-            meter.update(i)
-    for key, option in without_key:
-        say(f"{option} has no {key}: it is left out there, and such points run once")
-    if len(requests) > 1:
-        names = ", ".join(f.name for f in fields(SweepConfig))
-        raise RequestError(f"{names}: each is one for a whole sweep")
-    (request,) = requests
+    configs, request = sweep_points(loader, config, overrides)
     chosen = without(configs, request.exclude)
     from nnexp.cli import show  # import pandas and more, which a wrong request need not wait for
-    from nnexp.pipeline import (
-        sweep as sweeper,
-    )  # import pandas and more, which a wrong request need not wait for
+    from nnexp.pipeline import sweep as sweeper
 
     try:
         done = sweeper.sweep(chosen, request, name)
@@ -135,24 +110,6 @@ def run_sweep(
     return [done.losses.get(key_of.get(config, "")) for config in configs]
 
 
-def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig]:
-    """The configs for which the expression over the keys does not hold. Raises RequestError."""
-    if exclude is None:
-        return list(configs)
-    import pandas as pd  # takes long to import
-
-    from nnexp.analysis.summary import select
-
-    frame = pd.DataFrame([config.leaves() for config in configs])
-    left_out = select(frame, exclude, f"exclude={exclude}").index
-    kept = [config for i, config in enumerate(configs) if i not in left_out]
-    if not kept:
-        raise RequestError(f"exclude={exclude}: leaves no point of {len(configs)}")
-    if len(kept) < len(configs):
-        say(f"{len(configs) - len(kept)} of {len(configs)} points are left out by exclude")
-    return kept
-
-
 class _Raised(BaseException):
     """Carries a run's error past Hydra, which would print it in its own words on the way."""
 
@@ -163,7 +120,7 @@ class _Raised(BaseException):
 def _run_one(config: DictConfig) -> None:
     """Hydra's task function: one composed run."""
     try:
-        one, request = split(compose.plain_values(config))
+        one, request = split_values(compose.plain_values(config))
         for key, value in (("zip", request.zip), ("exclude", request.exclude)):
             if value:
                 raise RequestError(f"{key} is for a sweep: add -m, and several values for a key")

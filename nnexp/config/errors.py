@@ -12,6 +12,14 @@ class RequestError(ValueError):
     """The request was wrong: nothing was run or recorded. The text is for the person who typed it."""
 
 
+class NotGiven(RequestError):
+    """A key that must be given has no value."""
+
+    def __init__(self, key: str, allowed: str) -> None:
+        super().__init__(f"{key} is not given: it must be {allowed}")
+        self.key = key
+
+
 class Lost(Exception):
     """What the work needs, a store or a cluster, went away under it. The text is for the person who waits."""
 

@@ -12,9 +12,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from nnexp.config.errors import RequestError, unknown
+from nnexp.config.groups import options, options_with
 from nnexp.config.request import GROUPS, key_names
 from nnexp.config.run import is_item, rules
-from nnexp.config.run.groups import options, options_with
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from nnexp.config.errors import RequestError, unknown
+from nnexp.config.errors import NotGiven, RequestError, unknown
 from nnexp.config.rules import Rule, flag, list_of, number, one_of, optional, text, whole
 from nnexp.config.text import masked_value, on_one_line, shortened
 
@@ -28,7 +28,7 @@ LOSS_OUTPUTS = {"mse": (*ACTIVATIONS, "softmax"), "bce": ("sigmoid",), "cross_en
 MAX_PARAM = 6000
 
 
-_COLUMN = text("a column's name", number=True)
+COLUMN = text("a column's name", number=True)
 _LABEL = text("a label", number=True, truth=True)
 _PLAIN_NAME = text(
     "a plain name of at most 100 characters: no /, \\, .., control characters or blanks at its ends",
@@ -57,10 +57,14 @@ class DatasetConfig:
 
     name: str = keyed(text("a data set of conf/dataset/"), "the data set's name")
     path: str = keyed(text("a CSV file"), "the table: UTF-8, a header, commas")
-    features: tuple[str, ...] = keyed(
-        list_of(_COLUMN, "a list of column names, [a,b]", min_length=1), "the input columns"
+    features: tuple[str, ...] | None = keyed(
+        optional(
+            list_of(COLUMN, "a list of column names, [a,b]", min_length=1),
+            "all columns but the target, and but the column name, which names the rows",
+        ),
+        "the input columns",
     )
-    target: str = keyed(_COLUMN, "the column to predict")
+    target: str = keyed(COLUMN, "the column to predict")
     classes: tuple[str, ...] | None = keyed(
         optional(
             list_of(_LABEL, "a list of two or more labels, as the table writes them", min_length=2),
@@ -230,7 +234,7 @@ def key_names() -> list[str]:
 def checked(key: str, value: Any, rule: Rule) -> Any:
     """The value as the rule parses it. Raises RequestError, naming the key."""
     if value == "???":
-        raise RequestError(f"{key} is not given: it must be {rule.allowed}")
+        raise NotGiven(key, rule.allowed)
     try:
         return rule.parse(value)
     except ValueError:
@@ -269,7 +273,7 @@ def _dataset(values: Any) -> DatasetConfig:
         items = parsed[key] or ()
         if len(set(items)) < len(items):
             raise RequestError(f"dataset.{key}={_shown(items)}: a name stands there twice")
-    if parsed["target"] in parsed["features"]:
+    if parsed["target"] in (parsed["features"] or ()):
         raise RequestError(f"dataset.target={parsed['target']} is also one of dataset.features")
     return DatasetConfig(**parsed)
 

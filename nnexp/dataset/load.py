@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nnexp.config.errors import RequestError
 from nnexp.config.paths import PROJECT
-from nnexp.config.run import DatasetConfig
+from nnexp.config.run import COLUMN, DatasetConfig
 from nnexp.dataset.table import Table, finite, parse_table, read_bytes, row_names
 
 Array = NDArray[np.float64]
@@ -99,13 +99,15 @@ def load(config: DatasetConfig, source: Source | None = None) -> Dataset:
     """Read and check the data set, from these bytes or else from its paths. Raises RequestError."""
     source = source or read_source(config)
     table = parse_table(locate(config.path, config.name), source.table)
-    X = np.column_stack([table.numbers(name) for name in config.features])
     classes, y = _target(table, config)
+    features = config.features or _all_but_the_target(table, config.target)
+    otherwise = ", or list the other columns in dataset.features"
+    X = np.column_stack([table.numbers(name, otherwise) for name in features])
     new_names: tuple[str, ...] = ()
     X_new = np.empty((0, X.shape[1]))
     if config.new_rows is not None and source.new_rows is not None:
         new = parse_table(locate(config.new_rows, config.name), source.new_rows)
-        X_new = np.column_stack([new.numbers(name) for name in config.features])
+        X_new = np.column_stack([new.numbers(name) for name in features])
         new_names = row_names(new)
         _refuse_twice(new, new_names)
     return Dataset(
@@ -113,7 +115,7 @@ def load(config: DatasetConfig, source: Source | None = None) -> Dataset:
         names=row_names(table),
         X=X,
         y=y,
-        features=config.features,
+        features=features,
         target=config.target,
         classes=classes,
         new_names=new_names,
@@ -128,12 +130,30 @@ def locate(path: str, name: str) -> Path:
     return Path(path).absolute() if name == "csv" else PROJECT / path
 
 
-def located(config: DatasetConfig) -> DatasetConfig:
-    """The same data set, its paths such that they hold wherever a later command is typed."""
+def settled(config: DatasetConfig, dataset: Dataset) -> DatasetConfig:
+    """The same data set as it is recorded: its features by name, its paths such that they hold wherever a
+    later command is typed."""
+    config = replace(config, features=dataset.features)
     if config.name != "csv":
         return config
     new_rows = None if config.new_rows is None else str(locate(config.new_rows, config.name))
     return replace(config, path=str(locate(config.path, config.name)), new_rows=new_rows)
+
+
+def _all_but_the_target(table: Table, target: str) -> tuple[str, ...]:
+    """The features where none are listed; the column `name` names the rows. Raises RequestError."""
+    features = tuple(name for name in table.header if name not in (target, "name"))
+    if not features:
+        raise RequestError(f"{table.path}: there is no column to learn from beside the target {target!r}")
+    for name in features:
+        try:
+            COLUMN.parse(name)
+        except ValueError:
+            raise RequestError(
+                f"{table.path}: column {table.header.index(name) + 1} is called {name!r}: name it, "
+                "or list the columns to learn from in dataset.features"
+            ) from None
+    return features
 
 
 def _refuse_twice(table: Table, names: tuple[str, ...]) -> None:
@@ -147,7 +167,7 @@ def _target(table: Table, config: DatasetConfig) -> tuple[tuple[str, ...], Array
     if config.classes is not None:
         cells = table.column(config.target, present=config.classes)
         return config.classes, _class_indices(table, config.target, cells, config.classes)
-    cells = table.column(config.target)
+    cells = table.column(config.target, otherwise="; if it is a label, list it in dataset.classes")
     numbers = [finite(cell) for cell in cells]
     _check_labels(table, config.target, cells, numbers)
     if None in numbers:

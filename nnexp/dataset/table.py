@@ -9,7 +9,7 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,28 +32,42 @@ class Table:
     rows: list[list[str]]
     content: bytes
 
-    def column(self, name: str, present: Collection[str] = ()) -> list[str]:
+    def column(self, name: str, present: Collection[str] = (), otherwise: str = "") -> list[str]:
         """A column's cells. Raises RequestError when it is absent or a cell of it is missing.
 
-        What is listed as present is a value even where it looks like a missing one, such as `none`.
+        What is listed as present is a value even where it looks like a missing one, such as `none`;
+        `otherwise` is what else can be done about a missing one.
         """
         if name not in self.header:
-            raise RequestError(f"{self.path}: no column {name!r}; it has {', '.join(self.header)}")
+            raise RequestError(f"{self.path}: no column {name!r}; it has {listed(self.header)}")
         cells = [row[self.header.index(name)].strip() for row in self.rows]
         for i, cell in enumerate(cells, 1):
             if cell.lower() in MISSING and cell not in present:
-                raise RequestError(f"{self.path}: column {name!r}, row {i}: the value is missing ({cell!r})")
+                raise RequestError(
+                    f"{self.path}: column {name!r}, row {i}: the value is missing ({cell!r}): "
+                    f"fill it in or delete the row{otherwise}"
+                )
         return cells
 
-    def numbers(self, name: str) -> Array:
-        """A column as finite numbers, of shape (rows,). Raises RequestError at the first that is not."""
+    def numbers(self, name: str, otherwise: str = "") -> Array:
+        """A column as finite numbers, of shape (rows,). Raises RequestError at the first that is not, saying
+        what can be done; `otherwise` is what else can be."""
         values = []
-        for i, cell in enumerate(self.column(name), 1):
+        for i, cell in enumerate(self.column(name, otherwise=otherwise), 1):
             value = finite(cell)
             if value is None:
-                raise RequestError(f"{self.path}: column {name!r}, row {i}: {cell!r} is not a finite number")
+                raise RequestError(
+                    f"{self.path}: column {name!r}, row {i}: {cell!r} is not a finite number: "
+                    f"write it as one; of categories, make a column of 0 and 1 for each{otherwise}"
+                )
             values.append(value)
         return np.array(values)
+
+
+def listed(names: Sequence[str], most: int = 30) -> str:
+    """The names, or as many of them as can be read."""
+    more = [f"… ({len(names)} in all)"] * (len(names) > most)
+    return ", ".join([*names[:most], *more])
 
 
 def read_table(path: Path) -> Table:

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from nnexp.network.reference import Layers, Network
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A trained network with what turns a raw row into its input and its output into a label."""
 
@@ -41,6 +42,14 @@ class Model:
     scale: Array
     features: tuple[str, ...]
     classes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """In a line: `<network 2-2-1, sigmoid and sigmoid: weight_lb, height_in -> M, F>`."""
+        net = self.network
+        widths = "-".join(map(str, [len(self.features), *(len(b) for _, b in net.layers)]))
+        told = [", ".join([*names[:8], *["…"] * (len(names) > 8)]) for names in (self.features, self.classes)]
+        functions = f"{net.activation} and {net.output_activation}"
+        return f"<network {widths}, {functions}: {told[0]} -> {told[1] or 'a number'}>"
 
     def outputs(self, X: Array) -> Array:
         """y_pred of shape (n, outputs) for raw rows X of shape (n, features); the same bits everywhere."""
@@ -52,16 +61,30 @@ class Model:
             return ["y_pred"]
         return [f"y_pred_{label}" for label in self.classes]
 
-    def predict(self, X: Array) -> dict[str, list[Any]]:
-        """For raw rows X of shape (n, features), by column: the outputs; for classes also `label` and, where
-        the outputs are probabilities, `probability`, that of the label."""
+    def predict(self, X: Any) -> Any:
+        """For raw rows X of shape (n, features), a dict of columns: the outputs; for classes also `label`
+        and, where the outputs are probabilities, `probability`, that of the label.
+
+        Of a DataFrame the features are taken by name, in whatever order and among whatever else, and the
+        answer is a DataFrame with its index. Raises ValueError, naming the column and the row, for what is no
+        finite number there.
+        """
+        if not hasattr(X, "columns"):
+            return self._answers(X)
+        import pandas as pd  # who has a DataFrame has it imported already
+
+        columns = [_numbers(X, name, self.features) for name in self.features]
+        return pd.DataFrame(self._answers(np.column_stack(columns)), index=X.index)
+
+    def _answers(self, X: Array) -> dict[str, list[Any]]:
         y_pred = self.outputs(X)
         columns: dict[str, list[Any]] = dict(zip(self.output_columns(), y_pred.T.tolist(), strict=True))
         if self.classes:
             is_single = y_pred.shape[1] == 1
             index = (y_pred[:, 0] >= 0.5).astype(int) if is_single else y_pred.argmax(axis=1)
             columns["label"] = [self.classes[i] for i in index]
-            if self.network.output_activation in ("sigmoid", "softmax"):
+            # One sigmoid is a probability, several are no distribution over the classes.
+            if self.network.output_activation == ("sigmoid" if is_single else "softmax"):
                 likely = np.maximum(y_pred, 1.0 - y_pred) if is_single else y_pred
                 columns["probability"] = likely.max(axis=1).tolist()
         return columns
@@ -73,6 +96,19 @@ class Model:
             term = name if shift == 0 else f"({name} {'-' if shift > 0 else '+'} {abs(shift):.6g})"
             terms.append(term if scale == 1 else f"({term} / {scale:.6g})")
         return terms
+
+
+def _numbers(rows: Any, name: str, features: tuple[str, ...]) -> Array:
+    """A column of a DataFrame as finite numbers, of shape (rows,). Raises ValueError."""
+    times = list(rows.columns).count(name)
+    if times != 1:
+        what = "is missing" if times == 0 else f"is there {times} times"
+        raise ValueError(f"column {name!r} {what}: the network takes {', '.join(features)}")
+    for i, value in enumerate(rows[name], 1):
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(f"column {name!r}, row {i}: {value!r} is not a finite number")
+    column: Array = rows[name].to_numpy(dtype=float)
+    return column
 
 
 def pack(model: Model, kept: dict[int, Layers]) -> bytes:

@@ -76,8 +76,8 @@ def run(
     """
     if request.require_clean:
         refuse_dirty()
-    config = replace(config, dataset=datasets.located(config.dataset))
     dataset = datasets.load(config.dataset, source)
+    config = replace(config, dataset=datasets.settled(config.dataset, dataset))
     check(dataset, config)
     check_names(dataset)
     point = Point(config, dataset, run_key(config, dataset), run_name(config, dataset))

@@ -79,8 +79,9 @@ def _points(configs: Sequence[RunConfig]) -> list[Point]:
     for key, values in varied_leaves(configs).items():
         if key in ("tracking_uri", "experiment_name"):
             raise RequestError(f"{key} must be the same for all points of a sweep, and is {values}")
-    named = ranges(configs)
     loaded = {c: datasets.load(c) for c in dict.fromkeys(config.dataset for config in configs)}
+    settled = {c: datasets.settled(c, dataset) for c, dataset in loaded.items()}
+    named = ranges(configs)
     result = []
     for i, config in enumerate(configs, 1):
         dataset = loaded[config.dataset]
@@ -90,7 +91,7 @@ def _points(configs: Sequence[RunConfig]) -> list[Point]:
         except RequestError as error:
             raise RequestError(f"point {i} of {len(configs)}: {error}") from error
         # A sweep's runs log neither figures nor models.
-        alone = replace(config, dataset=datasets.located(config.dataset), figures=False, model=False)
+        alone = replace(config, dataset=settled[config.dataset], figures=False, model=False)
         name = run_name(alone, dataset, named)
         result.append(Point(alone, dataset, run_key(alone, dataset), name))
     return result

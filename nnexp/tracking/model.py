@@ -19,7 +19,6 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.models import Model as Description
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
-from mlflow.types.schema import AnyType
 
 from nnexp.network import forward, weights
 from nnexp.network import reference as network
@@ -119,11 +118,11 @@ def code() -> str:
 def signature(model: Model) -> ModelSignature:
     """The raw columns by name, which says the unit where the data set does (`weight_lb`), and the answer's.
 
-    The inputs' type is Any, because MLflow refuses the whole numbers of a DataFrame for a double; the model
-    itself checks that they are numbers. (A server then takes rows as JSON only, not as CSV.)
+    The inputs are doubles. MLflow turns what a server gets, JSON or CSV, into them, but refuses whole numbers
+    in a DataFrame that a program gives: `rows.astype(float)`. The model checks that all are finite.
     """
     answer = model.predict(example_rows(model))
-    inputs: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), name) for name in model.features]
+    inputs: list[ColSpec | TensorSpec] = [ColSpec("double", name) for name in model.features]
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec("string" if name == "label" else "double", name) for name in answer
     ]

@@ -143,8 +143,9 @@ def read_history(
 def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None) -> Model:
     """The trained network of a run, by its id, or of a weights.npz, by its path.
 
-    `.predict(X)` takes raw rows (n, features) to columns of outputs and labels, `.outputs(X)` to an array
-    (n, outputs); `.network.layers` is ((W1, b1), …), W of shape (fan_out, fan_in). Raises RequestError.
+    `.predict(X)` takes raw rows (n, features) to columns of outputs and labels, a DataFrame that has the
+    features to a DataFrame, and `.outputs(X)` an array to one (n, outputs); `.network.layers` is
+    ((W1, b1), …), W of shape (fan_out, fan_in). Raises RequestError.
     """
     path = Path(source)
     if path.suffix != ".npz":

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from math import isfinite
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import mlflow.models
 import mlflow.pyfunc
-import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
@@ -24,18 +21,11 @@ class TrainedNetwork(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defin
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """One row for each row given. Raises MlflowException, which a server answers with status 400."""
-        columns = [_numbers(model_input, name) for name in self.model.features]
-        return pd.DataFrame(self.model.predict(np.column_stack(columns)))
-
-
-def _numbers(rows: pd.DataFrame, name: str) -> np.ndarray:
-    """A column as numbers, of shape (rows,). MLflow has seen to it that the column is there."""
-    for i, value in enumerate(rows[name], 1):
-        if not isinstance(value, Real) or not isfinite(value):
-            raise MlflowException.invalid_parameter_value(
-                f"column {name!r}, row {i}: {value!r} is not a finite number"
-            )
-    return rows[name].to_numpy(dtype=float)
+        try:
+            answers: pd.DataFrame = self.model.predict(model_input)
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        return answers
 
 
 mlflow.models.set_model(TrainedNetwork())

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from nnexp.config.run.groups import options
 
 from nnexp.cli.help import help_text
 from nnexp.config.errors import RequestError
+from nnexp.config.groups import options
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, key_names
 from nnexp.config.run import RunConfig

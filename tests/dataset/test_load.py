@@ -193,10 +193,15 @@ def test_the_hash_is_of_the_bytes(table, configure):
         ("", "the file is empty"),
         ("\n\n", "the file is empty"),
         ("a,b,y\n", "no rows below the header"),
-        ("a,b,y\n1,,0\n2,3,1\n", "column 'b', row 1: the value is missing"),
+        (
+            "a,b,y\n1,,0\n2,3,1\n",
+            "column 'b', row 1: the value is missing (''): fill it in or delete the row",
+        ),
         ("a,b,y\n1,2,0\n2,NA,1\n", "column 'b', row 2: the value is missing"),
         ("a,b,y\n1,2,0\n2,3,\n", "column 'y', row 2: the value is missing"),
+        ("a,b,y\n1,2,u\n2,3,none\n", "if it is a label, list it in dataset.classes"),
         ("a,b,y\n1,2,0\n2,tall,1\n", "column 'b', row 2: 'tall' is not a finite number"),
+        ("a,b,y\n1,2,0\n2,tall,1\n", "make a column of 0 and 1 for each, or list the other columns in"),
         ("a,b,y\n1,inf,0\n2,3,1\n", "column 'b', row 1: 'inf' is not a finite number"),
         ("a,b,y\n1,1e999,0\n2,3,1\n", "column 'b', row 1: '1e999' is not a finite number"),
         ("a,b,y\n1,1_000,0\n2,3,1\n", "column 'b', row 1: '1_000' is not a finite number"),
@@ -220,6 +225,29 @@ def test_a_wrong_file_is_refused_with_the_file_the_column_and_the_row(table, tex
         table(text)
     assert words in str(refused.value)
     assert "own.csv" in str(refused.value)
+
+
+def test_without_features_all_columns_are_learned_from_but_the_target_and_the_rows_names(table):
+    text = "name,b,y,a\np,1,0,2\nq,3,1,4\n"
+    data = table(text, "dataset.features=null")
+    assert (data.features, data.X.tolist(), data.names) == (("b", "a"), [[1, 2], [3, 4]], ("p", "q"))
+    assert data.X.tolist() == table(text, "dataset.features=[b,a]").X.tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name,y\np,0\nq,1\n", "there is no column to learn from beside the target 'y'"),
+        (",a,y\n0,1,0\n1,2,1\n", "column 1 is called '': name it, or list the columns"),
+        ('"a\nb",y\n0,1\n1,0\n', "column 1 is called 'a\\nb'"),
+        ("a,b,z\n1,x,0\n2,3,1\n", "no column 'y'; it has a, b, z"),
+        (",".join(f"c{i}" for i in range(100)) + "\n" + "1," * 99 + "1\n", "c29, … (100 in all)"),
+    ],
+)
+def test_a_table_whose_columns_cannot_all_be_taken_is_refused(table, text, words):
+    with pytest.raises(RequestError) as refused:
+        table(text, "dataset.features=null")
+    assert words in str(refused.value)
 
 
 @pytest.mark.parametrize("center", ["mean", "standardize"])

@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable
 
 import yaml
-from nnexp.config.run.groups import options
 
+from nnexp.config.groups import options
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, key_names
 from tests.faults.program import Cases, End, Fault, Trial, driven, not_refused
@@ -70,6 +70,7 @@ LEGAL: dict[str, set[str]] = {
     "exclude": NULL,
     "tracking_uri": NULL,
     "executor.workers": NULL,
+    "dataset.features": NULL,
     "dataset.classes": NULL,
     "dataset.new_rows": NULL,
     "name": NUMBERS | NULL,

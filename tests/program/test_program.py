@@ -11,6 +11,7 @@ import time
 import pytest
 from mlflow import MlflowClient
 
+import nnexp as package
 from nnexp.cli import train as app
 from nnexp.pipeline import progress
 from nnexp.pipeline.progress import Terminated
@@ -79,6 +80,32 @@ def test_a_sweep_from_the_shell_is_summarised_by_each_format(nnexp, store, tmp_p
     assert mixed.out.startswith("| init")
     few = nnexp("summarize", "--where", "learning_rate > 0.1", "--threshold", "0.25", "--metric", "loss")
     assert "epochs_to" in few.out
+
+
+def test_to_leave_out_the_features_and_to_name_all_columns_is_one_run(nnexp, store, tmp_path):
+    (tmp_path / "t.csv").write_text("name,a,b,y\np,1,2,0\nq,3,4,1\nr,5,1,1\n")
+    own = [
+        "dataset=csv",
+        "dataset.path=t.csv",
+        "dataset.target=y",
+        "epochs=5",
+        "figures=false",
+        "model=false",
+    ]
+    run_id = nnexp("train", *own).out.split("recorded as ")[1].split()[0]
+    again = nnexp("train", *own, "dataset.features=[a,b]")
+    assert "recorded before" in again.err
+    assert run_id in again.out
+    runs = package.load_runs()
+    assert runs["dataset.features"].tolist() == ['["a","b"]']
+    assert "verdict: identical" in nnexp("rerun", run_id).out
+    assert "verdict: identical" in nnexp("rerun", run_id, "dataset.features=null").out
+    fewer = nnexp("train", *own, "dataset.features=[a]").out.split("recorded as ")[1].split()[0]
+    back = nnexp("rerun", fewer, "dataset.features=null")
+    assert ("a variation of" in back.out, run_id in back.out) == (True, True)
+    swept = nnexp("train", "-m", *own, "dataset.features=null,[a,b],[b]")
+    assert "1 of 3 points are like others" in swept.err
+    assert "2 runs: 1 done, 1 new" in swept.err
 
 
 def test_an_experiment_sweeps_without_being_told_to(nnexp, store):

@@ -139,6 +139,8 @@ WRONG = {
     "-m experiment_name=a,b": "must be the same for all points",
     # own tables
     "dataset=csv": "dataset.path is not given",
+    "dataset=csv dataset.path=own.csv": "dataset.target is not given: it must be one of the columns of own",
+    "dataset=csv dataset.path=gone.csv": "gone.csv: cannot be read",
     "dataset=csv dataset.path=gone.csv dataset.features=[a] dataset.target=y": "cannot be read",
     "dataset=csv dataset.path=. dataset.features=[a] dataset.target=y": "cannot be read",
     f"{TABLE} dataset.features=[a,c]": "no column 'c'",

@@ -24,7 +24,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.paths import PROJECT
 from tests.real import free_port, started, wait_for
 
-ROWS = [{"weight_lb": 128, "height_in": 63}, {"weight_lb": 155, "height_in": 68}]
+ROWS = [{"weight_lb": 128.0, "height_in": 63.0}, {"weight_lb": 155.0, "height_in": 68.0}]
 SOFTMAX = ("output_activation=softmax", "loss=cross_entropy")
 ALONE = ("figures=false", "model=false", "epochs=20")
 
@@ -77,10 +77,11 @@ def test_a_single_run_has_a_model_that_answers_to_raw_rows(nnexp, store):
     assert answers[1]["probability"] == pytest.approx(1 - answers[1]["y_pred"], abs=1e-15)
 
 
-def test_the_signature_says_the_columns_with_their_units(exported):
+def test_the_signature_says_the_columns_with_their_units_and_types(exported):
     directory, _ = exported()
     told = mlflow.models.get_model_info(str(directory))
-    assert told.signature.inputs.input_names() == ["weight_lb", "height_in"]
+    inputs = {spec["name"]: spec["type"] for spec in told.signature.inputs.to_dict()}
+    assert inputs == {"weight_lb": "double", "height_in": "double"}
     outputs = {spec["name"]: spec["type"] for spec in told.signature.outputs.to_dict()}
     assert outputs == {"y_pred": "double", "label": "string", "probability": "double"}
     example = mlflow.pyfunc.load_model(str(directory)).input_example
@@ -117,8 +118,8 @@ def test_a_run_whose_data_set_is_gone_is_exported_from_its_record(nnexp, store, 
     (tmp_path / "own.csv").unlink()
     run_id = package.load_runs().run_id[0]
     assert nnexp("export", run_id, "--to", "there").status == 0
-    answers = mlflow.pyfunc.load_model("there").predict([{"length_cm": 3}]).to_dict("records")
-    assert answers == predicted(nnexp, run_id, [{"length_cm": 3}])
+    answers = mlflow.pyfunc.load_model("there").predict([{"length_cm": 3.0}]).to_dict("records")
+    assert answers == predicted(nnexp, run_id, [{"length_cm": 3.0}])
     (answer,) = answers
     assert set(answer) == {"y_pred_u", "y_pred_v", "y_pred_w", "label", "probability"}
     assert answer["probability"] == answer[f"y_pred_{answer['label']}"]
@@ -126,7 +127,7 @@ def test_a_run_whose_data_set_is_gone_is_exported_from_its_record(nnexp, store, 
 
 def test_a_regression_answers_with_its_output_alone(exported):
     directory, _ = exported("dataset=line", "hidden=[]", "output_activation=identity", "learning_rate=0.02")
-    answers = mlflow.pyfunc.load_model(str(directory)).predict(pd.DataFrame({"x": [1, 2]}))
+    answers = mlflow.pyfunc.load_model(str(directory)).predict(pd.DataFrame({"x": [1.0, 2.0]}))
     assert list(answers) == ["y_pred"]
 
 
@@ -177,11 +178,11 @@ def test_a_model_says_what_is_wrong_with_a_row(exported):
     directory, _ = exported()
     model = mlflow.pyfunc.load_model(str(directory))
     for row, words in [
-        ({"weight_lb": 128}, "missing inputs ['height_in']"),
-        ({"weight_lb": 128, "height_in": None}, "column 'height_in', row 1: None is not a finite number"),
-        ({"weight_lb": float("nan"), "height_in": 63}, "column 'weight_lb', row 1: nan is not"),
-        ({"weight_lb": "heavy", "height_in": 63}, "column 'weight_lb', row 1: 'heavy' is not"),
-        ({"weight_lb": "128", "height_in": 63}, "column 'weight_lb', row 1: '128' is not"),
+        ({"weight_lb": 128.0}, "missing inputs ['height_in']"),
+        ({"weight_lb": 128.0, "height_in": float("nan")}, "column 'height_in', row 1: nan is not a finite"),
+        ({"weight_lb": float("inf"), "height_in": 63.0}, "column 'weight_lb', row 1: inf is not"),
+        ({"weight_lb": "heavy", "height_in": 63.0}, "Incompatible input types for column weight_lb"),
+        ({"weight_lb": 128, "height_in": 63.0}, "Incompatible input types for column weight_lb"),
     ]:
         with pytest.raises(MlflowException) as raised:
             model.predict([row])
@@ -193,9 +194,10 @@ def test_a_served_model_answers_over_http_as_predict_does(nnexp, exported):
     port = free_port()
     address = f"http://127.0.0.1:{port}"
 
-    def ask(content):
-        head = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{address}/invocations", json.dumps(content).encode(), head)
+    def ask(content, kind="application/json"):
+        body = content if isinstance(content, str) else json.dumps(content)
+        head = {"Content-Type": kind}
+        request = urllib.request.Request(f"{address}/invocations", body.encode(), head)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())["predictions"]
 
@@ -216,9 +218,13 @@ def test_a_served_model_answers_over_http_as_predict_does(nnexp, exported):
         assert ask({"dataframe_records": ROWS}) == expected
         table = {"columns": list(ROWS[0]), "data": [list(row.values()) for row in ROWS]}
         assert ask({"dataframe_split": table}) == expected
+        assert ask({"dataframe_records": [{k: int(v) for k, v in row.items()} for row in ROWS]}) == expected
+        text = "height_in,more,weight_lb\n63,x,128\n68,y,155\n"
+        assert ask(text, "text/csv") == expected
         for row, words in [
             ({"weight_lb": 128}, "missing inputs"),
-            (ROWS[0] | {"height_in": "x"}, "row 1: 'x'"),
+            (ROWS[0] | {"height_in": "x"}, "convert column height_in"),
+            (ROWS[0] | {"height_in": None}, "column 'height_in', row 1: nan"),
         ]:
             with pytest.raises(urllib.error.HTTPError, match="400") as refused:
                 ask({"dataframe_records": [row]})
@@ -242,6 +248,35 @@ def test_numpy_alone_rebuilds_a_network_from_its_weights(nnexp, store, trained, 
         a = f[output if i == last else hidden](a @ w[f"W{i}"].T + w[f"b{i}"])
     np.testing.assert_allclose(net.outputs(X), a, rtol=1e-13)
     assert package.load_network(run_id).predict(X) == net.predict(X)
+
+
+def test_a_network_shows_itself_in_a_line_and_takes_a_data_frame_by_its_columns(store, trained):
+    net = package.load_network(trained())
+    assert repr(net) == "<network 2-2-1, sigmoid and sigmoid: weight_lb, height_in -> M, F>"
+    rows = pd.DataFrame(ROWS, index=["Emily", "Frank"])
+    answers = net.predict(
+        rows.assign(city="Paris")[["city", "height_in", "weight_lb"]].astype({"weight_lb": int})
+    )
+    pd.testing.assert_frame_equal(
+        answers, pd.DataFrame(net.predict(rows[["weight_lb", "height_in"]].to_numpy()), index=rows.index)
+    )
+    assert isinstance(net.predict([[128, 63]]), dict)
+    for wrong, words in [
+        (rows[["weight_lb"]], "column 'height_in' is missing: the network takes weight_lb, height_in"),
+        (rows.assign(height_in=[63, None]), "column 'height_in', row 2: nan is not a finite number"),
+        (rows.astype({"height_in": str}), "column 'height_in', row 1: '63.0' is not a finite number"),
+        (pd.concat([rows, rows], axis=1), "column 'weight_lb' is there 2 times"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            net.predict(wrong)
+
+
+def test_only_what_is_a_probability_is_called_one(store, trained, tmp_path):
+    (tmp_path / "own.csv").write_text("a,y\n1,u\n2,v\n3,w\n1,u\n2,v\n3,w\n")
+    own = ["dataset=csv", "dataset.path=own.csv", "dataset.features=[a]", "dataset.target=y"]
+    sigmoids = package.load_network(trained(*own)).predict([[1.0], [3.0]])
+    assert list(sigmoids) == ["y_pred_u", "y_pred_v", "y_pred_w", "label"]
+    assert "probability" in package.load_network(trained(*own, *SOFTMAX)).predict([[1.0]])
 
 
 def test_the_readmes_numpy_is_enough_for_the_articles_network(store, trained):

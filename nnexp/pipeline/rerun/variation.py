@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nnexp.analysis.tables import as_text
 from nnexp.config.request import SweepConfig
 from nnexp.config.run import RunConfig
+from nnexp.dataset import load as datasets
 from nnexp.dataset.load import load, read_source
 from nnexp.pipeline.progress import say
 from nnexp.pipeline.rerun.subject import Subject
@@ -13,6 +16,13 @@ from nnexp.training.checks import check
 
 # Keys that say where a run is recorded.
 WHERE = frozenset({"experiment_name", "tracking_uri"})
+
+
+def settled(now: RunConfig) -> RunConfig:
+    """What was typed, with the features by name where all columns were meant."""
+    if now.dataset.features is not None:
+        return now
+    return replace(now, dataset=datasets.settled(now.dataset, load(now.dataset)))
 
 
 def is_other(was: Subject, now: RunConfig) -> bool:

@@ -24,7 +24,7 @@ from nnexp.pipeline.progress import say
 from nnexp.pipeline.provenance import LOCK
 from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in
-from nnexp.pipeline.rerun.variation import is_other, vary
+from nnexp.pipeline.rerun.variation import is_other, settled, vary
 from nnexp.pipeline.rerun.verdict import Verdict, is_prediction, weights_hash
 from nnexp.tracking.evidence import Evidence
 from nnexp.tracking.find import find_artifact, get_any, get_sweep
@@ -46,6 +46,7 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
     if change is not None:
         was = subjects.subject(evidence)
         moved, request = change(was.config)
+        moved = settled(moved)
         dry_run = dry_run or request.plan
         if is_other(was, moved) or request.labels:
             return vary(was, moved, request, dry_run)

@@ -1,0 +1,123 @@
+"""Turn composed values into validated runs: one, the points of a sweep, or a variation of a recorded run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.types import OverrideType
+from omegaconf import DictConfig
+
+from nnexp.config import compose
+from nnexp.config.errors import NotGiven, RequestError
+from nnexp.config.groups import options
+from nnexp.config.overrides import not_there, parse, plain_errors
+from nnexp.config.paths import CONF
+from nnexp.config.request import GROUPS, SweepConfig, split
+from nnexp.config.run import GROUPS as RUN_GROUPS
+from nnexp.config.run import RunConfig
+from nnexp.dataset.load import locate
+from nnexp.dataset.table import listed, read_table
+from nnexp.pipeline.progress import Meter, say
+
+
+def split_values(values: Any) -> tuple[RunConfig, SweepConfig]:
+    """Validate composed values as a run and the way to go about it.
+
+    Raises RequestError; where a data set's target is not given, it names the columns of the table.
+    """
+    try:
+        return split(values)
+    except NotGiven as error:
+        if error.key != "dataset.target":
+            raise
+        path = locate(values["dataset"]["path"], values["dataset"]["name"])
+        columns = listed(read_table(path).header)
+        raise NotGiven(error.key, f"one of the columns of {path.name}: {columns}") from error
+
+
+def sweep_points(
+    loader: ConfigLoaderImpl, config: DictConfig, overrides: Sequence[Sequence[str]]
+) -> tuple[list[RunConfig], SweepConfig]:
+    """Compose and validate every point of a sweep, and the one way to go about them. Raises RequestError."""
+    if not overrides:
+        raise RequestError("the sweep has no points: one of its ranges is empty")
+    configs, requests = [], set()
+    without_key: dict[tuple[str, str], None] = {}
+    with Meter("composing", len(overrides), "runs") as meter:
+        for i, (values, left_out) in enumerate(compose.points(loader, config, overrides), 1):
+            try:
+                point, request = split_values(values)
+            except RequestError as error:
+                raise RequestError(f"point {i} of {len(overrides)}: {error}") from error
+            configs.append(point)
+            groups = {key: key.partition(".")[0] for key in left_out}
+            without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in groups.items()}
+            requests.add(request)
+            meter.update(i)
+    for key, option in without_key:
+        say(f"{option} has no {key}: it is left out there, and such points run once")
+    if len(requests) > 1:
+        names = ", ".join(f.name for f in fields(SweepConfig))
+        raise RequestError(f"{names}: each is one for a whole sweep")
+    (request,) = requests
+    return configs, request
+
+
+def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig]:
+    """The configs for which the expression over the keys does not hold. Raises RequestError."""
+    if exclude is None:
+        return list(configs)
+    import pandas as pd  # takes long to import
+
+    from nnexp.analysis.summary import select
+
+    frame = pd.DataFrame([config.leaves() for config in configs])
+    left_out = select(frame, exclude, f"exclude={exclude}").index
+    kept = [config for i, config in enumerate(configs) if i not in left_out]
+    if not kept:
+        raise RequestError(f"exclude={exclude}: leaves no point of {len(configs)}")
+    if len(kept) < len(configs):
+        say(f"{len(configs) - len(kept)} of {len(configs)} points are left out by exclude")
+    return kept
+
+
+def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, SweepConfig]:
+    """A recorded configuration with `key=value`s set as in `nnexp train`, and the way to go about it.
+
+    What is recorded never meets Hydra, which would resolve what it refers to: only what was typed is
+    composed, beside the groups that the record names. Raises RequestError.
+    """
+    with plain_errors():
+        typed = parse(list(overrides))
+        for override in typed:
+            if override.key_or_group == "tracking_uri":
+                raise RequestError(
+                    f"{override.input_line}: a rerun is recorded in the store of its run, which "
+                    "--tracking-uri or MLFLOW_TRACKING_URI names"
+                )
+            if override.is_sweep_override() or override.type != OverrideType.CHANGE:
+                raise RequestError(
+                    f"{override.input_line}: a variation takes key=value, and one value for a key"
+                )
+        groups = {override.key_or_group for override in typed} & set(GROUPS)
+        names = {group: getattr(config, group).name for group in RUN_GROUPS if group not in groups}
+        chosen = [f"{group}={name}" for group, name in names.items() if name in options(group)]
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose.plain_values(hydra.compose("config", [*chosen, *overrides]))
+    # The run goes to the store that it was found in.
+    values = {**config.nested(), "tracking_uri": None}
+    for override in typed:
+        key = override.key_or_group
+        *path, last = key.split(".")
+        there, new = values, composed
+        for name in path:
+            there, new = there.get(name, {}), new.get(name, {})
+        if last not in new:
+            raise not_there(key)
+        there[last] = new[last]
+    ours = [name for name in composed if name not in values]
+    return split_values(values | {name: composed[name] for name in ours})
