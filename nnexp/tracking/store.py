@@ -40,6 +40,8 @@ SQLITE = "sqlite:///"
 CALLS_AT_ONCE = 8
 # How long a reader waits for a writer of an SQLite file.
 BUSY_SECONDS = 60
+# The longest name of a store's file, in bytes: the locks of its runs lie beside it, under longer names.
+MAX_FILE_NAME = 255 - len(f".{32 * '0'}.owner")
 # An artifact's directory of more parts than this is looked for where it is recorded only.
 MAX_PARTS = 100
 # The advisory lock under which one process creates a PostgreSQL store.
@@ -110,8 +112,22 @@ def resolve_uri(tracking_uri: str | None) -> str:
     except ValueError:
         raise RequestError(f"tracking_uri={masked_value(uri)}: must be {rule.allowed}") from None
     if uri.startswith(SQLITE):
-        return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
+        path = Path(uri.removeprefix(SQLITE)).absolute()
+        if not _is_utf8(path):
+            raise RequestError(
+                f"tracking_uri={uri}: {path.parent} has a name that is not UTF-8; name another"
+            )
+        return f"{SQLITE}{path}"
     return uri
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether a path can stand in a record, and SQLite can open it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store:
@@ -304,7 +320,9 @@ def _tell(line: str) -> None:
 
 def _sqlite_revisions(path: Path, artifact_root: str, create: bool) -> list[str]:
     """The migrations that the file stands at. Raises RequestError where there is none or no store."""
-    if not path.exists():
+    if create:
+        _check_name(path)
+    if not os.path.exists(path):
         if not create:
             raise RequestError(f"no store at {path}: record a run first, with nnexp train")
         _create_sqlite(path, artifact_root)
@@ -340,6 +358,14 @@ def _damage(path: Path, head: bytes) -> str:
     whole = int.from_bytes(head[28:32], "big") * (65536 if page == 1 else page)
     # The count of pages holds where the change counter stands at both of its places.
     return f"is cut off: {size:,} of {whole:,} bytes" if head[24:28] == head[92:96] and size < whole else ""
+
+
+def _check_name(path: Path) -> None:
+    """Raise RequestError for a file beside which no run's lock could lie."""
+    if (length := len(os.fsencode(path.name))) > MAX_FILE_NAME:
+        raise RequestError(
+            f"tracking_uri={SQLITE}{path}: the file's name has {length} bytes, and may have {MAX_FILE_NAME}"
+        )
 
 
 def _write_protection(path: Path) -> str:
