@@ -126,8 +126,18 @@ def load(config: DatasetConfig, source: Source | None = None) -> Dataset:
 
 
 def locate(path: str, name: str) -> Path:
-    """A data set of the project lies in the project; a path of one's own is as in any command."""
-    return Path(path).absolute() if name == "csv" else PROJECT / path
+    """A data set of the project lies in the project; a path of one's own is as in any command.
+
+    Raises RequestError for one that could not be recorded.
+    """
+    if name != "csv":
+        return PROJECT / path
+    place = Path(path).absolute()
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"dataset.path={path}: {place.parent} has a name that is not UTF-8") from None
+    return place
 
 
 def settled(config: DatasetConfig, dataset: Dataset) -> DatasetConfig:

@@ -183,7 +183,9 @@ class DatabaseWriter:
                 yield connection
                 _patiently(connection, "COMMIT")
             except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
+                # After a failed write SQLite has rolled back by itself.
+                if connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+                    connection.exec_driver_sql("ROLLBACK")
                 raise
 
     def _new_id(self) -> str:

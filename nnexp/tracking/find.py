@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,18 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError
-from nnexp.config.text import printable, shortened
+from nnexp.config.text import masked, printable, shortened
 from nnexp.network.weights import Model, NotWeights, unpack, weights_sha256
 from nnexp.tracking.places import place_of
-from nnexp.tracking.store import Experiment, Store
+from nnexp.tracking.store import Experiment, Store, StoreLost
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 
 # The artifact of a sweep's parent that says which runs the sweep is of: a run_key a line.
 SWEEP_KEYS = "run_keys.txt"
 # Runs a server sends at a time.
 PAGE = 1000
+# Points a server sends at a time; how many items are read, and how many pages in turn that bring nothing new.
+POINTS_PAGE, MAX_ITEMS, MAX_IDLE = 25_000, 2_000_000, 3
 # The largest file that is read because a record names it; a network of sixty million weights has one such.
 MAX_BYTES = 1 << 30
 # Where a server may have its artifacts besides a directory: what MLflow would ask another host for, with the
@@ -109,7 +111,7 @@ def get_run(store: Store, run_id: str) -> Detail:
 def get_curve(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:
     """A metric of one run over completed epochs. Raises RequestError where there is other than numbers."""
     if not store.is_known:
-        points = store.client.get_metric_history(run_id, metric)
+        points = history(store, run_id, metric)
         return sorted((point.step, point.value) for point in points)
     t = METRICS.c
     this = (t.run_uuid == run_id) & (t.key == metric)
@@ -299,17 +301,42 @@ def whole_of(run_id: str, value: object) -> int:
 
 def entities(store: Store, experiment: Experiment, where: str) -> list[Any]:
     """MLflow's entities of the runs for which its filter holds, oldest first."""
-    found: list[Any] = []
-    token = None
-    while True:
-        page = store.client.search_runs(
+    return _all_pages(
+        store,
+        lambda token: store.client.search_runs(
             [experiment.id],
             where,
             max_results=PAGE,
             order_by=["attributes.start_time ASC"],
             page_token=token,
-        )
-        found += page
+        ),
+        lambda run: run.info.run_id,
+    )
+
+
+def history(store: Store, run_id: str, metric: str) -> list[Any]:
+    """MLflow's entities of a metric's points, as a server has them."""
+    # As the client's own get_metric_history, which reads on for as long as there is a page.
+    ask = store.client._tracking_client.store.get_metric_history
+    return _all_pages(
+        store,
+        lambda token: ask(run_id=run_id, metric_key=metric, max_results=POINTS_PAGE, page_token=token),
+        lambda point: (point.step, point.timestamp, point.value),
+    )
+
+
+def _all_pages(store: Store, ask: Callable[[str | None], Any], key: Callable[[Any], Hashable]) -> list[Any]:
+    """All that a server has, page by page. Raises StoreLost where its pages bring nothing new, or do not
+    end."""
+    found: dict[Hashable, Any] = {}
+    token, idle = None, 0
+    while True:
+        before = len(found)
+        page = ask(token)
+        found |= {key(item): item for item in page}
         token = page.token
         if not token:
-            return found
+            return list(found.values())
+        idle = idle + 1 if len(found) == before else 0
+        if idle > MAX_IDLE or len(found) > MAX_ITEMS:
+            raise StoreLost(f"{masked(store.uri)}: the server sends pages without end")

@@ -17,7 +17,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.run import key_names
 from nnexp.config.text import printable, shortened
 from nnexp.network.weights import Model, NotWeights, unpack
-from nnexp.tracking.find import entities, get_run, get_sweep, having, read_model, recorded_keys
+from nnexp.tracking.find import entities, get_run, get_sweep, having, history, read_model, recorded_keys
 from nnexp.tracking.named import whole_id
 from nnexp.tracking.store import Experiment, Store, find_experiment, get_experiment, open_store
 from nnexp.tracking.tables import LATEST_METRICS, MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
@@ -130,11 +130,11 @@ def read_history(
             raise RequestError(f"the curves of {', '.join(metrics)} hold values that are no numbers")
     else:
         asked = [(run_id, metric) for run_id in wanted for metric in metrics]
-        histories = store.each(lambda one: store.client.get_metric_history(*one), asked)
+        histories = store.each(lambda one: history(store, *one), asked)
         points = [
             (*one, point.step, point.value)
-            for one, history in zip(asked, histories, strict=True)
-            for point in history
+            for one, curve in zip(asked, histories, strict=True)
+            for point in curve
         ]
         frame = pd.DataFrame(points, columns=columns)
     return frame.sort_values(["run_id", "metric", "epoch"], ignore_index=True)

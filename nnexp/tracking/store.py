@@ -43,6 +43,8 @@ _Answer = TypeVar("_Answer")
 CALLS_AT_ONCE = 8
 # How long a reader waits for a writer of an SQLite file.
 BUSY_SECONDS = 60
+# The longest name of a store's file, in bytes: the locks of its runs lie beside it, under longer names.
+MAX_STORE_NAME = 255 - len(f".{32 * '0'}.owner")
 # The advisory lock under which one process creates a PostgreSQL store.
 CREATION_LOCK = 0x6E6E657870
 
@@ -112,8 +114,22 @@ def resolve_uri(tracking_uri: str | None) -> str:
         raise RequestError(f"tracking_uri={masked_value(uri)}: must be {rule.allowed}") from None
     if uri.startswith(SQLITE):
         # Reached by a link, it is the same store: locks and artifacts lie beside the file itself.
-        return f"{SQLITE}{os.path.realpath(uri.removeprefix(SQLITE))}"
+        path = Path(os.path.realpath(uri.removeprefix(SQLITE)))
+        if not _is_utf8(path):
+            raise RequestError(
+                f"tracking_uri={uri}: {path.parent} has a name that is not UTF-8; name another"
+            )
+        return f"{SQLITE}{path}"
     return uri
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether a path can stand in a record, and SQLite can open it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store:
@@ -264,7 +280,9 @@ def existing(uri: str) -> str:
 
 def _sqlite_revisions(path: Path, create: bool) -> list[str]:
     """The migrations that the file stands at. Raises RequestError where there is none or no store."""
-    if not path.exists():
+    if create:
+        _check_name(path)
+    if not os.path.exists(path):
         if not create:
             raise RequestError(f"no store at {path}: record a run first, with nnexp train")
         _create_sqlite(path)
@@ -300,6 +318,14 @@ def _damage(path: Path, head: bytes) -> str:
     whole = int.from_bytes(head[28:32], "big") * (65536 if page == 1 else page)
     # The count of pages holds where the change counter stands at both of its places.
     return f"is cut off: {size:,} of {whole:,} bytes" if head[24:28] == head[92:96] and size < whole else ""
+
+
+def _check_name(path: Path) -> None:
+    """Raise RequestError for a file beside which no run's lock could lie."""
+    if (length := len(os.fsencode(path.name))) > MAX_STORE_NAME:
+        raise RequestError(
+            f"tracking_uri={SQLITE}{path}: the file's name has {length} bytes, and may have {MAX_STORE_NAME}"
+        )
 
 
 def _write_protection(path: Path) -> str:

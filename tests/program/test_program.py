@@ -201,3 +201,61 @@ def test_an_experiment_has_its_description_and_a_view(nnexp, store):
     experiment = MlflowClient(f"sqlite:///{store}").get_experiment_by_name("mine")
     assert "report.html" in experiment.tags["mlflow.note.content"]
     assert json.loads(experiment.tags["mlflow.sharedViewState.nnexp"])["name"] == "nnexp"
+
+
+QUIET = [*NNEXP, "train", "figures=false", "model=false"]
+
+
+def shell(line, **environment):
+    """What a shell's line ends with, and prints."""
+    done = subprocess.run(
+        ["bash", "-c", line, "bash", *QUIET],
+        capture_output=True,
+        env={**os.environ, **environment},
+        timeout=240,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_run_is_recorded_whatever_became_of_its_streams(store):
+    for epochs, streams in enumerate((">&-", "2>&-", "<&- >&- 2>&-", "2> /dev/full"), 3):
+        status, _, err = shell(f'"$@" epochs={epochs} {streams}')
+        assert (streams, status) == (streams, 0)
+        assert b"Traceback" not in err
+    assert statuses(store) == ["FINISHED"] * 4
+
+
+def test_output_that_cannot_be_written_ends_in_a_line(store):
+    status, _, err = shell('"$@" epochs=3 > /dev/full')
+    assert (status, err.splitlines()[-1]) == (
+        1,
+        b"nnexp: failed: OSError: [Errno 28] No space left on device",
+    )
+    assert statuses(store) == ["FINISHED"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_an_encoding_lacks_is_escaped(store, encoding):
+    run_id = shell('"$@" epochs=3')[1].decode().split("recorded as ")[1].split()[0]
+    status, out, err = shell(f'"$1" show {run_id}', PYTHONIOENCODING=encoding)
+    assert (status, err) == (0, b"")
+    assert b"\\u2588" in out  # a bar of the curve
+
+
+def test_a_directory_that_is_not_utf8_is_no_hindrance(store, tmp_path):
+    line = "mkdir -p $'not\\xffutf8' && cd $'not\\xffutf8' && printf 'a,b\\n1,0\\n2,1\\n' > t.csv && "
+    assert shell(f'{line} "$@" epochs=3')[0] == 0
+    own = "dataset=csv dataset.path=t.csv 'dataset.features=[a]' dataset.target=b"
+    status, _, err = shell(f'{line} "$@" {own}')
+    assert (status, err.count(b"\n"), b"has a name that is not UTF-8" in err) == (2, 1, True)
+    assert statuses(store) == ["FINISHED"]
+
+
+def test_a_limit_on_the_size_of_files_ends_in_a_plain_line(store):
+    status, _, err = shell('ulimit -f 4; "$@" epochs=3')
+    assert status == 1
+    assert b"Traceback" not in err
+    assert b"recording in " in err
+    assert b"rollback" not in err
+    assert statuses(store) == []

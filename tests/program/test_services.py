@@ -18,6 +18,7 @@ import pandas as pd
 import psycopg2
 import pytest
 from mlflow import MlflowClient
+from planted import Planted, drive, secret
 
 import nnexp as package
 from nnexp.pipeline.provenance import provenance
@@ -438,3 +439,20 @@ def test_a_server_that_goes_away_is_told_and_the_same_command_does_the_rest(nnex
     assert f"24 runs: {before} done, {24 - before} new" in again.err
     assert finished(server.uri, "away") == 24
     assert parents(server.uri, "away") == ["KILLED", "FINISHED"]
+
+
+def test_of_forty_secrets_none_is_found_in_store_files_output_or_arguments(postgres, tmp_path):
+    postgres.ask("CREATE DATABASE planted TEMPLATE made")
+    postgres.ask('CREATE ROLE "me@here.org" SUPERUSER LOGIN')
+    address = postgres.uri("planted").partition("@")[2]
+    planted = Planted(tmp_path, f"postgresql://me@here.org:p%40{secret(40)}@{address}")
+    uri = f"postgresql://me@here.org:a'b{secret(41)}@{address}"
+    assert drive(planted, f'tracking_uri="{uri}"') == []
+    port = free_port()
+    planted.typed("ui", "--port", str(port), until=lambda: is_up(f"http://127.0.0.1:{port}"))
+    assert any("mlflow" in line and "server" in line for line in planted.seen)
+    tables = postgres.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", "planted")
+    rows = [postgres.ask(f'SELECT t::text FROM "{name}" t', "planted") for (name,) in tables]
+    assert "me@here.org:***@" in str(rows)  # the typed address is there, in the command
+    assert list((tmp_path / "project" / "mlartifacts").rglob("git.diff"))
+    assert planted.found(str(rows).encode()) == []

@@ -16,9 +16,10 @@ import nnexp as package
 from nnexp.config.errors import RequestError
 from nnexp.config.paths import PROJECT
 from nnexp.config.text import masked
+from nnexp.tracking import find
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.runs import RunRecord
-from nnexp.tracking.store import ensure_experiment, find_experiment, open_store, resolve_uri
+from nnexp.tracking.store import Store, StoreLost, ensure_experiment, find_experiment, open_store, resolve_uri
 from nnexp.tracking.write import open_writer
 
 
@@ -408,3 +409,39 @@ def test_a_store_that_goes_away_under_a_writer_is_told(nnexp, store, monkeypatch
     assert ended.status == 1
     assert "recording in sqlite:" in ended.err
     assert not store.exists()
+
+
+def test_a_file_beside_which_no_lock_could_lie_is_refused(nnexp, tmp_path):
+    for name, is_read in (("x" * 215 + ".db", False), ("x" * 400 + ".db", True)):
+        verb = ["summarize"] if is_read else ["train", "epochs=3"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/{name}")
+            ended = nnexp(*verb)
+        assert (ended.status, ended.out, len(ended.err.splitlines())) == (2, "", 1)
+        assert ("no store at" if is_read else "the file's name has 218 bytes, and may have 216") in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_in_a_directory_that_is_not_utf8_is_refused(monkeypatch, tmp_path):
+    place = os.fsencode(tmp_path) + b"/not\xffutf8"
+    os.mkdir(place)
+    monkeypatch.chdir(os.fsdecode(place))
+    with pytest.raises(RequestError, match="has a name that is not UTF-8"):
+        resolve_uri("sqlite:///mlflow.db")
+
+
+class Pages(list):
+    token = "more"
+
+
+@pytest.mark.parametrize("new", [0, 1], ids=["the same page", "ever new items"])
+def test_a_server_that_sends_pages_without_end_is_given_up(monkeypatch, new):
+    monkeypatch.setattr(find, "MAX_ITEMS", 100)
+    count = [0]
+
+    def ask(token):
+        count[0] += new
+        return Pages([count[0]])
+
+    with pytest.raises(StoreLost, match="http://here: the server sends pages without end"):
+        find._all_pages(Store("http://here", None, False), ask, lambda item: item)

@@ -1,0 +1,67 @@
+"""Passwords wherever the program looks, and code where it takes a condition."""
+
+from __future__ import annotations
+
+from planted import UNCOMMITTED, Planted, drive
+
+from tests.faults.program import Cases, Fault, Trial, driven, expect, not_refused
+
+# Put where a condition belongs; each would make the file, were it executed.
+CODE = [
+    "@pd.io.common.os.system('touch {canary}')",
+    "@__import__('os').system('touch {canary}')",
+    "__import__('os').system('touch {canary}') == 0",
+    "seed.map(lambda _: open('{canary}', 'w')) == 1",
+    "seed.__class__.__base__.__subclasses__() == 1",
+    "[open('{canary}', 'w') for _ in (1,)] == 1",
+    "(lambda: open('{canary}', 'w'))() == 1",
+    "seed == (x := open('{canary}', 'w'))",
+    "f'{{open(\"{canary}\", 1)}}' == init",
+    'seed > 0 and eval(\'open("{canary}", "w")\')',
+    "`seed`.to_csv('{canary}') == 1",
+    "seed.to_csv('{canary}') == 1",
+    "init.str.len() == 1",
+    "9 ** 9 ** 9 ** 9 ** seed.max() == 1",
+    "seed > 0; import os",
+    "(seed > 0).to_pickle('{canary}')",
+]
+
+
+def rows(n: int) -> list[Fault]:
+    return [
+        Fault("passwords typed, in the environment, and in what is not committed", passwords),
+        Fault("code in exclude= and --where", code),
+    ]
+
+
+def passwords(trial: Trial) -> str:
+    """All work as if there were none, and none of them is found in the store, a file, a printed line, or an
+    argument of a process that the program started."""
+    store = trial.with_store()
+    planted = Planted(trial.place, f"sqlite:///{store}")
+    wrong = drive(planted)
+    expect(not wrong, "; ".join(wrong))
+    found = planted.found(store.read_bytes())
+    expect(not found, "; ".join(found))
+    left = [path.read_text() for path in trial.place.rglob("git.diff")]
+    expect(bool(left) and "Left out" in left[0], "no git.diff says what was left out")
+    return f"{len(UNCOMMITTED)} uncommitted changes left out"
+
+
+def code(trial: Trial) -> Cases:
+    """Exit status 2 and a plain line that names what is not allowed; nothing is executed or recorded."""
+    canary = trial.place / "canary"
+    trial.with_store()
+    run = ["train", "epochs=1", "figures=false", "model=false"]
+    conditions = [condition.format(canary=canary) for condition in CODE]
+    quoted = [condition.replace("\\", "\\\\").replace('"', '\\"') for condition in conditions]
+    commands = [[*run, "-m", "seed=1,2", f'exclude="{condition}"'] for condition in quoted]
+    commands += [["summarize", "--where", condition] for condition in conditions]
+    first, *ends = driven(trial.place, [(typed, {}) for typed in [run, *commands]])
+    expect(first.status == 0, f"a run alone: {first.err}")
+    wrong = [
+        f"{typed[-1]}: {reason}"
+        for typed, end in zip(commands, ends, strict=True)
+        if (reason := not_refused(end, "exclude=" if "-m" in typed else "--where"))
+    ]
+    return Cases(len(ends) + 1, [*wrong, *["something was executed"] * canary.exists()])
