@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from planted import UNCOMMITTED, Planted, drive
-
 from tests.faults.program import Cases, Fault, Trial, driven, expect, not_refused
+from tests.planted import UNCOMMITTED, Planted, drive
 
 # Put where a condition belongs; each would make the file, were it executed.
 CODE = [

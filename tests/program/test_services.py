@@ -18,7 +18,6 @@ import pandas as pd
 import psycopg2
 import pytest
 from mlflow import MlflowClient
-from planted import Planted, drive, secret
 
 import nnexp as package
 from nnexp.pipeline.provenance import provenance
@@ -27,6 +26,7 @@ from nnexp.tracking.find import find_runs, get_run, read_artifact
 from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import ensure_experiment, open_store
 from nnexp.tracking.write import end_dead, open_writer
+from tests.planted import Planted, drive, secret
 from tests.real import NNEXP, free_port, is_up, kill_group, needs, started, wait_for
 
 ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
