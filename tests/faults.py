@@ -26,7 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from matrix import kills, records, secrets, servers, stores, values, writers
+from matrix import kills, leaks, records, servers, stores, values, writers
 from matrix.program import TOO_LATE, Cases, Fault, Missing, Trial, Unexpected, expect, scratch, typed
 from matrix.standing import (
     EPOCHS,
@@ -54,7 +54,7 @@ def faults(n: int, known: Undisturbed) -> list[Fault]:
         *servers.rows(n),
         *records.rows(n),
         *values.rows(n),
-        *secrets.rows(n),
+        *leaks.rows(n),
     ]
 
 
