@@ -113,7 +113,9 @@ class Planted:
         arguments of a process that the program started."""
         places = {"the store": store, "arguments of a process": "\n".join(self.seen).encode()}
         files = [path for path in self.logs.rglob("*") if path.is_file()]
-        files += [path for path in (self._place / "mlartifacts").rglob("*") if path.is_file()]
+        # An SQLite store's artifacts lie beside it, a server's in the project.
+        roots = [self._place / "mlartifacts", self._place.parent / "mlartifacts"]
+        files += [path for root in roots for path in root.rglob("*") if path.is_file()]
         for path in files:
             places[path.name] = path.read_bytes()
             if zipfile.is_zipfile(path):

@@ -26,7 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.faults import kills, neighbours, records, secrets, servers, stores, tables, values, writers
+from tests.faults import kills, leaks, neighbours, records, servers, stores, tables, values, writers
 from tests.faults.program import TOO_LATE, Cases, Fault, Missing, Trial, Unexpected, expect, scratch, typed
 from tests.faults.standing import (
     EPOCHS,
@@ -56,7 +56,7 @@ def faults(n: int, known: Undisturbed) -> list[Fault]:
         *records.rows(n),
         *tables.rows(n),
         *values.rows(n),
-        *secrets.rows(n),
+        *leaks.rows(n),
     ]
 
 
