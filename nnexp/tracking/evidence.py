@@ -24,6 +24,7 @@ from nnexp.tracking.find import (
 )
 from nnexp.tracking.store import Store, get_experiment
 from nnexp.tracking.tables import MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
+from nnexp.tracking.whole import NEEDED_TAGS
 
 # By metric, its recorded points: completed epochs and values, in the order of the epochs.
 Curves = Mapping[str, list[tuple[int, float]]]
@@ -82,7 +83,9 @@ def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:
         sweep_id = run.tags.get("nnexp.sweep_id", "")
         if sweep_id and sweep_id not in parents:
             parent = get_sweep(store, sweep_id)
-            parents[sweep_id] = {} if parent is None else parent.tags
+            tags = {} if parent is None else parent.tags
+            # What a result has to say of itself is no other's to say.
+            parents[sweep_id] = {key: value for key, value in tags.items() if key not in NEEDED_TAGS}
         result.append(
             Evidence(
                 run.run_id,

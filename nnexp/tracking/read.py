@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -21,6 +21,7 @@ from nnexp.tracking.find import entities, get_run, get_sweep, having, history, r
 from nnexp.tracking.named import whole_id
 from nnexp.tracking.store import Experiment, Store, find_experiment, get_experiment, open_store
 from nnexp.tracking.tables import LATEST_METRICS, MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
+from nnexp.tracking.whole import missing_tag, tell
 
 # Tags that become columns, under plain names. A trained network has a run_key; a sweep's parent has none.
 TAG_COLUMNS = {
@@ -32,6 +33,10 @@ TAG_COLUMNS = {
     "nnexp.data_sha256": "data_sha256",
     "nnexp.engine": "engine",
 }
+# Params that are numbers in every record.
+NUMBERS = frozenset(
+    {"learning_rate", "epochs", "seed", "validation_fraction", "log_every", "weights_every", "init.scale"}
+)
 # Milliseconds until the year 2255; pandas' own time ends soon after.
 MAX_TIME = 9_000_000_000_000
 
@@ -65,7 +70,7 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
     if sweep is not None:
         keys = sweep_keys(store, experiment, sweep)
         runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
-    runs = [run.checked() for run in runs]
+    runs = _that_count([run.checked() for run in runs])
     runs.sort(key=lambda run: (run.start_time, run.name, run.tags["nnexp.run_key"]))
     frame = pd.DataFrame(
         {
@@ -97,6 +102,27 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
         for key in sorted(metrics)
     }
     return pd.concat([frame, pd.DataFrame(values | last_values)], axis=1)
+
+
+def _that_count(runs: list[_Run]) -> list[_Run]:
+    """The runs without those that finished and whose record was edited: they are named."""
+    lacking = {
+        run.run_id: what
+        for run in runs
+        if run.status == "FINISHED" and (what := missing_tag(run.tags) or _no_number(run.params))
+    }
+    tell(lacking, "it is left out")
+    return [run for run in runs if run.run_id not in lacking]
+
+
+def _no_number(params: Mapping[str, str]) -> str:
+    """Which param that is a number is none, in words; empty where all are."""
+    for key in NUMBERS & params.keys():
+        try:
+            float(params[key])
+        except ValueError:
+            return f"its param {key} is {shortened(params[key], 40)!r}, which is no number"
+    return ""
 
 
 def load_history(

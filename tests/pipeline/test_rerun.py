@@ -6,6 +6,7 @@ import sqlite3
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from sqlalchemy.exc import OperationalError
 
 import nnexp as library
@@ -16,6 +17,7 @@ from nnexp.pipeline import artifacts as record
 from nnexp.pipeline.rerun.verdict import ulps
 from nnexp.tracking import tables
 from nnexp.tracking.database import DatabaseWriter
+from nnexp.tracking.whole import NEEDED_TAGS
 from tests.conftest import FLOWERS, OWN, QUICK
 
 
@@ -307,6 +309,81 @@ def test_another_version_of_the_engine_is_the_cause_that_is_named(nnexp, ids, mo
 
 def test_the_canary_is_what_the_version_says_it_is():
     assert canary.is_sound()
+
+
+# --- Records that were edited through MLflow's own client.
+
+
+def lose(tag):
+    return lambda client, run_id: client.delete_tag(run_id, tag)
+
+
+def make_another(client, run_id):
+    """A foreign run with a key of ours."""
+    run = client.get_run(run_id)
+    made = client.create_run(
+        run.info.experiment_id, tags={"nnexp.run_key": run.data.tags["nnexp.run_key"]}, run_name="foreign"
+    )
+    client.log_param(made.info.run_id, "epochs", "many")
+    client.set_terminated(made.info.run_id)
+    return made.info.run_id
+
+
+def make_a_copy(client, run_id):
+    """One with all its tags, and a param that is no number."""
+    made = make_another(client, run_id)
+    for key, value in client.get_run(run_id).data.tags.items():
+        client.set_tag(made, key, value)
+    return made
+
+
+EDITS = {tag: lose(tag) for tag in NEEDED_TAGS} | {"foreign": make_another, "copy": make_a_copy}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_a_record_that_was_edited_is_left_out_and_named_and_stops_nobody(nnexp, ids, place, sql, what):
+    client = MlflowClient()
+    runs = sql("SELECT run_uuid FROM tags WHERE key = 'nnexp.sweep_id' ORDER BY run_uuid")
+    victim = runs[0][0]
+    edited = EDITS[what](client, victim) or victim
+    of_sweep = ["--sweep", ids[2]]
+    ended = {
+        "summarize": nnexp("summarize", *of_sweep, "--by", "dataset", "--where", "epochs > 1"),
+        "report": nnexp("report", ids[2]),
+        "dry": nnexp("rerun", *of_sweep, "--dry-run"),
+        "rerun": nnexp("rerun", *of_sweep),
+        "bundle": nnexp("bundle", ids[2], "--out", "b.zip"),
+        "archive": nnexp("rerun", "--bundle", "b.zip"),
+    }
+    said = {command: one.out + one.err for command, one in ended.items()}
+    assert [command for command, text in said.items() if "Error" in text or "Traceback" in text] == []
+    # The archive has no such run, and a whole twin of it is all that there need be.
+    is_twin = edited != victim
+    statuses = {command: one.status for command, one in ended.items()}
+    assert statuses == dict.fromkeys(ended, 0) | ({} if is_twin else {"dry": 1, "rerun": 1})
+    named = {command: sum(edited in line for line in text.splitlines()) for command, text in said.items()}
+    assert named == dict.fromkeys(ended, 1) | {"archive": 0}
+    assert f"{8 if is_twin else 7} of 8 runs are identical" in said["rerun"]
+    assert f"{8 if is_twin else 7} of {8 if is_twin else 7} runs are identical" in said["archive"]
+
+
+def test_an_edited_run_is_trained_again_by_the_same_command(nnexp, store):
+    sweep = ["train", "-m", "seed=0,1", *QUICK]
+    assert nnexp(*sweep).status == 0
+    runs = library.load_runs()
+    MlflowClient().delete_tag(runs["run_id"][0], "nnexp.outcome")
+    again = nnexp(*sweep)
+    assert (again.status, "2 runs: 1 done, 1 new" in again.err) == (0, True)
+    assert f"run {runs['run_id'][0]}: its tag nnexp.outcome is not there" in again.err
+    assert sorted(library.load_runs()["status"]) == ["FINISHED", "FINISHED", "KILLED"]
+
+
+def test_a_run_whose_sweep_was_deleted_can_be_rerun_and_bundled(nnexp, ids, sql):
+    MlflowClient().delete_run(ids[2])
+    run_id = sql("SELECT run_uuid FROM tags WHERE key = 'nnexp.sweep_id' ORDER BY run_uuid")[0][0]
+    assert nnexp("rerun", run_id).status == 0
+    assert nnexp("bundle", run_id, "--out", "b.zip").status == 0
+    assert nnexp("rerun", "--bundle", "b.zip").status == 0
 
 
 # --- Data.

@@ -31,6 +31,8 @@ ENDS = {
     "config: another's file for data": {},
     "config: nothing for data": {},
     "config: a long path for data": {},
+    # The only run is left out, and named.
+    "shown: params that lie": dict.fromkeys(TABLES, 2),
     "shown: sweep of a path": {"dry rerun": 1},
     "shown: sweep of a quote": {"dry rerun": 1},
 }
@@ -86,7 +88,11 @@ def test_a_refusal_is_a_line_or_two_in_plain_words(results):
                 name
             )
             assert len(said) < 600, (name, command, said)
-            assert ended["status"] != 2 or said.startswith(("nnexp: ", "Usage: ")), (name, command, said)
+            assert ended["status"] != 2 or said.startswith(("nnexp: ", "Usage: ", "note: run ")), (
+                name,
+                command,
+                said,
+            )
 
 
 def test_no_output_has_what_a_terminal_obeys_or_another_files_words(results):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,7 +29,7 @@ from nnexp.pipeline.rerun.subject import Subject
 from nnexp.pipeline.rerun.verdict import LOOSE, Verdict, judge
 from nnexp.pipeline.session import tell_of_compiling
 from nnexp.tracking.find import Detail
-from nnexp.tracking.runs import RunRecord, now, origin
+from nnexp.tracking.runs import Ended, RunRecord, now, origin
 from nnexp.tracking.store import Store, get_experiment
 from nnexp.tracking.write import open_writer
 from nnexp.training.shard import Trained
@@ -151,7 +152,8 @@ def _record(store: Store, old: Detail, verdict: Verdict, record: RunRecord) -> s
     try:
         with uninterrupted(), open_writer(store, experiment) as writer:
             run_id = writer.start(record)
-            writer.finish(run_id, "FINISHED", {}, {})
+            with suppress(Ended):  # a database has it whole, and finished, from the start
+                writer.finish(run_id, "FINISHED", {}, {})
             writer.add(old.run_id, {}, {"nnexp.rerun_by": run_id, "nnexp.rerun_verdict": text})
     except _refusals(store) as error:
         say(f"note: the verdict is not recorded, as the store takes nothing: {str(error).splitlines()[0]}")

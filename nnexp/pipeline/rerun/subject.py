@@ -15,6 +15,7 @@ from nnexp.pipeline.progress import say
 from nnexp.tracking.evidence import Evidence, kept_data, read_evidence, runs_of
 from nnexp.tracking.find import MAX_BYTES, Detail, get_any, get_run, get_sweep
 from nnexp.tracking.store import Store
+from nnexp.tracking.whole import missing_tag, tell
 from nnexp.training.checks import check
 
 # The copy of its data that a record keeps, None where it keeps none.
@@ -67,14 +68,31 @@ def find_sweep(store: Store, sweep_id: str) -> tuple[Detail, list[Evidence]]:
         say(f"note: {missing} runs of this sweep are not recorded as finished")
     if not run_ids:
         raise RequestError(f"sweep {sweep_id} has no finished run: there is nothing to compare")
-    return sweep, read_evidence(store, run_ids)
+    return sweep, _that_count(read_evidence(store, run_ids))
+
+
+def _that_count(evidence: list[Evidence]) -> list[Evidence]:
+    """The runs without those that lack something where another one of their key does not: they are named."""
+    lacks = {one.run_id: what for one in evidence if (what := lack(one))}
+    whole = {one.key for one in evidence if one.run_id not in lacks}
+    left_out = {one.run_id: lacks[one.run_id] for one in evidence if one.run_id in lacks and one.key in whole}
+    tell(left_out, "it is left out, as another run has its key")
+    return [one for one in evidence if one.run_id not in left_out]
+
+
+def lack(evidence: Evidence) -> str:
+    """What a run's record lacks for it to be trained again, in words; empty where it lacks nothing."""
+    return missing_tag(evidence.tags) or ("" if evidence.config else "its config.yaml is not there")
 
 
 def kept_in(store: Store) -> Kept:
     """The copies that the store's records keep: a sweep's runs have theirs at their parent."""
 
     def kept(evidence: Evidence) -> Source | None:
-        holder = get_any(store, evidence.tags.get("nnexp.sweep_id", evidence.run_id))
+        sweep_id = evidence.tags.get("nnexp.sweep_id")
+        holder = get_any(store, evidence.run_id) if sweep_id is None else get_sweep(store, sweep_id)
+        if holder is None:
+            return None  # the sweep was deleted
         return kept_data(store, holder, evidence.tags["nnexp.data_sha256"])
 
     return kept
@@ -90,8 +108,8 @@ class Subjects:
 
     def subject(self, evidence: Evidence, moved: RunConfig | None = None) -> Subject:
         """The run as it is recorded, or with its data where `moved` has them. Raises RequestError."""
-        if evidence.config is None:
-            raise RequestError(f"run {evidence.run_id}: its config.yaml is not there")
+        if evidence.config is None or missing_tag(evidence.tags):
+            raise RequestError(f"run {evidence.run_id}: {lack(evidence)}")
         was = read_config(evidence.config, f"run {evidence.run_id}: config.yaml")
         config = moved or was.config
         at = config.dataset, evidence.tags.get("nnexp.data_sha256", "")

@@ -23,13 +23,14 @@ from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.progress import say
 from nnexp.pipeline.provenance import LOCK
 from nnexp.pipeline.rerun import again
-from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in
+from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in, lack
 from nnexp.pipeline.rerun.variation import is_other, settled, vary
 from nnexp.pipeline.rerun.verdict import Verdict, is_prediction, weights_hash
 from nnexp.tracking.evidence import Evidence
-from nnexp.tracking.find import find_artifact, get_any, get_sweep
+from nnexp.tracking.find import find_artifact, get_sweep
 from nnexp.tracking.named import whole_id
 from nnexp.tracking.store import open_store
+from nnexp.tracking.whole import tell
 
 # The recorded configuration with what was typed; what to do about it.
 Change = Callable[[RunConfig], tuple[RunConfig, SweepConfig]]
@@ -99,9 +100,14 @@ def write_bundle(some_id: str, out: Path | None) -> None:
     some_id = whole_id(store, some_id)
     if get_sweep(store, some_id) is not None:
         found, evidence = find_sweep(store, some_id)
+        lacking = {one.run_id: what for one in evidence if (what := lack(one))}
+        tell(lacking, "it is left out")
+        evidence = [one for one in evidence if one.run_id not in lacking]
     else:
         found, one = find_run(store, some_id)
         evidence = [one]
+    if not evidence:
+        raise RequestError(f"sweep {some_id}: no run of it has all that a rerun needs")
     subjects, data = Subjects(kept_in(store)), {}
     ready = [subjects.subject(one) for one in evidence]
     for subject in ready:
@@ -114,7 +120,7 @@ def write_bundle(some_id: str, out: Path | None) -> None:
     if altered:
         say(f"note: of {altered} of the runs weights.npz is not there, or not the file that was recorded")
     more = {}
-    holder = get_any(store, found.tags.get("nnexp.sweep_id", found.run_id))
+    holder = get_sweep(store, found.tags.get("nnexp.sweep_id", "")) or found
     if (diff := find_artifact(store, holder, "git.diff")) is not None:
         more["git.diff"] = diff
     lock = LOCK.read_bytes() if LOCK.exists() else b""
