@@ -23,9 +23,10 @@ from nnexp.dataset.table import read_table
 from nnexp.network.reference import equation
 from nnexp.pipeline.progress import say
 from nnexp.pipeline.run import Recorded
+from nnexp.tracking.experiments import find_experiment, get_experiment
 from nnexp.tracking.find import Detail, get_curve, get_run, get_sweep, read_model, recorded_keys
 from nnexp.tracking.named import entries, whole_id
-from nnexp.tracking.store import Store, find_experiment, get_experiment, open_store, resolve_uri
+from nnexp.tracking.store import Store, open_store, resolve_uri
 
 if TYPE_CHECKING:
     from nnexp.pipeline.sweep import Sweep

@@ -9,8 +9,9 @@ import sys
 from nnexp.config.errors import RequestError
 from nnexp.config.text import masked
 from nnexp.pipeline.progress import say
+from nnexp.tracking.experiments import ensure_experiment, find_experiment
 from nnexp.tracking.places import own_root
-from nnexp.tracking.store import ensure_experiment, find_experiment, open_store, resolve_uri
+from nnexp.tracking.store import open_store, resolve_uri
 from nnexp.tracking.view import page
 
 HOST = "127.0.0.1"

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from nnexp.config.errors import RequestError
 from nnexp.config.text import masked, on_one_line
+from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.files import links_in, move_aside
 from nnexp.tracking.find import SWEEP_KEYS, Found, read_artifact, read_model
 from nnexp.tracking.health import (
@@ -35,9 +36,9 @@ from nnexp.tracking.health import (
     running_ids,
 )
 from nnexp.tracking.owner import is_owned
-from nnexp.tracking.places import aside_of, local_path, place_of
+from nnexp.tracking.places import SQLITE, aside_of, local_path, place_of
 from nnexp.tracking.runs import identity
-from nnexp.tracking.store import SQLITE, Experiment, Store, open_store, resolve_uri
+from nnexp.tracking.store import Store, open_store, resolve_uri
 from nnexp.tracking.whole import missing_tag
 from nnexp.tracking.write import end_dead, is_alive, open_writer
 

@@ -11,10 +11,11 @@ from nnexp.config.run import RunConfig
 from nnexp.network import engine
 from nnexp.pipeline.artifacts import numbered
 from nnexp.pipeline.progress import Terminated, interruptible, raise_if_interrupted, say, uninterrupted
+from nnexp.tracking.experiments import Experiment, ensure_experiment
 from nnexp.tracking.find import Found, find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.runs import Ended, RunRecord, Writer, identity
-from nnexp.tracking.store import Experiment, Store, StoreLost, ensure_experiment, open_store, told_if_lost
+from nnexp.tracking.store import Store, StoreLost, open_store, told_if_lost
 from nnexp.tracking.whole import missing, tell
 from nnexp.tracking.write import end_dead, open_writer, settled
 from nnexp.training.plan import Point

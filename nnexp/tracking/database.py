@@ -18,10 +18,11 @@ from sqlalchemy.exc import OperationalError
 from nnexp.config.errors import RequestError
 from nnexp.pipeline.progress import say
 from nnexp.tracking.durable import flush
+from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.files import put
 from nnexp.tracking.labels import NAME
 from nnexp.tracking.owner import Owner
-from nnexp.tracking.places import MAX_FILE_NAME
+from nnexp.tracking.places import MAX_FILE_NAME, SQLITE, local_path
 from nnexp.tracking.runs import (
     Ended,
     Point,
@@ -34,7 +35,7 @@ from nnexp.tracking.runs import (
     now,
     user,
 )
-from nnexp.tracking.store import SQLITE, Experiment, Store, existing, local_path
+from nnexp.tracking.store import Store, existing
 from nnexp.tracking.tables import (
     DATASETS,
     INPUT_TAGS,

@@ -10,6 +10,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from nnexp.dataset.load import Source
+from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.find import (
     Detail,
     find_artifact,
@@ -22,7 +23,7 @@ from nnexp.tracking.find import (
     text_of,
     whole_of,
 )
-from nnexp.tracking.store import Store, get_experiment
+from nnexp.tracking.store import Store
 from nnexp.tracking.tables import MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
 from nnexp.tracking.whole import NEEDED_TAGS
 

@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from nnexp.config.errors import RequestError
 from nnexp.config.text import masked, printable, shortened
 from nnexp.network.weights import Model, NotWeights, unpack, weights_sha256
+from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.places import place_of
-from nnexp.tracking.store import Experiment, Store, StoreLost
+from nnexp.tracking.store import Store, StoreLost
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 
 # The artifact of a sweep's parent that says which runs the sweep is of: a run_key a line.

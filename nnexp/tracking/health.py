@@ -15,9 +15,11 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from nnexp.tracking.experiments import Experiment, get_experiment
 from nnexp.tracking.find import Detail, entities
 from nnexp.tracking.owner import HEARTBEAT, OWNER
-from nnexp.tracking.store import BUSY_SECONDS, SQLITE, Experiment, Store, existing, get_experiment
+from nnexp.tracking.places import SQLITE
+from nnexp.tracking.store import BUSY_SECONDS, Store, existing
 from nnexp.tracking.tables import EXPERIMENTS, LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 from nnexp.tracking.whole import NEEDED_TAGS
 

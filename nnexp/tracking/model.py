@@ -26,7 +26,8 @@ from nnexp.network.weights import Array, Model, unpack
 from nnexp.pipeline.progress import uninterrupted
 from nnexp.tracking import servable
 from nnexp.tracking.files import put
-from nnexp.tracking.store import Store, local_path
+from nnexp.tracking.places import local_path
+from nnexp.tracking.store import Store
 
 REQUIREMENTS = ("mlflow", "numpy", "pandas")
 # What the model's one file of code is made of, each after what it imports.

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from nnexp.config.errors import RequestError
 from nnexp.config.text import on_one_line, shortened
 from nnexp.pipeline.progress import say
+from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.find import PAGE
-from nnexp.tracking.store import Experiment, Store
+from nnexp.tracking.store import Store
 from nnexp.tracking.tables import EXPERIMENTS, LATEST_METRICS, RUNS, TAGS
 from nnexp.tracking.view import BEST
 

@@ -21,7 +21,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
 
-from nnexp.tracking.store import SQLITE, Store
+from nnexp.tracking.places import SQLITE
+from nnexp.tracking.store import Store
 
 HEARTBEAT_SECONDS, DEAD_SECONDS = 10.0, 60.0
 OWNER, HEARTBEAT = "nnexp.owner", "nnexp.heartbeat"

@@ -30,7 +30,8 @@ from nnexp.pipeline.progress import say
 from nnexp.tracking.tables import EXPERIMENT_TAGS, EXPERIMENTS, MAX_URI
 
 if TYPE_CHECKING:
-    from nnexp.tracking.store import Experiment, Store
+    from nnexp.tracking.experiments import Experiment
+    from nnexp.tracking.store import Store
 
 SQLITE = "sqlite:///"
 # The tag of an experiment that tells the store's id.

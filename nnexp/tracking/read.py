@@ -17,9 +17,10 @@ from nnexp.config.errors import RequestError
 from nnexp.config.run import key_names
 from nnexp.config.text import printable, shortened
 from nnexp.network.weights import Model, NotWeights, unpack
+from nnexp.tracking.experiments import Experiment, find_experiment, get_experiment
 from nnexp.tracking.find import entities, get_run, get_sweep, having, history, read_model, recorded_keys
 from nnexp.tracking.named import whole_id
-from nnexp.tracking.store import Experiment, Store, find_experiment, get_experiment, open_store
+from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.tables import LATEST_METRICS, MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
 from nnexp.tracking.whole import missing_tag, tell
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.files import put
 from nnexp.tracking.find import search
 from nnexp.tracking.owner import Heartbeat
+from nnexp.tracking.places import local_path
 from nnexp.tracking.runs import (
     DataInput,
     Ended,
@@ -27,7 +29,7 @@ from nnexp.tracking.runs import (
     identity,
     now,
 )
-from nnexp.tracking.store import CALLS_AT_ONCE, Experiment, Store, local_path
+from nnexp.tracking.store import CALLS_AT_ONCE, Store
 from nnexp.tracking.tables import MAX_NAME
 
 # MLflow's limits on one log_batch call: in all, and of params.

@@ -47,7 +47,8 @@ def databases(trial: Trial) -> str:
     """As of two SQLite stores."""
     from test_services import Postgres
 
-    from nnexp.tracking.store import ensure_experiment, open_store
+    from nnexp.tracking.experiments import ensure_experiment
+    from nnexp.tracking.store import open_store
 
     found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
     program = found[-1] if found else shutil.which("initdb")

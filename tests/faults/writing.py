@@ -10,8 +10,9 @@ import sys
 import time
 import traceback
 
+from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.runs import RunRecord, now
-from nnexp.tracking.store import ensure_experiment, open_store
+from nnexp.tracking.store import open_store
 from nnexp.tracking.write import open_writer
 
 

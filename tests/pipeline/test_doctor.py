@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import nnexp as package
+from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.runs import RunRecord
-from nnexp.tracking.store import StoreLost, ensure_experiment, open_store
+from nnexp.tracking.store import StoreLost, open_store
 from nnexp.tracking.write import open_writer
 
 ORPHAN = "01a201ed0afc7000a94f7af062d203b7"

@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from nnexp.tracking.database import DatabaseWriter
+from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import find_runs
 from nnexp.tracking.owner import Owner
 from nnexp.tracking.runs import RunRecord
-from nnexp.tracking.store import ensure_experiment, open_store
+from nnexp.tracking.store import open_store
 from nnexp.tracking.write import end_dead
 
 RUN = RunRecord("a run", tags={"nnexp.run_key": "k", "nnexp.reason": "r"}, status="RUNNING")

@@ -22,9 +22,10 @@ from mlflow import MlflowClient
 import nnexp as package
 from nnexp.pipeline.provenance import provenance
 from nnexp.tracking import owner
+from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import find_runs, get_run, read_artifact
 from nnexp.tracking.runs import RunRecord
-from nnexp.tracking.store import ensure_experiment, open_store
+from nnexp.tracking.store import open_store
 from nnexp.tracking.write import end_dead, open_writer
 from tests.planted import Planted, drive, secret
 from tests.real import NNEXP, free_port, is_up, kill_group, needs, started, wait_for

@@ -18,8 +18,9 @@ from nnexp.config.paths import PROJECT
 from nnexp.config.text import masked
 from nnexp.tracking import find
 from nnexp.tracking.database import DatabaseWriter
+from nnexp.tracking.experiments import ensure_experiment, find_experiment
 from nnexp.tracking.runs import RunRecord
-from nnexp.tracking.store import Store, StoreLost, ensure_experiment, find_experiment, open_store, resolve_uri
+from nnexp.tracking.store import Store, StoreLost, open_store, resolve_uri
 from nnexp.tracking.write import open_writer
 
 

@@ -18,10 +18,11 @@ from mlflow.store.tracking.dbmodels import models
 
 from nnexp.tracking import durable, owner, tables
 from nnexp.tracking.database import DatabaseWriter
+from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import find_runs
 from nnexp.tracking.runs import DataInput, Ended, RunRecord
 from nnexp.tracking.server import ClientWriter
-from nnexp.tracking.store import Store, ensure_experiment, open_store
+from nnexp.tracking.store import Store, open_store
 
 DATA = DataInput("táblà", "0123abcd", "code", '{"tags": {}}', '{"mlflow_colspec": []}', '{"num_rows": 4}')
 POINTS = [

@@ -10,10 +10,11 @@ from nnexp.analysis.report.pictures import sweep_pictures
 from nnexp.analysis.summary import finished, overall
 from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
+from nnexp.tracking.experiments import find_experiment, get_experiment
 from nnexp.tracking.find import Detail, get_run, get_sweep, recorded_keys
 from nnexp.tracking.named import get_newest, whole_id
 from nnexp.tracking.read import read_runs
-from nnexp.tracking.store import Store, find_experiment, get_experiment, open_store
+from nnexp.tracking.store import Store, open_store
 
 
 def write(sweep_id: str | None, experiment: str | None, out: Path | None) -> tuple[Path, str]:

@@ -28,9 +28,10 @@ from nnexp.pipeline.provenance import code_files, provenance
 from nnexp.pipeline.rerun.subject import Subject
 from nnexp.pipeline.rerun.verdict import LOOSE, Verdict, judge
 from nnexp.pipeline.session import tell_of_compiling
+from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.find import Detail
 from nnexp.tracking.runs import Ended, RunRecord, now, origin
-from nnexp.tracking.store import Store, get_experiment
+from nnexp.tracking.store import Store
 from nnexp.tracking.write import open_writer
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure, train

@@ -1,0 +1,117 @@
+"""Find or create the experiment in which runs are recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from nnexp.config.errors import RequestError, unknown
+from nnexp.tracking import tables
+from nnexp.tracking.places import STORE_ID, find_id, local_path, new_id, own_root, place_for, place_of
+from nnexp.tracking.runs import now
+from nnexp.tracking.store import Store
+from nnexp.tracking.view import experiment_tags
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Where in a store runs are recorded."""
+
+    id: str
+    name: str
+    artifact_location: str
+
+
+def find_experiment(store: Store, name: str) -> Experiment:
+    """The experiment of this name. Raises RequestError when there is none, or it was deleted."""
+    found = _experiment(store, name)
+    if found is None:
+        raise unknown("experiment", name, _experiment_names(store))
+    return found
+
+
+def get_experiment(store: Store, id: str) -> Experiment:
+    """The experiment that a run says it is of."""
+    found: Any
+    if store.is_known:
+        t = tables.EXPERIMENTS.c
+        query = sa.select(t.name, t.artifact_location).where(t.experiment_id == int(id))
+        with store.reading() as connection:
+            found = connection.execute(query).one()
+    else:
+        found = store.client.get_experiment(id)
+    return Experiment(id, found.name, _present(store, found.artifact_location))
+
+
+def ensure_experiment(store: Store, name: str) -> Experiment:
+    """The experiment of this name, created where there is none. Raises RequestError when it was deleted."""
+    found = _experiment(store, name)
+    if found is not None:
+        return found
+    if store.is_known:
+        try:
+            with store.engine.begin() as connection:
+                _insert_experiment(connection, store.uri, str(store.artifact_root), name)
+        except sa.exc.IntegrityError:
+            pass  # another process was quicker
+    else:
+        from mlflow.exceptions import MlflowException
+
+        location = None if store.artifact_root is None else place_for(store.uri, own_root(store), name)
+        try:
+            store.client.create_experiment(name, location, experiment_tags())
+        except MlflowException as error:
+            if _experiment(store, name) is None:
+                raise RequestError(f"experiment_name={name}: {error.message}") from error
+    return find_experiment(store, name)
+
+
+def _insert_experiment(connection: sa.Connection, uri: str, artifact_root: str, name: str) -> None:
+    """Make the experiment, in the store's own place. Its row comes first, which locks an SQLite file, so that
+    the id of a store that had none is drawn once."""
+    t, time = tables.EXPERIMENTS, now()
+    row: dict[str, object] = {"name": name, "artifact_location": "", "lifecycle_stage": "active"}
+    row |= {"creation_time": time, "last_update_time": time, "workspace": "default"}
+    made = connection.execute(sa.insert(t).values(row).returning(t.c.experiment_id)).scalar_one()
+    id = find_id(connection) or new_id()
+    location = place_for(uri, f"{artifact_root}/{id}", name)
+    connection.execute(sa.update(t).where(t.c.experiment_id == made).values(artifact_location=location))
+    tags = {**experiment_tags(), STORE_ID: id}
+    rows = [{"experiment_id": made, "key": key, "value": value} for key, value in tags.items()]
+    connection.execute(sa.insert(tables.EXPERIMENT_TAGS), rows)
+
+
+def _present(store: Store, location: str) -> str:
+    """Where an experiment's artifacts are now."""
+    place = place_of(store.uri, location)
+    return location if place is None or place == local_path(location) else place.as_uri()
+
+
+def _experiment(store: Store, name: str) -> Experiment | None:
+    """Raises RequestError when it was deleted."""
+    found: Any
+    if store.is_known:
+        t = tables.EXPERIMENTS.c
+        query = sa.select(t.experiment_id, t.lifecycle_stage, t.artifact_location).where(t.name == name)
+        with store.reading() as connection:
+            found = connection.execute(query.where(t.workspace == "default")).first()
+    else:
+        found = store.client.get_experiment_by_name(name)
+    if found is None:
+        return None
+    if found.lifecycle_stage == "deleted":
+        raise RequestError(
+            f"experiment_name={name}: was deleted in this store; restore it (mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}) or name another"
+        )
+    return Experiment(str(found.experiment_id), name, _present(store, found.artifact_location))
+
+
+def _experiment_names(store: Store) -> list[str]:
+    if not store.is_known:
+        return [experiment.name for experiment in store.client.search_experiments()]
+    t = tables.EXPERIMENTS.c
+    with store.reading() as connection:
+        return list(connection.execute(sa.select(t.name).where(t.lifecycle_stage == "active")).scalars())
