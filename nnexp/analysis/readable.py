@@ -4,6 +4,7 @@ the terminal. Programs take csv or json, which have every digit.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -16,7 +17,9 @@ import pandas as pd
 
 from nnexp.analysis.summary import best_rows, grouped_by, scale
 from nnexp.analysis.tables import Columns, as_text
-from nnexp.pipeline.progress import say
+
+log = logging.getLogger("nnexp")
+
 
 # More digits than these are noise, however narrow the interval.
 MOST_DIGITS = 6
@@ -83,7 +86,7 @@ def show(table: pd.DataFrame, metric: str = "loss") -> None:
             lines[i + 2] = f"{BOLD}{lines[i + 2]}{PLAIN}"  # below two lines of header
     print("\n".join(lines))
     if left_out:
-        say(f"note: no room for {', '.join(left_out)}: widen the terminal, or take --format csv")
+        log.info(f"note: no room for {', '.join(left_out)}: widen the terminal, or take --format csv")
 
 
 def _fitted(table: pd.DataFrame, metric: str, width: int) -> tuple[list[str], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import os
 import re
 import sys
@@ -15,12 +16,14 @@ import click
 
 from nnexp.cli.streams import finish_output, prepare
 from nnexp.config.errors import Lost, RequestError
-from nnexp.pipeline.progress import Terminated, catch_signals, interruptible, say
+from nnexp.pipeline.progress import Terminated, catch_signals, interruptible
 
 if TYPE_CHECKING:
     from nnexp.config.request import SweepConfig
     from nnexp.config.run import RunConfig
     from nnexp.pipeline.rerun.verbs import Change
+
+log = logging.getLogger("nnexp")
 
 FORMATS = click.Choice(["table", "csv", "markdown", "json"])
 FORMAT_HELP = "Else the one that --out's ending names, or table."
@@ -139,7 +142,7 @@ def report(sweep_id: str | None, experiment: str | None, out: Path | None) -> No
     from nnexp.analysis.report.write import write
 
     path, sweep = write(sweep_id, experiment, out)
-    say(f"wrote {path}: {sweep}")
+    log.info(f"wrote {path}: {sweep}")
 
 
 @nnexp.command()
@@ -274,22 +277,22 @@ def main() -> None:
             sys.stdout.flush()
     except RequestError as error:
         if traced:
-            say(traceback.format_exc())
-        say(f"nnexp: {error}")
+            log.error(traceback.format_exc())
+        log.error(f"nnexp: {error}")
         sys.exit(2)
     except Lost as error:
         if traced:
-            say(traceback.format_exc())
-        say(f"nnexp: {error}")
+            log.error(traceback.format_exc())
+        log.error(f"nnexp: {error}")
         sys.exit(1)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        say("nnexp: interrupted")
+        log.error("nnexp: interrupted")
         sys.exit(130)
     except Terminated:
-        say("nnexp: terminated")
+        log.error("nnexp: terminated")
         sys.exit(143)
     except BrokenPipeError:
         # The reader of a pipe (head, less) has left; there is nobody to tell.
@@ -297,8 +300,8 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         if traced:
-            say(traceback.format_exc())
-        say(f"nnexp: failed: {type(error).__name__}: {error}")
+            log.error(traceback.format_exc())
+        log.error(f"nnexp: failed: {type(error).__name__}: {error}")
         finish_output()
         sys.exit(1)
 

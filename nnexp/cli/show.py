@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shlex
@@ -21,7 +22,6 @@ from nnexp.config.run import RunConfig
 from nnexp.config.text import masked, on_one_line
 from nnexp.dataset.table import read_table
 from nnexp.network.reference import equation
-from nnexp.pipeline.progress import say
 from nnexp.pipeline.run import Recorded
 from nnexp.tracking.experiments import find_experiment, get_experiment
 from nnexp.tracking.find import Detail, get_curve, get_run, get_sweep, read_model, recorded_keys
@@ -30,6 +30,8 @@ from nnexp.tracking.store import Store, open_store, resolve_uri
 
 if TYPE_CHECKING:
     from nnexp.pipeline.sweep import Sweep
+
+log = logging.getLogger("nnexp")
 
 # What to type to call the program again, here.
 PROGRAM = "nnexp" if shutil.which("nnexp") else os.path.relpath(Path(sys.executable).with_name("nnexp"))
@@ -64,9 +66,9 @@ def recorded(config: RunConfig, done: Recorded) -> None:
     if done.new_rows["name"]:
         print("\n" + as_text(done.new_rows) + "\n")
     if done.added:
-        say(f"its numbers were recorded before; it now has {' and '.join(done.added)} as well")
+        log.info(f"its numbers were recorded before; it now has {' and '.join(done.added)} as well")
     elif done.is_old:
-        say("this run was recorded before, and is not run again; force=true runs it again")
+        log.info("this run was recorded before, and is not run again; force=true runs it again")
     print(f"recorded as {done.run_id}")
     _next(config, ["show", done.run_id])
 
@@ -118,7 +120,9 @@ def summary(
     history = load_history(done, [metric]) if threshold is not None else None
     table = summaries.summarize(done, by, metric, history=history, threshold=threshold)
     if mixed := summaries.mixed(done, by, over):
-        say(f"note: each row mixes different {', '.join(mixed)}; add them to --by or fix them with --where")
+        log.info(
+            f"note: each row mixes different {', '.join(mixed)}; add them to --by or fix them with --where"
+        )
     if style == "table" and out is None:
         readable.show(table, metric)
     else:
@@ -134,7 +138,7 @@ def listing(experiment: str | None, most: int, style: str | None, out: Path | No
     store = open_store(create=False)
     found = entries(store, "any", most, None if experiment is None else find_experiment(store, experiment))
     if not found:
-        say("nothing is recorded there yet")
+        log.info("nothing is recorded there yet")
     form = "%Y-%m-%d %H:%M" if style in ("table", "markdown") else "%Y-%m-%dT%H:%M:%S%z"
     columns: Columns = {
         "when": [_when(one.start_time, form) for one in found],
@@ -252,4 +256,4 @@ def _put(content: bytes, file: Path, option: str) -> None:
         file.write_bytes(content)
     except OSError as error:
         raise RequestError(f"{option} {file}: cannot be written: {error.strerror}") from error
-    say(f"wrote {file}")
+    log.info(f"wrote {file}")

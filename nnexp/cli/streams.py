@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
-from nnexp.config.text import masked
+from nnexp.config.text import masked, printable
+
+log = logging.getLogger("nnexp")
 
 
 class Masked:
@@ -42,9 +45,16 @@ class Messages(Masked):
             self.stream.flush()
 
 
+class Lines(logging.Handler):
+    """Write each message as a line of standard error, with control characters escaped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(printable(record.getMessage()), file=sys.stderr, flush=True)
+
+
 def prepare() -> None:
-    """Open what the shell has closed, escape what an encoding lacks, and redact what goes to standard error,
-    whoever writes it."""
+    """Open what the shell has closed, escape what an encoding lacks, redact what goes to standard error,
+    whoever writes it, and show there what nnexp logs."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
@@ -58,6 +68,8 @@ def prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
     if not isinstance(sys.stderr, Messages):
         sys.stderr = cast(TextIO, Messages(sys.stderr))
+    log.handlers, log.propagate = [Lines()], False
+    log.setLevel(logging.INFO)
 
 
 @contextmanager

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 
 from nnexp.config.errors import RequestError
 from nnexp.config.text import masked
-from nnexp.pipeline.progress import say
 from nnexp.tracking.experiments import ensure_experiment, find_experiment
 from nnexp.tracking.places import own_root
 from nnexp.tracking.store import open_store, resolve_uri
 from nnexp.tracking.view import page
+
+log = logging.getLogger("nnexp")
 
 HOST = "127.0.0.1"
 
@@ -34,7 +36,7 @@ def serve(port: int, name: str | None) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise RequestError(f"--port {port}: {error.strerror}; name another") from error
-    say(f"the MLflow UI: http://{HOST}:{port}{page(experiment.id)}  (Ctrl-C ends it)")
+    log.info(f"the MLflow UI: http://{HOST}:{port}{page(experiment.id)}  (Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import shutil
 from pathlib import Path
 
 from nnexp.config.endings import check_directory
 from nnexp.config.errors import RequestError
-from nnexp.pipeline.progress import say
 from nnexp.tracking.find import get_run, read_weights
 from nnexp.tracking.named import whole_id
 from nnexp.tracking.store import Store, open_store, told_if_lost
+
+log = logging.getLogger("nnexp")
 
 
 def export(run_id: str, to: Path | None) -> None:
@@ -36,7 +38,7 @@ def _log(store: Store, run_id: str, content: bytes) -> None:
 
     model_id = logged_model(store, run_id)
     if model_id is not None:
-        say("this run has a model already")
+        log.info("this run has a model already")
     print(f"models:/{model_id or log_model(store, run_id, content)}")
 
 
@@ -53,7 +55,7 @@ def _save(to: Path, run_id: str, content: bytes) -> None:
     except OSError as error:
         raise RequestError(f"--to {to}: cannot be written: {error.strerror}") from error
     print(to)
-    say(f"serve it: mlflow models serve --env-manager local --model-uri {shlex.quote(str(to))}")
+    log.info(f"serve it: mlflow models serve --env-manager local --model-uri {shlex.quote(str(to))}")
 
 
 def _check_free(to: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -12,10 +13,11 @@ from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Dataset
 from nnexp.network.weights import unpack, unpack_kept
 from nnexp.pipeline.artifacts import Whole, single_files
-from nnexp.pipeline.progress import say
 from nnexp.tracking.find import get_curve, get_run, read_artifact
 from nnexp.tracking.store import Store
 from nnexp.training.plan import Point
+
+log = logging.getLogger("nnexp")
 
 # The best runs of a sweep that get all that a run of its own has.
 MAX_BEST = 3
@@ -32,7 +34,7 @@ def best_files(store: Store, found: Findings, points: Sequence[Point]) -> dict[s
             point = point_of[key]
             run = read_back(store, run_id, replace(point.config, figures=True), point.dataset, outcome)
         except (FileNotFoundError, ValueError) as error:
-            say(f"no figures of the best run {run_id}: its weights.npz cannot be read: {error}")
+            log.info(f"no figures of the best run {run_id}: its weights.npz cannot be read: {error}")
             continue
         files[run_id] = single_files(run)
     return files

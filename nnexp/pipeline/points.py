@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -21,7 +22,9 @@ from nnexp.config.run import GROUPS as RUN_GROUPS
 from nnexp.config.run import RunConfig
 from nnexp.dataset.load import locate
 from nnexp.dataset.table import listed, read_table
-from nnexp.pipeline.progress import Meter, say
+from nnexp.pipeline.progress import Meter
+
+log = logging.getLogger("nnexp")
 
 
 def split_values(values: Any) -> tuple[RunConfig, SweepConfig]:
@@ -59,7 +62,7 @@ def sweep_points(
             requests.add(request)
             meter.update(i)
     for key, option in without_key:
-        say(f"{option} has no {key}: it is left out there, and such points run once")
+        log.info(f"{option} has no {key}: it is left out there, and such points run once")
     if len(requests) > 1:
         names = ", ".join(f.name for f in fields(SweepConfig))
         raise RequestError(f"{names}: each is one for a whole sweep")
@@ -81,7 +84,7 @@ def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig
     if not kept:
         raise RequestError(f"exclude={exclude}: leaves no point of {len(configs)}")
     if len(kept) < len(configs):
-        say(f"{len(configs) - len(kept)} of {len(configs)} points are left out by exclude")
+        log.info(f"{len(configs) - len(kept)} of {len(configs)} points are left out by exclude")
     return kept
 
 

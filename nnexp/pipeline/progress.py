@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import time
@@ -10,10 +11,10 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
-from nnexp.config.text import printable
-
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+log = logging.getLogger("nnexp")
 
 QUIET_SECONDS = 5.0
 
@@ -74,11 +75,6 @@ def raise_if_interrupted() -> None:
         raise _arrived[-1]
 
 
-def say(line: str) -> None:
-    """One line for the person, on standard error, which leaves standard output to results."""
-    print(printable(line), file=sys.stderr, flush=True)
-
-
 class Meter:
     """`with Meter("training", total, "epochs") as meter: meter.update(done, "loss 0.1")`."""
 
@@ -112,7 +108,7 @@ class Meter:
             self._spoke = time.monotonic()
             left = f", {seconds / done * (self._total - done):,.0f} s left" if done else ""
             line = f"{self._what}: {done:,}/{self._total:,} {self._unit}"
-            say(f"{line}{f' ({rate}{left})' if rate else ''} {note}".rstrip())
+            log.info(f"{line}{f' ({rate}{left})' if rate else ''} {note}".rstrip())
 
 
 def _bar(what: str, total: int, unit: str) -> Progress:

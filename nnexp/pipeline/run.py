@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from nnexp.pipeline.artifacts import (
     whole,
 )
 from nnexp.pipeline.git import refuse_dirty
-from nnexp.pipeline.progress import Meter, say, uninterrupted
+from nnexp.pipeline.progress import Meter, uninterrupted
 from nnexp.pipeline.provenance import code_files, provenance
 from nnexp.pipeline.session import Place, TrainingError, going_on, opened, tell_of_compiling
 from nnexp.tracking.find import Detail, find_artifact, get_curve, get_run, read_model, read_weights
@@ -41,6 +42,8 @@ from nnexp.training.checks import check
 from nnexp.training.plan import Point, plan
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure, train
+
+log = logging.getLogger("nnexp")
 
 # The figure that every run with figures has.
 CURVES = "figures/curves.png"
@@ -82,11 +85,11 @@ def run(
     check_names(dataset)
     point = Point(config, dataset, run_key(config, dataset), run_name(config, dataset))
     with opened(config, [point.key]) as place:
-        say(str(dataset))
+        log.info(str(dataset))
         # Whoever asks for one run that failed wants it tried again.
         todo = plan([point], place.recorded(), "failed" if request.reruns == "none" else request.reruns)
         if request.plan:
-            say(str(todo))
+            log.info(str(todo))
             return None
         if not todo.todo:
             old = [r for r in place.runs if r.status == "FINISHED" and r.tags["nnexp.run_key"] == point.key]

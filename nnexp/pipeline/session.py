@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from nnexp.config.run import RunConfig
 from nnexp.network import engine
 from nnexp.pipeline.artifacts import numbered
-from nnexp.pipeline.progress import Terminated, interruptible, raise_if_interrupted, say, uninterrupted
+from nnexp.pipeline.progress import Terminated, interruptible, raise_if_interrupted, uninterrupted
 from nnexp.tracking.experiments import Experiment, ensure_experiment
 from nnexp.tracking.find import Found, find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER
@@ -20,6 +21,8 @@ from nnexp.tracking.whole import missing, tell
 from nnexp.tracking.write import end_dead, open_writer, settled
 from nnexp.training.plan import Point
 from nnexp.training.train import Failure
+
+log = logging.getLogger("nnexp")
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class TrainingError(Exception):
 
 def tell_of_compiling() -> None:
     if not engine.is_ready():
-        say("compiling the engine, once for this machine: some ten seconds")
+        log.info("compiling the engine, once for this machine: some ten seconds")
 
 
 @contextmanager

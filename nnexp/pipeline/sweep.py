@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,7 +41,7 @@ from nnexp.pipeline.artifacts import (
     varied_leaves,
 )
 from nnexp.pipeline.git import refuse_dirty
-from nnexp.pipeline.progress import Meter, say, uninterrupted
+from nnexp.pipeline.progress import Meter, uninterrupted
 from nnexp.pipeline.provenance import code_files, command, provenance
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
 from nnexp.tracking.find import SWEEP_KEYS, get_curve, get_run, get_sweep
@@ -53,6 +54,8 @@ from nnexp.training.distribute import Training, execute
 from nnexp.training.plan import Plan, Point, plan
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure
+
+log = logging.getLogger("nnexp")
 
 # A chunk of a sweep is written, and seen in the UI, when it is so large or so old.
 CHUNK_RUNS, CHUNK_SECONDS = 256, 1.0
@@ -110,10 +113,10 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
     keys = [point.key for point in all_points]
     asked = list({point.key: point for point in all_points}.values())
     if len(asked) < len(keys):
-        say(f"{len(keys) - len(asked)} of {len(keys)} points are like others and run once")
+        log.info(f"{len(keys) - len(asked)} of {len(keys)} points are like others and run once")
     with opened(configs[0], [point.key for point in asked]) as place:
         todo = plan(asked, place.recorded(), request.reruns)
-        say(str(todo))
+        log.info(str(todo))
         if request.plan:
             return None
         key = sweep_key(point.key for point in asked)
@@ -149,7 +152,7 @@ def _what_is_left() -> Iterator[None]:
     except Lost:
         raise
     except BaseException:
-        say("what is recorded stays; the same command finishes the rest")
+        log.info("what is recorded stays; the same command finishes the rest")
         raise
 
 
@@ -174,12 +177,12 @@ def _run_points(
                 recorder.add(_child_record(point, result, y_pred, parent, todo.attempt, started))
                 if isinstance(result, Failure):
                     failures.append((point.name, result.reason))
-                    say(f"failed: {point.name}: {result.reason}")
+                    log.info(f"failed: {point.name}: {result.reason}")
                 elif result.outcome != "diverged":
                     best = min(best or (np.inf, ""), (float(result.curves["loss"][-1]), point.name))
                 failed = len(failures) - before
                 if request.max_failures is not None and failed >= request.max_failures:
-                    say(f"stopping: {failed} points failed, and max_failures={request.max_failures}")
+                    log.info(f"stopping: {failed} points failed, and max_failures={request.max_failures}")
                     return True
                 meter.update(recorder.written, _note(epochs_done, best, len(failures)))
             recorder.keep_up()

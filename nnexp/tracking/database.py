@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -16,7 +17,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
 from nnexp.config.errors import RequestError
-from nnexp.pipeline.progress import say
 from nnexp.tracking.durable import flush
 from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.files import put
@@ -48,6 +48,8 @@ from nnexp.tracking.tables import (
     RUNS,
     TAGS,
 )
+
+log = logging.getLogger("nnexp")
 
 # SQLite: one attempt at a locked file, after which we say what we wait for, and how long we wait in all.
 TRY_SECONDS, LOCK_SECONDS = 5, 600
@@ -381,5 +383,5 @@ def _patiently(connection: sa.Connection, command: str) -> None:
             if "locked" not in str(error.orig) or time.monotonic() > end:
                 raise
             if not told:
-                say("the store is locked by another process: waiting")
+                log.info("the store is locked by another process: waiting")
                 told = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +13,13 @@ import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError
 from nnexp.config.text import on_one_line, shortened
-from nnexp.pipeline.progress import say
 from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.find import PAGE
 from nnexp.tracking.store import Store
 from nnexp.tracking.tables import EXPERIMENTS, LATEST_METRICS, RUNS, TAGS
 from nnexp.tracking.view import BEST
+
+log = logging.getLogger("nnexp")
 
 # What a verb takes: a trained network, a sweep, or either.
 Kind = Literal["run", "sweep", "any"]
@@ -53,7 +55,7 @@ def whole_id(store: Store, typed: str, kind: Kind = "any") -> str:
     """
     if typed == "last":
         newest = get_newest(store, kind)
-        say(f"last is {newest.run_id}: {newest.name}")
+        log.info(f"last is {newest.run_id}: {newest.name}")
         return newest.run_id
     if not re.fullmatch("[0-9a-f]{1,31}", typed):
         return typed

@@ -10,6 +10,7 @@ An experiment that an older nnexp or MLflow itself has made keeps its directory,
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import time
@@ -26,12 +27,13 @@ import sqlalchemy as sa
 from nnexp.config.errors import RequestError
 from nnexp.config.paths import PROJECT
 from nnexp.config.text import masked
-from nnexp.pipeline.progress import say
 from nnexp.tracking.tables import EXPERIMENT_TAGS, EXPERIMENTS, MAX_URI
 
 if TYPE_CHECKING:
     from nnexp.tracking.experiments import Experiment
     from nnexp.tracking.store import Store
+
+log = logging.getLogger("nnexp")
 
 SQLITE = "sqlite:///"
 # The tag of an experiment that tells the store's id.
@@ -106,7 +108,7 @@ def place_for(uri: str, root: str, name: str) -> str:
 @cache
 def _tell(line: str) -> None:
     """Say it once."""
-    say(line)
+    log.info(line)
 
 
 # --- The id of a store.

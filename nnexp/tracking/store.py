@@ -5,6 +5,7 @@ A database whose tables nnexp knows is read and written without MLflow, whose im
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sqlite3
@@ -25,12 +26,13 @@ from nnexp.config.errors import Lost, RequestError
 from nnexp.config.paths import PROJECT
 from nnexp.config.run import RunConfig
 from nnexp.config.text import masked, masked_value
-from nnexp.pipeline.progress import say
 from nnexp.tracking import tables
 from nnexp.tracking.places import SQLITE, ensure_id, new_id, root_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+log = logging.getLogger("nnexp")
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
@@ -245,7 +247,9 @@ def _check_other_schema(uri: str, revisions: list[str]) -> None:
             f"{what}not one that this MLflow ({__version__}) knows: a newer one made it. Use that one; its "
             f"command mlflow db upgrade {masked(uri)} brings older stores to its schema, none back"
         )
-    say(f"note: the tables of MLflow's schema {latest} are new to nnexp: recording through MLflow, slower")
+    log.info(
+        f"note: the tables of MLflow's schema {latest} are new to nnexp: recording through MLflow, slower"
+    )
 
 
 def _reach(uri: str) -> None:

@@ -6,17 +6,19 @@ client. Such a run counts for nothing, and stops nobody.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from nnexp.pipeline.progress import say
 from nnexp.tracking.find import SWEEP_KEYS, Found
 from nnexp.tracking.places import place_of
 from nnexp.tracking.store import Store
 from nnexp.tracking.tables import MAX_NAMED, RUNS, TAGS
+
+log = logging.getLogger("nnexp")
 
 # What a trained network's record must have.
 NEEDED_TAGS = ("nnexp.outcome", "nnexp.weights_sha256", "nnexp.data_sha256", "nnexp.engine")
@@ -64,9 +66,9 @@ def missing_file(place: Path, names: Sequence[str]) -> str:
 def tell(lacking: Mapping[str, str], so: str) -> None:
     """Name each run, what it lacks, and what is done about it."""
     for run_id, what in list(lacking.items())[:MOST_NAMED]:
-        say(f"note: run {run_id}: {what}: {so}")
+        log.info(f"note: run {run_id}: {what}: {so}")
     if len(lacking) > MOST_NAMED:
-        say(f"note: {len(lacking) - MOST_NAMED:,} more runs lack something: {so}")
+        log.info(f"note: {len(lacking) - MOST_NAMED:,} more runs lack something: {so}")
 
 
 def _heads(store: Store, run_ids: Sequence[str]) -> list[tuple[str, str, Mapping[str, str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +24,7 @@ from nnexp.pipeline.artifacts import (
     result_tags,
     run_files,
 )
-from nnexp.pipeline.progress import Meter, say, uninterrupted
+from nnexp.pipeline.progress import Meter, uninterrupted
 from nnexp.pipeline.provenance import code_files, provenance
 from nnexp.pipeline.rerun.subject import Subject
 from nnexp.pipeline.rerun.verdict import LOOSE, Verdict, judge
@@ -35,6 +36,8 @@ from nnexp.tracking.store import Store
 from nnexp.tracking.write import open_writer
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure, train
+
+log = logging.getLogger("nnexp")
 
 # As much of a verdict as a tag holds.
 MAX_TAG = 5000
@@ -157,7 +160,9 @@ def _record(store: Store, old: Detail, verdict: Verdict, record: RunRecord) -> s
                 writer.finish(run_id, "FINISHED", {}, {})
             writer.add(old.run_id, {}, {"nnexp.rerun_by": run_id, "nnexp.rerun_verdict": text})
     except _refusals(store) as error:
-        say(f"note: the verdict is not recorded, as the store takes nothing: {str(error).splitlines()[0]}")
+        log.info(
+            f"note: the verdict is not recorded, as the store takes nothing: {str(error).splitlines()[0]}"
+        )
         return None
     return run_id
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from nnexp.config.recorded import RecordedConfig, read_config
 from nnexp.config.run import DatasetConfig, RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Dataset, Source, locate
-from nnexp.pipeline.progress import say
 from nnexp.tracking.evidence import Evidence, kept_data, read_evidence, runs_of
 from nnexp.tracking.find import MAX_BYTES, Detail, get_any, get_run, get_sweep
 from nnexp.tracking.store import Store
 from nnexp.tracking.whole import missing_tag, tell
 from nnexp.training.checks import check
+
+log = logging.getLogger("nnexp")
 
 # The copy of its data that a record keeps, None where it keeps none.
 Kept = Callable[[Evidence], Source | None]
@@ -65,7 +67,7 @@ def find_sweep(store: Store, sweep_id: str) -> tuple[Detail, list[Evidence]]:
         raise RequestError(f"no sweep {sweep_id!r} in this store")
     run_ids, missing = runs_of(store, sweep)
     if missing:
-        say(f"note: {missing} runs of this sweep are not recorded as finished")
+        log.info(f"note: {missing} runs of this sweep are not recorded as finished")
     if not run_ids:
         raise RequestError(f"sweep {sweep_id} has no finished run: there is nothing to compare")
     return sweep, _that_count(read_evidence(store, run_ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from nnexp.analysis.tables import as_text
@@ -9,10 +10,11 @@ from nnexp.config.request import SweepConfig
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import load, read_source
-from nnexp.pipeline.progress import say
 from nnexp.pipeline.rerun.subject import Subject
 from nnexp.pipeline.run import run
 from nnexp.training.checks import check
+
+log = logging.getLogger("nnexp")
 
 # Keys that say where a run is recorded.
 WHERE = frozenset({"experiment_name", "tracking_uri"})
@@ -69,9 +71,9 @@ def vary(was: Subject, now: RunConfig, request: SweepConfig, dry_run: bool) -> b
     rows["now"] = [*(_shown(b) for _, b in effect.values()), done.outcome]
     print("\n" + as_text(rows))
     if done.added:
-        say(f"its numbers were recorded before; it now has {' and '.join(done.added)} as well")
+        log.info(f"its numbers were recorded before; it now has {' and '.join(done.added)} as well")
     elif done.is_old:
-        say("this variation was recorded before, and is not run again; force=true runs it again")
+        log.info("this variation was recorded before, and is not run again; force=true runs it again")
     print(f"\nrecorded as {done.run_id}")
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shlex
 import time
 from collections import Counter
@@ -20,7 +21,6 @@ from nnexp.config.run import RunConfig
 from nnexp.config.text import on_one_line
 from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles
-from nnexp.pipeline.progress import say
 from nnexp.pipeline.provenance import LOCK
 from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in, lack
@@ -31,6 +31,8 @@ from nnexp.tracking.find import find_artifact, get_sweep
 from nnexp.tracking.named import whole_id
 from nnexp.tracking.store import open_store
 from nnexp.tracking.whole import tell
+
+log = logging.getLogger("nnexp")
 
 # The recorded configuration with what was typed; what to do about it.
 Change = Callable[[RunConfig], tuple[RunConfig, SweepConfig]]
@@ -118,7 +120,9 @@ def write_bundle(some_id: str, out: Path | None) -> None:
         data[subject.data_sha256] = subject.data.dataset.source
     altered = sum(any(doubt.startswith("weights:") for doubt in _doubts(subject)) for subject in ready)
     if altered:
-        say(f"note: of {altered} of the runs weights.npz is not there, or not the file that was recorded")
+        log.info(
+            f"note: of {altered} of the runs weights.npz is not there, or not the file that was recorded"
+        )
     more = {}
     holder = get_sweep(store, found.tags.get("nnexp.sweep_id", "")) or found
     if (diff := find_artifact(store, holder, "git.diff")) is not None:
@@ -127,7 +131,7 @@ def write_bundle(some_id: str, out: Path | None) -> None:
     if hashlib.sha256(lock).hexdigest() == holder.tags.get("nnexp.lock_sha256"):
         more[bundles.LOCK] = lock
     else:
-        say("note: requirements.lock is another one than when this was recorded, and is left out")
+        log.info("note: requirements.lock is another one than when this was recorded, and is left out")
     out = out or Path(f"{found.run_id}.zip")
     size = bundles.write(out, found.name, evidence, data, more)
     runs = f"{len(evidence):,} run{'s' * (len(evidence) != 1)}"
