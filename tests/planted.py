@@ -67,7 +67,9 @@ class Planted:
         for name in UNCOMMITTED:
             (self._place / name).write_text("x\n")
         self._program = [sys.executable, str(self._place / "program.py")]
-        (self._place / "program.py").write_text("from nnexp.cli import main\n\nmain()\n")
+        (self._place / "program.py").write_text(
+            'from nnexp.cli import main\n\nif __name__ == "__main__":\n    main()\n'
+        )
         me = ["-c", "user.name=me", "-c", "user.email=me@here", "-c", "commit.gpgsign=false"]
         for command in (["init"], ["add", "."], ["commit", "-m", "all"]):
             subprocess.run(["git", *me, *command], cwd=self._place, check=True, capture_output=True)

@@ -149,10 +149,14 @@ def masked_arguments(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command line, each taken whole: key=value, --option value, or a value."""
     shown = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
-        names_one = before.startswith("--") and "=" not in before and _SECRET_KEY.fullmatch(before)
-        is_user = before in ("-u", "-U", "--user", "--proxy-user") and ":" in argument
-        shown.append(SHOWN if names_one or is_user else _argument(argument))
+        shown.append(SHOWN if _is_value(before, argument) else _argument(argument))
     return shown
+
+
+def _is_value(before: str, argument: str) -> bool:
+    """Whether an argument is the secret of the option before it."""
+    names_one = before.startswith("--") and "=" not in before and _SECRET_KEY.fullmatch(before)
+    return bool(names_one) or (before in ("-u", "-U", "--user", "--proxy-user") and ":" in argument)
 
 
 def _argument(argument: str) -> str:
@@ -171,8 +175,11 @@ def _known() -> list[tuple[str, str]]:
             found[value] = SHOWN
         elif "://" in value and "@" in value:
             found |= _parts(value)
-    for argument in sys.argv[1:]:
-        if "://" in argument and (shown := _argument(argument)) != argument:
+    typed = sys.argv[1:]
+    for before, argument in zip(["", *typed], typed, strict=False):
+        if _is_value(before, argument) and len(argument) >= _SECRET_CHARACTERS:
+            found[argument] = SHOWN
+        elif "://" in argument and (shown := _argument(argument)) != argument:
             found[argument] = shown
             found |= _parts(argument.partition("=")[2] or argument)
     # An error may quote it.

@@ -252,6 +252,7 @@ def test_hydras_own_output_and_wrong_commands_show_no_password(nnexp, store):
         ["train", "--info", "config", f"tracking_uri={uri}"],
         ["ui", "--port", uri],
         [uri],
+        ["train", "--auth-token", SECRET],
         ["train", f"tracking_uri=postgresql://me:a {SECRET}@host/db"],
     ):
         ended = nnexp(*typed)
