@@ -213,6 +213,19 @@ def bundle(run_or_sweep_id: str, out: Path | None) -> None:
     verbs.write_bundle(run_or_sweep_id, out)
 
 
+@nnexp.command(name="import")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--experiment", help="The MLflow experiment to put it in; else the one it was recorded in.")
+def import_(bundle: Path, experiment: str | None) -> None:
+    """Put the runs of a bundle into this store, under the ids that they have.
+
+    What is there already stays as it is. A bundle may come from anyone: rerun shows whether it is true.
+    """
+    from nnexp.pipeline import intake
+
+    intake.bring(bundle, experiment)
+
+
 def _change(typed: tuple[str, ...]) -> Change | None:
     """What is typed as key=value, as a change of a recorded configuration."""
     if not typed:

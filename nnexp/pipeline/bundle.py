@@ -2,8 +2,9 @@
 
 What is in it: SHA256SUMS, of every other member; bundle.json, which says of what it is; requirements.lock;
 git.diff where something was not committed; data/…, the data sets; and for each run runs/ID/run.json (name,
-params, tags), config.yaml, weights.npz and metrics.csv (metric, epoch, value). The same record gives the same
-bytes.
+params, tags, times), config.yaml, weights.npz and metrics.csv (metric, epoch, value); and for each sweep that
+a run is of sweeps/ID/run.json and run_keys.txt. The same record gives the same bytes. Format 1 had no sweeps
+and no times, and a sweep's tags among those of its runs.
 
 An archive may come from anyone: archive.py reads it within bounds, and what it says is checked here. Its runs
 are read some at a time, so that it takes no more memory than they do.
@@ -21,6 +22,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,40 +32,73 @@ from nnexp.dataset.load import Source
 from nnexp.pipeline.archive import FREE_TEXT, RATIO, SUMS, TEXTS, Archive
 from nnexp.pipeline.rerun.subject import Kept
 from nnexp.tracking.evidence import Evidence, data_file
+from nnexp.tracking.runs import now
 
-FORMAT = 1
+FORMAT = 2
 HEAD, LOCK = "bundle.json", "requirements.lock"
 # The only names there can be.
 _NAME = re.compile(
     rf"{HEAD}|{re.escape(LOCK)}|git\.diff|data/[0-9a-f]{{16}}/(table|new_rows)\.csv"
     r"|runs/[0-9a-f]{32}/(run\.json|config\.yaml|weights\.npz|metrics\.csv)"
+    r"|sweeps/[0-9a-f]{32}/(run\.json|run_keys\.txt)"
 )
 # Of a run.
 PARTS = ("run.json", "config.yaml", "weights.npz", "metrics.csv")
 COLUMNS = ["metric", "epoch", "value"]
 # bundle.json names the runs, each of which has members.
 MAX_HEAD, MAX_NAMED = 2**16, 128
+# The run.json of all sweeps together.
+MAX_SWEEPS = 16 * 2**20
 # What is read of the runs at a time: so many bytes, of which a text counts ten times, as it grows in memory.
 GROUP_BYTES, TEXT_WEIGHT = 64 * 2**20, 10
+# Milliseconds until the year 2255.
+MAX_TIME = 9_000_000_000_000
 # ZIP has no time before this; all members have it, so that time does not show.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
+@dataclass(frozen=True)
+class Parent:
+    """A sweep, as the runs that it recorded need it: all but its figures and its report."""
+
+    run_id: str
+    name: str
+    status: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    keys: bytes  # its run_keys.txt
+
+
+# When a run or a sweep began and ended, by id, in milliseconds since 1970.
+Times = Mapping[str, tuple[int, int | None]]
+
+
 def write(
-    path: Path, what: str, evidence: Sequence[Evidence], data: Mapping[str, Source], more: Mapping[str, bytes]
+    path: Path,
+    what: str,
+    evidence: Sequence[Evidence],
+    data: Mapping[str, Source],
+    more: Mapping[str, bytes],
+    sweeps: Sequence[Parent] = (),
+    times: Times | None = None,
 ) -> int:
-    """Write the archive; its size in bytes. `more` is requirements.lock and git.diff. Raises RequestError."""
-    members = {
-        HEAD: _json({"format": FORMAT, "what": what, "runs": [one.run_id for one in evidence]}),
-        **more,
-    }
+    """Write the archive; its size in bytes. `more` is requirements.lock and git.diff; the first of the sweeps
+    is the one that the archive is of, if it is of one. Raises RequestError."""
+    head = {"format": FORMAT, "what": what, "runs": [one.run_id for one in evidence]}
+    members = {HEAD: _json({**head, "sweeps": [sweep.run_id for sweep in sweeps]}), **more}
+    times = times or {}
+    for sweep in sweeps:
+        said = {"name": sweep.name, "status": sweep.status, "params": sweep.params, "tags": sweep.tags}
+        members[f"sweeps/{sweep.run_id}/run.json"] = _json({**said, "times": times.get(sweep.run_id)})
+        members[f"sweeps/{sweep.run_id}/run_keys.txt"] = sweep.keys
     for sha256, source in data.items():
         members[data_file(sha256, "table")] = source.table
         if source.new_rows is not None:
             members[data_file(sha256, "new_rows")] = source.new_rows
     for one in evidence:
         run = f"runs/{one.run_id}/"
-        members[f"{run}run.json"] = _json({"name": one.name, "params": one.params, "tags": one.tags})
+        said = {"name": one.name, "params": one.params, "tags": one.own_tags or one.tags}
+        members[f"{run}run.json"] = _json({**said, "times": times.get(one.run_id)})
         members[f"{run}metrics.csv"] = _metrics(one)
         for name, content in (("config.yaml", one.config), ("weights.npz", one.weights)):
             if content is not None:
@@ -123,13 +158,21 @@ class Bundle:
         if archive.size(HEAD) > MAX_HEAD + MAX_NAMED * len(archive.names):
             raise ValueError(f"{HEAD} has {archive.size(HEAD):,} bytes, more than its runs need")
         head = _mapping(archive, HEAD)
-        if head.get("format") != FORMAT:
+        self.format = head.get("format")
+        if self.format not in (1, FORMAT):
             raise ValueError(
-                f"its format is {shortened(repr(head.get('format')))}, and this nnexp knows {FORMAT}"
+                f"its format is {shortened(repr(head.get('format')))}, and this nnexp knows 1 to {FORMAT}"
             )
         self.what = on_one_line(_text(head.get("what"), f"{HEAD}: what"))
-        self.run_ids = _ids(head.get("runs"), archive.names)
-        self._path, self._archive = path, archive
+        self.run_ids = _ids(head.get("runs"), "runs", archive.names)
+        if not self.run_ids:
+            raise ValueError(f"{HEAD}: runs: names none, so there is nothing to compare")
+        self.path, self._archive = path, archive
+        self.times: dict[str, tuple[int, int | None]] = {}  # of what has been read
+        ids = _ids(head.get("sweeps", []), "sweeps", archive.names)
+        if sum(archive.size(f"sweeps/{id_}/run.json") for id_ in ids) > MAX_SWEEPS:
+            raise ValueError("its sweeps have more to tell than any of ours")
+        self.sweeps = {id_: self._parent(id_) for id_ in ids}
         self._data: dict[str, Source | None] = {}
 
     def groups(self) -> Iterator[list[Evidence]]:
@@ -141,7 +184,7 @@ class Bundle:
             if group and size + more > GROUP_BYTES:
                 yield group
                 group, size = [], 0
-            with _plainly(self._path):
+            with _plainly(self.path):
                 group.append(self._evidence(run_id))
             size += more
         yield group
@@ -152,7 +195,7 @@ class Bundle:
         def kept(evidence: Evidence) -> Source | None:
             sha256 = evidence.tags.get("nnexp.data_sha256", "")
             if sha256 not in self._data:
-                with _plainly(self._path):
+                with _plainly(self.path):
                     table, new_rows = (
                         self._archive.find(data_file(sha256, part)) for part in ("table", "new_rows")
                     )
@@ -161,17 +204,53 @@ class Bundle:
 
         return kept
 
+    def begun(self, run_id: str) -> int:
+        """When a run that was read began, in milliseconds since 1970; now where it is not known."""
+        return self.times[run_id][0] if run_id in self.times else now()
+
+    def ended(self, run_id: str) -> int | None:
+        return self.times[run_id][1] if run_id in self.times else now()
+
+    def find(self, name: str) -> bytes | None:
+        """A member that belongs to no run, None where there is none by this name. Raises RequestError."""
+        with _plainly(self.path):
+            return self._archive.find(name)
+
+    def _parent(self, sweep_id: str) -> Parent:
+        said, name, params, tags = self._said(f"sweeps/{sweep_id}/run.json", sweep_id)
+        keys = self._archive.read(f"sweeps/{sweep_id}/run_keys.txt")
+        if not re.fullmatch(rb"([0-9a-f]{64}\n)*", keys):
+            raise ValueError(f"sweeps/{sweep_id}/run_keys.txt: is no list of keys, one a line")
+        status = said.get("status")
+        if status not in ("RUNNING", "FINISHED", "FAILED", "KILLED"):
+            raise ValueError(f"sweeps/{sweep_id}/run.json: status: is none of a sweep")
+        return Parent(sweep_id, name, status, params, tags, keys)
+
+    def _said(self, member: str, run_id: str) -> tuple[dict[str, Any], str, dict[str, str], dict[str, str]]:
+        """What a run.json says: all of it, its name, params and tags."""
+        said = _mapping(self._archive, member)
+        if (times := said.get("times")) is not None:
+            self.times[run_id] = _times(times, f"{member}: times")
+        name = on_one_line(_text(said.get("name"), f"{member}: name"))
+        params = _texts(said.get("params"), f"{member}: params")
+        return said, name, params, _texts(said.get("tags"), f"{member}: tags")
+
     def _evidence(self, run_id: str) -> Evidence:
         run = f"runs/{run_id}/"
-        said = _mapping(self._archive, f"{run}run.json")
+        _, name, params, tags = self._said(f"{run}run.json", run_id)
+        sweep = tags.get("nnexp.sweep_id")
+        if sweep is not None and sweep not in self.sweeps and self.format == FORMAT:
+            raise ValueError(f"{run}run.json: names a sweep that is not there")
+        of_sweep = self.sweeps[sweep].tags if sweep in self.sweeps else {}
         return Evidence(
             run_id,
-            on_one_line(_text(said.get("name"), f"{run}run.json: name")),
-            _texts(said.get("params"), f"{run}run.json: params"),
-            _texts(said.get("tags"), f"{run}run.json: tags"),
+            name,
+            params,
+            {**of_sweep, **tags},
             _curves(self._archive.read(f"{run}metrics.csv"), f"{run}metrics.csv"),
             self._archive.find(f"{run}config.yaml"),
             self._archive.find(f"{run}weights.npz"),
+            tags,
         )
 
 
@@ -199,18 +278,26 @@ def _mapping(archive: Archive, name: str) -> dict[str, Any]:
     return values
 
 
-def _ids(values: Any, names: set[str]) -> list[str]:
-    """The ids of the runs: each is there once, and no run is there besides."""
-    there = {name.split("/")[1] for name in names if name.startswith("runs/")}
+def _ids(values: Any, key: str, names: set[str]) -> list[str]:
+    """The ids of the runs, or the sweeps: each is there once, and none is there besides."""
+    there = {name.split("/")[1] for name in names if name.startswith(f"{key}/")}
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{HEAD}: runs: is no list of ids")
-    if not values:
-        raise ValueError(f"{HEAD}: runs: names none, so there is nothing to compare")
+        raise ValueError(f"{HEAD}: {key}: is no list of ids")
     if len(set(values)) < len(values):
-        raise ValueError(f"{HEAD}: runs: names one twice")
+        raise ValueError(f"{HEAD}: {key}: names one twice")
     if odd := sorted(there ^ set(values)):
-        raise ValueError(f"{HEAD}: runs: {odd[0][:80]!r} is not both named and there")
+        raise ValueError(f"{HEAD}: {key}: {odd[0][:80]!r} is not both named and there")
     return values
+
+
+def _times(values: Any, where: str) -> tuple[int, int | None]:
+    """When a run began and, if it did, ended."""
+    if not isinstance(values, list) or len(values) != 2:
+        raise ValueError(f"{where}: must be two, of the beginning and the end")
+    for time in values if values[1] is not None else values[:1]:
+        if isinstance(time, bool) or not isinstance(time, int) or not 0 <= time < MAX_TIME:
+            raise ValueError(f"{where}: {shortened(repr(time), 40)} is no time in milliseconds since 1970")
+    return values[0], values[1]
 
 
 def _text(value: Any, where: str) -> str:

@@ -92,7 +92,7 @@ class DatabaseWriter:
         with self._transaction() as connection:
             finished = self._finished(connection, [r.tags for r in records])
             left = [r for r in records if r.status != "FINISHED" or identity(r.tags) not in finished]
-            new = {self._new_id(): record for record in left}
+            new = {record.run_id or self._new_id(): record for record in left}
             for run_id, record in new.items():
                 self._put(run_id, record.files)
             flush(self._place, new)

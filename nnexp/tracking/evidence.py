@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import sqlalchemy as sa
@@ -43,6 +43,7 @@ class Evidence:
     curves: Curves
     config: bytes | None
     weights: bytes | None
+    own_tags: Mapping[str, str] = field(default_factory=dict)  # without those of its sweep
 
     @property
     def key(self) -> str:
@@ -96,9 +97,24 @@ def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:
                 curves.get(run.run_id, {}),
                 config,
                 packed,
+                run.tags,
             )
         )
     return result
+
+
+def times_of(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
+    """When these runs began and ended, in milliseconds since 1970."""
+    if not store.is_known:
+        found = store.each(store.client.get_run, run_ids)
+        return {run.info.run_id: (run.info.start_time, run.info.end_time) for run in found}
+    r, times = RUNS.c, dict[str, tuple[int, int | None]]()
+    with store.reading() as connection:
+        for start in range(0, len(run_ids), MAX_NAMED):
+            some = r.run_uuid.in_(run_ids[start : start + MAX_NAMED])
+            query = sa.select(r.run_uuid, r.start_time, r.end_time).where(some)
+            times |= {run_id: (begun, ended) for run_id, begun, ended in connection.execute(query)}
+    return times
 
 
 def _database(store: Store, run_ids: Sequence[str]) -> tuple[dict[str, Detail], dict[str, Curves]]:

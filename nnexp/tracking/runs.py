@@ -41,6 +41,7 @@ class RunRecord:
     status: str = "FINISHED"
     start_time: int = field(default_factory=lambda: now())
     end_time: int | None = None
+    run_id: str | None = None  # one that it has already, which a database takes; else a new one
 
 
 class Ended(Lost):

@@ -14,6 +14,7 @@ from nnexp.dataset.load import Source
 from nnexp.pipeline import bundle
 from nnexp.pipeline.rerun import verbs
 from nnexp.tracking.evidence import Evidence
+from tests.conftest import QUICK
 
 
 @pytest.fixture(scope="session")
@@ -239,3 +240,88 @@ def test_data_left_out_of_a_bundle_are_missed(nnexp, archive):
     rewrite(archive, without_data(members(archive)))
     ended = nnexp("rerun", "--bundle", "sweep.zip")
     assert (ended.status, "the archive keeps no copy" in ended.out) == (1, True)
+
+
+# --- Into another store.
+
+
+@pytest.fixture
+def elsewhere(archive, store, tmp_path, monkeypatch):
+    """The bundle beside an empty store; SQL on it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+
+    def sql(query, *values):
+        with sqlite3.connect(store) as connection:
+            rows = connection.execute(query, values).fetchall()
+        connection.close()
+        return rows
+
+    return sql
+
+
+def test_an_imported_sweep_is_seen_by_every_verb_under_its_ids_and_only_once(nnexp, elsewhere, archive):
+    head = json.loads(members(archive)["bundle.json"])
+    (sweep_id,) = head["sweeps"]
+    ended = nnexp("import", "sweep.zip")
+    assert (ended.status, "imported 8 of 8 runs" in ended.out) == (0, True), ended.err
+    rows = elsewhere("SELECT run_uuid, name, start_time, end_time FROM runs ORDER BY run_uuid")
+    assert {row[0] for row in rows} == {sweep_id, *head["runs"]}
+    (described,) = elsewhere("SELECT value FROM tags WHERE key = 'mlflow.note.content'")
+    assert "8 runs" in described[0]
+    assert nnexp("show", head["runs"][0]).status == 0
+    assert len(nnexp("summarize", "--sweep", sweep_id).out.splitlines()) > 4
+    assert nnexp("report", sweep_id).status == 0
+    assert nnexp("doctor").status == 0
+    assert "8 of 8 runs are identical" in nnexp("rerun", "--sweep", sweep_id).out
+    assert "imported 0 of 8 runs" in nnexp("import", "sweep.zip").out
+    again = nnexp("train", *QUICK, "-m", "dataset=gender,xor", "learning_rate=0.1,5", "hidden=[2],[]")
+    assert "8 runs: 8 done, 0 new" in again.err
+    counted = "SELECT COUNT(*) FROM tags WHERE key = 'nnexp.run_key'"
+    assert elsewhere(counted) == [(8,)]
+    nnexp("bundle", sweep_id, "--out", "again.zip")
+    assert members(archive)["bundle.json"] == members(archive.with_name("again.zip"))["bundle.json"]
+
+
+def test_a_run_that_is_there_under_another_id_is_left_out(nnexp, elsewhere):
+    assert nnexp("train", *QUICK, "dataset=xor", "learning_rate=5").status == 0
+    ended = nnexp("import", "sweep.zip")
+    assert "imported 7 of 8 runs" in ended.out
+    assert "the experiment has the same run under another id" in ended.out
+    assert elsewhere("SELECT COUNT(*) FROM tags WHERE key = 'nnexp.run_key'") == [(8,)]
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"nnexp.run_key": "f" * 64}, "config.yaml is not what the run's key is of"),
+        ({"nnexp.weights_sha256": "f" * 64}, "weights.npz is not there, or not the file"),
+        ({"nnexp.data_sha256": "f" * 64}, "its data are not there"),
+        ({"nnexp.sweep_id": "f" * 32}, "names a sweep that is not there"),
+        ({"nnexp.sweep": "x"}, "not those of one trained network"),
+        ({"nnexp.outcome": "solved"}, "nnexp.outcome is none"),
+        ({"a": "x" * 8001}, "more than 8,000 characters"),
+        ({"../a": "x"}, "no name that MLflow takes"),
+    ],
+)
+def test_what_was_not_recorded_so_is_not_imported(nnexp, elsewhere, archive, tags, words):
+    contents = members(archive)
+    name = first(contents, "run.json")
+    rewrite(archive, in_json(contents, name, tags=json.loads(contents[name])["tags"] | tags))
+    ended = nnexp("import", "sweep.zip")
+    assert (ended.status, words in ended.err) == (2, True), ended.err
+    assert elsewhere("SELECT COUNT(*) FROM runs") == [(0,)]
+
+
+def test_a_bundle_of_the_first_format_is_verified_and_not_imported(nnexp, elsewhere, archive):
+    contents = members(archive)
+    head = json.loads(contents["bundle.json"])
+    sweep = json.loads(contents[f"sweeps/{head['sweeps'][0]}/run.json"])
+    old = {name: content for name, content in contents.items() if not name.startswith("sweeps/")}
+    for name in [name for name in old if name.endswith("run.json")]:
+        said = json.loads(old[name])
+        del said["times"]
+        old[name] = json.dumps(said | {"tags": sweep["tags"] | said["tags"]}).encode()
+    del head["sweeps"]
+    rewrite(archive, old | {"bundle.json": json.dumps(head | {"format": 1}).encode()})
+    assert "8 of 8 runs are identical" in nnexp("rerun", "--bundle", "sweep.zip").out
+    assert "an older nnexp wrote it" in nnexp("import", "sweep.zip").err

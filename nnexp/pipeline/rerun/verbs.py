@@ -26,10 +26,10 @@ from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in, lack
 from nnexp.pipeline.rerun.variation import is_other, settled, vary
 from nnexp.pipeline.rerun.verdict import Verdict, is_prediction, weights_hash
-from nnexp.tracking.evidence import Evidence
-from nnexp.tracking.find import find_artifact, get_sweep
+from nnexp.tracking.evidence import Evidence, times_of
+from nnexp.tracking.find import Detail, find_artifact, get_any, get_sweep, recorded_keys
 from nnexp.tracking.named import whole_id
-from nnexp.tracking.store import open_store
+from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import tell
 
 log = logging.getLogger("nnexp")
@@ -133,9 +133,23 @@ def write_bundle(some_id: str, out: Path | None) -> None:
     else:
         log.info("note: requirements.lock is another one than when this was recorded, and is left out")
     out = out or Path(f"{found.run_id}.zip")
-    size = bundles.write(out, found.name, evidence, data, more)
+    parents = _parents(store, found, evidence)
+    times = times_of(store, [*(one.run_id for one in evidence), *(sweep.run_id for sweep in parents)])
+    size = bundles.write(out, found.name, evidence, data, more, parents, times)
     runs = f"{len(evidence):,} run{'s' * (len(evidence) != 1)}"
     print(f"wrote {out}: {runs}, {size:,} bytes\n  {PROGRAM} rerun --bundle {shlex.quote(str(out))}")
+
+
+def _parents(store: Store, found: Detail, evidence: Sequence[Evidence]) -> list[bundles.Parent]:
+    """The sweep that is bundled, if it is one, and all others that recorded its runs."""
+    named = dict.fromkeys(one.tags["nnexp.sweep_id"] for one in evidence if "nnexp.sweep_id" in one.tags)
+    first = [found.run_id] if "nnexp.sweep" in found.tags else []
+    sweeps = [get_any(store, sweep_id) for sweep_id in dict.fromkeys([*first, *named])]
+    return [bundles.Parent(s.run_id, s.name, s.status, s.params, s.tags, _keys(store, s)) for s in sweeps]
+
+
+def _keys(store: Store, sweep: Detail) -> bytes:
+    return "".join(f"{key}\n" for key in recorded_keys(store, sweep)).encode()
 
 
 def _verdicts(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> list[Verdict]:

@@ -83,7 +83,7 @@ def _differences(
         yield "weights.npz is not there"
     elif evidence.weights != weights:
         yield from _arrays_differ(evidence.weights, weights, "_initial")
-    yield from _twice(evidence)
+    yield from twice(evidence)
     yield from _curves_differ(evidence, again)
     if evidence.weights is not None and evidence.weights != weights:
         yield from _arrays_differ(evidence.weights, weights, "")
@@ -91,7 +91,7 @@ def _differences(
     for tag, value in result_tags(again).items():
         if evidence.tags.get(tag) != value:
             yield f"{tag} is {value}, recorded {evidence.tags.get(tag)}"
-    if not was.is_migrated and evidence.key != _key_of(evidence, was):
+    if not was.is_migrated and evidence.key != key_of(evidence, was):
         yield "config.yaml is not what the run's key is of"
     if not was.is_migrated:
         for key, value in was.config.params().items():
@@ -99,7 +99,7 @@ def _differences(
                 yield f"the param {key} is {evidence.params.get(key)}, in config.yaml {value}"
 
 
-def _key_of(evidence: Evidence, was: RecordedConfig) -> str:
+def key_of(evidence: Evidence, was: RecordedConfig) -> str:
     """The key that the recorded configuration, data and engine make."""
     tags = evidence.tags
     return was.config.run_key(tags.get("nnexp.data_sha256", ""), tags.get("nnexp.engine", ""))
@@ -136,7 +136,7 @@ def _first_apart(name: str, old: NDArray[Any], new: NDArray[Any]) -> str:
     return f"{where} is {_apart(float(new[at]), float(old[at]))}"
 
 
-def _twice(evidence: Evidence) -> Iterator[str]:
+def twice(evidence: Evidence) -> Iterator[str]:
     """Points that are recorded with several values, of which one at most is true."""
     for metric, curve in evidence.curves.items():
         values: dict[int, float] = {}
@@ -211,7 +211,7 @@ def _causes(
 ) -> Iterator[str]:
     """What may be behind a difference, the surest first."""
     tags = evidence.tags
-    if not was.is_migrated and evidence.key != _key_of(evidence, was):
+    if not was.is_migrated and evidence.key != key_of(evidence, was):
         yield "record altered: config.yaml, or the tags, are not those that the run's key is of"
     kept = weights_hash(evidence.weights)
     if kept != tags.get("nnexp.weights_sha256"):

@@ -1,0 +1,245 @@
+"""`nnexp import`: put the runs of a bundle into a store, as they were recorded, under the ids that they have.
+
+What does not belong together is refused before anything is recorded. That the numbers are true, only
+`nnexp rerun` shows.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from nnexp.cli.show import PROGRAM
+from nnexp.config.errors import RequestError
+from nnexp.pipeline import bundle as bundles
+from nnexp.pipeline.artifacts import data_input
+from nnexp.pipeline.bundle import Bundle
+from nnexp.pipeline.progress import uninterrupted
+from nnexp.pipeline.rerun.subject import Subject, Subjects
+from nnexp.pipeline.rerun.verdict import key_of, twice, weights_hash
+from nnexp.tracking.evidence import data_file
+from nnexp.tracking.experiments import Experiment, ensure_experiment
+from nnexp.tracking.find import SWEEP_KEYS, get_sweep, recorded_keys
+from nnexp.tracking.labels import DESCRIPTION
+from nnexp.tracking.runs import RunRecord, Writer
+from nnexp.tracking.store import Store, open_store, told_if_lost
+from nnexp.tracking.tables import MAX_NAMED, RUNS, TAGS
+from nnexp.tracking.write import open_writer
+
+# MLflow's limits on a name, on a param's and a tag's value, and what a key may be.
+MAX_NAME, MAX_PARAM, MAX_TAG = 250, 6000, 8000
+_KEY = re.compile(r"[\w.:/ -]{1,250}")
+# Of MLflow's own tags, those that say who made a run.
+_ORIGIN = re.compile(r"mlflow\.(user|source\.[\w.]+|note\.content)")
+# Tags that say which process a run is of, or that lead to runs that are not in the archive.
+_LEFT = {"nnexp.owner", "nnexp.heartbeat", "nnexp.rerun_by", "nnexp.rerun_verdict", "nnexp.superseded_by"}
+IMPORTED = "nnexp.imported"
+
+
+def bring(path: Path, experiment_name: str | None) -> None:
+    """`nnexp import BUNDLE`. Raises RequestError."""
+    with bundles.opened(path) as there:
+        if there.format == 1:
+            raise RequestError(
+                f"{path}: an older nnexp wrote it, without sweep and times; nnexp rerun --bundle verifies "
+                "it; to import it, bundle the record again"
+            )
+        data, keys, name = _checked(there)
+        store = open_store()
+        if not store.is_known:
+            raise RequestError(
+                "a server draws ids of its own, and imported runs keep theirs: let MLFLOW_TRACKING_URI name "
+                "a database"
+            )
+        with told_if_lost(store):
+            known = _known(store, keys)
+            experiment = ensure_experiment(store, experiment_name or name)
+            with open_writer(store, experiment) as writer:
+                _write(writer, there, data, known)
+                left = set(there.run_ids) - _known(store, keys)
+                _describe(store, experiment, writer, there, known)
+        _tell(there, experiment, known, left)
+
+
+# --- What is refused.
+
+
+def _checked(there: Bundle) -> tuple[dict[str, dict[str, bytes]], dict[str, str], str]:
+    """By the id of each sweep and each run alone, the files of its data and what was not committed; the key
+    of each sweep and run; the experiment they were recorded in. Raises RequestError for what was not so
+    recorded."""
+    files: dict[str, dict[str, bytes]] = {}
+    keys = {sweep_id: parent.tags.get("nnexp.sweep_key", "") for sweep_id, parent in there.sweeps.items()}
+    kept, name = there.kept(), ""
+    subjects = Subjects(kept, only_kept=True)
+    for parent in there.sweeps.values():
+        _check_texts(f"sweep {parent.run_id}", parent.name, parent.params, parent.tags)
+        if "nnexp.sweep" not in parent.tags:
+            raise RequestError(f"sweep {parent.run_id}: has no tag nnexp.sweep: it is none")
+    for one in chain.from_iterable(there.groups()):
+        subject = subjects.subject(one)
+        _check_run(subject)
+        keys[one.run_id] = one.key
+        name = name or subject.was.config.experiment_name
+        source = kept(one)
+        assert source is not None  # the subject has its data
+        own = files.setdefault(one.own_tags.get("nnexp.sweep_id", one.run_id), {})
+        own[data_file(subject.data_sha256, "table")] = source.table
+        if source.new_rows is not None:
+            own[data_file(subject.data_sha256, "new_rows")] = source.new_rows
+    if (diff := there.find("git.diff")) is not None:
+        files.setdefault(next(iter(there.sweeps), there.run_ids[0]), {})["git.diff"] = diff
+    return files, keys, name
+
+
+def _check_run(subject: Subject) -> None:
+    one, run = subject.evidence, f"run {subject.evidence.run_id}"
+    _check_texts(run, one.name, one.params, one.own_tags)
+    tags, was = one.own_tags, subject.was
+    if subject.data.dataset is None:
+        raise RequestError(f"{run}: {subject.data.changed}")
+    if not ({"nnexp.run_key", "nnexp.rerun_key"} & tags.keys() and "nnexp.sweep" not in tags):
+        raise RequestError(f"{run}: its tags are not those of one trained network")
+    if tags.get("nnexp.outcome") not in ("converged", "diverged", "finished"):
+        raise RequestError(f"{run}: its tag nnexp.outcome is none that a finished run has")
+    if not was.is_migrated and one.key != key_of(one, was):
+        raise RequestError(f"{run}: config.yaml is not what the run's key is of")
+    if weights_hash(one.weights) != tags.get("nnexp.weights_sha256"):
+        raise RequestError(f"{run}: weights.npz is not there, or not the file that was recorded")
+    if "loss" not in one.curves:
+        raise RequestError(f"{run}: metrics.csv has no loss")
+    if (double := next(twice(one), None)) is not None:
+        raise RequestError(f"{run}: {double}")
+    for metric in one.curves:
+        _check_key(run, metric)
+
+
+def _check_texts(run: str, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    for text, most in ((name, MAX_NAME), *((v, MAX_PARAM) for v in params.values())):
+        if len(text) > most:
+            raise RequestError(f"{run}: its name, or a param, has more than {most:,} characters")
+    if any(len(text) > MAX_TAG for text in tags.values()):
+        raise RequestError(f"{run}: a tag has more than {MAX_TAG:,} characters")
+    for key in (*params, *tags):
+        _check_key(run, key)
+
+
+def _check_key(run: str, key: str) -> None:
+    """Refuse what MLflow does not take as the name of a param, a tag or a metric."""
+    if not _KEY.fullmatch(key) or posixpath.normpath(key) != key or key.startswith(("/", "..")):
+        raise RequestError(f"{run}: {key[:80]!r} is no name that MLflow takes")
+
+
+def _known(store: Store, keys: Mapping[str, str]) -> set[str]:
+    """Those of these ids that the store has already. Raises RequestError where it has another by one."""
+    ids, known = list(keys), set[str]()
+    r, t = RUNS.c, TAGS.c
+    keyed = (t.run_uuid == r.run_uuid) & t.key.in_(["nnexp.run_key", "nnexp.rerun_key", "nnexp.sweep_key"])
+    for start in range(0, len(ids), MAX_NAMED):
+        some = r.run_uuid.in_(ids[start : start + MAX_NAMED])
+        query = sa.select(r.run_uuid, r.lifecycle_stage, t.value).join(TAGS, keyed, isouter=True).where(some)
+        with store.reading() as connection:
+            rows = connection.execute(query).all()
+        for run_id, stage, key in rows:
+            if stage != "active":
+                raise RequestError(f"run {run_id} was deleted in this store: restore it there")
+            if key != keys[run_id]:
+                raise RequestError(f"run {run_id}: this store has another run by this id")
+            known.add(run_id)
+    return known
+
+
+# --- What is recorded.
+
+
+def _write(writer: Writer, there: Bundle, data: Mapping[str, dict[str, bytes]], known: set[str]) -> None:
+    """Record what is not known: first the sweeps, then their runs, some at a time."""
+    sweeps = [
+        RunRecord(
+            parent.name,
+            parent.params,
+            _tags(parent.tags, there),
+            files={SWEEP_KEYS: parent.keys, **data.get(sweep_id, {})},
+            status="KILLED" if parent.status == "RUNNING" else parent.status,
+            start_time=there.begun(sweep_id),
+            end_time=there.ended(sweep_id),
+            run_id=sweep_id,
+        )
+        for sweep_id, parent in there.sweeps.items()
+        if sweep_id not in known
+    ]
+    with uninterrupted():
+        writer.write(sweeps)
+    subjects = Subjects(there.kept(), only_kept=True)
+    for evidence in there.groups():
+        new = [subjects.subject(one) for one in evidence if one.run_id not in known]
+        with uninterrupted():
+            writer.write([_record(there, subject, data.get(subject.evidence.run_id, {})) for subject in new])
+
+
+def _record(there: Bundle, subject: Subject, more: Mapping[str, bytes]) -> RunRecord:
+    one, dataset = subject.evidence, subject.data.dataset
+    assert one.config is not None  # all this was checked
+    assert one.weights is not None
+    assert dataset is not None
+    return RunRecord(
+        one.name,
+        one.params,
+        _tags(one.own_tags, there),
+        points=[(metric, epoch, value) for metric, curve in one.curves.items() for epoch, value in curve],
+        files={"config.yaml": one.config, "weights.npz": one.weights, **more},
+        data=data_input(dataset),
+        start_time=there.begun(one.run_id),
+        end_time=there.ended(one.run_id),
+        run_id=one.run_id,
+    )
+
+
+def _tags(tags: Mapping[str, str], there: Bundle) -> dict[str, str]:
+    """The tags that hold in another store, and where the record came from."""
+    kept = {
+        key: value
+        for key, value in tags.items()
+        if key not in _LEFT and (not key.startswith("mlflow.") or _ORIGIN.fullmatch(key))
+    }
+    if tags.get("mlflow.parentRunId") in there.sweeps:
+        kept["mlflow.parentRunId"] = tags["mlflow.parentRunId"]
+    return {**kept, IMPORTED: there.path.name[:MAX_NAME]}
+
+
+def _describe(store: Store, experiment: Experiment, writer: Writer, there: Bundle, known: set[str]) -> None:
+    """Give the sweeps that are new here a description whose links lead to where they are now."""
+    from nnexp.analysis.report.findings import Findings  # imports pandas
+    from nnexp.analysis.report.note import note
+    from nnexp.analysis.summary import overall
+    from nnexp.tracking.read import read_runs
+
+    for sweep_id in there.sweeps.keys() - known:
+        record = get_sweep(store, sweep_id)
+        assert record is not None  # it was just written
+        runs = read_runs(store, experiment, sweep_id)
+        found = Findings.of(record, len(set(recorded_keys(store, record))), runs, overall(runs))
+        with uninterrupted():
+            writer.add(sweep_id, {}, {DESCRIPTION: note(found, (), experiment.id)})
+
+
+def _tell(there: Bundle, experiment: Experiment, known: set[str], left: set[str]) -> None:
+    total = len(there.run_ids)
+    new = total - len((known | left) & set(there.run_ids))
+    print(f"imported {new:,} of {total:,} runs of {there.what} into {experiment.name}", end="")
+    print(f"; {total - new:,} were there already" if new < total else "")
+    for run_id in sorted(left):
+        print(f"  {run_id} is left out: the experiment has the same run under another id")
+    sweep_id = next(iter(there.sweeps), None)
+    if sweep_id is None:
+        print(f"  {PROGRAM} show {there.run_ids[0]}\n  {PROGRAM} rerun {there.run_ids[0]}")
+        return
+    where = [] if experiment.name == "nnexp" else ["--experiment", experiment.name]
+    print("  " + shlex.join([PROGRAM, "summarize", *where, "--sweep", sweep_id]))
+    print(f"  {PROGRAM} report {sweep_id}\n  {PROGRAM} rerun --sweep {sweep_id}")
