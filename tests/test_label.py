@@ -38,6 +38,12 @@ def test_a_sweep_has_the_name_the_question_and_the_tags_that_are_typed(nnexp, st
     assert not any({"team", "nnexp.question"} & child.data.tags.keys() for child in children)
 
 
+def test_a_tag_that_is_called_as_a_secret_is_keeps_it_to_itself(nnexp, store, client):
+    typed = nnexp("train", *QUICK, "tags={api_token: correct-horse, team: 'http://me:battery@host'}")
+    _, tags = labels(client, typed.out.split("recorded as ")[1].split()[0])
+    assert (tags["api_token"], tags["team"]) == ("***", "http://me:***@host")
+
+
 def test_a_finished_sweep_takes_the_name_and_the_question_of_the_command_that_finds_it(nnexp, store, client):
     sweep_id = nnexp("train", "-m", *QUICK, "seed=1,2").out.split("as sweep ")[1].split()[0]
     ended = nnexp("train", "-m", *QUICK, "seed=1,2", *NAMED)

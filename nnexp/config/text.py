@@ -52,7 +52,7 @@ _ADDRESS = re.compile(r"(?<=[\w+.-])://((?:(?!://)\S)*)@")
 _WHOLE_ADDRESS = re.compile(r"(?<=[\w+.-])://(.*)@", re.DOTALL)
 
 # What a secret is called. The names of `_WEAK` are also given to what is none: there its value must look so.
-_STRONG = r"(?:pass(?:word|wd|phrase)|(?<![a-z])pass(?![a-z])|pwd|secret|credential)[\w-]{0,40}"
+_STRONG = r"(?:pass(?:word|wd|phrase)|(?<![a-z])(?:pass|pw)(?![a-z])|pwd|secret|credential)[\w-]{0,40}"
 _WEAK = (
     r"(?:token|api[_-]?key|access[_-]?key|account[_-]?key|(?:private|signing|encryption)[_-]?key|_auth)"
     r"(?:s|\d+|[_-][\w-]{0,40})?"
@@ -60,7 +60,7 @@ _WEAK = (
 _QUOTED = r"""[brfu]{0,2}(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
 _NAMED = re.compile(
     rf"(?P<name>{_STRONG}|(?P<weak>{_WEAK}))"
-    rf"(?P<sign>[\"'\])]{{0,2}}[ \t]*(?:=>|[:=!]=|=|:(?!//))[ \t]*)(?P<value>{_QUOTED}|\S+)",
+    rf"(?P<sign>[\"'\])]{{0,2}}[ \t]*(?:=>|>(?=[^<>\n]+</)|[:=!]=|=|:(?!//))[ \t]*)(?P<value>{_QUOTED}|\S+)",
     re.IGNORECASE,
 )
 # The rest of an address's query, or of an option, once a secret's name stands there.
@@ -108,6 +108,10 @@ _ALWAYS = [
         (r"^([^:\s#]+:(?:\d+|\*):[^:\s]+:[^:\s]+:)\S+$", re.MULTILINE, r"\1***"),
         # Programs that take a password by a short option.
         (r"\b((?:mysql\w*|mariadb\w*)\b[^\n]{0,300}?\s-p)[^\s-]\S*", 0, r"\1***"),
+        (r"\b(docker\s+login\b[^\n]{0,300}?\s-p\s+)\S+", 0, r"\1***"),
+        # A user and a password as requests takes them, and what a Dockerfile sets.
+        (rf"(\bauth\s*=\s*(?:\w+)?\(\s*{_QUOTED}\s*,\s*){_QUOTED}", 0, r"\1'***'"),
+        (r"^(\s*(?:ENV|ARG)\s+\w*(?:PASS|SECRET|TOKEN|KEY)\w*[ \t]+)\S+", re.MULTILINE, r"\1***"),
         (r"\b(sshpass\s+-p\s*|redis-cli\b[^\n]{0,300}?\s-a\s+)\S+", 0, r"\1***"),
         # Tokens that show what they are by how they begin.
         (r"\b(gh[pousr]_|github_pat_|glpat-|xox[abeprs]-|AKIA|ASIA|hf_)[A-Za-z0-9_-]{12,}", 0, r"\1***"),
@@ -125,6 +129,11 @@ def masked(text: str) -> str:
     """The text without the passwords and tokens in it; what is masked already stays as it is."""
     for secret, shown in _known():
         text = text.replace(secret, shown)
+    return _by_form(text)
+
+
+def _by_form(text: str) -> str:
+    """The text without what shows by its form, or by its name, that it is secret."""
     for pattern, shown in _ALWAYS:
         text = pattern.sub(shown, text)
     text = _NAMED.sub(_without_value, text)
@@ -140,9 +149,17 @@ def looks_secret(text: str) -> bool:
 
 def masked_value(value: str) -> str:
     """One value as `masked`, but an address is taken whole, blanks and all."""
-    if "://" not in value:
-        return masked(value)
-    return _WHOLE_ADDRESS.sub(_without_password, _QUERY.sub(rf"\1{SHOWN}", value))
+    return masked(_address(value) if "://" in value else value)
+
+
+def _address(value: str) -> str:
+    """A value with an address in it, taken whole."""
+    return _by_form(_WHOLE_ADDRESS.sub(_without_password, _QUERY.sub(rf"\1{SHOWN}", value)))
+
+
+def masked_pair(key: str, value: str) -> str:
+    """What is called so, as `masked_value`; all of it where the name is a secret's."""
+    return SHOWN if value and _SECRET_KEY.fullmatch(key) else masked_value(value)
 
 
 def masked_arguments(arguments: Sequence[str]) -> list[str]:
@@ -163,7 +180,7 @@ def _argument(argument: str) -> str:
     key, sign, value = argument.partition("=")
     if not sign or "://" in key:
         return masked_value(argument)
-    return f"{key}={SHOWN if value and _SECRET_KEY.fullmatch(key) else masked_value(value)}"
+    return masked(f"{key}={masked_pair(key, value)}")
 
 
 def _known() -> list[tuple[str, str]]:
@@ -179,7 +196,7 @@ def _known() -> list[tuple[str, str]]:
     for before, argument in zip(["", *typed], typed, strict=False):
         if _is_value(before, argument) and len(argument) >= _SECRET_CHARACTERS:
             found[argument] = SHOWN
-        elif "://" in argument and (shown := _argument(argument)) != argument:
+        elif "://" in argument and (shown := _address(argument)) != argument:
             found[argument] = shown
             found |= _parts(argument.partition("=")[2] or argument)
     # An error may quote it.
@@ -189,7 +206,7 @@ def _known() -> list[tuple[str, str]]:
 
 def _parts(value: str) -> dict[str, str]:
     """An address as a whole, and its password as it stands and decoded."""
-    address, shown = _WHOLE_ADDRESS.search(value), masked_value(value)
+    address, shown = _WHOLE_ADDRESS.search(value), _address(value)
     if shown == value:
         return {}
     password = address[1].partition(":")[2] if address else ""
@@ -202,7 +219,8 @@ def _without_password(address: re.Match[str]) -> str:
     user, colon, password = address[1].partition(":")
     is_web = address.string[max(address.start() - 5, 0) : address.start()].lower().endswith(("http", "https"))
     if "/" in user or (is_web and re.match(r"\d{1,5}/", password)):
-        return address[0]  # the @ is of the path
+        token, at, path = address[1].partition("@")  # the last @ is of the path
+        return f"://{SHOWN}@{path}@" if is_web and at and "/" not in token else address[0]
     if colon:
         return f"://{user}:{SHOWN}@"
     return f"://{SHOWN}@" if is_web and user else address[0]

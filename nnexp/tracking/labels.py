@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nnexp.config.request import SweepConfig
-from nnexp.config.text import masked
+from nnexp.config.text import masked, masked_pair
 
 # The tag that holds the question that a sweep answers.
 QUESTION = "nnexp.question"
@@ -18,7 +18,7 @@ def name_of(request: SweepConfig, otherwise: str) -> str:
 
 def tags_of(request: SweepConfig) -> dict[str, str]:
     """The tags that were typed, and the question."""
-    tags = {key: masked(value) for key, value in request.tags or ()}
+    tags = {key: masked_pair(key, value) for key, value in request.tags or ()}
     return tags if request.question is None else {**tags, QUESTION: masked(request.question)}
 
 

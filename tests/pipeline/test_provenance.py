@@ -196,6 +196,11 @@ def test_what_is_recorded_says_where_it_came_from_and_no_environment(monkeypatch
         "AWS_SECRET_ACCESS_KEY={}",
         "https://hooks.slack.com/services/T0/B0/{}",
         "mysql -u root -p{}",
+        "docker login -u me -p {}",
+        "pw = '{}'",
+        "requests.get(url, auth=('me', '{}'))",
+        "<password>{}</password>",
+        "ENV DEPLOY_TOKEN {}",
     ],
 )
 def test_a_secret_is_masked_wherever_it_stands(text):
@@ -217,6 +222,9 @@ def test_a_secret_is_masked_wherever_it_stands(text):
         "password = os.environ['DB_PASSWORD']",
         "password: str | None = None",
         "token = next(tokens)",
+        "auth=('basic',)",
+        "<password></password>",
+        "pw > 3",
         "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     ],
 )
@@ -228,6 +236,16 @@ def test_an_argument_is_masked_as_a_whole():
     typed = ["train", "tracking_uri='postgresql://me@here.org:a b'\"c@host/db'", "seed=1", "--token", "x y"]
     masks = ["train", "tracking_uri='postgresql://me@here.org:***@host/db'", "seed=1", "--token", "***"]
     assert masked_arguments(typed) == masks
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["question='curl -u me:{} https://host'", "question='why? DB_PASS = \"{}\"'", "name='x --password={} y'"],
+)
+def test_a_secret_within_an_argument_is_masked(argument):
+    (hidden,) = masked_arguments([argument.format(SECRET)])
+    assert SECRET not in hidden
+    assert hidden.startswith(argument[:6])
 
 
 def test_the_password_of_an_address_is_masked_where_it_stands_alone_and_decoded(monkeypatch):

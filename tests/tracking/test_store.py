@@ -258,6 +258,7 @@ def test_a_password_is_masked():
     assert masked("http://a:b@c@h/x,http://d:e/f@h2") == "http://a:***@h/x,http://d:***@h2"
     assert masked("x://u:p%40ss@h?sslpassword=q%26") == "x://u:***@h?sslpassword=***"
     assert masked("https://0123abcd@host/x@y") == "https://***@host/x@y"
+    assert masked("https://0123abcd@host:8080/x@y") == "https://***@host:8080/x@y"
 
 
 @pytest.mark.parametrize(
