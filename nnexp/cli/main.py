@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import re
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -16,7 +17,7 @@ import click
 
 from nnexp.cli.streams import finish_output, prepare
 from nnexp.config.errors import Lost, RequestError
-from nnexp.pipeline.progress import Terminated, catch_signals, interruptible
+from nnexp.pipeline.signals import Terminated, catch_signals, interruptible
 
 if TYPE_CHECKING:
     from nnexp.config.request import SweepConfig
@@ -249,7 +250,9 @@ def export(run_id: str, to: Path | None) -> None:
     """Make an MLflow model of a recorded network: raw rows in, label and probability out."""
     from nnexp.pipeline import export as exports
 
-    exports.export(run_id, to)
+    print(exports.export(run_id, to))
+    if to is not None:
+        log.info(f"serve it: mlflow models serve --env-manager local --model-uri {shlex.quote(str(to))}")
 
 
 @nnexp.command()

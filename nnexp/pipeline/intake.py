@@ -20,9 +20,9 @@ from nnexp.config.errors import RequestError
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.artifacts import data_input
 from nnexp.pipeline.bundle import Bundle
-from nnexp.pipeline.progress import uninterrupted
 from nnexp.pipeline.rerun.subject import Subject, Subjects
 from nnexp.pipeline.rerun.verdict import key_of, twice, weights_hash
+from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.evidence import data_file
 from nnexp.tracking.experiments import Experiment, ensure_experiment
 from nnexp.tracking.find import SWEEP_KEYS, get_sweep, recorded_keys

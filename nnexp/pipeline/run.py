@@ -31,9 +31,10 @@ from nnexp.pipeline.artifacts import (
     whole,
 )
 from nnexp.pipeline.git import refuse_dirty
-from nnexp.pipeline.progress import Meter, uninterrupted
+from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import code_files, provenance
 from nnexp.pipeline.session import Place, TrainingError, going_on, opened, tell_of_compiling
+from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.find import Detail, find_artifact, get_curve, get_run, read_model, read_weights
 from nnexp.tracking.labels import NAME, name_of, run_labels
 from nnexp.tracking.runs import RunRecord, Writer, origin
@@ -161,7 +162,9 @@ def _shown(place: Place, run_id: str, point: Point) -> Recorded:
     if config.model and outcome != "diverged" and not _has_model(store, record):
         from nnexp.tracking.model import log_model  # imports MLflow
 
-        log_model(store, run_id, read_weights(store, record))
+        content = read_weights(store, record)
+        with uninterrupted():
+            log_model(store, run_id, content)
         added.append("a model")
     return _recorded_before(store, run_id, point.dataset, tuple(added))
 

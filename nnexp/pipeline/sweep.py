@@ -41,9 +41,10 @@ from nnexp.pipeline.artifacts import (
     varied_leaves,
 )
 from nnexp.pipeline.git import refuse_dirty
-from nnexp.pipeline.progress import Meter, uninterrupted
+from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import code_files, command, provenance
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
+from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.find import SWEEP_KEYS, get_curve, get_run, get_sweep
 from nnexp.tracking.labels import DESCRIPTION, NAME, QUESTION, name_of, tags_of
 from nnexp.tracking.read import read_runs

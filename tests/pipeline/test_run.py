@@ -18,7 +18,7 @@ from nnexp.dataset.load import load
 from nnexp.network.weights import unpack, weights_sha256
 from nnexp.pipeline import run as runner
 from nnexp.pipeline import sweep as sweeper
-from nnexp.pipeline.progress import Terminated
+from nnexp.pipeline.signals import Terminated
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.training.train import train
 

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 import nnexp as package
 from nnexp.cli import train as app
 from nnexp.pipeline import progress
-from nnexp.pipeline.progress import Terminated
+from nnexp.pipeline.signals import Terminated
 from tests.real import NNEXP, statuses, wait_for
 
 

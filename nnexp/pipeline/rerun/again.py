@@ -24,11 +24,12 @@ from nnexp.pipeline.artifacts import (
     result_tags,
     run_files,
 )
-from nnexp.pipeline.progress import Meter, uninterrupted
+from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import code_files, provenance
 from nnexp.pipeline.rerun.subject import Subject
 from nnexp.pipeline.rerun.verdict import LOOSE, Verdict, judge
 from nnexp.pipeline.session import tell_of_compiling
+from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.find import Detail
 from nnexp.tracking.runs import Ended, RunRecord, now, origin
