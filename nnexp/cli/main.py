@@ -187,18 +187,18 @@ def rerun(
 
     With KEY=VALUE it is a variation: what changed, and what came of it.
     """
-    from nnexp.pipeline.rerun import verbs
+    from nnexp.cli import rerun as again
 
     if sum(what is not None for what in (run_id, sweep, bundle)) != 1:
         raise click.UsageError(
             "give a RUN_ID, with KEY=VALUE for a variation, or --sweep SWEEP_ID, or --bundle FILE"
         )
     if sweep is not None:
-        is_well = verbs.sweep(sweep, dry_run)
+        is_well = again.sweep(sweep, dry_run)
     elif bundle is not None:
-        is_well = verbs.bundle(bundle, dry_run)
+        is_well = again.bundle(bundle, dry_run)
     else:
-        is_well = verbs.one(str(run_id), _change(changes), dry_run)
+        is_well = again.one(str(run_id), _change(changes), dry_run)
     if not is_well:
         sys.exit(1)
 
@@ -209,9 +209,9 @@ def rerun(
 @in_store
 def bundle(run_or_sweep_id: str, out: Path | None) -> None:
     """Write one archive of a run or a sweep, which can be rerun where the store has never been."""
-    from nnexp.pipeline.rerun import verbs
+    from nnexp.cli import bundle as archive
 
-    verbs.write_bundle(run_or_sweep_id, out)
+    archive.write(run_or_sweep_id, out)
 
 
 @nnexp.command(name="import")
@@ -222,9 +222,9 @@ def import_(bundle: Path, experiment: str | None) -> None:
 
     What is there already stays as it is. A bundle may come from anyone: rerun shows whether it is true.
     """
-    from nnexp.pipeline import intake
+    from nnexp.cli import bundle as archive
 
-    intake.bring(bundle, experiment)
+    archive.bring(bundle, experiment)
 
 
 def _change(typed: tuple[str, ...]) -> Change | None:
@@ -271,9 +271,9 @@ def ui(port: int, experiment: str | None) -> None:
 @in_store
 def doctor(fix: bool) -> None:
     """Look the store over: damage, stale runs, missing, changed or left-over files."""
-    from nnexp.pipeline import doctor as look
+    from nnexp.cli import doctor as look
 
-    if not look.examine(fix):
+    if not look.doctor(fix):
         sys.exit(1)
 
 

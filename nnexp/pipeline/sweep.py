@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nnexp.analysis.readable import as_table
 from nnexp.analysis.report.findings import Findings, question, shown_ranges
 from nnexp.analysis.report.note import MAX_NOTE, begun, note
 from nnexp.analysis.report.pictures import Picture
 from nnexp.analysis.summary import finished, overall
+from nnexp.analysis.summary_table import as_table
 from nnexp.config.errors import Lost, RequestError
 from nnexp.config.request import SweepConfig
 from nnexp.config.run import MAX_PARAM, RunConfig

@@ -6,10 +6,11 @@ import os
 import pandas as pd
 import pytest
 
-from nnexp.analysis import readable
-from nnexp.analysis.readable import as_table, setting, significant
+from nnexp.analysis import summary_table
 from nnexp.analysis.summary import best_rows
+from nnexp.analysis.summary_table import as_table, setting, significant
 from nnexp.analysis.tables import as_text
+from nnexp.cli.show import print_summary
 
 
 def summary(*rows, **params):
@@ -26,7 +27,7 @@ def summary(*rows, **params):
 
 def texts(table, metric="loss"):
     """The rows as people see them, by column."""
-    columns = readable.readable(table, metric)
+    columns = summary_table.readable(table, metric)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -159,7 +160,7 @@ def terminal(monkeypatch, capsys):
             patched.setattr("shutil.get_terminal_size", lambda: os.terminal_size((width, 24)))
             for name, value in environment.items():
                 patched.setenv(name, value)
-            readable.show(table)
+            print_summary(table)
         printed = capsys.readouterr()
         return printed.out.splitlines(), printed.err
 
