@@ -22,15 +22,13 @@ from nnexp.pipeline.artifacts import (
     new_rows,
     points,
     prediction_points,
-    result_tags,
+    read_back,
     run_files,
-    run_key,
-    run_name,
-    run_tags,
     single_files,
     whole,
 )
 from nnexp.pipeline.git import refuse_dirty
+from nnexp.pipeline.identity import result_tags, run_key, run_name, run_tags
 from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import code_files, provenance
 from nnexp.pipeline.session import Place, TrainingError, going_on, opened, tell_of_compiling
@@ -152,8 +150,6 @@ def _shown(place: Place, run_id: str, point: Point) -> Recorded:
     record = get_run(store, run_id)
     outcome = record.tags.get("nnexp.outcome", "")
     if config.figures and find_artifact(store, record, CURVES) is None:
-        from nnexp.pipeline.gallery import read_back  # imports pandas
-
         read_weights(store, record)  # refuses what is damaged
         files = single_files(read_back(store, run_id, config, point.dataset, outcome))
         with uninterrupted():

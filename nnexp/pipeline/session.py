@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from nnexp.config.run import RunConfig
 from nnexp.network import engine
-from nnexp.pipeline.artifacts import numbered
+from nnexp.pipeline.identity import numbered
 from nnexp.pipeline.signals import Terminated, interruptible, raise_if_interrupted, uninterrupted
 from nnexp.tracking.experiments import Experiment, ensure_experiment
 from nnexp.tracking.find import Found, find_runs

@@ -24,6 +24,7 @@ from nnexp.config.run import MAX_PARAM, RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.network.weights import pack
 from nnexp.pipeline.artifacts import (
+    best_files,
     check_names,
     data_files,
     data_input,
@@ -31,16 +32,10 @@ from nnexp.pipeline.artifacts import (
     new_outputs,
     points,
     prediction_points,
-    ranges,
-    result_tags,
     run_files,
-    run_key,
-    run_name,
-    run_tags,
-    sweep_key,
-    varied_leaves,
 )
 from nnexp.pipeline.git import refuse_dirty
+from nnexp.pipeline.identity import ranges, result_tags, run_key, run_name, run_tags, sweep_key, varied_leaves
 from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import code_files, command, provenance
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
@@ -353,7 +348,6 @@ def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Pictur
     if runs.empty:
         return []
     from nnexp.analysis.report.pictures import sweep_pictures
-    from nnexp.pipeline.gallery import best_files  # draw, which `figures=false` does without
 
     for run_id, files in best_files(place.store, found, points).items():
         with uninterrupted():

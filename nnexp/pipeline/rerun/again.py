@@ -15,15 +15,8 @@ from nnexp.config.recorded import EXACT_PREDICTIONS
 from nnexp.dataset.load import Dataset
 from nnexp.network import engine
 from nnexp.network.weights import pack
-from nnexp.pipeline.artifacts import (
-    data_files,
-    data_input,
-    model_of,
-    points,
-    prediction_points,
-    result_tags,
-    run_files,
-)
+from nnexp.pipeline.artifacts import data_files, data_input, model_of, points, prediction_points, run_files
+from nnexp.pipeline.identity import result_tags
 from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import code_files, provenance
 from nnexp.pipeline.rerun.subject import Subject
