@@ -1,6 +1,7 @@
 """Summaries for people: digits that mean something, the best row, the width of a terminal."""
 
 import json
+import logging
 import os
 
 import pandas as pd
@@ -11,6 +12,7 @@ from nnexp.analysis.summary import best_rows
 from nnexp.analysis.summary_table import as_table, setting, significant
 from nnexp.analysis.tables import as_text
 from nnexp.cli.show import print_summary
+from nnexp.cli.streams import Lines
 
 
 def summary(*rows, **params):
@@ -152,6 +154,10 @@ def terminal(monkeypatch, capsys):
     """`terminal(width)` is what a terminal of that width shows of a table: its lines, and what is said."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
+    log = logging.getLogger("nnexp")
+    monkeypatch.setattr(log, "handlers", [Lines()])
+    monkeypatch.setattr(log, "propagate", False)
+    monkeypatch.setattr(log, "level", logging.INFO)
 
     def shown(width, **environment):
         table = summary((0.3, 0.1), (0.1, 0.1), init=["normal", "x" * 12], learning_rate=[0.5, 0.25])
