@@ -23,7 +23,6 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from nnexp.network import forward, weights
 from nnexp.network import reference as network
 from nnexp.network.weights import Array, Model, unpack
-from nnexp.pipeline.progress import uninterrupted
 from nnexp.tracking import servable
 from nnexp.tracking.files import put
 from nnexp.tracking.places import local_path
@@ -34,11 +33,11 @@ REQUIREMENTS = ("mlflow", "numpy", "pandas")
 PARTS: tuple[ModuleType, ...] = (network, forward, weights, servable)
 
 
-@uninterrupted()
 def log_model(store: Store, run_id: str, content: bytes) -> str:
     """Log the network of this weights.npz on the run, as `model`, with the run's params and last metrics.
 
-    The model's id is returned. The run's status and times stay as they are.
+    The model's id is returned. The run's status and times stay as they are. A signal in between leaves half a
+    model: the caller puts signals off.
     """
     client = store.client
     run = client.get_run(run_id)

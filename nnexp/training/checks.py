@@ -11,7 +11,8 @@ import numpy as np
 
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.run import Choice, RunConfig
-from nnexp.dataset.load import Dataset, Prepared, prepare
+from nnexp.dataset.load import Dataset
+from nnexp.dataset.prepare import Prepared, prepare
 from nnexp.network import init
 from nnexp.network import reference as network
 

@@ -13,7 +13,8 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nnexp.config.run import Choice, RunConfig
-from nnexp.dataset.load import Dataset, Prepared
+from nnexp.dataset.load import Dataset
+from nnexp.dataset.prepare import Prepared
 from nnexp.network import engine, init
 from nnexp.network import reference as network
 from nnexp.network.reference import Layers, Network

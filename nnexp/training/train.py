@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from nnexp.config.run import RunConfig
 from nnexp.config.text import masked
-from nnexp.dataset.load import Dataset, Prepared
+from nnexp.dataset.load import Dataset
+from nnexp.dataset.prepare import Prepared
 from nnexp.network import engine
 from nnexp.training.checks import check, weight_count
 from nnexp.training.shard import Shard, Trained

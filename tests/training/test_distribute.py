@@ -16,7 +16,7 @@ import nnexp as package
 from nnexp.config.request import Executor
 from nnexp.dataset.load import load
 from nnexp.network.weights import weights_sha256
-from nnexp.pipeline.artifacts import run_key
+from nnexp.pipeline.identity import run_key
 from nnexp.training import distribute as sweep
 from nnexp.training import pools as workers
 from nnexp.training.distribute import execute

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from nnexp.analysis.readable import is_numeric, readable
 from nnexp.analysis.summary import INCOMPARABLE, best_rows, finished, grouped_by, varying
+from nnexp.analysis.summary_table import is_numeric, readable
 from nnexp.config.paths import PROJECT
 from nnexp.config.text import masked
 from nnexp.tracking.find import Detail

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from nnexp.analysis.readable import is_numeric, marked, significant
 from nnexp.analysis.report.findings import Findings
+from nnexp.analysis.summary_table import is_numeric, marked, significant
 
 # MLflow's limit on a tag.
 MAX_NOTE = 8000

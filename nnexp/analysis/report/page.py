@@ -18,10 +18,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from nnexp.analysis.readable import is_numeric, readable, setting, significant
 from nnexp.analysis.report.findings import Findings
 from nnexp.analysis.report.pictures import Picture
 from nnexp.analysis.summary import best_rows
+from nnexp.analysis.summary_table import is_numeric, readable, setting, significant
 
 HERE = Path(__file__).parent
 # Rows of the best and of the worst runs; of all runs, so that a page stays one that a browser opens.
