@@ -68,7 +68,7 @@ class Planted:
             (self._place / name).write_text("x\n")
         self._program = [sys.executable, str(self._place / "program.py")]
         (self._place / "program.py").write_text(
-            'from nnexp.cli import main\n\nif __name__ == "__main__":\n    main()\n'
+            'from nnexp.cli.main import main\n\nif __name__ == "__main__":\n    main()\n'
         )
         me = ["-c", "user.name=me", "-c", "user.email=me@here", "-c", "commit.gpgsign=false"]
         for command in (["init"], ["add", "."], ["commit", "-m", "all"]):
