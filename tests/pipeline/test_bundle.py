@@ -16,6 +16,8 @@ from nnexp.pipeline.rerun import verbs
 from nnexp.tracking.evidence import Evidence
 from tests.conftest import QUICK
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def content(original, tmp_path_factory):

@@ -16,6 +16,8 @@ from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import StoreLost, open_store
 from nnexp.tracking.write import open_writer
 
+pytestmark = pytest.mark.slow
+
 ORPHAN = "01a201ed0afc7000a94f7af062d203b7"
 
 

@@ -22,6 +22,8 @@ from nnexp.pipeline.signals import Terminated
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.training.train import train
 
+pytestmark = pytest.mark.slow
+
 PROVENANCE = {
     "nnexp.command",
     "nnexp.python",

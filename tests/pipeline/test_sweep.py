@@ -24,6 +24,8 @@ from nnexp.pipeline.identity import run_key
 from nnexp.training import distribute as sweep
 from nnexp.training.plan import Point, plan
 
+pytestmark = pytest.mark.slow
+
 NNEXP = str(Path(sys.executable).with_name("nnexp"))
 
 

@@ -30,6 +30,8 @@ from nnexp.tracking.write import end_dead, open_writer
 from tests.planted import Planted, drive, secret
 from tests.real import NNEXP, free_port, is_up, kill_group, needs, started, wait_for
 
+pytestmark = pytest.mark.slow
+
 ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
 # Runs of ten lengths, which are recorded one after the other over some seconds.
 LONG = ["train", "-m", "figures=false", "dataset=xor", "seed=range(20)", "log_every=200000"]

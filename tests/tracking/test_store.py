@@ -23,6 +23,8 @@ from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import Store, StoreLost, open_store, resolve_uri
 from nnexp.tracking.write import open_writer
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_store_is_the_projects_own_wherever_one_stands(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")

@@ -26,6 +26,8 @@ from nnexp.training.train import Failure
 from tests.real import NNEXP, alive, kill_group, needs, started, statuses, wait_for
 from tests.training import deadly
 
+pytestmark = pytest.mark.slow
+
 # Four shards, each a second or two of work for one core.
 N = 128
 SWEEP = [
