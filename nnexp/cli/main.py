@@ -217,6 +217,7 @@ def bundle(run_or_sweep_id: str, out: Path | None) -> None:
 @nnexp.command(name="import")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--experiment", help="The MLflow experiment to put it in; else the one it was recorded in.")
+@in_store
 def import_(bundle: Path, experiment: str | None) -> None:
     """Put the runs of a bundle into this store, under the ids that they have.
 

@@ -20,7 +20,7 @@ from tests.faults.program import End, Fault, Missing, Trial, driven, ended, expe
 from tests.faults.standing import weights_hash
 
 # Every directory of a run is taken for old, so that it is not its age alone that keeps it.
-OLD = "from nnexp import doctor\ndoctor._is_old = lambda path: path.is_dir()"
+OLD = "from nnexp.pipeline import doctor\ndoctor._is_old = lambda path: path.is_dir()"
 # Few runs, since doctor reads the weights of all.
 SWEEP = ("train", "-m", "seed=range(20)", "figures=false")
 SWEEP_RUNS = 20
@@ -45,7 +45,7 @@ def files(trial: Trial) -> str:
 
 def databases(trial: Trial) -> str:
     """As of two SQLite stores."""
-    from test_services import Postgres
+    from tests.program.test_services import Postgres
 
     from nnexp.tracking.experiments import ensure_experiment
     from nnexp.tracking.store import open_store

@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 import nnexp as package
+from nnexp.cli import main as cli
 from nnexp.cli import show
 from nnexp.tracking.named import entries, get_newest, whole_id
 from nnexp.tracking.store import Store, open_store
@@ -62,6 +63,11 @@ def test_the_store_of_one_command_is_not_that_of_the_next(nnexp, store, monkeypa
     run_id = ran(nnexp("train", *QUICK))
     assert nnexp("show", run_id, "--tracking-uri", "sqlite:///other.db").status == 2
     assert nnexp("show", run_id).status == 0
+
+
+@pytest.mark.parametrize("verb", sorted(cli.nnexp.commands.keys() - {"train"}))
+def test_every_verb_but_train_takes_the_store(nnexp, verb):
+    assert "--tracking-uri" in nnexp(verb, "--help").out
 
 
 def test_a_report_without_an_id_is_of_the_newest_sweep_in_the_store(nnexp, store):

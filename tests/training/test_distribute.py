@@ -217,8 +217,8 @@ def test_a_cluster_that_goes_away_ends_the_sweep_and_the_same_command_does_the_r
     nnexp, store, cluster, inline, whose
 ):
     worker = cluster.worker()
-    hurried = "ANSWER_SECONDS, workers.LOOK_SECONDS, workers.WORKERLESS_SECONDS = 2, 0.5, 2"
-    code = f"from nnexp import cli, workers; workers.{hurried}; cli.main()"
+    hurried = "ANSWER_SECONDS, pools.LOOK_SECONDS, pools.WORKERLESS_SECONDS = 2, 0.5, 2"
+    code = f"from nnexp.cli import main; from nnexp.training import pools; pools.{hurried}; main.main()"
     with sweeping(*cluster.executor, code=code) as process:
         wait_for(lambda: statuses(store).count("FINISHED"))
         kill_group(cluster.scheduler if whose == "scheduler" else worker)
