@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nnexp.config.errors import RequestError
+from nnexp.tracking.claims import aside_of
 from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.files import links_in, move_aside
 from nnexp.tracking.find import SWEEP_KEYS, Found, read_artifact, read_model
@@ -35,7 +36,7 @@ from nnexp.tracking.health import (
     running_ids,
 )
 from nnexp.tracking.owner import is_owned
-from nnexp.tracking.places import SQLITE, aside_of, local_path, place_of
+from nnexp.tracking.places import SQLITE, local_path, place_of
 from nnexp.tracking.runs import identity
 from nnexp.tracking.store import Store, open_store, resolve_uri
 from nnexp.tracking.whole import missing_tag

@@ -13,13 +13,9 @@ import hashlib
 import logging
 import os
 import re
-import time
 import uuid
-from contextlib import suppress
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 import sqlalchemy as sa
@@ -27,11 +23,7 @@ import sqlalchemy as sa
 from nnexp.config.errors import RequestError
 from nnexp.config.paths import PROJECT
 from nnexp.config.text import masked
-from nnexp.tracking.tables import EXPERIMENT_TAGS, EXPERIMENTS, MAX_URI
-
-if TYPE_CHECKING:
-    from nnexp.tracking.experiments import Experiment
-    from nnexp.tracking.store import Store
+from nnexp.tracking.tables import EXPERIMENT_TAGS, MAX_URI
 
 log = logging.getLogger("nnexp")
 
@@ -42,9 +34,6 @@ STORE_ID = "nnexp.store"
 MAX_PARTS = 100
 # The longest file name, in bytes, that every file system in use takes.
 MAX_FILE_NAME = 255
-
-
-# --- Addresses and directories.
 
 
 def file_of(uri: str) -> Path | None:
@@ -118,9 +107,6 @@ def _tell(line: str) -> None:
     log.info(line)
 
 
-# --- The id of a store.
-
-
 def new_id() -> str:
     """Draw a new store's id."""
     return uuid.uuid4().hex
@@ -158,119 +144,3 @@ def _ids(connection: sa.Connection) -> list[str]:
 def _is_id(value: object) -> bool:
     """Return whether it is an id as `new_id` draws it, and so a directory name that leads nowhere else."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None
-
-
-def own_root(store: Store) -> str:
-    """Return this database's own place, as a URI; give the database an id if it has none."""
-    with store.engine.begin() as connection:
-        return f"{store.artifact_root}/{ensure_id(connection, new_id())}"
-
-
-# --- Which database owns a place.
-
-
-def claim(store: Store, experiment: Experiment) -> Experiment:
-    """Return the experiment with the directory that its artifacts are to be written to.
-
-    A directory that nnexp chose is in the store's own place: for an SQLite file beside it, wherever it was
-    recorded. If that place belongs to another database, this one takes a new id. The database's row is
-    updated as well, for those who record through MLflow. Raises RequestError if the place cannot be written
-    to.
-    """
-    if store.uri.startswith("http"):
-        return experiment
-    with store.reading() as connection:
-        id, recorded = find_id(connection), _location(connection, experiment)
-    place = local_path(recorded)
-    where = experiment.artifact_location
-    if id is not None and place is not None and id in place.parts:
-        above, _, below = recorded.partition(f"/{id}/")
-        root = store.artifact_root if store.uri.startswith(SQLITE) else above
-        where = f"{root}/{id}/{below}"
-        if not _is_taken(store, Path(str(local_path(str(root)))), id):
-            _change_id(store, id)
-            return claim(store, experiment)
-    if where != recorded:
-        t = EXPERIMENTS.c
-        with store.engine.begin() as connection:
-            moved = sa.update(EXPERIMENTS).where(t.experiment_id == int(experiment.id))
-            connection.execute(moved.values(artifact_location=where))
-    return replace(experiment, artifact_location=where)
-
-
-def aside_of(store: Store, place: Path) -> Path | None:
-    """Return where files that do not belong in this directory of an experiment can be moved.
-
-    None unless the directory is in a place that only this database records into, and no link leads there.
-    """
-    with store.reading() as connection:
-        id = find_id(connection)
-    if id is None or id not in place.parts:
-        return None
-    i = place.parts.index(id)
-    root, below = Path(*place.parts[:i]), place.parts[i + 1 :]
-    is_plain = os.path.realpath(place) == os.path.join(os.path.realpath(root), id, *below)
-    try:
-        is_own = is_plain and _owner(root / f"{id}.store") == _name(store)
-    except OSError:  # nobody has recorded there yet, or we may not read it
-        return None
-    return Path(root, f"{id}.aside", *below) if is_own else None
-
-
-def _location(connection: sa.Connection, experiment: Experiment) -> str:
-    t = EXPERIMENTS.c
-    query = sa.select(t.artifact_location).where(t.experiment_id == int(experiment.id))
-    return str(connection.execute(query).scalar_one())
-
-
-def _is_taken(store: Store, root: Path, id: str) -> bool:
-    """Take the place for this database unless another one owns it; return whether this one owns it.
-
-    Raises RequestError if the place cannot be written to.
-    """
-    marker, name = root / f"{id}.store", _name(store)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), marker.open("x", encoding="utf-8") as file:
-            file.write(name)
-        return _owner(marker) == name
-    except OSError as error:
-        raise RequestError(
-            f"the artifacts go to {root}, which cannot be written to: {error.strerror}"
-        ) from error
-
-
-def _owner(marker: Path) -> str:
-    """Return the database that the file names; wait if the file is just being written. Raises OSError."""
-    name = ""
-    for _ in range(10):
-        if name := marker.read_text(encoding="utf-8", errors="replace"):
-            break
-        time.sleep(0.05)
-    return name
-
-
-def _name(store: Store) -> str:
-    """Return what tells a database from its copies.
-
-    For a file it is the name beside its artifacts, in PostgreSQL the server and the database's number there.
-    """
-    file = file_of(store.uri)
-    if file is not None:
-        return file.name
-    number = "SELECT oid FROM pg_database WHERE datname = current_database()"
-    with store.reading() as connection:
-        server, database = connection.execute(
-            sa.text(f"SELECT system_identifier, ({number}) FROM pg_control_system()")
-        ).one()
-    return f"postgresql {server} {database}"
-
-
-def _change_id(store: Store, old: str) -> None:
-    """Give the store a new id, unless another process has done so. Recorded runs stay where they are."""
-    t, e, new = EXPERIMENT_TAGS.c, EXPERIMENTS.c, new_id()
-    with store.engine.begin() as connection:
-        changed = sa.update(EXPERIMENT_TAGS).where(t.key == STORE_ID, t.value == old).values(value=new)
-        if connection.execute(changed).rowcount:
-            moved = sa.func.replace(e.artifact_location, f"/{old}/", f"/{new}/")
-            connection.execute(sa.update(EXPERIMENTS).values(artifact_location=moved))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from nnexp.tracking.claims import claim
 from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.find import Found
 from nnexp.tracking.owner import is_beating, is_owned
-from nnexp.tracking.places import claim
 from nnexp.tracking.runs import Ended, Writer, identity
 from nnexp.tracking.store import Store
 

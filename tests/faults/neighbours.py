@@ -45,10 +45,9 @@ def files(trial: Trial) -> str:
 
 def databases(trial: Trial) -> str:
     """As of two SQLite stores."""
-    from tests.program.test_services import Postgres
-
     from nnexp.tracking.experiments import ensure_experiment
     from nnexp.tracking.store import open_store
+    from tests.program.test_services import Postgres
 
     found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
     program = found[-1] if found else shutil.which("initdb")
