@@ -71,10 +71,8 @@ class Model:
         """
         if not hasattr(X, "columns"):
             return self._answers(X)
-        import pandas as pd  # who has a DataFrame has it imported already
-
         columns = [_numbers(X, name, self.features) for name in self.features]
-        return pd.DataFrame(self._answers(np.column_stack(columns)), index=X.index)
+        return type(X)(self._answers(np.column_stack(columns)), index=X.index)
 
     def _answers(self, X: Array) -> dict[str, list[Any]]:
         y_pred = self.outputs(X)
