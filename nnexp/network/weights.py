@@ -75,7 +75,7 @@ class Model:
         import pandas as pd  # imported already, by whoever made the DataFrame
 
         columns = [_numbers(X, name, self.features) for name in self.features]
-        return pd.DataFrame(self._answers(np.column_stack(columns)), index=X.index)
+        return type(X)(self._answers(np.column_stack(columns)), index=X.index)
 
     def _answers(self, X: Array) -> dict[str, list[Any]]:
         y_pred = self.outputs(X)
