@@ -49,6 +49,9 @@ figures: install ## the README's pictures, from real runs
 test: install ## the whole test suite
 	@.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs $(ARGS)
 
+check: lint ## style, types and the quick tests, in about a minute
+	@.venv/bin/python -m pytest -n auto --dist loadfile -m "not slow"
+
 test-faults: install ## do to the program what happens to programs, and look; rerun 1,000 runs elsewhere: make test-faults N=100 SEED=0 ONLY="during a sweep"
 	@.venv/bin/python -m tests.faults.matrix --trials $(or $(N),10) --seed $(or $(SEED),0) --only "$(ONLY)" $(if $(WRITE),--write)
 	$(if $(ONLY),,@.venv/bin/python -W ignore tests/faults/rerun_everything.py)
@@ -68,4 +71,4 @@ lock: install ## resolve both lock files anew
 clean: ## remove .venv and caches; the recorded runs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install run sweep summary ui experiments figures notebook screenshots test test-faults lint bench lock clean
+.PHONY: help install check run sweep summary ui experiments figures notebook screenshots test test-faults lint bench lock clean

@@ -42,7 +42,7 @@ Program = Callable[..., Ended]
 
 
 # Files whose servers, workers or browser take longest go first, so that no core is idle at the end.
-LONGEST = ("test_services", "test_browser", "test_executors", "test_auth", "test_engine", "test_plots")
+LONGEST = ("test_services", "test_browser", "test_distribute", "test_auth", "test_engine", "test_plots")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,5 +1,6 @@
-"""The house: what each room may import, and that what is named in it exists."""
+"""The house: which package may import which, what each never imports, and that what is named in it exists."""
 
+import ast
 import subprocess
 import sys
 
@@ -7,26 +8,104 @@ import pytest
 
 from nnexp.config.paths import PROJECT
 
+# A package imports only itself and those before it.
+HOUSE = ["config", "dataset", "network", "training", "tracking", "analysis", "pipeline", "cli"]
+NEVER = {
+    "config": {"mlflow", "matplotlib", "pandas"},
+    "dataset": {"hydra", "mlflow"},
+    "network": {"hydra", "mlflow", "pandas"},
+    "training": {"hydra", "mlflow"},
+    "tracking": {"hydra", "matplotlib"},
+    "analysis": {"hydra", "mlflow"},
+}
 CORE = ["config.run", "dataset.load", "network.reference", "network.engine", "training.train"]
 FORBIDDEN = {"hydra", "mlflow", "matplotlib", "click", "sqlalchemy", "scipy.stats"}
-HOUSE = ["analysis", "cli", "config", "dataset", "network", "pipeline", "tracking", "training"]
+MAX_LINES = 450
+
+
+def modules(package):
+    """The files of a package."""
+    return sorted((PROJECT / "nnexp" / package).rglob("*.py"))
+
+
+def name_of(path):
+    return ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path):
+    """(line, module) of every import in a file, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+
+
+def loaded_by(*names):
+    """All modules that a fresh process has loaded once it has imported these."""
+    code = f"import sys, {', '.join(names)}; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_house_has_eight_packages_and_no_other_rooms():
+    rooms = [path for path in (PROJECT / "nnexp").iterdir() if path.name != "__pycache__"]
+    assert sorted(path.name for path in rooms if path.is_dir()) == sorted(HOUSE)
+    assert {path.name for path in rooms if path.is_file()} <= {"__init__.py", "py.typed"}
+
+
+@pytest.mark.parametrize("package", HOUSE)
+def test_a_package_says_what_it_promises(package):
+    assert ast.get_docstring(ast.parse((PROJECT / "nnexp" / package / "__init__.py").read_text()))
+
+
+@pytest.mark.parametrize("package", HOUSE)
+def test_a_package_imports_only_those_above_it(package):
+    above = HOUSE[: HOUSE.index(package) + 1]
+    upwards = [
+        f"{name_of(path)}, line {line}: {name}"
+        for path in modules(package)
+        for line, name in imports(path)
+        if name.split(".")[0] == "nnexp" and name.split(".")[1] not in above
+    ]
+    assert upwards == []
+
+
+@pytest.mark.parametrize("package", NEVER)
+def test_a_package_never_imports_what_it_does_without(package):
+    named = [
+        f"{name_of(path)}, line {line}: {name}"
+        for path in modules(package)
+        for line, name in imports(path)
+        if name.split(".")[0] in NEVER[package]
+    ]
+    assert named == []
+    assert not NEVER[package] & loaded_by(*map(name_of, modules(package)))
 
 
 @pytest.mark.parametrize("module", CORE)
 def test_the_core_does_without_hydra_mlflow_matplotlib_and_click(module):
-    code = f"import sys, nnexp.{module}; print(*sys.modules, sep='\\n')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not FORBIDDEN & set(done.stdout.split())
+    assert not FORBIDDEN & loaded_by(f"nnexp.{module}")
+
+
+def test_no_module_is_longer_than_450_lines():
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in modules("")}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_only_the_command_line_prints():
+    prints = [
+        f"{name_of(path)}, line {node.lineno}"
+        for path in modules("")
+        if "cli" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Name) and node.id == "print"
+    ]
+    assert prints == []
 
 
 def test_the_command_line_imports_nothing_heavy_before_a_verb_needs_it():
-    code = "import sys, nnexp.cli.main; print(*sys.modules, sep='\\n')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"hydra", "mlflow", "pandas", "numba", "numpy"} & set(done.stdout.split())
-
-
-def test_the_house_has_eight_packages():
-    assert sorted(path.parent.name for path in (PROJECT / "nnexp").glob("*/__init__.py")) == HOUSE
+    assert not {"hydra", "mlflow", "pandas", "numba", "numpy"} & loaded_by("nnexp.cli.main")
 
 
 def test_no_file_names_a_registry():

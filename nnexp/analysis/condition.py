@@ -1,8 +1,8 @@
-"""A condition over the columns of a table, as --where and exclude= take it.
+"""Evaluate a condition over the columns of a table, for --where and exclude=.
 
-Its grammar is small, and nothing of it is ever executed: Python's parser reads the text, and the tree is
-evaluated here, over columns, literals, arithmetic, comparisons, in, and, or, not. What else a text may hold,
-such as a call or an attribute, is refused. So a condition may come from anyone.
+The grammar is small, and no part of a condition is executed as code: Python's parser reads the text, and
+this module evaluates the tree: columns, literals, arithmetic, comparisons, in, and, or, not. Anything else,
+such as a call or an attribute, is refused, so a condition from an untrusted source is safe.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from nnexp.config.errors import unknown
 from nnexp.config.text import on_one_line, shortened
 
 MAX_CHARACTERS = 10_000
-# Values row by row, or of length 1, for each kind that there is, and which rows have one of this kind.
+# For each kind that occurs: the values, of shape (rows,) or (1,), and a mask of the rows that have a value of
+# this kind.
 _Value = dict[str, tuple[NDArray[Any], NDArray[np.bool_]]]
 _WORDS = {"number": "a number", "text": "text", "truth": "true or false", "time": "a time"}
-# A text in quotes, or a column's name between backticks.
+# Text in quotes, or a column's name in backticks.
 _QUOTED = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|`([^`]*)`""")
 _COMPARED: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -49,14 +50,14 @@ _ALLOWED = "names, numbers, text in quotes, lists, + - * / // % **, == != < <= >
 
 
 class NotACondition(ValueError):
-    """The text is no condition over these columns; says why."""
+    """A text that is not a condition over these columns; the message says why."""
 
 
 def rows(table: pd.DataFrame, text: str) -> NDArray[np.bool_]:
-    """Whether the condition holds, for each row of the table.
+    """Return for each row of the table whether the condition holds, as an array of shape (rows,).
 
-    Numbers are compared with numbers, text with text; a row without a value is unlike any. A name may have
-    dots, as `init.scale`; one of other characters stands between backticks. Raises NotACondition.
+    Numbers are compared with numbers, text with text; a row without a value is unequal to every value. A name
+    may have dots, as in `init.scale`; a name with other characters is put in backticks. Raises NotACondition.
     """
     names: dict[str, str] = {}
 
@@ -70,7 +71,7 @@ def rows(table: pd.DataFrame, text: str) -> NDArray[np.bool_]:
         raise NotACondition(f"has more than {MAX_CHARACTERS} characters")
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # of a text such as "\d"
+            warnings.simplefilter("ignore")  # a text such as "\d" causes one
             tree = ast.parse(_QUOTED.sub(named, text).strip(), mode="eval")
             value = _Condition(table, names).value(tree.body)
     except NotACondition:
@@ -86,12 +87,13 @@ def rows(table: pd.DataFrame, text: str) -> NDArray[np.bool_]:
 
 
 class _Condition:
-    """Evaluates the parts of a condition over a table."""
+    """An evaluator of the parts of a condition over a table."""
 
     def __init__(self, table: pd.DataFrame, names: Mapping[str, str]) -> None:
         self._table, self._names = table, names
 
     def value(self, node: ast.expr) -> _Value:
+        """Evaluate an expression. Raises NotACondition if it is not allowed."""
         match node:
             case ast.BoolOp():
                 join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
@@ -119,6 +121,7 @@ class _Condition:
                 raise _not_allowed(node)
 
     def _column(self, name: str) -> _Value:
+        """Return a column's values, or those of the words true and false. Raises NotACondition."""
         name = self._names.get(name, name)
         if name not in self._table.columns:
             if name in ("true", "false"):
@@ -136,18 +139,21 @@ class _Condition:
         return _of([_as_typed(list(v)) if isinstance(v, tuple) else v for v in column.tolist()])
 
     def _truth(self, node: ast.expr) -> NDArray[np.bool_]:
+        """Evaluate an expression that is true or false; rows without a value are false."""
         value = self.value(node)
         if set(value) != {"truth"}:
             raise NotACondition(f"{_source(node)} is not true or false: compare it with something")
         return value["truth"][0] & value["truth"][1]
 
     def _number(self, node: ast.expr) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Evaluate an expression of numbers; return the values and the mask of the rows that have one."""
         value = self.value(node)
         if "number" not in value:
             raise NotACondition(f"{_source(node)} is {_kinds(value)}, and no number to compute with")
         return value["number"]
 
     def _compared(self, left: ast.expr, sign: ast.cmpop, right: ast.expr) -> NDArray[np.bool_]:
+        """Return for which rows one comparison holds."""
         if isinstance(sign, ast.In | ast.NotIn):
             if not isinstance(right, ast.List | ast.Tuple):
                 raise NotACondition(f"{_source(right)}: write a list after in, [1, 2]")
@@ -160,7 +166,7 @@ class _Condition:
         return ~result if isinstance(sign, ast.NotEq) else result
 
     def _both(self, left: ast.expr, compare: Callable[[Any, Any], Any], right: ast.expr) -> NDArray[np.bool_]:
-        """Where both sides have a value of one kind, and the comparison holds."""
+        """Return for which rows both sides have a value of the same kind and the comparison holds."""
         one, other = self.value(left), self.value(right)
         one, other = _as_time(one, other), _as_time(other, one)
         if one and other and not one.keys() & other.keys():
@@ -176,11 +182,12 @@ class _Condition:
 
 
 def _truth(values: NDArray[np.bool_]) -> _Value:
+    """Return truth values that all rows have."""
     return {"truth": (values, np.ones(len(values), bool))}
 
 
 def _of(values: Sequence[Any]) -> _Value:
-    """Values of Python, sorted by their kinds."""
+    """Split Python values by their kinds."""
     found: _Value = {}
     kinds: list[tuple[str, type | tuple[type, ...], Any]] = [
         ("truth", (bool, np.bool_), False),
@@ -204,6 +211,7 @@ def _of(values: Sequence[Any]) -> _Value:
 
 
 def _float(value: Any) -> float:
+    """Convert a number to float. Raises NotACondition if it is too large."""
     try:
         return float(value)
     except OverflowError:
@@ -211,7 +219,7 @@ def _float(value: Any) -> float:
 
 
 def _as_time(value: _Value, other: _Value) -> _Value:
-    """Text beside times, read as times."""
+    """Read text as times if the other side has times. Raises NotACondition if it is not a time."""
     if set(value) != {"text"} or set(other) != {"time"}:
         return value
     texts, known = value["text"]
@@ -223,7 +231,7 @@ def _as_time(value: _Value, other: _Value) -> _Value:
 
 
 def _name(node: ast.expr) -> str:
-    """A name, which may have dots. Raises NotACondition for an attribute of anything else."""
+    """Return a name, which may have dots. Raises NotACondition for an attribute of anything else."""
     first: ast.expr = node
     rest = ""
     while isinstance(first, ast.Attribute):
@@ -235,7 +243,7 @@ def _name(node: ast.expr) -> str:
 
 
 def _literal(node: ast.expr) -> Any:
-    """The plain value of a list, a number or a text. Raises NotACondition."""
+    """Return the plain value of a list, a number or a text; a bare name is text. Raises NotACondition."""
     if isinstance(node, ast.List | ast.Tuple):
         return [_literal(item) for item in node.elts]
     if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float | str):
@@ -246,19 +254,22 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _as_typed(values: list[Any]) -> str:
-    """A list as a param has it."""
+    """Return a list as the text of a param: `[4,2]`."""
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
 def _kinds(value: _Value) -> str:
+    """Return the kinds of a value in words."""
     return " and ".join(_WORDS[kind] for kind in value) or "empty"
 
 
 def _source(node: ast.expr) -> str:
+    """Return an expression as text for an error, on one line and short."""
     return on_one_line(shortened(ast.unparse(node), 60))
 
 
 def _not_allowed(node: ast.expr) -> NotACondition:
+    """Return the error for an expression that is not allowed; it says what to write instead, if known."""
     what = {ast.Call: "a call", ast.Subscript: "an element", ast.Attribute: "an attribute"}
     what |= {ast.BinOp: "& or |", ast.UnaryOp: "~"}
     instead = {ast.BinOp: ": write and, or", ast.UnaryOp: ": write not"}.get(type(node), "")
@@ -269,7 +280,7 @@ def _not_allowed(node: ast.expr) -> NotACondition:
 
 
 def _reason(error: Exception) -> str:
-    """Why a text cannot be read."""
+    """Return why a text cannot be read."""
     if not isinstance(error, SyntaxError):
         return on_one_line(str(error))
     rest = (error.text or "")[(error.offset or 1) - 1 :].strip()

@@ -1,4 +1,4 @@
-"""The order in which people count: numbers by size, [2] before [16], and what is missing last."""
+"""Sort values in natural order: numbers by size, [2] before [16], missing values last."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 
 def natural(text: str) -> tuple[str, list[int], str]:
-    """The sort key of a text with numbers: what comes before the first, then the numbers, [] before [2]."""
+    """Return the sort key of a text: the text before its first number, then its numbers, then the whole text.
+
+    [] sorts before [2].
+    """
     return re.split(r"[0-9\]]", text, maxsplit=1)[0], [int(n) for n in re.findall(r"[0-9]+", text)], text
 
 
 def sort_key(value: Any) -> tuple[Any, ...]:
-    """The sort key of a param's value, whatever its type."""
+    """Return the sort key of a param's value of any type: numbers first, then texts, then missing values."""
     if value is None or value != value:
         return (2,)
     if isinstance(value, str):

@@ -1,7 +1,7 @@
-"""What a set of runs says: DataFrame in, DataFrame out.
+"""Summarise runs: DataFrame in, DataFrame out.
 
-Runs that diverged have no meaningful loss: they are counted, as a share, and kept out of the statistics of
-the metric. Two runs with one key are one result recorded twice, and count once.
+Runs that diverged have no meaningful loss: they are counted, as a share, and the metric's statistics leave
+them out. Two runs with the same key are the same result recorded twice, and count once.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from nnexp.config.run import key_names
 
 # Statistics of the metric, in the order in which they are shown.
 STATISTICS = ("mean", "std", "ci95_low", "ci95_high", "min", "median", "max")
-# Params between whose values losses do not compare: data sets and (`params.loss`) loss functions.
+# Params across whose values losses do not compare: data sets and (`params.loss`) loss functions.
 INCOMPARABLE = ("dataset", "params")
 
 
 class Scale(NamedTuple):
-    """The least and the greatest that a metric can be, and which way is better, where one is."""
+    """The lowest and the highest possible value of a metric, and which of low and high is better, if any."""
 
     low: float
     high: float
@@ -40,45 +40,51 @@ _SCALES = {
 
 
 def scale(metric: str) -> Scale:
-    """What is known of a metric; of validation rows it is that of the training rows."""
+    """Return the scale of a metric; a metric of the validation rows has that of the training rows."""
     return _SCALES.get(metric.removeprefix("val_"), Scale(-np.inf, np.inf, None))
 
 
 def params_of(runs: pd.DataFrame) -> list[str]:
-    """The columns of `load_runs` that are params."""
+    """Return the columns of `load_runs` that are params."""
     roots = {key.partition(".")[0] for key in key_names()} - {"loss"} | {"params"}
     return [column for column in runs.columns if column.partition(".")[0] in roots]
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that finished, each key once: the last time it was recorded. In the order of their keys, so
-    that a sum over them has the same bits in whatever order they were recorded."""
+    """Return the runs that finished; of runs with the same key, the one recorded last.
+
+    They are sorted by key, so that a sum over them has the same bits whatever order they were recorded in.
+    """
     done = runs[runs["status"] == "FINISHED"].drop_duplicates("run_key", keep="last")
     return done.sort_values("run_key", ignore_index=True)
 
 
 def varying(runs: pd.DataFrame, over: str = "seed") -> list[str]:
-    """The params worth grouping by: those that vary, but for `over` and what another one already tells."""
+    """Return the params worth grouping by: those that vary, except `over`.
+
+    An option that has one value for each name of its group is left out (`init.scale`, if `init` implies it).
+    """
     varied = [p for p in params_of(runs) if p != over and runs[p].nunique(dropna=False) > 1]
     return [p for p in varied if not _told_by(runs, p, [q for q in varied if q == p.partition(".")[0] != p])]
 
 
 def mixed(runs: pd.DataFrame, by: Sequence[str], over: str = "seed") -> list[str]:
-    """The params that vary inside the groups of `by` besides `over`: a mean over them mixes things."""
+    """Return the params, except `over`, that vary within the groups of `by`, so that a mean mixes them."""
     return [p for p in varying(runs, over) if p not in by and not _told_by(runs, p, by)]
 
 
 def _told_by(runs: pd.DataFrame, param: str, others: Sequence[str]) -> bool:
-    """Whether `param` has one value in every group of the others."""
+    """Return whether `param` has only one value in every group of the other params."""
     if not others:
         return False
     return bool((runs.groupby(list(others), dropna=False)[param].nunique(dropna=False) <= 1).all())
 
 
 def select(runs: pd.DataFrame, where: str | None, asked_as: str = "") -> pd.DataFrame:
-    """The rows for which a condition holds, such as `learning_rate > 0.1 and init == "he"`.
+    """Return the rows for which a condition holds, such as `learning_rate > 0.1 and init == "he"`.
 
-    `asked_as` is what was typed, for the error. Raises RequestError.
+    `asked_as` is what was typed, for the error. Raises RequestError if `where` is not a condition over the
+    columns of the runs.
     """
     if where is None:
         return runs
@@ -96,14 +102,39 @@ def summarize(
     history: pd.DataFrame | None = None,
     threshold: float | None = None,
 ) -> pd.DataFrame:
-    """One row a group of `by`, sorted by it: n, the STATISTICS of the metric's last value, then shares.
+    """Summarise the last value of a metric for each group of runs.
 
-    `n` counts the runs that finished, `ci95_*` is Student's interval for the mean, `solved` the share with
-    accuracy 1 at the end (of a metric of validation rows `val_solved`, with val_accuracy 1), `diverged` the
-    share whose loss stopped being finite. With a `threshold` and the curves of `load_history`, `epochs_to` is
-    the median number of completed epochs after which the metric has first reached it, infinite where half of
-    the runs or more never do: an accuracy reaches it from below, a loss, and any metric of which nothing says
-    what is better, from above. Raises RequestError.
+    Parameters
+    ----------
+    runs : DataFrame
+        The runs, as `load_runs` returns them. Those that did not finish are ignored.
+    by : sequence of str
+        The params to group by; none for one group of all runs.
+    metric : str
+        The metric to summarise.
+    history : DataFrame, optional
+        The curves of the metric, as `load_history` returns them.
+    threshold : float, optional
+        With `history`, adds the column `epochs_to`. An accuracy reaches the threshold from below; a loss, and
+        any metric without a known better direction, from above.
+
+    Returns
+    -------
+    DataFrame
+        One row for each group, sorted by the params of `by`, which are the first columns. Then come:
+        `n`, the number of runs that finished;
+        `mean`, `std`, `ci95_low`, `ci95_high`, `min`, `median`, `max` over the runs that did not diverge,
+        where `ci95_*` is Student's 95% interval of the mean;
+        `solved`, the share of runs with a final accuracy of 1 (for a metric of the validation rows
+        `val_solved`, the share with a val_accuracy of 1), if accuracy was recorded;
+        `diverged`, the share of runs whose loss stopped being finite;
+        `epochs_to`, the median number of completed epochs at which the metric first reached the threshold,
+        infinite if half of the runs or more never reach it.
+
+    Raises
+    ------
+    RequestError
+        If a name in `by` is not a param of the runs, or `metric` is not one of their metrics.
     """
     runs = finished(runs)
     columns = params_of(runs)
@@ -124,21 +155,24 @@ def summarize(
 
 
 def overall(runs: pd.DataFrame) -> pd.DataFrame | None:
-    """The summary by all that varies, None where no run finished."""
+    """Summarise the runs by all params that vary; None if no run finished."""
     done = finished(runs)
     return None if done.empty else summarize(done, varying(done))
 
 
 def grouped_by(table: pd.DataFrame) -> list[str]:
-    """The params that the rows of a summary are about."""
+    """Return the params by which a summary is grouped."""
     names = [str(name) for name in table.columns]
     return names[: names.index("n")]
 
 
 def best_rows(table: pd.DataFrame, metric: str = "loss", within: Sequence[str] = ()) -> list[int]:
-    """Where in a summary the best mean stands, among the rows in which the fewest runs diverged: for each
-    data set and loss function, as losses on different ones do not compare, and for each value of the params
-    in `within`. None where there is nothing to compare with, or nothing says what is better."""
+    """Return the positions of the rows of a summary with the best mean.
+
+    The best is chosen among the rows with the smallest share of diverged runs, separately for each data set
+    and loss function, because losses across them do not compare, and for each value of the params in
+    `within`. Empty if there is nothing to compare, or no known better direction of the metric.
+    """
     better = scale(metric).better
     if better is None:
         return []
@@ -155,8 +189,10 @@ def best_rows(table: pd.DataFrame, metric: str = "loss", within: Sequence[str] =
 
 
 def epochs_to(runs: pd.DataFrame, history: pd.DataFrame, threshold: float, metric: str) -> pd.Series:
-    """Completed epochs at the first recorded point that has reached the threshold, inf where there is none:
-    one at or above it where the metric should rise, else at or below it."""
+    """Return each run's completed epochs at its first recorded point that reaches the threshold, else inf.
+
+    A point reaches it at or above the threshold if a high metric is better, else at or below it.
+    """
     values = history["value"]
     has_reached = values >= threshold if scale(metric).better == "high" else values <= threshold
     first = history[has_reached].groupby("run_id")["epoch"].min()
@@ -164,14 +200,18 @@ def epochs_to(runs: pd.DataFrame, history: pd.DataFrame, threshold: float, metri
 
 
 def half_interval(std: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
-    """Half of Student's 95% interval of the mean of n values with this standard deviation (of n - 1)."""
-    from scipy.special import stdtrit  # takes long to import, and a run alone has no interval
+    """Return half the width of Student's 95% interval of the mean of n values.
+
+    `std` is their standard deviation with n - 1 degrees of freedom.
+    """
+    from scipy.special import stdtrit  # takes long to import, and a single run has no interval
 
     half: NDArray[np.float64] = stdtrit(np.subtract(n, 1), 0.975) * std / np.sqrt(n)
     return half
 
 
 def _row(group: pd.DataFrame, metric: str) -> dict[str, float]:
+    """Summarise one group: the values of a row by column."""
     values = group.loc[group["outcome"] != "diverged", metric].dropna().to_numpy(dtype=float)
     n = len(values)
     mean, std = (values.mean(), values.std(ddof=1)) if n > 1 else (values.sum() if n else np.nan, np.nan)

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import re
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -16,7 +17,7 @@ import click
 
 from nnexp.cli.streams import finish_output, prepare
 from nnexp.config.errors import Lost, RequestError
-from nnexp.pipeline.progress import Terminated, catch_signals, interruptible
+from nnexp.pipeline.signals import Terminated, catch_signals, interruptible
 
 if TYPE_CHECKING:
     from nnexp.config.request import SweepConfig
@@ -186,18 +187,18 @@ def rerun(
 
     With KEY=VALUE it is a variation: what changed, and what came of it.
     """
-    from nnexp.pipeline.rerun import verbs
+    from nnexp.cli import rerun as again
 
     if sum(what is not None for what in (run_id, sweep, bundle)) != 1:
         raise click.UsageError(
             "give a RUN_ID, with KEY=VALUE for a variation, or --sweep SWEEP_ID, or --bundle FILE"
         )
     if sweep is not None:
-        is_well = verbs.sweep(sweep, dry_run)
+        is_well = again.sweep(sweep, dry_run)
     elif bundle is not None:
-        is_well = verbs.bundle(bundle, dry_run)
+        is_well = again.bundle(bundle, dry_run)
     else:
-        is_well = verbs.one(str(run_id), _change(changes), dry_run)
+        is_well = again.one(str(run_id), _change(changes), dry_run)
     if not is_well:
         sys.exit(1)
 
@@ -208,9 +209,9 @@ def rerun(
 @in_store
 def bundle(run_or_sweep_id: str, out: Path | None) -> None:
     """Write one archive of a run or a sweep, which can be rerun where the store has never been."""
-    from nnexp.pipeline.rerun import verbs
+    from nnexp.cli import bundle as archive
 
-    verbs.write_bundle(run_or_sweep_id, out)
+    archive.write(run_or_sweep_id, out)
 
 
 @nnexp.command(name="import")
@@ -222,9 +223,9 @@ def import_(bundle: Path, experiment: str | None) -> None:
 
     What is there already stays as it is. A bundle may come from anyone: rerun shows whether it is true.
     """
-    from nnexp.pipeline import intake
+    from nnexp.cli import bundle as archive
 
-    intake.bring(bundle, experiment)
+    archive.bring(bundle, experiment)
 
 
 def _change(typed: tuple[str, ...]) -> Change | None:
@@ -250,7 +251,9 @@ def export(run_id: str, to: Path | None) -> None:
     """Make an MLflow model of a recorded network: raw rows in, label and probability out."""
     from nnexp.pipeline import export as exports
 
-    exports.export(run_id, to)
+    print(exports.export(run_id, to))
+    if to is not None:
+        log.info(f"serve it: mlflow models serve --env-manager local --model-uri {shlex.quote(str(to))}")
 
 
 @nnexp.command()
@@ -269,9 +272,9 @@ def ui(port: int, experiment: str | None) -> None:
 @in_store
 def doctor(fix: bool) -> None:
     """Look the store over: damage, stale runs, missing, changed or left-over files."""
-    from nnexp.pipeline import doctor as look
+    from nnexp.cli import doctor as look
 
-    if not look.examine(fix):
+    if not look.doctor(fix):
         sys.exit(1)
 
 

@@ -29,12 +29,15 @@ from nnexp.tracking.named import entries, whole_id
 from nnexp.tracking.store import Store, open_store, resolve_uri
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nnexp.pipeline.sweep import Sweep
 
 log = logging.getLogger("nnexp")
 
 # What to type to call the program again, here.
 PROGRAM = "nnexp" if shutil.which("nnexp") else os.path.relpath(Path(sys.executable).with_name("nnexp"))
+BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -65,20 +68,24 @@ def recorded(config: RunConfig, done: Recorded) -> None:
     print(line)
     if done.new_rows["name"]:
         print("\n" + as_text(done.new_rows) + "\n")
-    if done.added:
-        log.info(f"its numbers were recorded before; it now has {' and '.join(done.added)} as well")
-    elif done.is_old:
-        log.info("this run was recorded before, and is not run again; force=true runs it again")
+    remark(done, "this run")
     print(f"recorded as {done.run_id}")
     _next(config, ["show", done.run_id])
 
 
+def remark(done: Recorded, what: str) -> None:
+    """Log that a run was recorded by an earlier command, if it was."""
+    if done.added:
+        log.info(f"its numbers were recorded before; it now has {' and '.join(done.added)} as well")
+    elif done.is_old:
+        log.info(f"{what} was recorded before, and is not run again; force=true runs it again")
+
+
 def sweep(config: RunConfig, done: Sweep) -> None:
     """The summary of a sweep that has just ended, and what failed in it."""
-    from nnexp.analysis import readable  # imports pandas, which a run alone does without
 
     if done.summary is not None:
-        readable.show(done.summary)
+        print_summary(done.summary)
         print()
     if done.failures:
         names, reasons = map(list, zip(*done.failures, strict=True))
@@ -86,6 +93,23 @@ def sweep(config: RunConfig, done: Sweep) -> None:
     failed = f", {len(done.failures)} failed" if done.failures else ""
     print(f"{len(set(done.keys))} runs{failed}, recorded as sweep {done.sweep_id}")
     _next(config, ["summarize", "--sweep", done.sweep_id], ["report", done.sweep_id])
+
+
+def print_summary(table: pd.DataFrame, metric: str = "loss") -> None:
+    """Print the summary; on a terminal no wider than it is, and the best rows bold."""
+    from nnexp.analysis.summary import best_rows  # imports pandas, which a run alone does without
+    from nnexp.analysis.summary_table import as_table, fitted
+
+    if not sys.stdout.isatty():
+        print(as_table(table, metric))
+        return
+    lines, left_out = fitted(table, metric, shutil.get_terminal_size().columns)
+    if not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+        for i in best_rows(table, metric):
+            lines[i + 2] = f"{BOLD}{lines[i + 2]}{PLAIN}"  # below two lines of header
+    print("\n".join(lines))
+    if left_out:
+        log.info(f"note: no room for {', '.join(left_out)}: widen the terminal, or take --format csv")
 
 
 def summary(
@@ -106,8 +130,8 @@ def summary(
         from nnexp.analysis import plots  # matplotlib takes long to import
 
         plots.check_suffix(plot)
-    from nnexp.analysis import readable  # imports pandas, which a run alone does without
-    from nnexp.analysis import summary as summaries
+    from nnexp.analysis import summary as summaries  # imports pandas, which a run alone does without
+    from nnexp.analysis.summary_table import as_table
     from nnexp.tracking.read import load_history, load_runs
 
     runs = summaries.select(load_runs(experiment, sweep=sweep_id), where)
@@ -124,9 +148,9 @@ def summary(
             f"note: each row mixes different {', '.join(mixed)}; add them to --by or fix them with --where"
         )
     if style == "table" and out is None:
-        readable.show(table, metric)
+        print_summary(table, metric)
     else:
-        _write(readable.as_table(table, metric, style), out)
+        _write(as_table(table, metric, style), out)
     if plot is not None:
         figure = plots.of_summary(done, by, metric, over)
         _put(plots.saved(figure, plot.suffix.removeprefix(".")), plot, "--plot")
@@ -194,8 +218,7 @@ def run(typed: str) -> None:
 
 def _show_sweep(store: Store, parent: Detail) -> None:
     """What a sweep was: its counts, question, ranges, summary, best run, failures, provenance."""
-    from nnexp.analysis import readable  # imports pandas, which a run alone does without
-    from nnexp.analysis.report.findings import Findings
+    from nnexp.analysis.report.findings import Findings  # imports pandas, which a run alone does without
     from nnexp.analysis.summary import overall
     from nnexp.tracking.read import read_runs
 
@@ -209,7 +232,7 @@ def _show_sweep(store: Store, parent: Detail) -> None:
     _section("ranges", found.ranges)
     if found.summary is not None:
         print("\nsummary")
-        readable.show(found.summary)
+        print_summary(found.summary)
         best = found.done.iloc[0]
         print(f"\nbest run\n  {on_one_line(best['run_name'])}: loss {best['loss']:.4g}, {best['run_id']}")
     _section("failed", dict(zip(found.failed["run_name"], found.failed["reason"].map(str), strict=True)))

@@ -9,8 +9,7 @@ import sys
 
 from nnexp.config.errors import RequestError
 from nnexp.config.text import masked
-from nnexp.tracking.experiments import ensure_experiment, find_experiment
-from nnexp.tracking.places import own_root
+from nnexp.tracking.experiments import ensure_experiment, find_experiment, own_root
 from nnexp.tracking.store import open_store, resolve_uri
 from nnexp.tracking.view import page
 

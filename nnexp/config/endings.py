@@ -1,4 +1,4 @@
-"""What a file's name promises of its content: one that promises another kind of file is refused."""
+"""Check the endings of file names: a name must not promise another kind of file than is written."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from nnexp.config.errors import RequestError
 
-# The formats of a table by the ending that promises them; .txt and no ending promise none.
+# The format of a table that each ending promises; .txt and no ending promise none.
 FORMATS = {".csv": "csv", ".json": "json", ".md": "markdown"}
 OTHER_ENDINGS = ("", ".txt")
 
 
 def table_format(asked: str | None, out: Path | None) -> str:
-    """The format of a table: as asked for, else as the file's name says, else for people.
+    """Return a table's format: the one asked for, else that of the file's name, else "table", for people.
 
-    Raises RequestError where the two differ, or the name promises what is no table.
+    Raises RequestError if the two differ, or if the name promises something other than a table.
     """
     if out is None:
         return asked or "table"
@@ -30,15 +30,17 @@ def table_format(asked: str | None, out: Path | None) -> str:
 
 
 def check_ending(option: str, path: Path, *endings: str) -> None:
-    """Raise RequestError unless the name ends in one of the endings; "" stands for none."""
+    """Raise RequestError unless the name has one of the endings; "" means no ending."""
     if path.suffix.lower() not in endings:
         named = [ending for ending in endings if ending]
         raise RequestError(f"{option} {path}: the name must end in {', '.join(named)}")
 
 
 def check_directory(option: str, path: Path) -> None:
-    """Raise RequestError where the name promises a file. The end of a version, model-1.2 or model.v2, does
-    not."""
+    """Raise RequestError if a directory's name ends like a file's name.
+
+    A version at its end, as in model-1.2 or model.v2, is allowed.
+    """
     if re.fullmatch(r"\.(?!v\d+$)[A-Za-z]\w*", path.suffix):
         raise RequestError(
             f"{option} {path}: is to be a directory, and {path.suffix} promises a file: leave it out"

@@ -1,4 +1,4 @@
-"""The errors that are told in plain words: a wrong request, and what went away under the work."""
+"""The errors whose text is written for the user: a wrong request, and a resource lost during the work."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from nnexp.config.text import shortened
 
 
 class RequestError(ValueError):
-    """The request was wrong: nothing was run or recorded. The text is for the person who typed it."""
+    """A wrong request: nothing was run or recorded. The text is for the person who typed it."""
 
 
 class NotGiven(RequestError):
-    """A key that must be given has no value."""
+    """A required key without a value."""
 
     def __init__(self, key: str, allowed: str) -> None:
         super().__init__(f"{key} is not given: it must be {allowed}")
@@ -21,10 +21,10 @@ class NotGiven(RequestError):
 
 
 class Lost(Exception):
-    """What the work needs, a store or a cluster, went away under it. The text is for the person who waits."""
+    """The loss of a store or a cluster that the work needs. The text is for the person who waits."""
 
 
-# What other programs call our keys and metrics.
+# Names that other programs use for our keys and metrics.
 ALIASES = {
     **dict.fromkeys(("lr", "eta", "alpha", "step_size", "learning_rate_init"), "learning_rate"),
     **dict.fromkeys(("layers", "hidden_layers", "hidden_layer_sizes", "hidden_size", "units"), "hidden"),
@@ -48,7 +48,10 @@ ALIASES = {
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> RequestError:
-    """An unknown name, the known one that is meant, and what is known unless that is a long list."""
+    """Return a RequestError that says a name is unknown, and suggests the known name most likely meant.
+
+    It lists all known names if none is likely, or if there are at most 12.
+    """
     known, name = sorted(known), shortened(name)
     near = _meant(name, known)
     text = f"unknown {what} {name!r}."
@@ -60,8 +63,11 @@ def unknown(what: str, name: str, known: Iterable[str]) -> RequestError:
 
 
 def _meant(name: str, known: Sequence[str]) -> list[str]:
-    """The known name that another program has for it, that ends in it (beta1: optimizer.beta1), or that is
-    spelled most like it; empty where there is none."""
+    """Return the known name that is most likely meant, as a list that is empty if none is likely.
+
+    It is our name for another program's, else the only known name that ends in `.name` (beta1:
+    optimizer.beta1), else the one with the most similar spelling.
+    """
     if (ours := ALIASES.get(name.lower())) in known:
         return [str(ours)]
     ending = [key for key in known if key.endswith(f".{name}")]

@@ -19,7 +19,7 @@ from nnexp.config.run import is_item, rules
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Hydra's errors are RequestErrors, in in_plain_words words."""
+    """Raise Hydra's errors as RequestError, in plain words."""
     try:
         yield
     except RequestError:

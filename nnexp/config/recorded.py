@@ -1,8 +1,9 @@
-"""Read a recorded config.yaml, of this schema or an earlier one; it may come from anyone.
+"""Read a recorded config.yaml of this schema or an earlier one, without trusting where it comes from.
 
-Only what nnexp writes is accepted: mappings, lists and plain values. What YAML offers besides (tags, anchors,
-aliases, merges, dates, other ways to write a number) is refused, and so is what is too large or too deep,
-before anything is built of it. OmegaConf never sees the text: an interpolation in it is text and no more."""
+Only what nnexp writes is accepted: mappings, lists and plain values. The rest of YAML (tags, anchors,
+aliases, merges, dates, other ways to write a number) is refused, as are files that are too large or nested
+too deeply, before any value is built. OmegaConf never sees the text: an interpolation in it stays plain text.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +18,25 @@ from nnexp.config.errors import RequestError
 from nnexp.config.run import RunConfig
 from nnexp.config.text import shortened
 
-# A table of ten thousand columns fits.
+# Enough for the column names of a table of ten thousand columns.
 MAX_BYTES = 1 << 20
-# config.yaml is a mapping of groups, some of whose values are lists.
+# config.yaml is a mapping of groups, and some values in a group are lists.
 MAX_DEPTH = 4
-# libyaml's parser is ten times as fast as PyYAML's own, where it is there.
+# libyaml's parser, where it is installed, is ten times as fast as PyYAML's own.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER = yaml.resolver.Resolver()
 _CONSTANTS = {"null": None, "true": True, "false": False}
 
 
 class _NotOurs(Exception):
-    """What the file has that nnexp does not write."""
+    """Something in the file that nnexp does not write; the text says what."""
 
 
 def plain_values(content: bytes, source: str) -> dict[str, Any]:
-    """The mapping that a recorded YAML file holds, of texts, numbers, booleans, nulls, lists and mappings.
+    """Parse a recorded YAML file: a mapping of texts, numbers, booleans, nulls, lists and mappings.
 
-    Raises RequestError.
+    `source` names the file in errors. Raises RequestError if the file holds anything else, is too large, or
+    is not UTF-8 or YAML.
     """
     try:
         if len(content) > MAX_BYTES:
@@ -49,12 +51,12 @@ def plain_values(content: bytes, source: str) -> dict[str, Any]:
 
 
 def _document(events: Iterator[yaml.Event]) -> dict[str, Any]:
-    """The mapping of the only document in the stream."""
-    next(events)  # the stream begins
+    """Return the mapping of the stream's only document. Raises _NotOurs for any other stream."""
+    next(events)  # the start of the stream
     if not isinstance(next(events), yaml.DocumentStartEvent):
         raise _NotOurs("is empty")
     values = _value(next(events), events, 1)
-    next(events)  # the document ends
+    next(events)  # the end of the document
     if not isinstance(next(events), yaml.StreamEndEvent):
         raise _NotOurs("holds more than one document")
     if not isinstance(values, dict):
@@ -63,7 +65,7 @@ def _document(events: Iterator[yaml.Event]) -> dict[str, Any]:
 
 
 def _value(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Any:
-    """The value that begins with this event; the events of its parts are taken from `events`."""
+    """Build the value that begins with this event, taking the events of its parts from `events`."""
     if getattr(event, "anchor", None) is not None:
         raise _NotOurs(f"{_place(event)}: anchors (&) and aliases (*) are not allowed")
     if tag := getattr(event, "tag", None):
@@ -86,13 +88,13 @@ def _value(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Any:
 
 
 def _parts(events: Iterator[yaml.Event]) -> Iterator[yaml.Event]:
-    """The first event of each part of a list or mapping, until its end."""
+    """Yield the first event of each part of a list or mapping, until its end."""
     while not isinstance(event := next(events), yaml.CollectionEndEvent):
         yield event
 
 
 def _scalar(event: yaml.ScalarEvent) -> Any:
-    """Text, or the number, boolean or null that a plain word stands for, in the one way PyYAML writes it."""
+    """Return the text, number, boolean or null of a scalar; only PyYAML's own spelling of it is accepted."""
     word = event.value
     kind = _RESOLVER.resolve(yaml.ScalarNode, word, event.implicit).rpartition(":")[2]
     if kind == "str":
@@ -111,13 +113,13 @@ def _place(event: yaml.Event) -> str:
 
 
 SCHEMA = 2
-# From this schema on predictions, too, have the same bits everywhere; before, they were NumPy's `@`.
+# From this schema on, predictions too have the same bits on every machine; before, NumPy's `@` computed them.
 EXACT_PREDICTIONS = 2
 
 
 @dataclass(frozen=True)
 class RecordedConfig:
-    """A recorded configuration, the schema it was written in, and whether it had to be changed to be read."""
+    """A recorded configuration, the schema it was written in, and whether a migration changed its values."""
 
     config: RunConfig
     schema: int
@@ -125,9 +127,10 @@ class RecordedConfig:
 
 
 def read_config(content: bytes, source: str) -> RecordedConfig:
-    """The validated configuration of a recorded config.yaml; `source` names it in errors.
+    """Read and validate a recorded config.yaml; `source` names it in errors.
 
-    The store's address in it is left out: a record does not say what to connect to. Raises RequestError.
+    The store's address in it is ignored, since a record must not decide what to connect to. Raises
+    RequestError.
     """
     values = plain_values(content, source)
     schema = values.pop("schema", 1)
@@ -139,12 +142,15 @@ def read_config(content: bytes, source: str) -> RecordedConfig:
     return RecordedConfig(config, schema, migrated != values)
 
 
-# --- Migrations: each takes the values of its schema to the next one's, and returns them anew.
+# --- Migrations: each converts the values of its schema to the next schema, and returns new values.
 
 
 def _from_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Schema 1 had no `schema`; a data set's path stood there as it was typed, and is looked for from where
-    the command is typed now; predictions were not held to the bit (see EXACT_PREDICTIONS)."""
+    """Return the values unchanged, since schema 1 differs only in these points.
+
+    It had no `schema` key; a data set's path was recorded as typed, and is now looked up from the directory
+    where the command is typed; predictions did not have the same bits everywhere (see EXACT_PREDICTIONS).
+    """
     return values
 
 
@@ -152,6 +158,7 @@ MIGRATIONS: dict[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {1: _f
 
 
 def _migrated(values: Mapping[str, Any], schema: Any) -> Mapping[str, Any]:
+    """Convert values of any known schema to the current one. Raises RequestError for an unknown schema."""
     if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
         raise RequestError(f"schema={shortened(repr(schema))}: must be a whole number >= 1")
     if schema > SCHEMA:

@@ -1,6 +1,6 @@
-"""What a command asks besides the networks themselves: which points to run again, how, and where.
+"""The part of a request that cannot change a result: which points to run again, how, and where.
 
-None of it can change a result. Defaults are in conf/.
+Defaults are in conf/.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from nnexp.config.text import masked
 
 _WORKERS = optional(whole(1, 4096), "one a core")
 _ADDRESS = text("the scheduler's address, tcp://host:8786", r"(tcp|tls|ws|wss|ucx)://\S+")
-# Characters that neither drive a terminal nor turn the direction of text.
+# Any character except those that control a terminal or change the direction of text.
 _SHOWN = r"[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 _NAME = text("a text of at most 250 characters on one line", _SHOWN + "{1,250}", number=True)
 _QUESTION = text("a text of at most 2,000 characters on one line", _SHOWN + "{1,2000}", number=True)
-# MLflow and nnexp tell what a run is by tags of their own.
+# Tags that begin with mlflow. or nnexp. are reserved: MLflow and nnexp identify runs by them.
 _TAG = re.compile(r"(?!mlflow\.|nnexp\.|/)(?!.*(\.\.|//|\./|/$))[\w.:/ -]{1,250}(?<![ .])")
 MAX_TAGS, MAX_TAG = 100, 1000
 
 
 def _parse_tags(value: Any) -> tuple[tuple[str, str], ...]:
+    """Return the tags as (name, text) pairs sorted by name. Raises ValueError if one is not allowed."""
     if not isinstance(value, Mapping) or len(value) > MAX_TAGS:
         raise ValueError
     content = text("", _SHOWN + f"{{1,{MAX_TAG}}}", number=True)
@@ -43,7 +44,7 @@ _TAGS = Rule(
     f"a text at most {MAX_TAG:,} characters",
     _parse_tags,
 )
-# What each executor takes.
+# The options of each executor, with their rules and meanings.
 EXECUTORS = {
     "inline": {},
     "processes": {"workers": (_WORKERS, "processes that train")},
@@ -53,7 +54,7 @@ EXECUTORS = {
 
 @dataclass(frozen=True)
 class Executor:
-    """Where shards of a sweep are trained: in this process, in several, or on a Dask cluster."""
+    """Where the shards of a sweep are trained: in this process, in several processes or on a Dask cluster."""
 
     name: str
     workers: int | None = None
@@ -62,7 +63,7 @@ class Executor:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """How a command goes about its points. Build it with `split`."""
+    """How a command runs its points. Build it with `split`."""
 
     executor: Executor
     plan: bool = keyed(flag(), "say what there is to do, and stop there")
@@ -89,17 +90,20 @@ class SweepConfig:
 
     @property
     def labels(self) -> tuple[object, ...]:
-        """What the run or sweep is called, as far as anything was typed."""
+        """Return the name, the question and the tags of the run or sweep, as far as they are given."""
         return tuple(label for label in (self.name, self.question, self.tags) if label)
 
     @property
     def reruns(self) -> str:
-        """Which recorded points are run again: none, failed or all."""
+        """Return which recorded points to run again: none, failed or all."""
         return "all" if self.force else self.retry
 
 
 def split(values: Any) -> tuple[RunConfig, SweepConfig]:
-    """The run and the way to go about it, of a composed configuration. Raises RequestError."""
+    """Split a composed configuration into the run and how to run it.
+
+    Raises RequestError if a value is wrong, or if a name or a path looks like a password.
+    """
     if not isinstance(values, Mapping):
         raise RequestError("a configuration is a mapping of keys to values")
     names = [f.name for f in fields(SweepConfig)]
@@ -111,7 +115,7 @@ def split(values: Any) -> tuple[RunConfig, SweepConfig]:
 
 
 def _refuse_secrets(run: RunConfig) -> None:
-    """Raise RequestError for a name or a path that looks like a password: it would be recorded as it is."""
+    """Raise RequestError if a name or a path looks like a password, since it would be recorded unmasked."""
     for key, value in run.leaves().items():
         if key != "experiment_name" and not key.startswith("dataset."):
             continue
@@ -120,12 +124,12 @@ def _refuse_secrets(run: RunConfig) -> None:
                 raise RequestError(f"{key}={shown}: looks like a password or a token, and would be recorded")
 
 
-# The points of a sweep share most of these texts.
+# Cached, because the points of a sweep have most of these texts in common.
 _masked = lru_cache(maxsize=4096)(masked)
 
 
 def sweep_config(values: Mapping[str, Any]) -> SweepConfig:
-    """Validate plain values. Raises RequestError."""
+    """Build a SweepConfig from plain values. Raises RequestError."""
     refuse_other_keys(values, [f.name for f in fields(SweepConfig)], "")
     parsed = {
         f.name: checked(f.name, values[f.name], f.metadata["rule"])
@@ -136,6 +140,7 @@ def sweep_config(values: Mapping[str, Any]) -> SweepConfig:
 
 
 def _executor(values: Any) -> Executor:
+    """Build an Executor from plain values. Raises RequestError."""
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
         raise RequestError(f"executor={values}: must be the name of one of conf/executor/")
     name = values["name"]
@@ -150,7 +155,7 @@ def _executor(values: Any) -> Executor:
 
 
 def key_help() -> list[tuple[str, str, str]]:
-    """(key, what it allows, what it means) of every key that can be typed, but for the groups' names."""
+    """Return (key, allowed values, meaning) for every key that can be typed, except the groups' names."""
     rows = [(f.name, f.metadata) for f in fields(SweepConfig) if f.name != "executor"]
     ours = [(key, meta["rule"].allowed, meta["meaning"]) for key, meta in rows]
     options = [
@@ -162,7 +167,7 @@ def key_help() -> list[tuple[str, str, str]]:
 
 
 def key_names() -> list[str]:
-    """Every key that can be typed, in the order in which people read them."""
+    """Return every key that can be typed, in reading order: the run's keys come first."""
     ours = [key for key, _, _ in key_help()[len(config.key_help()) :]]
     first = [key for key in ours if not key.startswith("executor.")]
     return [*config.key_names(), *first, "executor", *(key for key in ours if key not in first)]

@@ -1,4 +1,4 @@
-"""What a value may be. A rule says it in words, and parses the value as its plain Python type."""
+"""Rules for values: each says in words what is allowed, and parses a value to its plain Python type."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rule:
-    """`allowed` in words, and `parse`, which raises ValueError for anything else."""
+    """What a value may be: `allowed` says it in words, `parse` raises ValueError for any other value."""
 
     allowed: str
     parse: Callable[[Any], Any]
 
 
 def number(above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf) -> Rule:
+    """Allow finite numbers within the bounds; parse them as float."""
     bounds = [f"> {above:g}"] * (above > -math.inf) + [f">= {at_least:g}"] * (at_least > -math.inf)
     bounds += [f"< {below:g}"] * (below < math.inf)
 
@@ -27,7 +28,7 @@ def number(above: float = -math.inf, at_least: float = -math.inf, below: float =
             raise ValueError
         if abs(value) > sys.float_info.max:
             raise ValueError
-        number = float(value) + 0.0  # -0.0 becomes 0.0: one value, one spelling
+        number = float(value) + 0.0  # -0.0 becomes 0.0, so that equal values are written alike
         if not (math.isfinite(number) and above < number < below and number >= at_least):
             raise ValueError
         return number
@@ -36,6 +37,8 @@ def number(above: float = -math.inf, at_least: float = -math.inf, below: float =
 
 
 def whole(at_least: int, at_most: int = 2**63 - 1, also: str | None = None) -> Rule:
+    """Allow whole numbers within the bounds (1e3 is one), and the word `also` if given."""
+
     def parse(value: Any) -> int | str:
         if also is not None and value == also:
             return also
@@ -53,6 +56,8 @@ def whole(at_least: int, at_most: int = 2**63 - 1, also: str | None = None) -> R
 
 
 def flag() -> Rule:
+    """Allow true and false."""
+
     def parse(value: Any) -> bool:
         if not isinstance(value, bool):
             raise ValueError
@@ -62,6 +67,8 @@ def flag() -> Rule:
 
 
 def one_of(*names: str) -> Rule:
+    """Allow the given names."""
+
     def parse(value: Any) -> str:
         if not isinstance(value, str) or value not in names:
             raise ValueError
@@ -71,6 +78,8 @@ def one_of(*names: str) -> Rule:
 
 
 def list_of(rule: Rule, allowed: str, min_length: int = 0) -> Rule:
+    """Allow lists of at least `min_length` items that the rule allows; parse them as tuples."""
+
     def parse(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple) or len(value) < min_length:
             raise ValueError
@@ -85,7 +94,10 @@ def text(
     number: bool = False,
     truth: bool = False,
 ) -> Rule:
-    """Text, and what reads as a number or a truth value if these are texts, too."""
+    """Allow text that is not blank and matches the whole pattern.
+
+    With `number` or `truth`, a number or a truth value is also allowed, and becomes text.
+    """
 
     def parse(value: Any) -> str:
         if truth and isinstance(value, bool):
@@ -100,6 +112,8 @@ def text(
 
 
 def optional(rule: Rule, otherwise: str) -> Rule:
+    """Allow null as well, which stays None; `otherwise` says in words what null means."""
+
     def parse(value: Any) -> Any:
         return None if value is None else rule.parse(value)
 

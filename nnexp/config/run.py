@@ -1,7 +1,7 @@
-"""What one run is: a frozen, validated `RunConfig`, its canonical form and its key.
+"""Define one run: a frozen, validated `RunConfig`, its canonical form and its key.
 
-The one place where composed values become a run. A value that is wrong raises `RequestError` here,
-with the key, the value and what is allowed, before anything runs or is recorded. Defaults are in conf/.
+Composed values become a run only here. A wrong value raises `RequestError`, which names the key, the value
+and what is allowed, before anything runs or is recorded. Defaults are in conf/.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from nnexp.config.text import masked_value, on_one_line, shortened
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "identity")
 LOSSES = ("mse", "bce", "cross_entropy")
 CENTERS = ("articles", "mean", "none", "standardize")
-# What each loss asks of the output layer; its totals are turned into probabilities in one way only.
+# The output activations that each loss accepts: bce and cross_entropy each turn the output layer's totals
+# into probabilities in one way only.
 LOSS_OUTPUTS = {"mse": (*ACTIVATIONS, "softmax"), "bce": ("sigmoid",), "cross_entropy": ("softmax",)}
 
 
-# MLflow's limit on a param; config.yaml has the whole of it.
+# MLflow's limit on the length of a param; config.yaml keeps the whole value.
 MAX_PARAM = 6000
 
 
@@ -32,28 +33,28 @@ COLUMN = text("a column's name", number=True)
 _LABEL = text("a label", number=True, truth=True)
 _PLAIN_NAME = text(
     "a plain name of at most 100 characters: no /, \\, .., control characters or blanks at its ends",
-    # Nor characters that turn the direction of text: a name would be shown as another.
+    # Characters that change the direction of text are excluded too: they make one name look like another.
     r"(?!.*\.\.)(?!\s)[^/\\\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]{1,100}(?<!\s)",
     number=True,
 )
 _URI = text(
     "sqlite:///FILE (without ?), postgresql://…, http://… or https://…",
-    # A ? in a file's name would begin SQLAlchemy's options.
+    # SQLAlchemy would read what follows a ? in a file's name as options.
     r"(sqlite:///[^?\x00-\x1f\x7f-\x9f\ud800-\udfff]+|(postgresql(\+\w+)?|https?)://[^\x00-\x20\x7f-\x9f\ud800-\udfff]+)",
 )
 
 
-# --- The run. A field's metadata is what `nnexp train --help` prints; RULES below it what it checks.
+# --- The run. A field's metadata holds the rule that checks its value and the text for `nnexp train --help`.
 
 
 def keyed(rule: Rule, meaning: str) -> Any:
-    """A dataclass field for a key, with what it allows and means."""
+    """Return a dataclass field for a key, with its rule and its meaning as metadata."""
     return field(metadata={"rule": rule, "meaning": meaning})
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """Which table, which columns of it, and how its inputs are centred."""
+    """The table of a run, its columns, and how its inputs are centred."""
 
     name: str = keyed(text("a data set of conf/dataset/"), "the data set's name")
     path: str = keyed(text("a CSV file"), "the table: UTF-8, a header, commas")
@@ -80,7 +81,7 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class Choice:
-    """A named option of a group and that option's own numbers: `init=normal init.scale=1`."""
+    """An option chosen from a group, with its own numbers: `init=normal init.scale=1`."""
 
     name: str
     options: tuple[tuple[str, float], ...]
@@ -97,7 +98,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run, as plain validated values. Build it with `from_mapping`."""
+    """The configuration of one run, as plain validated values. Build it with `from_mapping`."""
 
     dataset: DatasetConfig
     init: Choice
@@ -129,7 +130,10 @@ class RunConfig:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Validate plain nested values, such as a recorded config.yaml. Raises RequestError."""
+        """Build a RunConfig from plain nested values, such as a recorded config.yaml.
+
+        Raises RequestError for a missing or unknown key, a wrong value, or values that do not go together.
+        """
         names = [f.name for f in fields(cls)]
         refuse_other_keys(values, names, "")
         parsed: dict[str, Any] = {}
@@ -153,22 +157,25 @@ class RunConfig:
             )
 
     def leaves(self) -> dict[str, Any]:
-        """Every key with its value, flat, by the names that are typed: `init`, `init.scale`, …"""
+        """Return every key with its value, flat, by the names that users type: `init`, `init.scale`, …"""
         return _leaves({f.name: getattr(self, f.name) for f in fields(self)})
 
     def params(self) -> dict[str, str]:
-        """What MLflow records: every leaf that can change the result, as text of MLflow's length at most."""
+        """Return the params for MLflow: every leaf that can change the result, cut to MLflow's limit.
+
+        A leaf that is None is left out.
+        """
         texts = {k: _as_text(v) for k, v in self.leaves().items() if k not in NOT_RESULT and v is not None}
         return {k: v if len(v) <= MAX_PARAM else v[: MAX_PARAM - 1] + "…" for k, v in texts.items()}
 
     def nested(self) -> dict[str, Any]:
-        """The values as config.yaml holds them: `from_mapping(config.nested()) == config`."""
+        """Return the values as config.yaml holds them: `from_mapping(config.nested()) == config`."""
         return nested({f.name: getattr(self, f.name) for f in fields(self)})
 
     def run_key(self, data_sha256: str, engine: str) -> str:
-        """SHA-256 of all that decides the result: one key, the same bits.
+        """Return the SHA-256 of all that decides the result: runs with the same key have the same bits.
 
-        Where the table lies and what the run is called decide nothing: the data count by their bytes.
+        The data count by their bytes; the data set's name and paths and the keys of NOT_RESULT do not count.
         """
         decisive = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | LOCATIONS}
         canonical = {"config": decisive, "data": data_sha256, "engine": engine}
@@ -177,6 +184,7 @@ class RunConfig:
 
 
 def _leaves(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten fields of a RunConfig to the names that users type."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, DatasetConfig):
@@ -191,7 +199,7 @@ def _leaves(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a RunConfig, by name, as config.yaml holds them."""
+    """Convert fields of a RunConfig, by name, to the nested mapping that config.yaml holds."""
     result: dict[str, Any] = {}
     for key, value in _leaves(values).items():
         group, _, option = key.partition(".")
@@ -204,19 +212,20 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 GROUPS = ("dataset", "init", "optimizer")
-# Keys that say where and what else to record, and cannot change a result.
+# Keys that say what else to record and where; they cannot change a result.
 NOT_RESULT = frozenset({"figures", "model", "experiment_name", "tracking_uri"})
+# Keys that the run key ignores, because it has the SHA-256 of the data instead.
 LOCATIONS = frozenset({"dataset", "dataset.path", "dataset.new_rows"})
 
 
 def rules() -> dict[str, Rule]:
-    """What each key allows, but the three groups' names and their options."""
+    """Return the rule of every key, except those of the groups init and optimizer."""
     ours = {f.name: f.metadata["rule"] for f in fields(RunConfig) if f.name not in GROUPS}
     return {f"dataset.{f.name}": f.metadata["rule"] for f in fields(DatasetConfig)} | ours
 
 
 def key_help() -> list[tuple[str, str, str]]:
-    """(key, what it allows, what it means) of every key but the three groups' names."""
+    """Return (key, allowed values, meaning) for every key except the three groups' names."""
     rows = [(f"dataset.{f.name}", f) for f in fields(DatasetConfig) if f.name != "name"]
     rows += [(f.name, f) for f in fields(RunConfig) if f.name not in GROUPS]
     table = [(key, f.metadata["rule"].allowed, f.metadata["meaning"]) for key, f in rows]
@@ -224,7 +233,7 @@ def key_help() -> list[tuple[str, str, str]]:
 
 
 def key_names() -> list[str]:
-    """Every key, in the order in which people read them."""
+    """Return every key in reading order: each group's name is followed by the group's own keys."""
     keys = [key for key, _, _ in key_help()]
     return [
         key for f in fields(RunConfig) for key in ([f.name, *(k for k in keys if k.startswith(f"{f.name}."))])
@@ -232,7 +241,10 @@ def key_names() -> list[str]:
 
 
 def checked(key: str, value: Any, rule: Rule) -> Any:
-    """The value as the rule parses it. Raises RequestError, naming the key."""
+    """Return the value as the rule parses it.
+
+    Raises NotGiven if it is missing (`???`), and RequestError with the key if the rule does not allow it.
+    """
     if value == "???":
         raise NotGiven(key, rule.allowed)
     try:
@@ -243,7 +255,7 @@ def checked(key: str, value: Any, rule: Rule) -> Any:
 
 
 def is_item(rule: Rule, value: Any) -> bool:
-    """Whether the value stands for itself where the rule wants a list: 2 for [2]."""
+    """Return whether the value is a single item where the rule wants a list: 2 for [2]."""
     try:
         return isinstance(value, int | float | str) and bool(rule.parse([value]))
     except ValueError:
@@ -251,7 +263,7 @@ def is_item(rule: Rule, value: Any) -> bool:
 
 
 def refuse_other_keys(values: Any, names: Iterable[str], prefix: str) -> None:
-    """Raise RequestError unless the values are a mapping of exactly these names."""
+    """Raise RequestError unless the values are a mapping with exactly these keys."""
     names = list(names)
     if not isinstance(values, Mapping):
         raise RequestError(f"{prefix.rstrip('.')}={_shown(values)}: must be a mapping of {', '.join(names)}")
@@ -264,6 +276,7 @@ def refuse_other_keys(values: Any, names: Iterable[str], prefix: str) -> None:
 
 
 def _dataset(values: Any) -> DatasetConfig:
+    """Validate the data set's values. Raises RequestError."""
     refuse_other_keys(values, [f.name for f in fields(DatasetConfig)], "dataset.")
     parsed = {
         f.name: checked(f"dataset.{f.name}", values[f.name], f.metadata["rule"])
@@ -279,7 +292,10 @@ def _dataset(values: Any) -> DatasetConfig:
 
 
 def _choice(group: str, values: Any) -> Choice:
-    """A group's name and numbers; which numbers it has is written in its YAML file."""
+    """Validate a group's name and numbers. Raises RequestError.
+
+    Which numbers an option has is defined by its YAML file.
+    """
     if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
         raise RequestError(f"{group}={_shown(values)}: must be the name of one of conf/{group}/")
     options = []
@@ -299,7 +315,7 @@ def _as_text(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """The value as an error names it."""
-    if isinstance(value, int) and abs(value) >= 10**100:  # Python does not write out the longest
+    """Return the value as an error message shows it: masked, short, on one line."""
+    if isinstance(value, int) and abs(value) >= 10**100:  # Python refuses to convert very long integers
         return "a number of over a hundred digits"
     return on_one_line(shortened(masked_value(_as_text(value))))

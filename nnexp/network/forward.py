@@ -1,8 +1,8 @@
-"""A trained network's outputs in arithmetic that is the same to the bit on every machine, in NumPy alone.
+"""Compute a trained network's outputs with the same bits on every machine, in NumPy alone.
 
-What the engine computes lane by lane is here written over arrays: sums in ascending order, one term after
+The engine's arithmetic, lane by lane, is written here over arrays: sums in ascending order, one term after
 another, and exp and tanh of elementwise operations only. `@` and `np.exp` would give other last bits on
-another CPU, and for a row alone. A test holds every function to the engine's bits.
+another CPU, and for a single row. A test compares every function's bits with the engine's.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _BITS_OF_1, _SIGN, _FRACTION = np.uint64(0x3FF0000000000000), np.uint64(1 << 63)
 
 
 def outputs(network: Network, X: Array) -> Array:
-    """y_pred of shape (n, outputs) for inputs X of shape (n, fan_in).
+    """Compute y_pred, (n, outputs), from inputs X, (n, fan_in).
 
-    For many networks at once W is (…, fan_out, fan_in), b (…, fan_out), X (…, n, fan_in), the result
-    (…, n, outputs); each has the bits that it has alone.
+    For many networks at once W is (…, fan_out, fan_in), b (…, fan_out), X (…, n, fan_in), the result (…, n,
+    outputs). Each network has the bits that it has alone.
     """
-    with np.errstate(all="ignore"):  # a diverged network's outputs are what they are
+    with np.errstate(all="ignore"):  # a diverged network's outputs may overflow
         a = X
         for i, (W, b) in enumerate(network.layers):
             is_last = i == len(network.layers) - 1
@@ -36,7 +36,7 @@ def outputs(network: Network, X: Array) -> Array:
 
 
 def _totals(W: Array, b: Array, x: Array) -> Array:
-    """z = x W' + b, each total from its bias on, input by input."""
+    """Compute z = x W' + b, each total from its bias on, input by input."""
     z = np.broadcast_to(b[..., None, :], (*x.shape[:-1], b.shape[-1]))
     for j in range(x.shape[-1]):
         z = z + x[..., j : j + 1] * W[..., None, :, j]
@@ -48,12 +48,12 @@ def _bits(x: Array) -> Bits:
 
 
 def _power_of_2(rounded: Array) -> Array:
-    """2^k, given k + _ROUNDER, for k from -1022 to 1023."""
+    """Compute 2^k from k + _ROUNDER, for k from -1022 to 1023."""
     return ((_bits(rounded) << _FRACTION) + _BITS_OF_1).view(np.float64)
 
 
 def _tail(r: Array) -> Array:
-    """(e^r - 1 - r) / r^2 for |r| < 0.35."""
+    """Compute (e^r - 1 - r) / r^2 for |r| < 0.35."""
     r2 = r * r
     p01 = 0.5 + r * 0.1666666666666667
     p23 = 0.04166666666666667 + r * 0.008333333333326136
@@ -65,7 +65,7 @@ def _tail(r: Array) -> Array:
 
 
 def _reduced(x: Array) -> tuple[Array, Array, Array]:
-    """k, r and c with e^x = 2^k (1 + r + c)."""
+    """Return k, r and c with e^x = 2^k (1 + r + c)."""
     k = (x * _LOG2_E + _ROUNDER) - _ROUNDER
     high, low = x - k * _LN2_HIGH, k * _LN2_LOW
     r = high - low
@@ -73,7 +73,7 @@ def _reduced(x: Array) -> tuple[Array, Array, Array]:
 
 
 def exp(x: Array) -> Array:
-    """e^x, within one unit in the last place."""
+    """Compute e^x, within one unit in the last place."""
     k, r, c = _reduced(np.maximum(np.minimum(x, 710.0), -746.0))
     half = k * 0.5 + _ROUNDER
     other_half = (k - (half - _ROUNDER)) + _ROUNDER
@@ -81,7 +81,7 @@ def exp(x: Array) -> Array:
 
 
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + e^-z), within 1e-15; beyond 708 on either side as at 708, see network.sigmoid."""
+    """Compute 1 / (1 + e^-z), within 1e-15; totals beyond ±708 count as ±708, see reference.sigmoid."""
     z = np.maximum(np.minimum(z, 708.0), -708.0)
     rounded = z * -_LOG2_E + _ROUNDER
     k = rounded - _ROUNDER
@@ -92,7 +92,10 @@ def sigmoid(z: Array) -> Array:
 
 
 def tanh(x: Array) -> Array:
-    """-E / (E + 2) with E = e^(-2|x|) - 1, and the sign of x; within two units in the last place."""
+    """Compute tanh(x), within two units in the last place.
+
+    It is -E / (E + 2) with E = e^(-2|x|) - 1, and the sign of x.
+    """
     sign = _bits(x) & _SIGN
     x = np.minimum((_bits(x) - sign).view(np.float64), 20.0)
     k, r, c = _reduced(-2.0 * x)
@@ -117,7 +120,7 @@ def identity(z: Array) -> Array:
 
 
 def softmax(z: Array) -> Array:
-    """e^z over its sum, by row, added from the first output to the last."""
+    """Compute e^z over its sum, by row, added from the first output to the last."""
     powers = exp(z - z.max(axis=-1, keepdims=True))
     scale = np.zeros(z.shape[:-1])
     for k in range(z.shape[-1]):

@@ -1,4 +1,4 @@
-"""The articles' mathematics in plain NumPy: slow, readable, and the oracle that faster code is held to.
+"""Compute the articles' mathematics in plain NumPy: slow, readable, the reference for faster code.
 
 Notation: n samples, X of shape (n, fan_in), y and y_pred of shape (n, outputs). A layer has W of shape
 (fan_out, fan_in) and b of shape (fan_out,); its total is z = X W' + b and its output f(z).
@@ -21,7 +21,7 @@ Layers = tuple[Layer, ...]
 
 @dataclass(frozen=True)
 class Network:
-    """Weights, and the functions that make a network of them."""
+    """The weights of a network, and the names of its activations and its loss."""
 
     layers: Layers
     activation: str
@@ -30,22 +30,22 @@ class Network:
 
 
 def _named(name: str) -> Callable[..., Any]:
-    """The function of this module that a configuration calls by its name."""
+    """Return the function of this module that a configuration calls by this name."""
     function: Callable[..., Any] = globals()[name]
     return function
 
 
-# --- Activations. Each stands next to its derivative, which is written in the output a = f(z), as the
-# articles write f'(x) = f(x) (1 - f(x)), and takes dL/da to dL/dz.
+# --- Activations, each next to its derivative. A derivative is written in the output a = f(z), as the
+# articles write f'(x) = f(x) (1 - f(x)), and turns dL/da into dL/dz.
 
 
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + e^-z).
+    """Compute 1 / (1 + e^-z).
 
-    The compiled engine, and `forward`, take a total beyond 708 on either side as 708: below it they give
-    3e-308 where this goes on to 0. So small a number shows only where its sign decides: a relu above it that
-    has nothing else in its total is at work there, and at rest here, and training then ends elsewhere. Totals
-    of that size come of inputs that are not scaled.
+    The compiled engine and `forward` treat totals beyond ±708 as ±708. Below -708 they give 3e-308, where
+    this function goes on to 0. So small a number shows only where its sign decides: a relu above it with
+    nothing else in its total is active there and inactive here, and training then ends elsewhere. Totals of
+    that size come from inputs that are not scaled.
     """
     with np.errstate(over="ignore"):  # e^-z = inf gives 0, which is right to the last bit
         return 1.0 / (1.0 + np.exp(-z))
@@ -65,7 +65,7 @@ def deriv_tanh(a: Array, d_L_d_a: Array) -> Array:
 
 
 def relu(z: Array) -> Array:
-    """z where it is positive, else 0 (a total that is not a number stays one)."""
+    """Return z where it is positive, else 0; a total that is NaN stays NaN."""
     return np.where(z <= 0.0, 0.0, z)
 
 
@@ -82,7 +82,7 @@ def deriv_identity(a: Array, d_L_d_a: Array) -> Array:
 
 
 def softmax(z: Array) -> Array:
-    """e^z over its sum, by row, so that each row sums to 1."""
+    """Compute e^z over its sum, by row, so that each row sums to 1."""
     e = np.exp(z - z.max(axis=1, keepdims=True))
     a: Array = e / e.sum(axis=1, keepdims=True)
     return a
@@ -97,7 +97,7 @@ def deriv_softmax(a: Array, d_L_d_a: Array) -> Array:
 
 
 def mse(y: Array, y_pred: Array) -> float:
-    """The articles' loss: the mean of (y_true - y_pred)^2."""
+    """Compute the articles' loss: the mean of (y_true - y_pred)^2."""
     return float(np.mean((y - y_pred) ** 2))
 
 
@@ -106,7 +106,7 @@ def deriv_mse(y: Array, y_pred: Array) -> Array:
 
 
 def bce(y: Array, z: Array) -> float:
-    """Binary cross-entropy of y against sigmoid(z), from the totals z so that log(0) never arises.
+    """Compute the binary cross-entropy of y and sigmoid(z) from the totals z, so that log(0) never arises.
 
     -(y log p + (1 - y) log(1 - p)) with p = sigmoid(z) is max(z, 0) - y z + log(1 + e^-|z|).
     """
@@ -114,35 +114,38 @@ def bce(y: Array, z: Array) -> float:
 
 
 def deriv_bce(y: Array, y_pred: Array) -> Array:
-    """dL/dz, where the sigmoid's own derivative has cancelled."""
+    """Return dL/dz, in which the sigmoid's own derivative has cancelled."""
     return (y_pred - y) / y.size
 
 
 def cross_entropy(y: Array, z: Array) -> float:
-    """Cross-entropy of one-hot y against softmax(z), the mean of log(sum e^z) - z_class over samples."""
+    """Compute the cross-entropy of one-hot y and softmax(z).
+
+    It is the mean of log(sum e^z) - z_class over samples.
+    """
     top = z.max(axis=1, keepdims=True)
     log_sum = top[:, 0] + np.log(np.exp(z - top).sum(axis=1))
     return float(np.mean(log_sum - (y * z).sum(axis=1)))
 
 
 def deriv_cross_entropy(y: Array, y_pred: Array) -> Array:
-    """dL/dz, where the softmax's own derivative has cancelled."""
+    """Return dL/dz, in which the softmax's own derivative has cancelled."""
     return (y_pred - y) / len(y)
 
 
-# --- Optimizers. Each takes the weights and their gradients as flat vectors, its own memory (None before
-# the first step) and its options, and returns new weights and new memory.
+# --- Optimizers. Each takes the weights and their gradients as flat vectors, its own memory (None before the
+# first step) and its options, and returns new weights and new memory.
 
 
 def sgd(w: Array, grad: Array, memory: Any, learning_rate: float) -> tuple[Array, Any]:
-    """w - learning_rate * grad: the articles' update."""
+    """Return w - learning_rate * grad: the articles' update."""
     return w - learning_rate * grad, None
 
 
 def momentum(
     w: Array, grad: Array, memory: Any, learning_rate: float, *, momentum: float
 ) -> tuple[Array, Any]:
-    """v = momentum * v + grad, then w - learning_rate * v: Polyak 1964, as PyTorch writes it."""
+    """Set v = momentum * v + grad, return w - learning_rate * v: Polyak 1964, as PyTorch writes it."""
     v = grad if memory is None else momentum * memory + grad
     return w - learning_rate * v, v
 
@@ -157,7 +160,7 @@ def adam(
     beta2: float,
     epsilon: float,
 ) -> tuple[Array, Any]:
-    """Kingma and Ba 2015, algorithm 1. The powers beta^t are running products."""
+    """Take a step of Adam: Kingma and Ba 2015, algorithm 1. The powers beta^t are running products."""
     m, v, power1, power2 = memory or (np.zeros_like(w), np.zeros_like(w), 1.0, 1.0)
     m = beta1 * m + (1.0 - beta1) * grad
     v = beta2 * v + (1.0 - beta2) * (grad * grad)
@@ -169,7 +172,7 @@ def adam(
 def step(
     name: str, w: Array, grad: Array, memory: Any, learning_rate: float, options: Mapping[str, float]
 ) -> tuple[Array, Any]:
-    """One step of the optimizer called `name`."""
+    """Take one step of the optimizer called `name`."""
     result: tuple[Array, Any] = _named(name)(w, grad, memory, learning_rate, **options)
     return result
 
@@ -178,12 +181,12 @@ def step(
 
 
 def neuron(w: Array, b: float, x: Array) -> float:
-    """One sigmoid neuron: f(w . x + b)."""
+    """Compute one sigmoid neuron: f(w . x + b)."""
     return float(sigmoid(np.dot(w, x) + b))
 
 
 def _outputs(net: Network, X: Array) -> tuple[list[Array], Array]:
-    """Every layer's output, the input first and y_pred last, and the output layer's total z."""
+    """Return every layer's output, the input first and y_pred last, and the output layer's total z."""
     outputs, z = [X], X
     for i, (W, b) in enumerate(net.layers):
         z = outputs[-1] @ W.T + b
@@ -193,19 +196,19 @@ def _outputs(net: Network, X: Array) -> tuple[list[Array], Array]:
 
 
 def feedforward(net: Network, X: Array) -> Array:
-    """y_pred, of shape (n, outputs)."""
+    """Compute y_pred, of shape (n, outputs)."""
     return _outputs(net, X)[0][-1]
 
 
 def loss(net: Network, X: Array, y: Array) -> float:
-    """The network's own loss on these samples."""
+    """Compute the network's own loss on these samples."""
     outputs, z = _outputs(net, X)
     value: float = _named(net.loss)(y, outputs[-1] if net.loss == "mse" else z)
     return value
 
 
 def gradients(net: Network, X: Array, y: Array) -> Layers:
-    """dL/dW and dL/db of every layer, by backpropagation; the shapes are the layers' own."""
+    """Compute dL/dW and dL/db of every layer, by backpropagation; the shapes are the layers' own."""
     outputs, _ = _outputs(net, X)
     d_L_d_z = _named("deriv_" + net.loss)(y, outputs[-1])
     if net.loss == "mse":
@@ -220,14 +223,14 @@ def gradients(net: Network, X: Array, y: Array) -> Layers:
 
 
 def flatten(layers: Layers) -> Array:
-    """All weights in one vector: W1 by rows, W2, …, then b1, b2, …: the articles' w1 … w6, b1 … b3."""
+    """Join all weights in one vector: W1 by rows, W2, …, then b1, b2, …: the articles' w1 … w6, b1 … b3."""
     return np.concatenate([W.ravel() for W, _ in layers] + [b for _, b in layers])
 
 
 def unflatten(vectors: Array, sizes: Sequence[int]) -> Layers:
-    """The inverse of `flatten` for layer sizes such as [2, 2, 1].
+    """Invert `flatten`, for layer sizes such as [2, 2, 1].
 
-    Of vectors (…, n) for many networks, W is (…, fan_out, fan_in) and b is (…, fan_out).
+    From vectors (…, n) for many networks, W is (…, fan_out, fan_in) and b is (…, fan_out).
     """
     shapes = [(o, i) for i, o in pairwise(sizes)]
     ends = np.cumsum([o * i for o, i in shapes] + [o for o, _ in shapes])
@@ -240,12 +243,12 @@ def unflatten(vectors: Array, sizes: Sequence[int]) -> Layers:
 
 
 def sizes(layers: Layers) -> list[int]:
-    """Layer widths, input first: [2, 2, 1] for the articles' network."""
+    """Return the layer widths, input first: [2, 2, 1] for the articles' network."""
     return [layers[0][0].shape[1]] + [len(b) for _, b in layers]
 
 
 def numerical_gradients(net: Network, X: Array, y: Array, step: float = 1e-6) -> Layers:
-    """dL/dw of every weight by central differences: what `gradients` must agree with."""
+    """Compute dL/dw of every weight by central differences; `gradients` must agree with it."""
     w, widths = flatten(net.layers), sizes(net.layers)
 
     def loss_at(v: Array) -> float:
@@ -257,7 +260,7 @@ def numerical_gradients(net: Network, X: Array, y: Array, step: float = 1e-6) ->
 
 
 def equation(net: Network, names: Sequence[str]) -> str:
-    """The network as the formula it is, one line a neuron, in the input columns called `names`."""
+    """Write the network as a formula, one line a neuron, in the input columns called `names`."""
     lines, inputs = [], list(names)
     for i, (W, b) in enumerate(net.layers):
         is_last = i == len(net.layers) - 1

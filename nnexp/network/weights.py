@@ -1,10 +1,11 @@
-"""`weights.npz`: all that is needed to rebuild a trained network and feed it raw rows, and nothing pickled.
+"""Read and write `weights.npz`: all that it takes to rebuild a trained network and feed it raw rows.
 
-Arrays: W1, b1, W2, b2, … (final; W is fan_out x fan_in), W1_initial, …; shift and scale of the inputs;
-features, classes and functions (activation, output activation, loss) as text; with `weights_every` also
-kept_epochs (k,) and W1_kept (k, fan_out, fan_in), ….
+Nothing in it is pickled. Arrays: W1, b1, W2, b2, … (final; W is fan_out x fan_in), W1_initial, …; shift and
+scale of the inputs; features, classes and functions (activation, output activation, loss) as text; with
+`weights_every` also kept_epochs (k,) and W1_kept (k, fan_out, fan_in), ….
 
-A logged model carries this module (see model.py), so of nnexp it imports `network` and `forward` only.
+A logged model contains this module (see tracking/model.py), so of nnexp it imports only `network.reference`
+and `network.forward`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, repr=False)
 class Model:
-    """A trained network with what turns a raw row into its input and its output into a label."""
+    """A trained network, with what turns a raw row into its input and its output into a label."""
 
     network: Network
     initial: Network
@@ -44,7 +45,7 @@ class Model:
     classes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        """In a line: `<network 2-2-1, sigmoid and sigmoid: weight_lb, height_in -> M, F>`."""
+        """Describe it in a line: `<network 2-2-1, sigmoid and sigmoid: weight_lb, height_in -> M, F>`."""
         net = self.network
         widths = "-".join(map(str, [len(self.features), *(len(b) for _, b in net.layers)]))
         told = [", ".join([*names[:8], *["…"] * (len(names) > 8)]) for names in (self.features, self.classes)]
@@ -52,29 +53,29 @@ class Model:
         return f"<network {widths}, {functions}: {told[0]} -> {told[1] or 'a number'}>"
 
     def outputs(self, X: Array) -> Array:
-        """y_pred of shape (n, outputs) for raw rows X of shape (n, features); the same bits everywhere."""
+        """Compute y_pred, (n, outputs), from raw rows X, (n, features); the same bits on every machine."""
         return outputs(self.network, (X - self.shift) / self.scale)
 
     def output_columns(self) -> list[str]:
-        """`y_pred`, or one column a class where the network has an output for each."""
+        """Name the output columns: `y_pred`, or one for each class if the network has an output for each."""
         if len(self.network.layers[-1][1]) == 1:
             return ["y_pred"]
         return [f"y_pred_{label}" for label in self.classes]
 
     def predict(self, X: Any) -> Any:
-        """For raw rows X of shape (n, features), a dict of columns: the outputs; for classes also `label`
-        and, where the outputs are probabilities, `probability`, that of the label.
+        """Predict from raw rows X, (n, features); return a dict of columns.
 
-        Of a DataFrame the features are taken by name, in whatever order and among whatever else, and the
-        answer is a DataFrame with its index. Raises ValueError, naming the column and the row, for what is no
-        finite number there.
+        The columns are the outputs; for classes also `label` and, if the outputs are probabilities,
+        `probability`, that of the label. From a DataFrame the features are taken by name, in any order and
+        among other columns, and the answer is a DataFrame with its index. Raises ValueError, naming the
+        column and the row, for a value there that is not a finite number.
         """
         if not hasattr(X, "columns"):
             return self._answers(X)
-        import pandas as pd  # who has a DataFrame has it imported already
+        import pandas as pd  # imported already, by whoever made the DataFrame
 
         columns = [_numbers(X, name, self.features) for name in self.features]
-        return pd.DataFrame(self._answers(np.column_stack(columns)), index=X.index)
+        return type(X)(self._answers(np.column_stack(columns)), index=X.index)
 
     def _answers(self, X: Array) -> dict[str, list[Any]]:
         y_pred = self.outputs(X)
@@ -83,14 +84,14 @@ class Model:
             is_single = y_pred.shape[1] == 1
             index = (y_pred[:, 0] >= 0.5).astype(int) if is_single else y_pred.argmax(axis=1)
             columns["label"] = [self.classes[i] for i in index]
-            # One sigmoid is a probability, several are no distribution over the classes.
+            # One sigmoid is a probability; several do not form a distribution over the classes.
             if self.network.output_activation == ("sigmoid" if is_single else "softmax"):
                 likely = np.maximum(y_pred, 1.0 - y_pred) if is_single else y_pred
                 columns["probability"] = likely.max(axis=1).tolist()
         return columns
 
     def input_names(self) -> list[str]:
-        """The network's inputs as terms in raw columns: `(weight_lb - 135)`."""
+        """Write the network's inputs as terms in raw columns: `(weight_lb - 135)`."""
         terms = []
         for name, shift, scale in zip(self.features, self.shift, self.scale, strict=True):
             term = name if shift == 0 else f"({name} {'-' if shift > 0 else '+'} {abs(shift):.6g})"
@@ -99,7 +100,7 @@ class Model:
 
 
 def _numbers(rows: Any, name: str, features: tuple[str, ...]) -> Array:
-    """A column of a DataFrame as finite numbers, of shape (rows,). Raises ValueError."""
+    """Return a DataFrame's column as finite numbers, (rows,). Raises ValueError."""
     times = list(rows.columns).count(name)
     if times != 1:
         what = "is missing" if times == 0 else f"is there {times} times"
@@ -112,7 +113,7 @@ def _numbers(rows: Any, name: str, features: tuple[str, ...]) -> Array:
 
 
 def pack(model: Model, kept: dict[int, Layers]) -> bytes:
-    """The file's bytes; the same network gives the same bytes."""
+    """Return the bytes of a weights.npz; the same network gives the same bytes."""
     arrays: dict[str, NDArray[np.generic]] = {}
     for i, (W, b) in enumerate(model.network.layers, 1):
         arrays |= {f"W{i}": W, f"b{i}": b}
@@ -133,7 +134,7 @@ def pack(model: Model, kept: dict[int, Layers]) -> bytes:
 
 @dataclass(frozen=True)
 class _Slot:
-    """Where one array lies in an .npz file: its data, and the two places of its checksum."""
+    """The place of one array in an .npz file: its data, and the two places of its checksum."""
 
     start: int
     header_crc: int
@@ -141,8 +142,11 @@ class _Slot:
 
 
 def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
-    """The bytes that `np.savez` would write, ten times sooner: the runs of a sweep have files of one
-    layout, which is written once and then filled with each run's numbers."""
+    """Return the bytes that `np.savez` would write, in a tenth of the time.
+
+    The files of a sweep's runs have one layout, which is written once and then filled with each run's
+    numbers.
+    """
     content_of = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     layout = tuple((name, array.shape, array.dtype.str) for name, array in content_of.items())
     blank, slots = _blank_npz(layout)
@@ -157,7 +161,7 @@ def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 
 @lru_cache(maxsize=256)
 def _blank_npz(layout: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[bytes, list[_Slot]]:
-    """An .npz file of zeros with arrays of these names, shapes and types, and where each of them lies.
+    """Return an .npz file of zeros with arrays of these names, shapes and types, and the place of each.
 
     Offsets are those of the ZIP format (PKWARE's APPNOTE, 4.3.7 and 4.3.12).
     """
@@ -176,8 +180,8 @@ def _blank_npz(layout: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[by
     return content, slots
 
 
-# --- Reading, of a file that may come from anyone. It is taken apart by hand: an array's header is compared
-# with the one that NumPy writes, not evaluated, and says no more than what lies behind it.
+# --- Reading a file that may come from anyone. It is parsed by hand: an array's header must look like the one
+# that NumPy writes, is never evaluated, and must agree with the size of the data behind it.
 
 _HEADER = re.compile(
     rb"\{'descr': '(<f8|<i8|<U[1-9]\d{0,5})', 'fortran_order': False, 'shape': \(([\d, ]{0,60})\), \} *\n"
@@ -192,9 +196,9 @@ class NotWeights(ValueError):
 
 
 def unpack(content: bytes) -> Model:
-    """The network of a weights.npz. Raises NotWeights, in plain words, for a file that is not one.
+    """Return the network of a weights.npz. Raises NotWeights, in plain words, for a file that is not one.
 
-    No array is larger than the file: what is compressed, or is not what it says, is refused.
+    Compressed members and false sizes are refused, so no array is larger than the file.
     """
     arrays = arrays_of(content)
     n = next(i for i in count() if f"W{i + 1}" not in arrays)
@@ -226,12 +230,12 @@ def unpack(content: bytes) -> Model:
 
 
 def _layer_names(n: int, suffix: str) -> list[str]:
-    """W1, b1, W2, b2, … of n layers."""
+    """Name the arrays of n layers: W1, b1, W2, b2, …."""
     return [f"{letter}{i}{suffix}" for i in range(1, n + 1) for letter in "Wb"]
 
 
 def _check_shapes(model: Model) -> None:
-    """Raise NotWeights unless rows with these features can go through these layers to these classes."""
+    """Raise NotWeights unless rows with these features fit these layers, and their outputs these classes."""
     inputs, outputs = len(model.features), len(model.classes)
     if not model.shift.shape == model.scale.shape == (inputs,):
         raise NotWeights("weights.npz: shift, scale and features are not of one length")
@@ -252,7 +256,7 @@ def _check_shapes(model: Model) -> None:
 
 
 def arrays_of(content: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of a weights.npz by name. Raises NotWeights."""
+    """Return the arrays of a weights.npz by name. Raises NotWeights."""
     arrays: dict[str, NDArray[Any]] = {}
     left = len(content)
     try:
@@ -268,13 +272,13 @@ def arrays_of(content: bytes) -> dict[str, NDArray[Any]]:
     except NotWeights:
         raise
     except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error) as error:
-        # RuntimeError: it is encrypted, or compressed in a way that is not known; ValueError: it is cut off.
+        # RuntimeError: encrypted, or compressed by an unknown method; ValueError: cut off.
         raise NotWeights(f"weights.npz is damaged, or no such file: {error}") from error
     return arrays
 
 
 def _array(name: str, member: bytes) -> NDArray[Any]:
-    """The array that a .npy file holds, if it is one that we write under this name."""
+    """Return the array in a .npy file. Raises NotWeights unless it is one that nnexp writes by this name."""
     begin = 10 + int.from_bytes(member[8:10], "little")
     header = _HEADER.fullmatch(member[10:begin])
     if member[:8] != b"\x93NUMPY\x01\x00" or header is None:
@@ -292,7 +296,7 @@ def _array(name: str, member: bytes) -> NDArray[Any]:
 
 
 def _check_text(name: str, data: bytes) -> None:
-    """Raise NotWeights for what no text has, which NumPy would not look for."""
+    """Raise NotWeights for bytes that no text has; NumPy does not look for them."""
     try:
         data.decode("utf-32-le")
     except UnicodeError as error:
@@ -300,7 +304,7 @@ def _check_text(name: str, data: bytes) -> None:
 
 
 def unpack_kept(content: bytes) -> dict[int, Layers]:
-    """The weights that were kept while training, by epoch; none where `weights_every` was 0.
+    """Return the weights kept while training, by epoch; none if `weights_every` was 0.
 
     Raises NotWeights.
     """
@@ -316,7 +320,7 @@ def unpack_kept(content: bytes) -> dict[int, Layers]:
 
 
 def weights_sha256(layers: Layers) -> str:
-    """SHA-256 over W1, b1, W2, b2, … as little-endian doubles in row order."""
+    """Return the SHA-256 over W1, b1, W2, b2, … as little-endian doubles in row order."""
     digest = hashlib.sha256()
     for W, b in layers:
         digest.update(np.ascontiguousarray(W, dtype="<f8").tobytes())

@@ -1,16 +1,16 @@
-"""What a trained network becomes in MLflow: its name, points, files and tags. Pure functions, no store."""
+"""What a trained network becomes in MLflow: its points, predictions and files, just trained or read back."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import count, repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -22,15 +22,23 @@ from nnexp.config.recorded import SCHEMA
 from nnexp.config.run import RunConfig, nested
 from nnexp.config.text import masked_value, shortened
 from nnexp.dataset.load import Dataset
-from nnexp.network import engine
 from nnexp.network.forward import outputs
 from nnexp.network.reference import Layers, equation, sizes
-from nnexp.network.weights import Model, weights_sha256
+from nnexp.network.weights import Model, unpack, unpack_kept
+from nnexp.pipeline.identity import run_name
 from nnexp.tracking.evidence import data_file
+from nnexp.tracking.find import get_curve, get_run, read_artifact
 from nnexp.tracking.runs import DataInput, cut
-from nnexp.tracking.tables import MAX_DATASET, MAX_METRIC, MAX_NAME
+from nnexp.tracking.store import Store
+from nnexp.tracking.tables import MAX_DATASET, MAX_METRIC
 from nnexp.training.checks import check
+from nnexp.training.plan import Point
 from nnexp.training.shard import Trained
+
+if TYPE_CHECKING:
+    from nnexp.analysis.report.findings import Findings
+
+log = logging.getLogger("nnexp")
 
 Array = NDArray[np.float64]
 
@@ -38,63 +46,8 @@ Array = NDArray[np.float64]
 MAX_KEPT_DATA = 32 * 2**20
 # Networks' new rows that are predicted at once, about.
 ROWS_AT_ONCE = 20_000
-# What every run's name says.
-_NAMED = frozenset({"dataset", "learning_rate", "init", "seed"})
-
-
-def run_name(config: RunConfig, dataset: Dataset, varied: Iterable[str] = ()) -> str:
-    """What the run is, at a glance: `xor lr=0.5 init=normal seed=3`, and besides that the keys that vary in
-    its sweep: `xor lr=0.5 init=normal seed=3 hidden=[4]`."""
-    also = [key for key in varied if key not in _NAMED and not key.startswith("dataset.")]
-    texts = config.params() if also else {}
-    parts = [f"{key}={texts[key]}" for key in also if key in texts]
-    named = f"{dataset.name} lr={config.learning_rate:g} init={config.init.name} seed={config.seed}"
-    return " ".join([named, *parts])[:MAX_NAME]
-
-
-def numbered(name: str, time: int) -> str:
-    """The name of the run of a point that is recorded for the second time, or a later one: `… #2`."""
-    suffix = f" #{time}" if time > 1 else ""
-    return name[: MAX_NAME - len(suffix)] + suffix
-
-
-def varied_leaves(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
-    """The keys whose values differ between the configs, each with its values in order of appearance."""
-    leaves = [config.leaves() for config in configs]
-    keys = dict.fromkeys(key for leaf in leaves for key in leaf)
-    values = {key: list(dict.fromkeys(leaf.get(key) for leaf in leaves)) for key in keys}
-    return {key: seen for key, seen in values.items() if len(seen) > 1}
-
-
-def ranges(configs: Sequence[RunConfig]) -> dict[str, list[str]]:
-    """The keys that a sweep varies, each with its values as they are typed; not those that only come with
-    another's value, as a data set's path does."""
-    leaves = [config.leaves() for config in configs]
-    found = {}
-    for key in varied_leaves(configs):
-        group = key.partition(".")[0]
-        pairs = {(leaf.get(group), leaf.get(key)) for leaf in leaves}
-        if group == key or len(pairs) > len({of_group for of_group, _ in pairs}):
-            # One config a value: all of a large sweep as text would take a while.
-            of_value = {leaf.get(key): config for leaf, config in zip(leaves, configs, strict=True)}
-            found[key] = [config.params().get(key, "none") for config in of_value.values()]
-    return found
-
-
-def run_key(config: RunConfig, dataset: Dataset) -> str:
-    """The identity of the run: one key, the same bits."""
-    return config.run_key(dataset.sha256, engine.VERSION)
-
-
-def sweep_key(run_keys: Iterable[str]) -> str:
-    """The identity of a sweep: which runs it is of, in whatever order."""
-    return hashlib.sha256("\n".join(sorted(run_keys)).encode()).hexdigest()
-
-
-def run_tags(key: str, dataset: Dataset, attempt: int) -> dict[str, str]:
-    """What identifies a run, whether it finished or not."""
-    tags = {"nnexp.run_key": key, "nnexp.data_sha256": dataset.sha256, "nnexp.engine": engine.VERSION}
-    return tags | ({"nnexp.attempt": str(attempt)} if attempt > 1 else {})
+# The best runs of a sweep that get all that a run of its own has.
+MAX_BEST = 3
 
 
 @lru_cache(maxsize=256)
@@ -308,8 +261,40 @@ def _features(X: NDArray[np.float64], dataset: Dataset) -> Columns:
     return dict(zip(dataset.features, X.T.tolist(), strict=True))
 
 
-def result_tags(trained: Trained) -> dict[str, str]:
-    return {
-        "nnexp.outcome": trained.outcome,
-        "nnexp.weights_sha256": weights_sha256(trained.final.layers),
+def best_files(store: Store, found: Findings, points: Sequence[Point]) -> dict[str, dict[str, bytes]]:
+    """By the id of each of a sweep's best runs, the files that a run of its own has and theirs lack."""
+    point_of = {point.key: point for point in points}
+    best = found.best(1)
+    best = best[best["outcome"] != "diverged"].head(MAX_BEST)
+    files = {}
+    for run_id, key, outcome in best[["run_id", "run_key", "outcome"]].itertuples(index=False):
+        try:
+            point = point_of[key]
+            run = read_back(store, run_id, replace(point.config, figures=True), point.dataset, outcome)
+        except (FileNotFoundError, ValueError) as error:
+            log.info(f"no figures of the best run {run_id}: its weights.npz cannot be read: {error}")
+            continue
+        files[run_id] = single_files(run)
+    return files
+
+
+def read_back(store: Store, run_id: str, config: RunConfig, dataset: Dataset, outcome: str) -> Whole:
+    """A recorded run as it was when it had been trained. Raises FileNotFoundError or ValueError when its
+    weights are not there or are none."""
+    record = get_run(store, run_id)
+    weights = read_artifact(store, record, "weights.npz")
+    curves: Mapping[str, dict[int, float]] = {
+        name: dict(get_curve(store, run_id, name))
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy", "grad_norm")
+        if name in record.metrics
     }
+    epochs = list(curves["loss"])
+    return Whole(
+        config=config,
+        dataset=dataset,
+        model=unpack(weights),
+        kept=unpack_kept(weights),
+        epochs=epochs,
+        curves={name: [curve.get(epoch, np.nan) for epoch in epochs] for name, curve in curves.items()},
+        outcome=outcome,
+    )

@@ -1,4 +1,4 @@
-"""`nnexp doctor`: look a store over, say what is wrong with it, and repair what can be without any loss.
+"""Look a store over: what is wrong with it, and what repairs it where that can be without any loss.
 
 Nothing that holds anything is deleted: what no row names is moved aside, if it is certain to be this store's.
 """
@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from nnexp.config.errors import RequestError
-from nnexp.config.text import masked, on_one_line
+from nnexp.tracking.claims import aside_of
 from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.files import links_in, move_aside
 from nnexp.tracking.find import SWEEP_KEYS, Found, read_artifact, read_model
@@ -36,7 +36,7 @@ from nnexp.tracking.health import (
     running_ids,
 )
 from nnexp.tracking.owner import is_owned
-from nnexp.tracking.places import SQLITE, aside_of, local_path, place_of
+from nnexp.tracking.places import SQLITE, local_path, place_of
 from nnexp.tracking.runs import identity
 from nnexp.tracking.store import Store, open_store, resolve_uri
 from nnexp.tracking.whole import missing_tag
@@ -44,8 +44,6 @@ from nnexp.tracking.write import end_dead, is_alive, open_writer
 
 # What is younger is left alone: somebody may be about to use it.
 OLD_SECONDS = 3600
-# Lines of one kind that are printed; of the others how many there are.
-MOST_LINES = 20
 # A directory that nnexp made, or was killed making: its name is an id as the writer draws them, a UUID of
 # version 7, and it has one of these files.
 _DIRECTORY = re.compile(r"[0-9a-f]{12}7[0-9a-f]{19}|\.[0-9a-f]{12}7[0-9a-f]{19}\.half")
@@ -64,41 +62,25 @@ class Finding:
 
 
 # The kind of what is only told.
-_NOTE = "note"
+NOTE = "note"
 
 
-def examine(fix: bool) -> bool:
-    """`nnexp doctor`: a line for each finding; whether nothing is wrong, or all was put right. Raises
-    RequestError when there is no store to look at."""
+@dataclass(frozen=True)
+class Examined:
+    """A store that was looked over: how many runs it has, and what is wrong, findings of a kind together."""
+
+    uri: str
+    runs: int
+    findings: list[Finding]
+
+
+def examine() -> Examined:
+    """Look the store over. Raises RequestError when there is none."""
     uri = resolve_uri(None)
     path = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
     if path is not None and not path.is_file():
         raise RequestError(f"no store at {path}")
-    count, told = _inside(uri, path)
-    findings = [finding for finding in told if finding.kind != _NOTE]
-    repaired = 0
-    for kind, group in groupby(told, lambda finding: finding.kind):
-        some = list(group)
-        are_done = [fix and finding.repair is not None and finding.repair() for finding in some]
-        for finding, is_done in zip(some[:MOST_LINES], are_done, strict=False):
-            print(_line(finding, fix, is_done))
-        if len(some) > MOST_LINES:
-            print(f"… and {len(some) - MOST_LINES:,} more such: {kind}")
-        repaired += sum(are_done)
-    can = sum(finding.repair is not None for finding in findings)
-    said = f"{len(findings):,} found" if findings else "nothing is wrong"
-    if can:
-        repairs = f"{repaired:,} of them repaired" if fix else f"{can:,} of which nnexp doctor --fix repairs"
-        said += f", {repairs}"
-    print(f"{masked(uri)}: {count:,} runs, {said}")
-    return len(findings) == repaired
-
-
-def _line(finding: Finding, fix: bool, is_done: bool) -> str:
-    if finding.repair is None:
-        return on_one_line(finding.text)
-    what = "repaired" if is_done else "left alone, as it is in use now" if fix else "--fix"
-    return on_one_line(f"{finding.text}; {what}: {finding.remedy}")
+    return Examined(uri, *_inside(uri, path))
 
 
 def _inside(uri: str, path: Path | None) -> tuple[int, list[Finding]]:
@@ -286,7 +268,7 @@ def _orphans(store: Store, experiments: Sequence[Experiment]) -> Iterator[Findin
                 yield Finding("orphan", text, f"move them to {aside}", move)
         for why, count in left.items():
             text = f"note: {place}: directories of {count:,} runs that are not in the store are left alone"
-            yield Finding(_NOTE, f"{text}: {why}")
+            yield Finding(NOTE, f"{text}: {why}")
 
 
 def _names(place: Path) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import shutil
 from pathlib import Path
 
 from nnexp.config.endings import check_directory
 from nnexp.config.errors import RequestError
+from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.find import get_run, read_weights
 from nnexp.tracking.named import whole_id
 from nnexp.tracking.store import Store, open_store, told_if_lost
@@ -16,8 +16,8 @@ from nnexp.tracking.store import Store, open_store, told_if_lost
 log = logging.getLogger("nnexp")
 
 
-def export(run_id: str, to: Path | None) -> None:
-    """`nnexp export`. Raises RequestError."""
+def export(run_id: str, to: Path | None) -> str:
+    """`nnexp export`; where the model is: its URI, or the new directory. Raises RequestError."""
     if to is not None:
         _check_free(to)
     store = open_store(create=False)
@@ -28,18 +28,21 @@ def export(run_id: str, to: Path | None) -> None:
             raise RequestError(f"run {run_id} diverged: its weights or its loss are no finite numbers")
         content = read_weights(store, record)  # refuses what is damaged
         if to is None:
-            _log(store, run_id, content)
-        else:
-            _save(to, run_id, content)
+            return _log(store, run_id, content)
+        _save(to, run_id, content)
+        return str(to)
 
 
-def _log(store: Store, run_id: str, content: bytes) -> None:
+def _log(store: Store, run_id: str, content: bytes) -> str:
     from nnexp.tracking.model import log_model, logged_model  # import MLflow
 
     model_id = logged_model(store, run_id)
     if model_id is not None:
         log.info("this run has a model already")
-    print(f"models:/{model_id or log_model(store, run_id, content)}")
+    else:
+        with uninterrupted():
+            model_id = log_model(store, run_id, content)
+    return f"models:/{model_id}"
 
 
 def _save(to: Path, run_id: str, content: bytes) -> None:
@@ -54,8 +57,6 @@ def _save(to: Path, run_id: str, content: bytes) -> None:
         half.rename(to)
     except OSError as error:
         raise RequestError(f"--to {to}: cannot be written: {error.strerror}") from error
-    print(to)
-    log.info(f"serve it: mlflow models serve --env-manager local --model-uri {shlex.quote(str(to))}")
 
 
 def _check_free(to: Path) -> None:

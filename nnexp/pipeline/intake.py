@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import posixpath
 import re
-import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from nnexp.cli.show import PROGRAM
 from nnexp.config.errors import RequestError
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.artifacts import data_input
 from nnexp.pipeline.bundle import Bundle
-from nnexp.pipeline.progress import uninterrupted
 from nnexp.pipeline.rerun.subject import Subject, Subjects
 from nnexp.pipeline.rerun.verdict import key_of, twice, weights_hash
+from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.evidence import data_file
 from nnexp.tracking.experiments import Experiment, ensure_experiment
 from nnexp.tracking.find import SWEEP_KEYS, get_sweep, recorded_keys
@@ -42,7 +41,20 @@ _LEFT = {"nnexp.owner", "nnexp.heartbeat", "nnexp.rerun_by", "nnexp.rerun_verdic
 IMPORTED = "nnexp.imported"
 
 
-def bring(path: Path, experiment_name: str | None) -> None:
+@dataclass(frozen=True)
+class Imported:
+    """What a bundle was put into the store as: its runs, those among them that were not there before, and
+    those that were left out, as the experiment has the same run under another id."""
+
+    what: str
+    experiment: str
+    run_ids: Sequence[str]
+    new: int
+    left_out: list[str]
+    sweep_id: str | None  # of its first sweep, None where it has none
+
+
+def bring(path: Path, experiment_name: str | None) -> Imported:
     """`nnexp import BUNDLE`. Raises RequestError."""
     with bundles.opened(path) as there:
         if there.format == 1:
@@ -64,7 +76,9 @@ def bring(path: Path, experiment_name: str | None) -> None:
                 _write(writer, there, data, known)
                 left = set(there.run_ids) - _known(store, keys)
                 _describe(store, experiment, writer, there, known)
-        _tell(there, experiment, known, left)
+        new = len(there.run_ids) - len((known | left) & set(there.run_ids))
+        sweep_id = next(iter(there.sweeps), None)
+        return Imported(there.what, experiment.name, there.run_ids, new, sorted(left), sweep_id)
 
 
 # --- What is refused.
@@ -227,19 +241,3 @@ def _describe(store: Store, experiment: Experiment, writer: Writer, there: Bundl
         found = Findings.of(record, len(set(recorded_keys(store, record))), runs, overall(runs))
         with uninterrupted():
             writer.add(sweep_id, {}, {DESCRIPTION: note(found, (), experiment.id)})
-
-
-def _tell(there: Bundle, experiment: Experiment, known: set[str], left: set[str]) -> None:
-    total = len(there.run_ids)
-    new = total - len((known | left) & set(there.run_ids))
-    print(f"imported {new:,} of {total:,} runs of {there.what} into {experiment.name}", end="")
-    print(f"; {total - new:,} were there already" if new < total else "")
-    for run_id in sorted(left):
-        print(f"  {run_id} is left out: the experiment has the same run under another id")
-    sweep_id = next(iter(there.sweeps), None)
-    if sweep_id is None:
-        print(f"  {PROGRAM} show {there.run_ids[0]}\n  {PROGRAM} rerun {there.run_ids[0]}")
-        return
-    where = [] if experiment.name == "nnexp" else ["--experiment", experiment.name]
-    print("  " + shlex.join([PROGRAM, "summarize", *where, "--sweep", sweep_id]))
-    print(f"  {PROGRAM} report {sweep_id}\n  {PROGRAM} rerun --sweep {sweep_id}")

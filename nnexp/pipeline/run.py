@@ -17,26 +17,25 @@ from nnexp.network.weights import pack
 from nnexp.pipeline.artifacts import (
     check_names,
     data_files,
-    data_input,
     model_of,
     new_rows,
     points,
     prediction_points,
-    result_tags,
+    read_back,
     run_files,
-    run_key,
-    run_name,
-    run_tags,
     single_files,
     whole,
 )
 from nnexp.pipeline.git import refuse_dirty
-from nnexp.pipeline.progress import Meter, uninterrupted
+from nnexp.pipeline.identity import result_tags, run_key, run_name
+from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import code_files, provenance
+from nnexp.pipeline.records import run_record
 from nnexp.pipeline.session import Place, TrainingError, going_on, opened, tell_of_compiling
+from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.find import Detail, find_artifact, get_curve, get_run, read_model, read_weights
 from nnexp.tracking.labels import NAME, name_of, run_labels
-from nnexp.tracking.runs import RunRecord, Writer, origin
+from nnexp.tracking.runs import Writer
 from nnexp.tracking.store import Store
 from nnexp.training.checks import check
 from nnexp.training.plan import Point, plan
@@ -103,9 +102,7 @@ def run(
 def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) -> Recorded:
     config, dataset, writer = point.config, point.dataset, place.writer
     tell_of_compiling()
-    tags = {**origin(), **provenance(), **run_tags(point.key, dataset, attempt), **more}
-    data = data_input(dataset)
-    with going_on(place, RunRecord(point.name, config.params(), tags, data=data)) as run_id:
+    with going_on(place, run_record(point, attempt, {**provenance(), **more})) as run_id:
         trained = _train_live(writer, run_id, point)
         model = model_of(trained, dataset)
         weights = pack(model, trained.kept)
@@ -151,8 +148,6 @@ def _shown(place: Place, run_id: str, point: Point) -> Recorded:
     record = get_run(store, run_id)
     outcome = record.tags.get("nnexp.outcome", "")
     if config.figures and find_artifact(store, record, CURVES) is None:
-        from nnexp.pipeline.gallery import read_back  # imports pandas
-
         read_weights(store, record)  # refuses what is damaged
         files = single_files(read_back(store, run_id, config, point.dataset, outcome))
         with uninterrupted():
@@ -161,7 +156,9 @@ def _shown(place: Place, run_id: str, point: Point) -> Recorded:
     if config.model and outcome != "diverged" and not _has_model(store, record):
         from nnexp.tracking.model import log_model  # imports MLflow
 
-        log_model(store, run_id, read_weights(store, record))
+        content = read_weights(store, record)
+        with uninterrupted():
+            log_model(store, run_id, content)
         added.append("a model")
     return _recorded_before(store, run_id, point.dataset, tuple(added))
 

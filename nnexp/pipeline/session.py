@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from nnexp.config.run import RunConfig
 from nnexp.network import engine
-from nnexp.pipeline.artifacts import numbered
-from nnexp.pipeline.progress import Terminated, interruptible, raise_if_interrupted, uninterrupted
+from nnexp.pipeline.identity import numbered
+from nnexp.pipeline.signals import Terminated, interruptible, raise_if_interrupted, uninterrupted
 from nnexp.tracking.experiments import Experiment, ensure_experiment
 from nnexp.tracking.find import Found, find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER

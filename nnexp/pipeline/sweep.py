@@ -11,48 +11,35 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from nnexp.analysis.readable import as_table
-from nnexp.analysis.report.findings import Findings, question, shown_ranges
-from nnexp.analysis.report.note import MAX_NOTE, begun, note
+from nnexp.analysis.report.findings import Findings
+from nnexp.analysis.report.note import note
 from nnexp.analysis.report.pictures import Picture
 from nnexp.analysis.summary import finished, overall
+from nnexp.analysis.summary_table import as_table
 from nnexp.config.errors import Lost, RequestError
 from nnexp.config.request import SweepConfig
-from nnexp.config.run import MAX_PARAM, RunConfig
+from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
-from nnexp.network.weights import pack
 from nnexp.pipeline.artifacts import (
+    best_files,
     check_names,
-    data_files,
-    data_input,
-    model_of,
     new_outputs,
-    points,
-    prediction_points,
-    ranges,
-    result_tags,
-    run_files,
-    run_key,
-    run_name,
-    run_tags,
-    sweep_key,
-    varied_leaves,
 )
 from nnexp.pipeline.git import refuse_dirty
-from nnexp.pipeline.progress import Meter, uninterrupted
-from nnexp.pipeline.provenance import code_files, command, provenance
+from nnexp.pipeline.identity import ranges, run_key, run_name, sweep_key, varied_leaves
+from nnexp.pipeline.progress import Meter
+from nnexp.pipeline.records import child_record, sweep_record
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
-from nnexp.tracking.find import SWEEP_KEYS, get_curve, get_run, get_sweep
-from nnexp.tracking.labels import DESCRIPTION, NAME, QUESTION, name_of, tags_of
+from nnexp.pipeline.signals import uninterrupted
+from nnexp.tracking.find import get_curve, get_run, get_sweep
+from nnexp.tracking.labels import DESCRIPTION, NAME, name_of, tags_of
 from nnexp.tracking.read import read_runs
-from nnexp.tracking.runs import Ended, RunRecord, Writer, now, origin
+from nnexp.tracking.runs import Ended, RunRecord, Writer, now
 from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import check
 from nnexp.training.distribute import Training, execute
 from nnexp.training.plan import Plan, Point, plan
-from nnexp.training.shard import Trained
 from nnexp.training.train import Failure
 
 log = logging.getLogger("nnexp")
@@ -130,7 +117,7 @@ def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) 
         training = execute(todo.todo, request.executor)  # an executor that is not there is refused here
         if todo.todo:
             tell_of_compiling()
-        with _what_is_left(), going_on(place, _parent_record(name or "sweep", key, asked, request)) as parent:
+        with _what_is_left(), going_on(place, sweep_record(name or "sweep", key, asked, request)) as parent:
             for old in same:
                 if old.status in ("KILLED", "FAILED", "LOST"):
                     place.writer.adopt(old.run_id, parent)
@@ -174,7 +161,7 @@ def _run_points(
                 [(point.dataset, None if isinstance(r, Failure) else r) for point, r in ended]
             )
             for (point, result), y_pred in zip(ended, of_new_rows, strict=True):
-                recorder.add(_child_record(point, result, y_pred, parent, todo.attempt, started))
+                recorder.add(child_record(point, result, y_pred, parent, todo.attempt, started))
                 if isinstance(result, Failure):
                     failures.append((point.name, result.reason))
                     log.info(f"failed: {point.name}: {result.reason}")
@@ -249,54 +236,6 @@ class _Recorder:
             self._pending = None
 
 
-def _child_record(
-    point: Point,
-    result: Trained | Failure,
-    y_pred: NDArray[np.float64] | None,
-    parent: str,
-    attempt: int,
-    started: int,
-) -> RunRecord:
-    """A run of the sweep; `y_pred` is of its new rows."""
-    config, dataset = point.config, point.dataset
-    tags = {**origin(), **run_tags(point.key, dataset, attempt)}
-    tags |= {"mlflow.parentRunId": parent, "nnexp.sweep_id": parent}
-    record = RunRecord(
-        name=point.name,
-        params=config.params(),
-        tags=tags,
-        data=data_input(dataset),
-        start_time=started,
-        end_time=now(),
-    )
-    if isinstance(result, Failure):
-        tags["nnexp.reason"] = result.reason
-        files = {"traceback.txt": result.traceback.encode()}
-        return replace(record, files=files, status="FAILED")
-    curves = [*points(result, 0), *prediction_points(result, dataset, y_pred)]
-    files = run_files(result, pack(model_of(result, dataset), result.kept))
-    return replace(record, tags=tags | result_tags(result), points=curves, files=files)
-
-
-def _parent_record(name: str, key: str, asked: Sequence[Point], request: SweepConfig) -> RunRecord:
-    """A sweep as it begins: its ranges, and the keys of its runs."""
-    varied = ranges([point.config for point in asked])
-    texts = {key: ", ".join(values) for key, values in varied.items()}
-    params = {
-        key: text if len(text) <= MAX_PARAM else f"{len(varied[key])} values" for key, text in texts.items()
-    }
-    title = f"{name}: {len(asked)} runs over {', '.join(varied) or 'one point'}"
-    tags = {**origin(), **provenance(), "nnexp.sweep": name, "nnexp.sweep_key": key}
-    if asks := question(name):
-        tags[QUESTION] = asks[:MAX_NOTE]
-    tags |= tags_of(request)
-    tags[DESCRIPTION] = begun(tags.get(QUESTION, ""), command(), shown_ranges(params))
-    keys = "".join(f"{point.key}\n" for point in asked)
-    files = {SWEEP_KEYS: keys.encode()} | data_files(dict.fromkeys(point.dataset for point in asked))
-    files |= code_files()
-    return RunRecord(name_of(request, title), params, tags, files=files)
-
-
 def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:
     """(run name, reason) of the points that failed before and are not run again."""
     reasons = {run.tags["nnexp.run_key"]: run.tags.get("nnexp.reason", "") for run in place.runs}
@@ -352,7 +291,6 @@ def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Pictur
     if runs.empty:
         return []
     from nnexp.analysis.report.pictures import sweep_pictures
-    from nnexp.pipeline.gallery import best_files  # draw, which `figures=false` does without
 
     for run_id, files in best_files(place.store, found, points).items():
         with uninterrupted():

@@ -1,4 +1,7 @@
-"""Record runs in bulk: MLflow's own tables, a transaction a chunk, artifacts in place before the rows."""
+"""Record runs in bulk in MLflow's own tables.
+
+A chunk of runs is one transaction, and its artifacts are in place before its rows are written.
+"""
 
 from __future__ import annotations
 
@@ -51,16 +54,20 @@ from nnexp.tracking.tables import (
 
 log = logging.getLogger("nnexp")
 
-# SQLite: one attempt at a locked file, after which we say what we wait for, and how long we wait in all.
+# Seconds to wait for a locked SQLite file: in one attempt, after which the wait is reported, and in all.
 TRY_SECONDS, LOCK_SECONDS = 5, 600
-# Rows of one statement, and so of one round through SQLite's interpreter and its driver's.
+# Rows of one INSERT. Every statement is a round through the driver and SQLite's interpreter.
 ROWS_AT_ONCE = 100
-# SQLite's page cache, in KiB: the pages of an index that a chunk touches stay in memory.
+# SQLite's page cache in KiB, so large that the index pages that a chunk touches stay in memory.
 CACHE_KIB = 262_144
 
 
 class DatabaseWriter:
-    """Writes runs of one experiment into a database of known tables."""
+    """A `Writer` of one experiment's runs into a database whose tables nnexp knows.
+
+    Raises RequestError if the experiment's artifacts cannot be written here, or their path is too long to
+    record.
+    """
 
     def __init__(self, store: Store, experiment: Experiment) -> None:
         self._experiment = experiment
@@ -88,7 +95,7 @@ class DatabaseWriter:
         self._disregarded: dict[str, str] = {}
 
     def write(self, records: Sequence[RunRecord]) -> None:
-        """Record whole runs in one transaction; those finished already are left out."""
+        """Record whole runs in one transaction; leave out those that have FINISHED already."""
         with self._transaction() as connection:
             finished = self._finished(connection, [r.tags for r in records])
             left = [r for r in records if r.status != "FINISHED" or identity(r.tags) not in finished]
@@ -101,7 +108,7 @@ class DatabaseWriter:
             self._supersede(connection, done)
 
     def stop(self) -> None:
-        """Nothing to do: a transaction is over in a moment."""
+        """Do nothing: a transaction is over in a moment."""
 
     def start(self, record: RunRecord) -> str:
         run_id = self._new_id()
@@ -164,7 +171,7 @@ class DatabaseWriter:
             connection.execute(sa.update(TAGS).where(links, t.value == old).values(value=new))
 
     def settle(self, sweep_id: str | None) -> set[str]:
-        """Nothing to do: transactions leave nothing half made, and nothing twice."""
+        """Return no ids: transactions leave nothing incomplete and nothing twice."""
         return set()
 
     def close(self) -> None:
@@ -173,11 +180,11 @@ class DatabaseWriter:
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        """One transaction, which waits, and says so, while another process has an SQLite file locked."""
+        """Open a transaction; while another process has an SQLite file locked, wait and say so."""
         with self._engine.connect() as connection:
             if self._engine.dialect.name != "sqlite":
                 with connection.begin():
-                    # Writers of one experiment take turns, so that each sees what the other has finished.
+                    # Writers of one experiment take turns, so that each sees what the others have finished.
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(int(self._experiment.id))))
                     yield connection
                 return
@@ -186,14 +193,16 @@ class DatabaseWriter:
                 yield connection
                 _patiently(connection, "COMMIT")
             except BaseException:
-                # After a failed write SQLite has rolled back by itself.
+                # After a failed write SQLite has already rolled back by itself.
                 if connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
                     connection.exec_driver_sql("ROLLBACK")
                 raise
 
     def _new_id(self) -> str:
-        """A UUID of version 7 (RFC 9562): ids rise with time, so that runs that are recorded together lie
-        together in MLflow's indices."""
+        """Draw a UUID of version 7 (RFC 9562).
+
+        Such ids rise with time, so runs that are recorded together are adjacent in MLflow's indices.
+        """
         self._last_id = max(self._last_id + 1, time.time_ns() // 1_000_000 << 12)
         milliseconds, count = divmod(self._last_id, 1 << 12)
         return f"{milliseconds:012x}7{count:03x}{uuid.uuid4().hex[16:]}"
@@ -201,7 +210,10 @@ class DatabaseWriter:
     def _finished(
         self, connection: sa.Connection, runs: Iterable[Mapping[str, str]]
     ) -> dict[tuple[str, int], str]:
-        """Those runs, given by their tags, that are FINISHED in the experiment already: identity to id."""
+        """Return the ids, by identity, of those of these runs that are FINISHED in the experiment already.
+
+        The runs are given by their tags; disregarded runs do not count.
+        """
         keys = [key for key, _ in map(identity, runs) if key]
         attempts = TAGS.alias()
         query = (
@@ -228,7 +240,7 @@ class DatabaseWriter:
         }
 
     def _supersede(self, connection: sa.Connection, new: Mapping[str, str]) -> None:
-        """Set the disregarded runs of these keys to KILLED; `new` has the ids of those in their place."""
+        """Set the disregarded runs with these keys to KILLED; `new` maps keys to the runs in their place."""
         for old in [old for old, key in self._disregarded.items() if key in new]:
             connection.execute(sa.update(RUNS).where(RUNS.c.run_uuid == old).values(status="KILLED"))
             _set_tags(connection, old, given_way(new[self._disregarded.pop(old)]))
@@ -261,7 +273,7 @@ class DatabaseWriter:
     def _dataset_ids(
         self, connection: sa.Connection, records: Iterable[RunRecord]
     ) -> dict[tuple[str, str], str]:
-        """The ids of the records' data sets in this experiment, by name and digest; new ones are inserted."""
+        """Return the ids, by name and digest, of the records' data sets; insert those that are missing."""
         ids = {}
         wanted = {(r.data.name, r.data.digest): r.data for r in records if r.data is not None}
         t, experiment = DATASETS.c, int(self._experiment.id)
@@ -276,18 +288,18 @@ class DatabaseWriter:
         return ids
 
     def _put(self, run_id: str, files: Mapping[str, bytes]) -> None:
-        """Put artifacts in place: a new run's all at once, a further one in the place of its old self."""
+        """Write artifacts: those of a new run in one step, later ones each over its old version."""
         if files:
             put(self._place, run_id, {f"artifacts/{name}": content for name, content in files.items()})
 
 
 def _uri(experiment: Experiment, run_id: str) -> str:
-    """Where a run's artifacts lie."""
+    """Return where a run's artifacts are, as a URI."""
     return f"{experiment.artifact_location}/{run_id}/artifacts"
 
 
 def _how_ended(connection: sa.Connection, run_id: str) -> str:
-    """What became of a run, in words."""
+    """Say in words how a run ended."""
     r, t = RUNS.c, TAGS.c
     head = connection.execute(sa.select(r.status, r.lifecycle_stage).where(r.run_uuid == run_id)).first()
     if head is None or head.lifecycle_stage != "active":
@@ -300,14 +312,14 @@ def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -
     old = (TAGS.c.run_uuid == run_id) & TAGS.c.key.in_(list(tags))
     connection.execute(sa.delete(TAGS).where(old))
     _insert(connection, TAGS, [(key, value, run_id) for key, value in fitted(tags).items()])
-    if NAME in tags:  # as with MLflow, that tag is the run's name
+    if NAME in tags:  # as in MLflow, this tag is also the run's name
         connection.execute(sa.update(RUNS).where(RUNS.c.run_uuid == run_id).values(name=tags[NAME]))
 
 
 def _metric_rows(
     run_id: str, points: Iterable[Point], timestamp: int
 ) -> list[tuple[str, float, int, str, int, bool]]:
-    """Rows of the metrics table."""
+    """Return the points as rows of the metrics table."""
     return [
         (key, value, timestamp, run_id, step, False)
         if isfinite(value)
@@ -319,7 +331,7 @@ def _metric_rows(
 def _special_row(
     key: str, value: float, timestamp: int, run_id: str, step: int
 ) -> tuple[str, float, int, str, int, bool]:
-    """A NaN as a marked 0, an infinity as the largest double: so does MLflow."""
+    """Return the row of a NaN (a marked 0) or an infinity (the largest double), as MLflow stores them."""
     stored = 0.0 if isnan(value) else copysign(sys.float_info.max, value)
     return key, stored, timestamp, run_id, step, isnan(value)
 
@@ -327,7 +339,7 @@ def _special_row(
 def _latest(
     rows: Iterable[tuple[str, float, int, str, int, bool]],
 ) -> list[tuple[str, float, int, str, int, bool]]:
-    """The last point of each metric: the greatest step, then the greatest value, as MLflow has it."""
+    """Return the last point of each metric: the greatest step, then the greatest value, as in MLflow."""
     last: dict[str, tuple[str, float, int, str, int, bool]] = {}
     for row in rows:
         old = last.get(row[0])
@@ -337,12 +349,14 @@ def _latest(
 
 
 def _insert(connection: sa.Connection, table: sa.TableClause, rows: Sequence[tuple[object, ...]]) -> None:
-    """Insert rows, whose values are in the order of the table's columns; as with MLflow, a point of a metric
-    that is there already is left out."""
+    """Insert rows whose values are in the order of the table's columns.
+
+    Like MLflow, skip a point of a metric that is there already.
+    """
     if not rows:
         return
     names = [column.name for column in table.columns]
-    if connection.dialect.name == "sqlite":  # the driver takes tuples as they are, three times as fast
+    if connection.dialect.name == "sqlite":  # the driver takes plain tuples, which is three times as fast
         ignoring = "OR IGNORE " if table is METRICS else ""
         quoted, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
         sql = f"INSERT {ignoring}INTO {table.name} ({quoted}) VALUES "
@@ -365,7 +379,7 @@ def _engine(store: Store) -> sa.Engine:
     )
 
     def connect(connection, record) -> None:  # type: ignore[no-untyped-def]
-        connection.isolation_level = None  # transactions are ours to begin
+        connection.isolation_level = None  # the driver must not begin transactions itself
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
 
     sa.event.listen(engine, "connect", connect)
@@ -373,7 +387,10 @@ def _engine(store: Store) -> sa.Engine:
 
 
 def _patiently(connection: sa.Connection, command: str) -> None:
-    """Run a command that an SQLite file's lock, another's, can hold up. Raises after LOCK_SECONDS."""
+    """Execute a command, waiting while another process holds an SQLite file's lock.
+
+    Raises OperationalError after LOCK_SECONDS.
+    """
     end, told = time.monotonic() + LOCK_SECONDS, False
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Put files on the disk itself before a row names them: a loss of power takes what is only in memory."""
+"""Flush files to the disk before a row names them, since a power failure loses what is only in memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def flush(place: Path, names: Iterable[str]) -> None:
-    """Put these directories of `place`, with all that is in them, on the disk. Raises OSError.
+    """Flush these directories of `place`, with everything in them, to the disk. Raises OSError.
 
-    Linux does so by one call for a whole file system, in a tenth of the time of a call for each file.
+    Linux does this with one call for a whole file system, in a tenth of the time of a call for each file.
     """
     if not place.is_dir():
         return  # nothing was put there
@@ -39,7 +39,10 @@ def _fsync(path: Path) -> None:
 
 @cache
 def _syncfs() -> Callable[[Path], bool] | None:
-    """Linux's syncfs, which Python has not: False where the kernel has no such call. None elsewhere."""
+    """Return Linux's syncfs, which Python does not offer; None on other systems.
+
+    The function returns False if the kernel has no such call.
+    """
     try:
         call = ctypes.CDLL(None, use_errno=True).syncfs
     except (AttributeError, OSError, TypeError):

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError, unknown
 from nnexp.tracking import tables
-from nnexp.tracking.places import STORE_ID, find_id, local_path, new_id, own_root, place_for, place_of
+from nnexp.tracking.places import STORE_ID, ensure_id, find_id, local_path, new_id, place_for, place_of
 from nnexp.tracking.runs import now
 from nnexp.tracking.store import Store
 from nnexp.tracking.view import experiment_tags
@@ -115,3 +115,9 @@ def _experiment_names(store: Store) -> list[str]:
     t = tables.EXPERIMENTS.c
     with store.reading() as connection:
         return list(connection.execute(sa.select(t.name).where(t.lifecycle_stage == "active")).scalars())
+
+
+def own_root(store: Store) -> str:
+    """Return this database's own place, as a URI; give the database an id if it has none."""
+    with store.engine.begin() as connection:
+        return f"{store.artifact_root}/{ensure_id(connection, new_id())}"

@@ -1,7 +1,7 @@
-"""Write artifacts, and follow no symbolic link in a run's directory, which is opened part by part.
+"""Write artifacts without following a symbolic link inside an experiment's directory.
 
-What lies above an experiment's directory, and that directory itself, may be reached by a link, for somebody
-may keep artifacts on another disk.
+The path to a file is opened one directory at a time. An experiment's directory itself and those above it may
+be links, because people keep artifacts on another disk.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 def put(place: Path, directory: str, files: Mapping[str, bytes]) -> None:
-    """Put files, by their names in it, into a directory below `place`: all at once where it is new, else one
-    by one in the place of their old selves, which stay until the new ones are on the disk. Raises StoreLost
-    where a link is in the way."""
+    """Write files, by their relative names, into a directory below `place`.
+
+    A new directory appears in one step, with all its files. In an existing one each file replaces its old
+    version, which stays until the new one is on the disk. Raises StoreLost if a link is in the way.
+    """
     *above, last = directory.split("/")
     with _opened(place) as top, _inside(place, top, above) as folder:
         where = place.joinpath(*above)
@@ -39,7 +41,7 @@ def put(place: Path, directory: str, files: Mapping[str, bytes]) -> None:
 
 
 def move_aside(place: Path, name: str, aside: Path) -> Path:
-    """Move what has this name in a directory into another one, which may be new; where it is now."""
+    """Move `name` from one directory into another, which may be new; return where it is now."""
     with _opened(place) as here, _opened(aside) as there:
         new, i = name, 1
         while _is_there(there, new):
@@ -49,7 +51,7 @@ def move_aside(place: Path, name: str, aside: Path) -> Path:
 
 
 def links_in(directory: Path) -> Iterator[Path]:
-    """The symbolic links among a directory and all that is below it; none is followed."""
+    """Yield the symbolic links among a directory and everything below it, without following any."""
     if directory.is_symlink():
         yield directory
         return
@@ -60,9 +62,9 @@ def links_in(directory: Path) -> Iterator[Path]:
 
 
 def write_file(folder: int, name: str, content: bytes, is_synced: bool) -> None:
-    """Write a file into an open directory: under another name, then in the place of its old self."""
+    """Write a file into an open directory: under a temporary name first, then over its old version."""
     half = f".{name}.half"
-    with suppress(FileNotFoundError):  # a killed process left it, or somebody put a link there
+    with suppress(FileNotFoundError):  # left by a killed process, or a link that somebody put there
         os.unlink(half, dir_fd=folder)
     with open(os.open(half, _NEW, 0o666, dir_fd=folder), "wb") as file:
         file.write(content)
@@ -88,7 +90,7 @@ def _is_there(folder: int, name: str) -> bool:
 
 @contextmanager
 def _opened(place: Path) -> Iterator[int]:
-    """The directory, made where it is not there."""
+    """Open a directory, making it if it is missing."""
     place.mkdir(parents=True, exist_ok=True)
     opened = os.open(place, _DIRECTORY)
     try:
@@ -99,7 +101,10 @@ def _opened(place: Path) -> Iterator[int]:
 
 @contextmanager
 def _inside(place: Path, folder: int, parts: Sequence[str]) -> Iterator[int]:
-    """The directory that these parts lead to from the open one of `place`, made where it is not there."""
+    """Open the directory that `parts` lead to from the open `folder` of `place`, making it if it is missing.
+
+    Raises StoreLost if one of the parts is a link.
+    """
     opened = os.dup(folder)
     try:
         for i, part in enumerate(parts):

@@ -1,7 +1,7 @@
-"""A trained network as an MLflow model: raw rows in, the output, the label and its probability out.
+"""Log a trained network as an MLflow model: raw rows in; the output, the label and its probability out.
 
-The model is the run's own weights.npz beside one file of code; nothing is pickled, and nothing of nnexp need
-be installed where it is loaded.
+The model is the run's own weights.npz and one file of code. Nothing is pickled, and nnexp need not be
+installed where the model is loaded.
 """
 
 from __future__ import annotations
@@ -23,22 +23,21 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from nnexp.network import forward, weights
 from nnexp.network import reference as network
 from nnexp.network.weights import Array, Model, unpack
-from nnexp.pipeline.progress import uninterrupted
 from nnexp.tracking import servable
 from nnexp.tracking.files import put
 from nnexp.tracking.places import local_path
 from nnexp.tracking.store import Store
 
 REQUIREMENTS = ("mlflow", "numpy", "pandas")
-# What the model's one file of code is made of, each after what it imports.
+# The modules that make up the model's one file of code, each after those that it imports.
 PARTS: tuple[ModuleType, ...] = (network, forward, weights, servable)
 
 
-@uninterrupted()
 def log_model(store: Store, run_id: str, content: bytes) -> str:
-    """Log the network of this weights.npz on the run, as `model`, with the run's params and last metrics.
+    """Log the network of this weights.npz on the run as `model`, with the run's params and last metrics.
 
-    The model's id is returned. The run's status and times stay as they are.
+    Returns the model's id. The run's status and times stay as they are. The caller must defer signals: one in
+    between would leave half a model.
     """
     client = store.client
     run = client.get_run(run_id)
@@ -65,7 +64,7 @@ def log_model(store: Store, run_id: str, content: bytes) -> str:
 
 
 def _put_model(store: Store, model_id: str, location: str, model: Path) -> None:
-    """Put a model's files where MLflow has its place: EXPERIMENT/models/ID/artifacts."""
+    """Write a model's files to MLflow's place for them: EXPERIMENT/models/ID/artifacts."""
     place = local_path(location)
     if place is None or place.parts[-3:] != ("models", model_id, "artifacts"):
         store.client.log_model_artifacts(model_id, str(model))
@@ -76,7 +75,7 @@ def _put_model(store: Store, model_id: str, location: str, model: Path) -> None:
 
 
 def logged_model(store: Store, run_id: str) -> str | None:
-    """The id of the model that was logged on the run and can be loaded, None where there is none."""
+    """Return the id of the run's logged model that can be loaded; None if there is none."""
     experiment_id = store.client.get_run(run_id).info.experiment_id
     found = store.client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
     ready: list[str] = [model.model_id for model in found if model.status == LoggedModelStatus.READY]
@@ -102,10 +101,10 @@ def save_model(path: Path, content: bytes, description: Description) -> None:
 
 
 def code() -> str:
-    """The code of a model: nnexp's own modules one after the other, without their imports of each other.
+    """Return a model's code: nnexp's own modules one after the other, without their imports of each other.
 
-    So there is one definition of the forward pass; and a model is the file that it was saved with, whatever
-    nnexp is installed, or already imported, where it is loaded. (MLflow's `code_paths` would put another
+    So there is one definition of the forward pass, and a model runs the code that it was saved with, whatever
+    nnexp is installed or already imported where it is loaded. (MLflow's `code_paths` would put another
     package `nnexp` before that one.)
     """
     here = tuple(f"from {part.__name__} import " for part in PARTS)
@@ -117,10 +116,11 @@ def code() -> str:
 
 
 def signature(model: Model) -> ModelSignature:
-    """The raw columns by name, which says the unit where the data set does (`weight_lb`), and the answer's.
+    """Return the model's signature: the raw columns by name, and the answer's columns.
 
-    The inputs are doubles. MLflow turns what a server gets, JSON or CSV, into them, but refuses whole numbers
-    in a DataFrame that a program gives: `rows.astype(float)`. The model checks that all are finite.
+    A column's name says the unit if the data set does (`weight_lb`). The inputs are doubles. MLflow converts
+    what a server gets, JSON or CSV, but refuses whole numbers in a DataFrame that a program gives: use
+    `rows.astype(float)`. The model checks that all values are finite.
     """
     answer = model.predict(example_rows(model))
     inputs: list[ColSpec | TensorSpec] = [ColSpec("double", name) for name in model.features]
@@ -131,5 +131,5 @@ def signature(model: Model) -> ModelSignature:
 
 
 def example_rows(model: Model) -> Array:
-    """Two raw rows, (2, features): the centre of what the network was trained on, and one scale beyond."""
+    """Return two raw rows, (2, features): the centre of the training data, and one scale beyond it."""
     return np.stack([model.shift, model.shift + model.scale])

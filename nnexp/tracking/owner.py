@@ -1,9 +1,9 @@
-"""Who is still at work: a run that goes on belongs to a process, and its death is known, not guessed.
+"""Detect when the process that owns a RUNNING run has died.
 
-A run in a file is owned by holding a lock on a file of its own, one in PostgreSQL by an advisory lock of a
-connection; the system gives both back when the process dies. A server has neither: there the run names its
-process, which is asked on its own machine; for others the owner says every few seconds, in a tag, by the
-server's clock, that it is alive.
+In an SQLite file the owner holds a lock on a file of the run's own, in PostgreSQL an advisory lock of a
+connection; the system releases both when the process dies. A server has neither. There the run's tags name
+its process, which is checked if it is on this machine. For other machines the owner renews a heartbeat tag
+every few seconds, by the server's clock.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ UNKNOWN = "-"
 
 
 class Owner:
-    """Holds runs of one store for this process, until told otherwise or its death."""
+    """The locks by which this process owns runs of one store, until it releases them or dies."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -38,7 +38,7 @@ class Owner:
         self._connection: sa.Connection | None = None
 
     def hold(self, run_id: str) -> None:
-        """Own a run, before it is in the store."""
+        """Take ownership of a run, before it is in the store."""
         if self._store.uri.startswith(SQLITE):
             lock = _file_lock(self._store, run_id)
             lock.acquire(timeout=0)
@@ -50,7 +50,7 @@ class Owner:
             self._connection.commit()
 
     def release(self, run_id: str) -> None:
-        """Give up a run that has ended."""
+        """Release a run that has ended."""
         lock = self._files.pop(run_id, None)
         if lock is not None:
             lock.release()
@@ -60,7 +60,7 @@ class Owner:
             self._connection.commit()
 
     def close(self) -> None:
-        """Give up all runs."""
+        """Release all runs."""
         for run_id in list(self._files):
             self.release(run_id)
         if self._connection is not None:
@@ -68,36 +68,39 @@ class Owner:
 
 
 def is_owned(store: Store, run_id: str) -> bool:
-    """Whether a process that is alive owns this run of a database."""
+    """Return whether a live process owns this run of a database."""
     if store.uri.startswith(SQLITE):
         lock = _file_lock(store, run_id)
         if not Path(lock.lock_file).exists():
             return False
         try:
             lock.acquire(timeout=0)
-        except (Timeout, PermissionError):  # who may not take the lock cannot tell that nobody holds it
+        except (Timeout, PermissionError):  # without permission nobody can tell that it is free
             return True
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
         return False
     with sa.create_engine(store.uri, poolclass=sa.NullPool).connect() as connection:
-        # The lock, if it was free, ends with this connection.
+        # If the lock was free, it is ours now, until this connection closes.
         return not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_number(run_id))))
 
 
 def _file_lock(store: Store, run_id: str) -> FileLock:
-    """The file lies beside the store: a directory of its own could be removed by one who ends while
-    another one begins."""
+    """Return the run's lock, on a file beside the store.
+
+    In a directory of their own the locks would be at risk: a process that ends could remove the directory
+    while another one begins.
+    """
     return FileLock(f"{store.uri.removeprefix(SQLITE)}.{run_id}.owner")
 
 
 def _number(run_id: str) -> int:
-    """The run's advisory lock: 63 bits of a hash."""
+    """Return the number of the run's advisory lock: 63 bits of a hash of its id."""
     return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8], "big") >> 1
 
 
 class Heartbeat:
-    """Says every few seconds, in a tag of each run it is told of, that this process is alive."""
+    """A thread that marks this process's runs on a server as alive, in a tag, every few seconds."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._held = store, set[str]()
@@ -105,7 +108,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def tags(self) -> dict[str, str]:
-        """What a run that this process is about to start carries."""
+        """Return the owner and heartbeat tags of a run that this process is about to start."""
         process = f"{os.getpid()} {_began(os.getpid()) or UNKNOWN}"
         return {OWNER: f"{_machine()} {process}", HEARTBEAT: str(int(_time_of(self._store)))}
 
@@ -125,14 +128,16 @@ class Heartbeat:
 
         while not self._ended.wait(HEARTBEAT_SECONDS):
             for run_id in list(self._held):
-                # A server that is away is told of by whoever records; a beat can wait for its return.
+                # The writer reports a server that is away; a beat can wait for its return.
                 with suppress(MlflowException):
                     self._store.client.set_tag(run_id, HEARTBEAT, str(int(_time_of(self._store))))
 
 
 def is_beating(store: Store, tags: Mapping[str, str]) -> bool:
-    """Whether the owner of a server's run is alive, by its tags: as the process itself shows where it can be
-    asked, else by its last heartbeat."""
+    """Return whether the owner of a server's run is alive, judged by the run's tags.
+
+    If the process can be checked on this machine, it decides; else the age of its last heartbeat does.
+    """
     machine, *process = tags.get(OWNER, "").rsplit(" ", 2)
     if machine == _machine() and len(process) == 2 and process[0].isdigit():
         alive = _is_alive(int(process[0]), process[1])
@@ -143,21 +148,22 @@ def is_beating(store: Store, tags: Mapping[str, str]) -> bool:
 
 
 def _is_alive(process: int, began: str) -> bool | None:
-    """Whether this machine's process of this number, which began then, goes on; None where that is not to be
-    learned."""
+    """Return whether the process with this number and start time runs on this machine; None if unknown."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # another user's
+        pass  # it runs as another user
     now = _began(process)
     return None if UNKNOWN in (began, now or UNKNOWN) else began == now
 
 
 def _began(process: int) -> str:
-    """When a process began, in ticks since its machine did, as its number may be given to a later one. "dead"
-    where only its exit status is left, empty where the system does not say."""
+    """Return when a process began, in ticks since boot, because process numbers are reused.
+
+    The answer is "dead" if only the process's exit status is left, and empty if the system does not say.
+    """
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()  # Linux only
     except OSError:
@@ -166,7 +172,7 @@ def _began(process: int) -> str:
 
 
 def _time_of(store: Store) -> float:
-    """Seconds since 1970 by the server's clock, one for all its clients; by ours if it shows none."""
+    """Return the seconds since 1970 by the server's clock, one for all clients; by ours if it shows none."""
     if store.uri.startswith("http"):
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request
@@ -182,7 +188,7 @@ def _time_of(store: Store) -> float:
 
 
 def _machine() -> str:
-    """A name that two machines, or two containers with process numbers of their own, do not share."""
+    """Return a name that no two machines share, nor two containers with process numbers of their own."""
     name = socket.gethostname()
     with suppress(OSError):  # Linux only
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,4 +1,4 @@
-"""What is handed to a writer: whole runs, as plain values, and what every MLflow run of ours carries."""
+"""Define what writers record: whole runs as plain values, with the tags that every run of ours has."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class RunRecord:
     status: str = "FINISHED"
     start_time: int = field(default_factory=lambda: now())
     end_time: int | None = None
-    run_id: str | None = None  # one that it has already, which a database takes; else a new one
+    run_id: str | None = None  # the id that it has already, which only a database takes; None: a new one
 
 
 class Ended(Lost):
-    """The run has ended already, or was deleted: not by its owner, if that is who asks."""
+    """The run has ended already or was deleted; if its owner is told so, another process did it."""
 
     def __init__(self, run_id: str, how: str) -> None:
         super().__init__(
@@ -55,84 +55,91 @@ class Ended(Lost):
 
 
 class Writer(Protocol):
-    """Records runs in one experiment: in a database's tables, or through MLflow's client."""
+    """Recorder of runs in one experiment, in a database's tables or through MLflow's client."""
 
     def write(self, records: Sequence[RunRecord]) -> None:
-        """Record whole runs, each there entirely or not at all. One that is FINISHED in the experiment
-        already, by its key and attempt, is left out."""
+        """Record whole runs, each entirely or not at all.
+
+        A run that is FINISHED in the experiment already, by its key and attempt, is left out.
+        """
 
     def stop(self) -> None:
-        """Write no more: a `write` that is under way, in another thread, leaves out what it has not begun."""
+        """Stop writing: a `write` that is under way in another thread leaves out what it has not begun."""
 
     def start(self, record: RunRecord) -> str:
-        """Record a run that goes on, owned by this process, and return its id."""
+        """Record a RUNNING run, owned by this process, and return its id."""
 
     def log(self, run_id: str, points: Iterable[Point]) -> None:
-        """Add points to a run that goes on."""
+        """Add points to a RUNNING run."""
 
     def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
         """Add artifacts and tags to a run."""
 
     def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> str:
-        """Add artifacts and tags, then say how the run ended: FINISHED, FAILED or KILLED. Raises Ended where
-        it has ended already, and stays as it did, or is not there any more.
+        """Add artifacts and tags, and end the run as FINISHED, FAILED or KILLED; return the run that counts.
 
-        Gives the run that is to be taken for this one: where another process has finished the same one
-        meanwhile, by its key and attempt, it is that one, and this one is KILLED.
+        If another process has meanwhile finished the same run, by its key and attempt, that one counts, and
+        this one is KILLED. Raises Ended if the run has ended already, and stays as it did, or is not there
+        any more.
         """
 
     def disregard(self, runs: Mapping[str, str]) -> None:
-        """Take these finished runs, ids to keys, for none: one that is recorded with such a key takes the
-        place of the old one, which becomes KILLED."""
+        """Treat these finished runs (ids to keys) as not recorded.
+
+        A run that is recorded with such a key replaces the old one, which becomes KILLED.
+        """
 
     def adopt(self, old: str, new: str) -> None:
-        """Make the runs of one sweep those of another."""
+        """Move the runs of the sweep `old` to the sweep `new`."""
 
     def settle(self, sweep_id: str | None) -> set[str]:
-        """See to it that each finished key is in the experiment once, and nothing of the sweep half made;
-        the ids of what was removed."""
+        """Delete duplicate and incomplete runs; return their ids.
+
+        Then each finished key is in the experiment once, and nothing of the sweep is half made.
+        """
 
     def close(self) -> None:
-        """Give up what the writer holds."""
+        """Release what the writer holds."""
 
 
 def identity(tags: Mapping[str, str]) -> tuple[str, int]:
-    """What makes a run one and the same: its key, and which attempt at it this is."""
+    """Return what identifies a run: its key, and which attempt at it this is."""
     attempt = tags.get("nnexp.attempt", "1")
     return tags.get("nnexp.run_key", ""), int(attempt) if re.fullmatch("[0-9]{1,9}", attempt) else 1
 
 
 def given_way(first: str) -> dict[str, str]:
-    """The tags of a run that was KILLED because another one had finished as the same."""
+    """Return the tags of a run that was KILLED because another one had finished as the same."""
     return {"nnexp.reason": f"{first} finished as the same run before", "nnexp.superseded_by": first}
 
 
 def ended_by_another(status: str, reason: str | None) -> str:
-    """What to tell a run's owner of."""
+    """Say how another command ended a run, in words for the run's owner."""
     return f"was set to {status} by another command{f' ({reason})' if reason else ''}"
 
 
 def fitted(tags: Mapping[str, str]) -> dict[str, str]:
-    """The tags, each cut to what its column takes."""
+    """Return the tags, each value cut to what its column takes."""
     return {key: cut(value, MAX_TAG) for key, value in tags.items()}
 
 
 def cut(text: str, most: int) -> str:
-    """The text, of so many characters at most: one that is longer shows that it was cut."""
+    """Cut the text to at most `most` characters, with an ellipsis where it was cut."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def now() -> int:
-    """Milliseconds since 1970, as MLflow counts time."""
+    """Return the milliseconds since 1970, as MLflow counts time."""
     return time.time_ns() // 1_000_000
 
 
 def origin() -> dict[str, str]:
-    """The tags with which MLflow's UI says who made a run, and with what."""
+    """Return the tags by which MLflow's UI shows who made a run, and with what."""
     return {"mlflow.user": user(), "mlflow.source.name": "nnexp", "mlflow.source.type": "LOCAL"}
 
 
 def user() -> str:
+    """Return the user's name, "unknown" if the system has none."""
     try:
         return cut(getpass.getuser(), MAX_USER)
     except (KeyError, OSError):  # a user id without a name, as containers have

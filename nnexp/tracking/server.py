@@ -1,4 +1,4 @@
-"""Record runs through MLflow's client: for a server, and for a database whose tables nnexp does not know."""
+"""Record runs through MLflow's client: on a server, or in a database whose tables nnexp does not know."""
 
 from __future__ import annotations
 
@@ -32,23 +32,26 @@ from nnexp.tracking.runs import (
 from nnexp.tracking.store import CALLS_AT_ONCE, Store
 from nnexp.tracking.tables import MAX_NAME
 
-# MLflow's limits on one log_batch call: in all, and of params.
+# MLflow's limits on one log_batch call: the entries in all, and the params among them.
 MAX_BATCH, MAX_PARAMS = 1000, 100
 
 
 class ClientWriter:
-    """Writes runs of one experiment call by call. A run is there entirely once it says FINISHED or FAILED."""
+    """A `Writer` of one experiment's runs that records call by call.
+
+    A run is complete once its status is FINISHED or FAILED.
+    """
 
     def __init__(self, store: Store, experiment: Experiment) -> None:
         self._store, self._client, self._experiment = store, store.client, experiment
         self._heartbeat = Heartbeat(store)
-        # SQLite takes one writer at a time, which MLflow's own waiting would turn into errors.
+        # SQLite takes one writer at a time; with several, MLflow's own waiting for the lock ends in errors.
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE if store.uri.startswith("http") else 1)
         self._stopped = threading.Event()
         self._disregarded: dict[str, str] = {}
 
     def write(self, records: Sequence[RunRecord]) -> None:
-        """Record whole runs, several at a time. What is there twice in the end, `settle` removes."""
+        """Record whole runs, several at a time; `settle` removes the duplicates that this can leave."""
         list(self._threads.map(self._write_one, records))
 
     def stop(self) -> None:
@@ -102,9 +105,10 @@ class ClientWriter:
         list(self._threads.map(lambda run: self._client.log_batch(run.run_id, tags=links), runs))
 
     def settle(self, sweep_id: str | None) -> set[str]:
-        """Delete what a server's repeated or unanswered calls left half made, and second copies of runs.
+        """Delete incomplete and duplicate runs; return their ids.
 
-        Of two copies the one with the smaller id stays, whoever looks; so one always does.
+        Repeated or unanswered calls to a server leave them. Of two copies every process keeps the one with
+        the smaller id, so one always stays.
         """
         runs = search(self._store, self._experiment, "tags.`nnexp.run_key` != ''")
         half = [r for r in runs if r.status == "RUNNING" and "nnexp.sweep_id" in r.tags]
@@ -123,8 +127,10 @@ class ClientWriter:
         self._threads.shutdown()
 
     def _same(self, tags: Mapping[str, str]) -> str | None:
-        """The run that has finished in the experiment with these tags' identity. One that finishes between
-        this look and the next call is seen by `settle`."""
+        """Return the id of the run that has FINISHED with these tags' identity; None if there is none.
+
+        A run that finishes between this search and the next call is found by `settle`.
+        """
         key, attempt = identity(tags)
         if not key:
             return None
@@ -133,7 +139,7 @@ class ClientWriter:
         return min((run.run_id for run in ended if run.run_id not in self._disregarded), default=None)
 
     def _supersede(self, key: str, new: str) -> None:
-        """Set the disregarded runs of this key to KILLED."""
+        """Set the disregarded runs with this key to KILLED; `new` is the run that replaces them."""
         for old in [old for old, of in self._disregarded.items() if of == key]:
             self.add(old, {}, given_way(new))
             self._client.update_run(old, "KILLED")
@@ -148,7 +154,7 @@ class ClientWriter:
             if record.status == "FINISHED":
                 self._supersede(identity(record.tags)[0], run_id)
         except BaseException:
-            self.stop()  # a server that is away would keep each further record waiting for as long
+            self.stop()  # if the server is away, each further record would wait just as long
             raise
 
     def _create(self, record: RunRecord, more_tags: Mapping[str, str]) -> str:
@@ -170,13 +176,13 @@ class ClientWriter:
         except MlflowException as error:
             if error.error_code != "BAD_REQUEST":
                 raise
-            # MLflow fails where two bring one new data set at once; the second time it is there.
+            # MLflow fails if two clients log the same new data set at once; at the second try it is there.
             self._client.log_inputs(run_id, [_entity(data)])
 
     def _log(
         self, run_id: str, points: Iterable[Point], timestamp: int, params: Mapping[str, str] | None = None
     ) -> None:
-        """Points and params, in as few calls as MLflow's limits allow."""
+        """Log points and params, in as few calls as MLflow's limits allow."""
         named = iter([Param(key, value) for key, value in (params or {}).items()])
         metrics = (Metric(key, value, timestamp, step) for key, step, value in points)
         while True:

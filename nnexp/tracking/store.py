@@ -1,4 +1,4 @@
-"""Open the MLflow store: find it, create it safely, refuse what is not one.
+"""Open the MLflow store: find it, create it safely, and refuse what is not one.
 
 A database whose tables nnexp knows is read and written without MLflow, whose import takes seconds.
 """
@@ -37,9 +37,9 @@ log = logging.getLogger("nnexp")
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
-# Calls to a server at a time; its answers, not our work, take the time.
+# Calls to a server at a time: nearly all the time is spent waiting for its answers.
 CALLS_AT_ONCE = 8
-# How long a reader waits for a writer of an SQLite file.
+# Seconds that a reader waits for a writer of an SQLite file.
 BUSY_SECONDS = 60
 # The longest name of a store's file, in bytes: the locks of its runs lie beside it, under longer names.
 MAX_STORE_NAME = 255 - len(f".{32 * '0'}.owner")
@@ -49,8 +49,11 @@ CREATION_LOCK = 0x6E6E657870
 
 @dataclass(frozen=True)
 class Store:
-    """An open store: its address, where it is told to keep artifacts (None: as it likes), and whether it
-    is a database of known tables."""
+    """An open store.
+
+    `artifact_root` is where it is told to keep artifacts (None: where it likes), and `is_known` says whether
+    it is a database whose tables nnexp knows.
+    """
 
     uri: str
     artifact_root: str | None
@@ -58,19 +61,19 @@ class Store:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """MLflow's own client, which takes seconds to import."""
+        """Return MLflow's own client, which takes seconds to import."""
         from mlflow import MlflowClient
 
         return MlflowClient(self.uri)
 
     @cached_property
     def engine(self) -> sa.Engine:
-        """For reading a database of known tables."""
+        """Return the engine for reading a database of known tables."""
         arguments = {"timeout": BUSY_SECONDS} if self.uri.startswith(SQLITE) else {}
         return sa.create_engine(existing(self.uri), connect_args=arguments)
 
     def each(self, ask: Callable[[_Item], _Answer], items: Iterable[_Item]) -> list[_Answer]:
-        """The answers of each item, in their order. A server is asked several at a time."""
+        """Return the answer for each item, in their order; a server is asked several at a time."""
         if self.is_known:
             return list(map(ask, items))
         with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
@@ -78,8 +81,10 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A connection for reading a database of known tables. Raises StoreLost where the database has gone
-        away, RequestError where what it holds cannot be read."""
+        """Open a connection for reading a database of known tables.
+
+        Raises StoreLost if the database has gone away, RequestError if what it holds cannot be read.
+        """
         try:
             with self.engine.connect() as connection:
                 yield connection
@@ -91,9 +96,9 @@ class Store:
 
 
 def resolve_uri(tracking_uri: str | None) -> str:
-    """The store's address: as given, else MLFLOW_TRACKING_URI, else the project's own.
+    """Return the store's address: as given, else MLFLOW_TRACKING_URI, else the project's own.
 
-    Raises RequestError.
+    Raises RequestError if it is not a valid one.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{PROJECT / 'mlflow.db'}"
     rule = RunConfig.__dataclass_fields__["tracking_uri"].metadata["rule"]
@@ -102,7 +107,7 @@ def resolve_uri(tracking_uri: str | None) -> str:
     except ValueError:
         raise RequestError(f"tracking_uri={masked_value(uri)}: must be {rule.allowed}") from None
     if uri.startswith(SQLITE):
-        # Reached by a link, it is the same store: locks and artifacts lie beside the file itself.
+        # A link leads to the same store, whose locks and artifacts lie beside the file itself.
         path = Path(os.path.realpath(uri.removeprefix(SQLITE)))
         if not _is_utf8(path):
             raise RequestError(
@@ -113,7 +118,7 @@ def resolve_uri(tracking_uri: str | None) -> str:
 
 
 def _is_utf8(path: Path) -> bool:
-    """Whether a path can stand in a record, and SQLite can open it."""
+    """Return whether a path is valid UTF-8, so that it can be recorded and SQLite can open it."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -122,9 +127,9 @@ def _is_utf8(path: Path) -> bool:
 
 
 def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store:
-    """The store at this address, created where it does not exist yet and `create` says so.
+    """Open the store at this address; create it if it does not exist yet and `create` is true.
 
-    Raises RequestError when it cannot be used as one.
+    Raises RequestError if it cannot be used as a store.
     """
     uri = resolve_uri(tracking_uri)
     if uri.startswith("http"):
@@ -144,16 +149,16 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
 
 
 def _line(error: Exception) -> str:
-    """The error's first line. The addresses in it are masked."""
+    """Return the error's first line, with secrets in its addresses masked."""
     return masked(str(error).splitlines()[0]) if str(error) else type(error).__name__
 
 
 class StoreLost(Lost):
-    """The store went away: nothing can be recorded there any more, not even that."""
+    """The store went away: nothing can be recorded there any more, not even the failure."""
 
 
 def _is_gone(error: DBAPIError) -> bool:
-    """Whether the database did not answer, rather than held what cannot be read."""
+    """Return whether the database did not answer, as opposed to holding damaged data."""
     damage = ("malformed", "not a database", "decode", "JSON")
     return isinstance(error, OperationalError | InterfaceError) and not any(
         w in str(error.orig) for w in damage
@@ -162,7 +167,10 @@ def _is_gone(error: DBAPIError) -> bool:
 
 @contextmanager
 def told_if_lost(store: Store) -> Iterator[None]:
-    """Raise StoreLost for an error that says that the store has gone away."""
+    """Raise StoreLost if an error shows that the store has gone away.
+
+    Raises RequestError if a server asks for a login or forbids the call; other errors pass through.
+    """
     try:
         yield
     except Exception as error:
@@ -177,7 +185,7 @@ def told_if_lost(store: Store) -> Iterator[None]:
 
 
 def _refusal(store: Store, error: Exception) -> RequestError | None:
-    """What to tell where a server wants to know who asks, or does not allow it; None for any other error."""
+    """Return the error to raise if a server asks for a login or forbids the call; None for any other."""
     if not store.uri.startswith("http"):
         return None
     from mlflow.exceptions import MlflowException
@@ -197,7 +205,7 @@ def _refusal(store: Store, error: Exception) -> RequestError | None:
 
 
 def _is_loss(store: Store, error: Exception) -> bool:
-    """Whether the store did not answer, which is not the same as a refusal."""
+    """Return whether the error means that the store did not answer, which a refusal does not."""
     if isinstance(error, DBAPIError):
         return _is_gone(error)
     if not store.uri.startswith("http"):
@@ -218,7 +226,7 @@ def _reason(store: Store, error: Exception) -> str:
 
 
 def _answering(store: Store) -> Store:
-    """The store, once its client has answered."""
+    """Return the store once its client has answered. Raises RequestError."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -231,7 +239,7 @@ def _answering(store: Store) -> Store:
 
 
 def _check_other_schema(uri: str, revisions: list[str]) -> None:
-    """Refuse a store that MLflow would migrate, which could lock out whoever made it."""
+    """Raise RequestError for a store that MLflow would migrate, which could lock out whoever made it."""
     from alembic.script import ScriptDirectory
     from mlflow import __version__
     from mlflow.store.db.utils import _get_alembic_config
@@ -253,7 +261,7 @@ def _check_other_schema(uri: str, revisions: list[str]) -> None:
 
 
 def _reach(uri: str) -> None:
-    """Refuse a server that is not there at once; MLflow's client would try again for minutes."""
+    """Raise RequestError at once if a server cannot be reached; MLflow's client would retry for minutes."""
     address = urlsplit(uri)
     try:
         port = address.port or (443 if address.scheme == "https" else 80)
@@ -263,14 +271,17 @@ def _reach(uri: str) -> None:
 
 
 def existing(uri: str) -> str:
-    """The address for SQLAlchemy, by which an SQLite file that has gone is not made anew, empty."""
+    """Return the address for SQLAlchemy by which an SQLite file that has gone is not made anew, empty."""
     if not uri.startswith(SQLITE):
         return uri
     return f"{SQLITE}file:{quote(uri.removeprefix(SQLITE))}?mode=rw&uri=true"
 
 
 def _sqlite_revisions(path: Path, create: bool) -> list[str]:
-    """The migrations that the file stands at. Raises RequestError where there is none or no store."""
+    """Return the migrations that an SQLite file stands at; create the store if it is missing and `create`.
+
+    Raises RequestError if there is no file, or it is no store.
+    """
     if create:
         _check_name(path)
     if not os.path.exists(path):
@@ -286,7 +297,7 @@ def _sqlite_revisions(path: Path, create: bool) -> list[str]:
         raise RequestError(f"tracking_uri={SQLITE}{path}: the file {what}; move it away or name another")
     if create and (reason := _write_protection(path)):
         raise RequestError(f"tracking_uri={SQLITE}{path}: nothing can be recorded there: {reason}")
-    # Not read-only: what a killed writer left half done is rolled back by the next who looks.
+    # Not read-only: whoever opens it next must roll back what a killed writer left half done.
     with closing(
         sqlite3.connect(f"file:{quote(str(path))}?mode=rw", timeout=BUSY_SECONDS, uri=True)
     ) as connection:
@@ -297,22 +308,24 @@ def _sqlite_revisions(path: Path, create: bool) -> list[str]:
 
 
 def _damage(path: Path, head: bytes) -> str:
-    """What is wrong with an SQLite file, as far as its first 100 bytes and its size tell; empty where nothing
-    is. (www.sqlite.org/fileformat, 1.3)"""
+    """Say what is wrong with an SQLite file, judged by its first 100 bytes and its size; empty if nothing is.
+
+    Source: www.sqlite.org/fileformat, 1.3.
+    """
     if not head:
         return "is empty"
     if head[:16] != b"SQLite format 3\x00" or len(head) < 100:
         return "is not an SQLite database"
     if any(path.with_name(f"{path.name}-{log}").exists() for log in ("journal", "wal")):
-        return ""  # somebody writes, or was killed writing: SQLite puts that right
+        return ""  # somebody is writing, or was killed while writing: SQLite repairs that
     size, page = path.stat().st_size, int.from_bytes(head[16:18], "big")
     whole = int.from_bytes(head[28:32], "big") * (65536 if page == 1 else page)
-    # The count of pages holds where the change counter stands at both of its places.
+    # The header's count of pages is valid only if both copies of the change counter agree.
     return f"is cut off: {size:,} of {whole:,} bytes" if head[24:28] == head[92:96] and size < whole else ""
 
 
 def _check_name(path: Path) -> None:
-    """Raise RequestError for a file beside which no run's lock could lie."""
+    """Raise RequestError if the file's name is too long for its runs' locks to lie beside it."""
     if (length := len(os.fsencode(path.name))) > MAX_STORE_NAME:
         raise RequestError(
             f"tracking_uri={SQLITE}{path}: the file's name has {length} bytes, and may have {MAX_STORE_NAME}"
@@ -320,7 +333,7 @@ def _check_name(path: Path) -> None:
 
 
 def _write_protection(path: Path) -> str:
-    """Why an SQLite file cannot be written, empty where it can. SQLite also writes a journal beside it."""
+    """Say why an SQLite file cannot be written; empty if it can. SQLite also writes a journal beside it."""
     for place in (path, path.parent):
         if not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             return f"{place} is read-only"
@@ -328,9 +341,10 @@ def _write_protection(path: Path) -> str:
 
 
 def _create_sqlite(path: Path) -> None:
-    """Create the store under our own lock, in a file of its own that is renamed when it is whole.
+    """Create the store under our own lock, in a temporary file that is renamed when it is complete.
 
-    MLflow's own first migration is not safe to race or to kill: it can leave a file that never opens again.
+    MLflow's own first migration must not be raced or killed: it can leave a file that never opens again.
+    Raises RequestError.
     """
     if not path.parent.is_dir():
         raise RequestError(f"tracking_uri={SQLITE}{path}: there is no directory {path.parent}")
@@ -348,7 +362,10 @@ def _create_sqlite(path: Path) -> None:
 
 
 def _server_revisions(uri: str, create: bool) -> list[str]:
-    """The migrations that a database server's tables stand at; one process fills an empty database."""
+    """Return the migrations that a database server's tables stand at; one process fills an empty database.
+
+    Raises RequestError if it is empty and `create` is false.
+    """
     engine = sa.create_engine(uri, connect_args={"connect_timeout": 10}, poolclass=sa.NullPool)
     with closing(engine.connect()) as connection:
         if not sa.inspect(connection).has_table("alembic_version"):

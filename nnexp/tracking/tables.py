@@ -1,17 +1,17 @@
-"""The tables of MLflow's database at the revision that nnexp reads and writes by itself."""
+"""Name the tables of MLflow's database, at the revision that nnexp reads and writes by itself."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-# MLflow's migration at which the tables below are known; a test compares it with the installed MLflow's.
+# The MLflow migration that made the tables below; a test compares it with the installed MLflow's.
 REVISION = "dc11669786a5"
 
-# A database limits how many values a query may name.
+# The most values that a query may name; databases limit it.
 MAX_NAMED = 1000
 
-# The most characters that a column takes. PostgreSQL refuses more and SQLite does not, so what is recorded is
-# cut to them in every store; a test compares them with MLflow's.
+# The most characters that a column takes. PostgreSQL refuses more and SQLite does not, so values are cut to
+# these lengths in every store; a test compares them with MLflow's.
 MAX_TAG, MAX_NAME, MAX_USER, MAX_METRIC, MAX_DATASET, MAX_URI = 8000, 250, 256, 250, 500, 200
 
 

@@ -1,6 +1,6 @@
-"""How MLflow's UI shows an experiment of ours: its description, and a saved view with columns worth reading.
+"""Define how MLflow's UI shows an experiment of ours: its description, and a view with useful columns.
 
-MLflow's own run table shows neither params nor metrics until they are picked, one by one. The UI keeps a
+MLflow's own table of runs shows neither params nor metrics until they are picked, one by one. The UI keeps a
 view in a tag of the experiment: JSON, in which the state is compressed as it is here.
 """
 
@@ -12,8 +12,8 @@ import zlib
 
 from nnexp.tracking.runs import now
 
-VIEW = "nnexp"  # its name in the UI's list of views, and its key in an address
-# The columns in their order, each with its width in pixels. The first two and the duration are always there.
+VIEW = "nnexp"  # the view's name in the UI's list, and its key in an address
+# The columns in order, each with its width in pixels. The first two and the duration are always shown.
 WIDTHS = {
     "attributes.`Run Name`": 290,
     "runDateAndNestInfo": 140,
@@ -38,8 +38,8 @@ CHARTS = {
     "val_accuracy": "linear",
     "grad_norm": "log",
 }
-# A sweep has its best run's curves under names of their own, as people sort the table of runs by `loss`. So
-# there are charts where all sweeps are folded; MLflow keeps no sweep unfolded in a view.
+# The prefix of a sweep's copies of its best run's curves. MLflow's view keeps all sweeps folded, and without
+# such copies it would have no charts. Their own names keep them out of a table that is sorted by `loss`.
 BEST = "best_"
 ALWAYS = ("attributes.`Run Name`", "runDateAndNestInfo", "duration")
 DESCRIPTION = (
@@ -49,7 +49,7 @@ DESCRIPTION = (
 
 
 def experiment_tags() -> dict[str, str]:
-    """The tags that an experiment of ours is created with."""
+    """Return the tags that an experiment of ours is created with."""
     created = now()
     state = {
         "searchFilter": "",
@@ -82,7 +82,7 @@ def experiment_tags() -> dict[str, str]:
 
 
 def _chart(metric: str, scale: str) -> dict[str, object]:
-    """A metric against completed epochs, which are its steps."""
+    """Describe the chart of a metric against completed epochs, which are the metric's steps."""
     chart: dict[str, object] = {"uuid": f"{VIEW}-{metric}", "metricSectionId": VIEW, "type": "LINE"}
     chart |= {"metricKey": metric, "displayName": metric, "runsCountToCompare": 10}
     chart |= {"xAxisKey": "step", "xAxisScaleType": "linear", "yAxisKey": "metric", "scaleType": scale}
@@ -96,5 +96,5 @@ def _chart(metric: str, scale: str) -> dict[str, object]:
 
 
 def page(experiment_id: str) -> str:
-    """The part of an address after the server's: the experiment's runs, in this view."""
+    """Return the path, after the server's address, of the experiment's runs in this view."""
     return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}&workflowType=machine_learning"

@@ -1,21 +1,21 @@
-"""Which writer a store takes, and what is done about runs whose process died."""
+"""Choose the writer for a store, and end the runs whose process died."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from nnexp.tracking.claims import claim
 from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.find import Found
 from nnexp.tracking.owner import is_beating, is_owned
-from nnexp.tracking.places import claim
 from nnexp.tracking.runs import Ended, Writer, identity
 from nnexp.tracking.store import Store
 
 
 @contextmanager
 def open_writer(store: Store, experiment: Experiment) -> Iterator[Writer]:
-    """The writer for this store: MLflow's tables where nnexp knows them, else MLflow's client."""
+    """Open this store's writer: on MLflow's tables if nnexp knows them, else through MLflow's client."""
     writer: Writer
     experiment = claim(store, experiment)
     if store.is_known:
@@ -33,9 +33,9 @@ def open_writer(store: Store, experiment: Experiment) -> Iterator[Writer]:
 
 
 def end_dead(store: Store, writer: Writer, found: Sequence[Found]) -> bool:
-    """Set runs that were found going on, but that nobody owns, to KILLED; whether there were any.
+    """Set those of the runs found RUNNING that no live process owns to KILLED; return whether there were any.
 
-    One of them may have been ended by its owner since it was found, and stays as it ended.
+    A run that its owner has ended since it was found stays as it ended.
     """
     left = [run.run_id for run in found if run.status == "RUNNING" and not is_alive(store, run, found)]
     for run_id in left:
@@ -45,7 +45,7 @@ def end_dead(store: Store, writer: Writer, found: Sequence[Found]) -> bool:
 
 
 def settled(writer: Writer, found: list[Found]) -> list[Found]:
-    """The runs without second copies, which two sweeps at once leave on a server when one is stopped."""
+    """Delete the duplicates that two sweeps at once leave on a server if one is stopped; return the rest."""
     finished = [identity(run.tags) for run in found if run.status == "FINISHED"]
     if len(set(finished)) == len(finished):
         return found
@@ -54,9 +54,9 @@ def settled(writer: Writer, found: list[Found]) -> list[Found]:
 
 
 def is_alive(store: Store, run: Found, found: Sequence[Found]) -> bool:
-    """Whether the owner of a run that was found going on, or of its sweep, is alive."""
+    """Return whether the owner of a run that was found RUNNING, or of its sweep, is alive."""
     if store.is_known:
         return is_owned(store, run.run_id)
-    # A run of a sweep that is being written call by call is its parent's.
+    # On a server a sweep's run has no owner of its own: its parent's owner writes it.
     parent = next((p for p in found if p.run_id == run.tags.get("nnexp.sweep_id")), run)
     return is_beating(store, parent.tags)

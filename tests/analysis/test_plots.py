@@ -24,6 +24,8 @@ from nnexp.dataset.load import load
 from nnexp.network.weights import Model
 from nnexp.training.train import train
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = r"a$b$_x \frac{1}{0} 中 " + "long" * 30
 
 

@@ -19,6 +19,8 @@ from nnexp.analysis.report.pictures import Picture, in_words
 from nnexp.analysis.summary import finished, summarize, varying
 from nnexp.tracking.find import Detail
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(report.__file__).parent
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from nnexp.config.errors import RequestError
-from nnexp.dataset.load import centring, load, prepare
+from nnexp.dataset.load import load
+from nnexp.dataset.prepare import centring, prepare
 from nnexp.pipeline.artifacts import model_of
 from nnexp.training.train import train
 

@@ -23,6 +23,8 @@ from nnexp.network.engine.lanes import N_LANES
 from nnexp.network.engine.layout import OPTIONS
 from nnexp.network.reference import Network, feedforward, flatten, gradients, loss, step, unflatten
 
+pytestmark = pytest.mark.slow
+
 Array = NDArray[np.float64]
 GOLDEN = Path(__file__).parents[1] / "training" / "golden"
 XOR = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), np.array([[0.0], [1], [1], [0]])

@@ -11,6 +11,8 @@ import pytest
 from nnexp.network.engine.batch import VERSION
 from nnexp.network.engine.canary import CANARIES
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("same_bits.py")
 RUNS = 1000
 NATIVE = {"NUMBA_NUM_THREADS": "2"}

@@ -16,6 +16,8 @@ from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import StoreLost, open_store
 from nnexp.tracking.write import open_writer
 
+pytestmark = pytest.mark.slow
+
 ORPHAN = "01a201ed0afc7000a94f7af062d203b7"
 
 
@@ -179,6 +181,7 @@ def leave_a_run_going_on(place):
     """As a process does that is killed."""
     code = "import os; from nnexp.tracking.write import *; from nnexp.tracking.store import *\n"
     code += "from nnexp.tracking.runs import RunRecord\n"
+    code += "from nnexp.tracking.experiments import ensure_experiment\n"
     code += "store = open_store(); experiment = ensure_experiment(store, 'nnexp')\n"
     code += "with open_writer(store, experiment) as writer:\n"
     code += "    writer.start(RunRecord('x', tags={'nnexp.run_key': 'k'}, status='RUNNING')); os._exit(9)"

@@ -20,6 +20,8 @@ from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.whole import NEEDED_TAGS
 from tests.conftest import FLOWERS, OWN, QUICK
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sql(place):

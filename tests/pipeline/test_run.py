@@ -18,9 +18,11 @@ from nnexp.dataset.load import load
 from nnexp.network.weights import unpack, weights_sha256
 from nnexp.pipeline import run as runner
 from nnexp.pipeline import sweep as sweeper
-from nnexp.pipeline.progress import Terminated
+from nnexp.pipeline.signals import Terminated
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.training.train import train
+
+pytestmark = pytest.mark.slow
 
 PROVENANCE = {
     "nnexp.command",
@@ -280,7 +282,7 @@ def test_a_best_run_whose_weights_are_gone_does_not_stop_a_sweep(
     def gone(*args):
         raise FileNotFoundError("weights.npz")
 
-    monkeypatch.setattr("nnexp.pipeline.gallery.read_artifact", gone)
+    monkeypatch.setattr("nnexp.pipeline.artifacts.read_artifact", gone)
     sweep([configure("epochs=5", f"seed={s}") for s in (0, 1)])
     assert only()[0].info.status == "FINISHED"
     assert "no figures of the best run" in capsys.readouterr().err

@@ -20,9 +20,11 @@ from nnexp.cli import train as app
 from nnexp.dataset.load import load
 from nnexp.network import engine
 from nnexp.pipeline import sweep as sweeper
-from nnexp.pipeline.artifacts import run_key
+from nnexp.pipeline.identity import run_key
 from nnexp.training import distribute as sweep
 from nnexp.training.plan import Point, plan
+
+pytestmark = pytest.mark.slow
 
 NNEXP = str(Path(sys.executable).with_name("nnexp"))
 

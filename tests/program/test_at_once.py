@@ -12,6 +12,8 @@ from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import open_store
 from nnexp.tracking.write import end_dead
 
+pytestmark = pytest.mark.slow
+
 RUN = RunRecord("a run", tags={"nnexp.run_key": "k", "nnexp.reason": "r"}, status="RUNNING")
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from tests.real import free_port, started, wait_for
 
+pytestmark = pytest.mark.slow
+
 # The servers of these tests start one after the other.
 
 PASSWORD, ANOTHER = "a-password-of-the-admin", "a-password-of-a-reader"

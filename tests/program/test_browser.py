@@ -16,6 +16,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from tests.real import NNEXP, free_port, is_up, needs, started, wait_for
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync"]

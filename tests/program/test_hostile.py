@@ -10,6 +10,8 @@ import pytest
 
 from tests.program.hostile.corpus import CANARY, CONFIGS, SECRET, WEIGHTS
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = Path(__file__).with_name("hostile")
 
 # One process runs all cases, for all tests.

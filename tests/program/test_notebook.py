@@ -7,6 +7,8 @@ import pytest
 
 from experiments.walkthrough import NOTEBOOK, executed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def notebook(empty_store, tmp_path_factory):

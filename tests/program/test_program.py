@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 
 import nnexp as package
 from nnexp.cli import train as app
-from nnexp.pipeline import progress
-from nnexp.pipeline.progress import Terminated
+from nnexp.pipeline import signals
+from nnexp.pipeline.signals import Terminated
 from tests.real import NNEXP, statuses, wait_for
 
 
@@ -166,7 +166,7 @@ def test_an_interrupt_is_one_even_if_a_library_makes_an_error_of_it(nnexp, monke
         except Terminated:
             raise AttributeError("what was only half done") from None
 
-    monkeypatch.setattr(progress, "_arrived", [])
+    monkeypatch.setattr(signals, "_arrived", [])
     monkeypatch.setattr(app, "parse", interrupted)
     ended = nnexp("train")
     assert (ended.status, ended.err) == (143, "nnexp: terminated\n")

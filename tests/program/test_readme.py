@@ -11,6 +11,8 @@ from nnexp.config.paths import PROJECT
 from tests.faults import matrix as faults
 from tests.faults.standing import Undisturbed
 
+pytestmark = pytest.mark.slow
+
 TEXT = (PROJECT / "README.md").read_text()
 ROWS = re.findall(r"^\| (.+?) \| `((?:nnexp|python -c) .+?)` \| (.+?) \|$", TEXT, re.MULTILINE)
 

@@ -30,6 +30,8 @@ from nnexp.tracking.write import end_dead, open_writer
 from tests.planted import Planted, drive, secret
 from tests.real import NNEXP, free_port, is_up, kill_group, needs, started, wait_for
 
+pytestmark = pytest.mark.slow
+
 ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
 # Runs of ten lengths, which are recorded one after the other over some seconds.
 LONG = ["train", "-m", "figures=false", "dataset=xor", "seed=range(20)", "log_every=200000"]
@@ -86,8 +88,10 @@ def postgres():
     with ExitStack() as stack, tempfile.TemporaryDirectory() as directory:
         server = Postgres(stack, Path(program).parent, directory)
         server.ask("CREATE DATABASE made")
-        code = "from nnexp.tracking.store import *; import sys; s = open_store(sys.argv[1]); "
-        code += "print(ensure_experiment(s, 'made').id)"
+        code = (
+            "from nnexp.tracking import experiments, store; import sys; s = store.open_store(sys.argv[1]); "
+        )
+        code += "print(experiments.ensure_experiment(s, 'made').id)"
         command = [sys.executable, "-c", code, server.uri("made")]
         running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
         server.said = [process.communicate()[0] for process in running]

@@ -24,6 +24,8 @@ from nnexp.config.errors import RequestError
 from nnexp.config.paths import PROJECT
 from tests.real import free_port, started, wait_for
 
+pytestmark = pytest.mark.slow
+
 ROWS = [{"weight_lb": 128.0, "height_in": 63.0}, {"weight_lb": 155.0, "height_in": 68.0}]
 SOFTMAX = ("output_activation=softmax", "loss=cross_entropy")
 ALONE = ("figures=false", "model=false", "epochs=20")

@@ -23,6 +23,8 @@ from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import Store, StoreLost, open_store, resolve_uri
 from nnexp.tracking.write import open_writer
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_store_is_the_projects_own_wherever_one_stands(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -67,7 +69,8 @@ def test_a_store_half_made_by_a_killed_process_is_made_anew(tmp_path):
 
 
 def test_processes_that_start_at_once_make_one_store(tmp_path):
-    code = "from nnexp.tracking.store import *; s = open_store(); print(ensure_experiment(s, 'nnexp').id)"
+    code = "from nnexp.tracking import experiments, store; s = store.open_store(); "
+    code += "print(experiments.ensure_experiment(s, 'nnexp').id)"
     running = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]

@@ -24,6 +24,8 @@ from nnexp.tracking.runs import DataInput, Ended, RunRecord
 from nnexp.tracking.server import ClientWriter
 from nnexp.tracking.store import Store, open_store
 
+pytestmark = pytest.mark.slow
+
 DATA = DataInput("táblà", "0123abcd", "code", '{"tags": {}}', '{"mlflow_colspec": []}', '{"num_rows": 4}')
 POINTS = [
     ("loss", 0, 0.5),

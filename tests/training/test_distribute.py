@@ -16,7 +16,7 @@ import nnexp as package
 from nnexp.config.request import Executor
 from nnexp.dataset.load import load
 from nnexp.network.weights import weights_sha256
-from nnexp.pipeline.artifacts import run_key
+from nnexp.pipeline.identity import run_key
 from nnexp.training import distribute as sweep
 from nnexp.training import pools as workers
 from nnexp.training.distribute import execute
@@ -25,6 +25,8 @@ from nnexp.training.shard import Trained
 from nnexp.training.train import Failure
 from tests.real import NNEXP, alive, kill_group, needs, started, statuses, wait_for
 from tests.training import deadly
+
+pytestmark = pytest.mark.slow
 
 # Four shards, each a second or two of work for one core.
 N = 128

@@ -1,4 +1,4 @@
-"""Pictures of runs: DataFrame or network in, matplotlib Figure out. Nothing is shown or saved here."""
+"""Draw runs and sweeps: DataFrame or network in, matplotlib Figure out. Nothing is shown or saved here."""
 
 from __future__ import annotations
 
@@ -35,8 +35,29 @@ def of_run(
     title: str,
     kept: Mapping[int, Layers] | None = None,
 ) -> dict[str, Figure]:
-    """One run's figures by name: its curves and weights, with two inputs its surface, and over training too
-    where more weights were `kept` by epoch than the first and the last; a tiny network is drawn."""
+    """Draw the figures of one run.
+
+    Parameters
+    ----------
+    model : Model
+        The trained network.
+    dataset : Dataset
+        The data it was trained on.
+    epochs : array of shape (points,)
+        The completed epochs at which the curves were recorded.
+    values : mapping of str to array of shape (points,)
+        The curves by metric: `loss`, `val_loss`, `accuracy`, `val_accuracy`, `grad_norm`.
+    title : str
+        The heading of every figure.
+    kept : mapping of int to Layers, optional
+        The weights by epoch, if more of them were kept than the first and the last.
+
+    Returns
+    -------
+    dict of str to Figure
+        The figures by name: `curves` and `weights`; with two inputs also `decision_surface`, and with `kept`
+        weights `surface_over_training`; for a tiny network also `network`, its neurons and edges.
+    """
     figures = {"curves": curves(epochs, values, title, model.network.loss), "weights": weights(model, title)}
     if has_surface(model):
         figures["decision_surface"] = decision_surface(model, dataset, title)
@@ -48,19 +69,52 @@ def of_run(
 
 
 def of_sweep(runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "loss") -> dict[str, Figure]:
-    """A sweep's figures by name: those that suit what varies in it besides the seed.
+    """Draw the figures that suit what varies in a sweep besides the seed.
 
-    `runs` as of `load_runs`, `history` as of `load_history`; its epochs may be thinned, as they are drawn
-    as they come, and without it there are no curves. Empty where no run has a value of the metric.
+    Parameters
+    ----------
+    runs : DataFrame
+        The runs, as `load_runs` returns them.
+    history : DataFrame or None
+        Their curves, as `load_history` returns them, or only some of their epochs; None for no curves.
+    metric : str
+        The metric to draw.
+
+    Returns
+    -------
+    dict of str to Figure
+        The figures by name. Empty if no finished run that did not diverge has a finite value of the metric.
     """
-    from nnexp.analysis.plots import choice  # imports pandas, which a run alone does without
+    from nnexp.analysis.plots import choice  # imports pandas, which the figures of one run do not need
 
     return choice.of_sweep(runs, history, metric)
 
 
 def of_summary(runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over: str = "seed") -> Figure:
-    """What a summary by these params says, in one figure: lines where one param is a number, a heat map
-    for two numbers or two words, else every run's value by group. Raises RequestError as `summarize`."""
+    """Draw the summary of the runs by these params as one figure.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        The runs, as `load_runs` returns them.
+    by : sequence of str
+        The params to group by.
+    metric : str
+        The metric to draw.
+    over : str
+        The param that is to vary within the groups.
+
+    Returns
+    -------
+    Figure
+        A heat map for two numbers or two words with at least 3 values each; else lines over one param; the
+        value of every run by group if nothing varies, or if there are too many groups or panels.
+
+    Raises
+    ------
+    RequestError
+        If a name in `by` is not a param of the runs, or `metric` is not one of their metrics.
+    """
     from nnexp.analysis.plots import choice
 
     return choice.of_summary(runs, by, metric, over)

@@ -1,4 +1,4 @@
-"""Which figures suit what varies in a set of runs."""
+"""Choose the figures that suit what varies in a set of runs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from nnexp.analysis.plots.style import drawable
 from nnexp.analysis.plots.sweeps import heat_map, over_seeds, slices, sweep_lines
 from nnexp.analysis.summary import finished, summarize, varying
 
-# More groups than this are the points of a search, not the values of a grid.
+# More groups than this come from a search over random points, not from a grid.
 MAX_GROUPS = 200
 
 
 def of_sweep(runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "loss") -> dict[str, Figure]:
-    """As `plots.of_sweep`."""
+    """Draw the figures of a sweep; see `plots.of_sweep`."""
     runs = finished(runs)
     if metric not in runs or not _is_drawn(runs, metric):
         return {}
@@ -52,9 +52,9 @@ def of_sweep(runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "lo
 
 
 def of_summary(runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over: str = "seed") -> Figure:
-    """As `plots.of_summary`."""
+    """Draw a summary as one figure; see `plots.of_summary`."""
     table = summarize(runs, by, metric)
-    by = list(table.columns[: len(by)])  # as columns: `loss` the param is params.loss
+    by = list(table.columns[: len(by)])  # as column names: the param `loss` is params.loss
     runs, loss = finished(runs), loss_name(runs)
     found = _found(runs, by)
     if found is None:
@@ -65,18 +65,22 @@ def of_summary(runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over
 
 
 def _is_drawn(runs: pd.DataFrame, metric: str) -> bool:
+    """Return whether any run that did not diverge has a value that can be drawn."""
     return bool(np.isfinite(drawable(runs.loc[runs["outcome"] != "diverged", metric])).any())
 
 
 def _found(runs: pd.DataFrame, by: Sequence[str]) -> Arrangement | None:
-    """What is drawn by what; None where nothing varies, and where groups are too many for lines: so it is
-    when values were drawn at random."""
+    """Return which param is which part of the figure; None if nothing varies or there are too many groups.
+
+    There are too many for lines if the values were drawn at random.
+    """
     if not by or count(runs, by) > MAX_GROUPS:
         return None
     return arrangement(runs, by)
 
 
 def _curves(runs: pd.DataFrame, history: pd.DataFrame, by: Sequence[str], metric: str) -> Figure:
+    """Draw the mean curves of all groups, or of the best ones if all would take too many panels."""
     line = line_of(runs, by)
     panels = [name for name in by if name != line]
     if count(runs, panels) <= MAX_PANELS:

@@ -1,4 +1,4 @@
-"""How a run went while it was trained."""
+"""Draw the curves of one run over its training."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ from nnexp.analysis.plots.style import (
 
 @styled
 def curves(epochs: ArrayLike, values: Mapping[str, ArrayLike], title: str, loss: str = "") -> Figure:
-    """Loss and, below it, accuracy and the gradient's norm where there are such, against completed epochs;
-    each also of the validation rows, where it has such. `loss` is the function's name."""
+    """Draw loss and, below it, accuracy and the gradient's norm if recorded, against completed epochs.
+
+    Loss and accuracy of the validation rows are drawn beside those of the training rows, if recorded. `loss`
+    is the name of the loss function.
+    """
     pairs = [("loss", "val_loss"), ("accuracy", "val_accuracy"), ("grad_norm",)]
     shown = [[name for name in pair if name in values] for pair in pairs]
     shown = [names for names in shown if names]

@@ -1,4 +1,4 @@
-"""Which param of a sweep is which part of a figure: its lines, its panels, their order and their words."""
+"""Assign the params of a sweep to the parts of a figure: x axis, lines and panels, ordered and labelled."""
 
 from __future__ import annotations
 
@@ -32,24 +32,25 @@ from nnexp.analysis.plots.style import (
     width,
 )
 
-# As many lines as there are colours that can be told apart, and as many panels as can be read at once.
+# There are only so many distinguishable colours for lines, and only so many panels can be read at once.
 MAX_LINES, MAX_PANELS = len(COLORS), 6
 
 
 @dataclass(frozen=True)
 class Levels:
-    """A param's values, in order."""
+    """The distinct values of a param, in order."""
 
     name: str
     values: list[Any]
 
     @classmethod
     def of(cls, frame: pd.DataFrame, name: str) -> Levels:
+        """Collect the values of a column."""
         return cls(name, in_order(frame[name].tolist()))
 
     @property
     def words(self) -> list[str]:
-        """The values in words, numbers with as few digits as tell them apart."""
+        """Return the values as text; numbers have the fewest digits, 3 to 6, that tell them apart."""
         for digits in (3, 4, 5, 6):
             texts = [value_text(value, digits) for value in self.values]
             if len(set(texts)) == len(texts):
@@ -58,28 +59,31 @@ class Levels:
 
     @property
     def texts(self) -> list[str]:
-        """The words as a figure takes them."""
+        """Return the words as matplotlib draws them literally, at most 30 characters each."""
         return [plain(text, 30) for text in self.words]
 
     def word(self, value: Any) -> str:
+        """Return one value as text."""
         return self.words[self.values.index(None if is_missing(value) else value)]
 
     @property
     def is_numeric(self) -> bool:
+        """Return whether all values are numbers."""
         return is_numeric(self.values)
 
     @property
     def is_log(self) -> bool:
+        """Return whether the values are numbers that a logarithmic axis suits."""
         return self.is_numeric and is_log_like(self.values)
 
     def codes(self, column: pd.Series) -> NDArray[np.int64]:
-        """Where each of the column's values stands."""
+        """Return the position of each of the column's values among the levels."""
         place = {value: i for i, value in enumerate(self.values)}
         return np.array([place[None if is_missing(v) else v] for v in column.tolist()], dtype=np.int64)
 
 
 class Arrangement(NamedTuple):
-    """The params of a figure by their parts."""
+    """The params of a figure: of its x axis, its lines and its panels."""
 
     x: str
     line: str | None
@@ -87,8 +91,12 @@ class Arrangement(NamedTuple):
 
 
 def arrangement(frame: pd.DataFrame, by: Sequence[str]) -> Arrangement | None:
-    """The numeric param with most values along x, or any where none is numeric; of the others the one that
-    leaves fewest as lines, the rest as panels. None where there would be too many."""
+    """Choose the params for the x axis, the lines and the panels; None if there would be too many panels.
+
+    The x axis gets the numeric param with the most values; if none is numeric, the param with the most
+    values, but the data set only if nothing else varies. Of the others, the lines get the param that leaves
+    the fewest panels.
+    """
     levels = {name: Levels.of(frame, name) for name in by}
     x = max(by, key=lambda name: (levels[name].is_numeric, name != "dataset", len(levels[name].values)))
     rest = [name for name in by if name != x]
@@ -98,8 +106,11 @@ def arrangement(frame: pd.DataFrame, by: Sequence[str]) -> Arrangement | None:
 
 
 def line_of(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
-    """The param that is best drawn as lines: the one that leaves fewest panels, of those with few values;
-    numbers may be many, as colours can have an order too. Losses of two data sets are not compared."""
+    """Return the param to draw as lines: the one that leaves the fewest panels; None if none is suitable.
+
+    It has at most MAX_LINES values, or any number of numeric ones, as colours can show their order. The data
+    set is never drawn as lines, because losses of two data sets do not compare.
+    """
     levels = [Levels.of(frame, name) for name in names if name != "dataset"]
     few = [p for p in levels if len(p.values) <= MAX_LINES or p.is_numeric]
     if not few:
@@ -108,15 +119,20 @@ def line_of(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
 
 
 def is_square(frame: pd.DataFrame, found: Arrangement) -> bool:
-    """Whether x and line are of one kind, with several values each, so that neither is the other's line."""
+    """Return whether x and line are both numbers or both words, with at least 3 values each.
+
+    Then neither of them suits the lines, and a heat map shows them better.
+    """
     assert found.line is not None
     x, line = Levels.of(frame, found.x), Levels.of(frame, found.line)
     return min(len(x.values), len(line.values)) > 2 and x.is_numeric == line.is_numeric
 
 
 def best_groups(frame: pd.DataFrame, by: Sequence[str], metric: str, most: int) -> tuple[pd.DataFrame, str]:
-    """The runs of the groups with the best mean, of every data set as many, with a column that names the
-    group; and that column's name."""
+    """Return the runs of the groups with the best mean, with a column that names the group, and its name.
+
+    At most `most` groups are chosen, the same number from every data set. The means leave out diverged runs.
+    """
     kept = frame[frame["outcome"] != "diverged"]
     means = kept.groupby(list(by), dropna=False)[metric].mean().dropna()
     means = means.sort_values(ascending=not metric.endswith("accuracy"))
@@ -131,12 +147,12 @@ def best_groups(frame: pd.DataFrame, by: Sequence[str], metric: str, most: int) 
 
 
 def count(frame: pd.DataFrame, names: Sequence[str]) -> int:
-    """How many combinations of the params' values there are."""
+    """Count the combinations of the params' values that occur."""
     return 1 if not names else int(frame.groupby(list(names), dropna=False).ngroups)
 
 
 def groups(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """(values, rows) of every combination of the params' values that there is, in order."""
+    """Yield (values, rows) for every combination of the params' values that occurs, in order."""
     if not names:
         yield (), frame
         return
@@ -148,7 +164,7 @@ def groups(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[tuple[An
 
 
 def panel_title(ax: Axes, names: Sequence[str], values: Sequence[Any]) -> None:
-    """Which values a panel is of; where there is no room for the params' names, without them."""
+    """Title a panel with its params' values; leave out the params' names if there is no room for them."""
     named = [str(v) if n == "dataset" else words([n], [v]) for n, v in zip(names, values, strict=True)]
     text, room = ", ".join(named), inner_width(ax)
     if width(plain(text, 200), SMALL) > room:
@@ -157,18 +173,18 @@ def panel_title(ax: Axes, names: Sequence[str], values: Sequence[Any]) -> None:
 
 
 def words(names: Sequence[str], values: Sequence[Any]) -> str:
-    """`init=he, hidden=[4]`."""
+    """Return params with their values as text: `init=he, hidden=[4]`."""
     return ", ".join(f"{name}={value_text(value)}" for name, value in zip(names, values, strict=True))
 
 
 def loss_name(runs: pd.DataFrame) -> str:
-    """The loss function of the runs, or nothing where they differ in it."""
+    """Return the name of the runs' loss function, or an empty text if they differ in it or have none."""
     names: Any = runs["params.loss"].dropna().unique() if "params.loss" in runs else ()
     return str(names[0]) if len(names) == 1 else ""
 
 
 def styles(levels: Levels) -> list[dict[str, Any]]:
-    """A look for each of the values: colour, marker and dash where they are few, else colours in order."""
+    """Return a line style for each value: colour, marker and dash if they are few, else a colour scale."""
     n = len(levels.values)
     if n <= MAX_LINES:
         looks = zip(COLORS, MARKERS, DASHES, strict=True)
@@ -179,18 +195,24 @@ def styles(levels: Levels) -> list[dict[str, Any]]:
 
 
 def norm_of_levels(levels: Levels) -> Normalize:
+    """Return the colour scale from the lowest to the highest value; logarithmic if that suits the values."""
     low, high = float(levels.values[0]), float(levels.values[-1])
     return LogNorm(low, high) if levels.is_log else Normalize(low, high)
 
 
 def panel_kinds(names: Sequence[str], keys: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Which of the panels share their y axis: all, but losses of two data sets are not compared."""
+    """Return each panel's kind; panels of one kind share their y axis.
+
+    The kind is the data set, because losses of two data sets do not compare; else all panels are of one kind.
+    """
     return [key[names.index("dataset")] if "dataset" in names else None for key in keys]
 
 
 def scale_alike(axes: Sequence[Axes], kinds: Sequence[Any], values: Sequence[NDArray[np.float64]]) -> bool:
-    """Give the panels of one kind one y axis, which fits the values in them; whether some values, 0 or less,
-    are off it."""
+    """Give the panels of one kind the same y axis, which fits their values.
+
+    Returns whether some values cannot be shown, as they are 0 or less and the axis is logarithmic.
+    """
     is_below = False
     for kind in dict.fromkeys(kinds):
         alike = [i for i, other in enumerate(kinds) if other == kind]
@@ -205,7 +227,7 @@ def scale_alike(axes: Sequence[Axes], kinds: Sequence[Any], values: Sequence[NDA
 
 
 def with_margin(low: float, high: float, is_log: bool) -> tuple[float, float]:
-    """The ends of an axis that shows the values low to high with a little room."""
+    """Return the ends of an axis that shows the values from low to high with a small margin."""
     if is_log:
         margin = (high / low) ** 0.06
         return low / margin, high * margin

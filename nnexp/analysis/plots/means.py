@@ -1,4 +1,4 @@
-"""How a metric went while the networks of a sweep were trained: means over many."""
+"""Draw the mean curves of a metric over the training of a sweep's networks."""
 
 from __future__ import annotations
 
@@ -51,10 +51,11 @@ def mean_curves(
     metric: str = "loss",
     over: str = "seed",
 ) -> Figure:
-    """The mean of a metric over the runs, with its 95% interval, against completed epochs: a line each value
-    of `line`, side by side for the values of `panels`. Diverged runs are counted, and left out of the mean.
+    """Draw the mean of a metric over the runs, with its 95% interval, against completed epochs.
 
-    `runs` as of `load_runs`, `history` as of `load_history`.
+    There is a line for each value of `line` and a panel for each combination of the values of `panels`. The
+    legend counts diverged runs; the mean leaves them out. With more than MAX_LINES lines there are no
+    intervals. `runs` is as `load_runs` returns it, `history` as `load_history` does.
     """
     named = "all runs" if line is None else line
     runs = runs.assign(**({named: "all runs"} if line is None else {}))
@@ -93,24 +94,25 @@ def mean_curves(
     if line is not None and is_many:
         colorbar(figure, ScalarMappable(norm_of_levels(levels), SEQUENTIAL), axes, plain(line))
     elif line is not None:
-        lost = [Line2D([], [], **look) for look in looks]  # where all runs diverged
+        lost = [Line2D([], [], **look) for look in looks]  # for values all of whose runs diverged
         legend(figure, [handles.get(i, lost[i]) for i in range(len(lost))], labels, title, room)
     return figure
 
 
 def _parts(rows: pd.DataFrame, levels: Levels) -> list[pd.DataFrame]:
-    """The rows by the levels' values, in order."""
+    """Split the rows by the levels' values, in order."""
     codes = levels.codes(rows[levels.name])
     return [rows[codes == i] for i in range(len(levels.values))]
 
 
 def _labels(runs: pd.DataFrame, levels: Levels) -> list[str]:
-    """The lines' names, with how many runs diverged."""
+    """Return the lines' labels, each with the number of runs that diverged, if any."""
     diverged = [int((part["outcome"] == "diverged").sum()) for part in _parts(runs, levels)]
     return [f"{text} ({n} diverged)" if n else text for text, n in zip(levels.texts, diverged, strict=True)]
 
 
 def _what_is_shown(metric: str, runs: pd.DataFrame, over: str, is_many: bool) -> str:
+    """Return the heading of the figure."""
     n = runs[over].nunique() if over in runs else len(runs)
     if n < 2:
         return f"{metric} while training"
@@ -118,10 +120,13 @@ def _what_is_shown(metric: str, runs: pd.DataFrame, over: str, is_many: bool) ->
 
 
 def _band(points: pd.DataFrame) -> tuple[NDArray[np.float64], ...]:
-    """(epochs, mean, low, high) of the runs that have a point there; Student's 95% interval of the mean."""
+    """Return (epochs, mean, low, high), each of shape (epochs,), over the runs that have a point there.
+
+    low and high are the ends of Student's 95% interval of the mean; NaN where no axis can show the value.
+    """
     epochs, at = np.unique(points["epoch"].to_numpy(), return_inverse=True)
     values = drawable(points["value"].to_numpy())
-    with np.errstate(all="ignore"):  # what overflows, or has one run only, has no interval
+    with np.errstate(all="ignore"):  # no interval for a single run, nor where a sum overflows
         n = np.bincount(at, minlength=len(epochs))
         mean = np.bincount(at, values, len(epochs)) / n
         variance = np.bincount(at, (values - mean[at]) ** 2, len(epochs)) / (n - 1)

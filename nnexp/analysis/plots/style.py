@@ -1,8 +1,8 @@
-"""What all figures share: one style, colours, text that is drawn as it is, and as much room as it takes.
+"""Define what all figures share: style, colours, literal text, and a layout that leaves room for the text.
 
-Colours are Okabe and Ito's, which stay apart for colour-blind readers; what differs by colour differs by a
-marker or a dash too. Room is measured in inches and set once, which takes half the time of laying out by
-drawing twice.
+The colours are Okabe and Ito's palette, which colour-blind readers can tell apart; what differs in colour
+also differs in marker or dash. The layout is computed once, in inches, which takes half the time of a layout
+that draws everything twice.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from nnexp.config.errors import RequestError
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
-# Values in order, from dark blue to yellow; and signed ones, vermilion below zero and blue above.
+# Colour maps: for ordered values, dark blue to yellow; for signed values, vermilion below zero, blue above.
 SEQUENTIAL = "viridis"
 SIGNED = LinearSegmentedColormap.from_list("signed", [COLORS[1], "#FFFFFF", COLORS[0]])
 
-# Kinds of picture files, each with what matplotlib would write into it of its version and of the time.
+# Formats of picture files, each with the metadata that is left out (matplotlib's version, the time), so that
+# the same figure makes the same file.
 KINDS = {"png": ["Software"], "svg": ["Date", "Creator"], "pdf": ["CreationDate", "Creator", "Producer"]}
-# One style whatever the reader's own matplotlibrc says, so that the same numbers make the same file.
+# Start from matplotlib's defaults, not the user's matplotlibrc, so that the same numbers make the same file.
 DPI, SIZE, SMALL = 110, 10.0, 8.5
 STYLE: Any = {k: v for k, v in matplotlib.rcParamsDefault.items() if "backend" not in k}
 STYLE |= {"font.size": SIZE, "axes.titlesize": SIZE, "axes.labelsize": SIZE, "legend.fontsize": SMALL}
@@ -52,29 +53,42 @@ STYLE |= {
 }
 styled = matplotlib.rc_context(STYLE)
 
-# With fewer points than this each is marked: one alone would be no line.
+# Mark every point of a line with fewer points than this: a single point would not show as a line.
 MARKED = 20
-# A logarithmic axis is for values that span so much; beyond LARGEST an axis' own arithmetic overflows.
+# Values whose ratio reaches SPANS get a logarithmic axis; beyond LARGEST the axis's own arithmetic overflows.
 SPANS, LARGEST = 10.0, 1e300
 
 
 def png(figure: Figure) -> bytes:
-    """The figure's PNG."""
+    """Return the figure as a PNG file."""
     return saved(figure, "png")
 
 
 def check_suffix(file: Path) -> None:
-    """Raise RequestError unless the file's name says what kind of picture it is."""
+    """Raise RequestError unless the file's name ends in one of KINDS: .png, .svg or .pdf."""
     if file.suffix.removeprefix(".").lower() not in KINDS:
         raise RequestError(f"--plot {file}: the name must end in {', '.join(f'.{kind}' for kind in KINDS)}")
 
 
 @styled
 def saved(figure: Figure, suffix: str) -> bytes:
-    """The figure as a file of one of KINDS; the same figure gives the same bytes."""
+    """Return the figure as a picture file; the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    figure : Figure
+        The figure.
+    suffix : str
+        The format, one of KINDS: `png`, `svg` or `pdf`, in lower or upper case.
+
+    Returns
+    -------
+    bytes
+        The content of the file.
+    """
     buffer = io.BytesIO()
     kind = suffix.lower()
-    # Packing tighter takes longer than it saves room.
+    # Stronger compression costs more time than the space is worth.
     how: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if kind == "png" else {}
     figure.savefig(buffer, format=kind, metadata=dict.fromkeys(KINDS[kind]), **how)
     return buffer.getvalue()
@@ -85,18 +99,22 @@ def saved(figure: Figure, suffix: str) -> bytes:
 
 @lru_cache(maxsize=1)
 def _font() -> FT2Font:
-    """The font of the figures, which comes with matplotlib."""
+    """Load the figures' font, which comes with matplotlib."""
     return get_font(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf")
 
 
 @lru_cache(maxsize=1)
 def _drawable() -> frozenset[int]:
+    """Return the code points that the font has."""
     return frozenset(_font().get_charmap())
 
 
 def plain(text: object, longest: int = 40) -> str:
-    """Text from data or a record such that matplotlib draws it as it is, on one line, and not too long: no
-    dollar begins a formula, no underscore hides it from a legend, and what the font lacks is a mark."""
+    """Prepare text from data or a record so that matplotlib draws it literally.
+
+    It becomes one line of at most `longest` characters. No dollar begins a formula, no leading underscore
+    hides it from a legend, and a replacement character stands for each character that the font lacks.
+    """
     line = " ".join(str(text).split())
     line = "".join(c if ord(c) in _drawable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     if len(line) > longest:
@@ -106,7 +124,7 @@ def plain(text: object, longest: int = 40) -> str:
 
 @lru_cache(maxsize=4096)
 def width(text: str, size: float = SIZE) -> float:
-    """How wide the text is drawn, in inches."""
+    """Return the width of the text as drawn, in inches."""
     font = _font()
     font.set_size(size, 72)
     font.set_text(text.replace(r"\$", "$"))
@@ -115,7 +133,7 @@ def width(text: str, size: float = SIZE) -> float:
 
 
 def fitted(text: object, inches: float, size: float = SIZE) -> str:
-    """The text as `plain`, cut where it would be wider."""
+    """Prepare text as `plain` does, cut to a width in inches."""
     line = plain(text, 200)
     longest = len(line)
     while longest > 4 and width(line, size) > inches:
@@ -125,11 +143,12 @@ def fitted(text: object, inches: float, size: float = SIZE) -> str:
 
 
 def widest(texts: Sequence[str], size: float = SMALL) -> float:
+    """Return the width of the widest text, in inches; 0 if there is none."""
     return max((width(text, size) for text in texts), default=0.0)
 
 
 def value_text(value: object, digits: int = 6) -> str:
-    """A param's value for people: 0.1, true, [4], and none where a run has no such param."""
+    """Return a param's value as text for people: 0.1, true, [4], and none if a run has no such param."""
     if is_missing(value):
         return "none"
     if isinstance(value, bool | np.bool_):
@@ -138,7 +157,7 @@ def value_text(value: object, digits: int = 6) -> str:
 
 
 def measured(metric: str, loss: str = "") -> str:
-    """The metric with what it is measured in, as far as that is known."""
+    """Return the metric's name with its loss function or unit, as far as known."""
     if metric in ("loss", "val_loss"):
         return plain(f"{metric} ({loss})" if loss else metric)
     if metric in ("accuracy", "val_accuracy"):
@@ -147,7 +166,7 @@ def measured(metric: str, loss: str = "") -> str:
 
 
 def in_order(values: Iterable[Any]) -> list[Any]:
-    """The distinct values as people count: numbers by size, [4] before [16], and None for none last."""
+    """Return the distinct values in natural order: numbers by size, [4] before [16], None (missing) last."""
     distinct = list(dict.fromkeys(None if is_missing(value) else value for value in values))
     known = [value for value in distinct if value is not None]
     if is_numeric(known):
@@ -156,23 +175,24 @@ def in_order(values: Iterable[Any]) -> list[Any]:
 
 
 def is_missing(value: object) -> bool:
+    """Return whether a value is None or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def is_numeric(values: Sequence[object]) -> bool:
-    """Whether all are numbers, true and false apart."""
+    """Return whether all values are numbers; true and false are not."""
     return all(
         isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
         for value in values
     )
 
 
-# --- Room. All in inches.
+# --- Layout, all in inches.
 
 
 @dataclass(frozen=True)
 class Room:
-    """What stands around the panels of a figure, and between them."""
+    """The space around the panels of a figure and between them, in inches."""
 
     left: float = 0.9
     right: float = 0.25
@@ -182,7 +202,10 @@ class Room:
 
 
 def grid(n: int, room: Room, height: float, wide: float | None = None) -> tuple[Figure, list[Axes]]:
-    """A figure of n panels in rows of at most three, each so high; 8 inches wide, or 10 for three."""
+    """Make a figure of n panels of this height, in rows of at most three.
+
+    Unless told, it is 8 inches wide, or 10 with three columns.
+    """
     columns = n if n <= 3 else 2 if n == 4 else 3
     return lattice(-(-n // columns), columns, room, height, wide or (8.0 if columns < 3 else 10.0), n)
 
@@ -190,7 +213,7 @@ def grid(n: int, room: Room, height: float, wide: float | None = None) -> tuple[
 def lattice(
     rows: int, columns: int, room: Room, height: float, wide: float, n: int | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of rows and columns of panels, of which the first n are there."""
+    """Make a figure with rows and columns of panels; only the first n panels exist, or all if n is None."""
     column, row = room.between
     high = room.top + rows * height + (rows - 1) * row + room.bottom
     each = max(0.5, (wide - room.left - room.right - (columns - 1) * column) / columns)
@@ -204,14 +227,14 @@ def lattice(
 
 
 def heading(figure: Figure, text: str) -> None:
-    """The figure's title, at its left."""
+    """Add the figure's title, at its left."""
     wide, high = figure.get_size_inches()
     line = fitted(text, wide - 0.3)
     figure.text(0.15 / wide, 1 - 0.1 / high, line, va="top", fontsize=SIZE, fontweight="bold")
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str, room: Room) -> None:
-    """The key to the lines, at the right of the panels, where `room.right` has room for it."""
+    """Add the legend of the lines at the right of the panels, in the space of `room.right`."""
     wide, high = figure.get_size_inches()
     place = (1 - (room.right - 0.1) / wide, 1 - (room.top - 0.1) / high)
     figure.legend(
@@ -227,7 +250,7 @@ def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title:
 
 
 def legend_room(labels: Sequence[str], title: str) -> float:
-    """How much `legend` takes at the right."""
+    """Return the width that `legend` takes at the right, in inches."""
     return max(widest(labels) + 0.65, width(title, SMALL) + 0.2) + 0.15
 
 
@@ -235,26 +258,29 @@ def legend_room(labels: Sequence[str], title: str) -> float:
 
 
 def drawable(values: ArrayLike) -> NDArray[np.float64]:
-    """The values as floats, those that no axis can show as NaN, which leaves a gap."""
+    """Return the values as floats; those that no axis can show become NaN, which leaves a gap."""
     numbers = np.asarray(values, dtype=float)
     with np.errstate(invalid="ignore"):
         return np.where(np.abs(numbers) <= LARGEST, numbers, np.nan)
 
 
 def spans_decades(values: ArrayLike) -> bool:
-    """Whether the positive values are best seen on a logarithmic axis."""
+    """Return whether the positive values span so much that a logarithmic axis shows them best."""
     positive = _positive(values)
     return len(positive) > 1 and float(positive.max()) / SPANS >= float(positive.min())
 
 
 def _positive(values: ArrayLike) -> NDArray[np.float64]:
+    """Return the drawable values above 0, flat."""
     numbers = drawable(values).ravel()
     return numbers[numbers > 0]
 
 
 def is_log_like(values: Sequence[float]) -> bool:
-    """Whether the distinct values, in order, are spaced more evenly by their ratios than by their
-    differences."""
+    """Return whether sorted distinct values suit a logarithmic axis.
+
+    They do if they are positive, span decades, and are spaced more evenly by ratio than by difference.
+    """
     numbers = np.asarray(values, dtype=float)
     if len(numbers) < 2 or not (numbers > 0).all() or not spans_decades(numbers):
         return False
@@ -263,8 +289,10 @@ def is_log_like(values: Sequence[float]) -> bool:
 
 
 def scale(ax: Axes, which: str, values: ArrayLike) -> bool:
-    """Make the axis, "x" or "y", logarithmic where the values span decades, and say whether some, 0 or
-    less, are then off it. Ticks are few and plain."""
+    """Make the axis, "x" or "y", logarithmic if the values span decades, and give it few plain ticks.
+
+    Returns whether some values cannot be shown, as they are 0 or less and the axis is logarithmic.
+    """
     if not spans_decades(values):
         axis_of(ax, which).set_major_locator(ticks())
         return False
@@ -275,15 +303,17 @@ def scale(ax: Axes, which: str, values: ArrayLike) -> bool:
 
 
 def ticks(most: int = 5, whole: bool = False) -> MaxNLocator:
-    """A few ticks at round numbers."""
+    """Return a locator of a few ticks at round numbers."""
     return MaxNLocator(most, steps=[1, 2, 5, 10], integer=whole, min_n_ticks=2)
 
 
 def axis_of(ax: Axes, which: str) -> Axis:
+    """Return the axis "x" or "y"."""
     return ax.xaxis if which == "x" else ax.yaxis
 
 
 def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Give a logarithmic axis a few plain ticks: at 1, 2 and 5 times powers of 10, or at powers alone."""
     decades = math.log10(high) - math.log10(low)
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 1.5 else (1.0,), numticks=7))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -291,14 +321,14 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
 
 
 def named_ticks(axis: Axis, places: Sequence[float], texts: Sequence[str], inches: float) -> None:
-    """A tick for each of the texts, or where there is no room, for every other, every third, …"""
+    """Add a tick for each text or, if there is no room, for every second one, every third one, …"""
     every = max(1, math.ceil(sum(width(text, SMALL) + 0.12 for text in texts) / inches))
     axis.set_ticks(list(places)[::every], list(texts)[::every])
     axis.set_minor_locator(NullLocator())
 
 
 def norm_of(values: ArrayLike) -> Normalize:
-    """How the values become colours: by their logarithms where they span decades."""
+    """Return the colour scale of the values; logarithmic if they span decades and are all positive."""
     numbers = drawable(values).ravel()
     numbers = numbers[np.isfinite(numbers)]
     if spans_decades(numbers) and (numbers > 0).all():
@@ -308,7 +338,7 @@ def norm_of(values: ArrayLike) -> Normalize:
 
 
 def colorbar(figure: Figure, image: Any, beside: Sequence[Axes], label: str) -> None:
-    """The key to the colours, at the right of the first row of these axes."""
+    """Add the colour bar, at the right of the first row of these axes."""
     wide, _ = figure.get_size_inches()
     boxes = [ax.get_position() for ax in beside]
     right = max(box.x1 for box in boxes)
@@ -320,13 +350,13 @@ def colorbar(figure: Figure, image: Any, beside: Sequence[Axes], label: str) -> 
 
 
 def inner_width(ax: Axes) -> float:
-    """How wide the axes are, in inches."""
+    """Return the width of the axes, in inches."""
     figure = ax.get_figure(root=True)
     return float(ax.get_position().width * figure.get_size_inches()[0]) if figure else 0.0
 
 
 def label_left(axes: Sequence[Axes], text: str) -> None:
-    """The y axis' name, on the first panel of each row."""
+    """Label the y axis on the first panel of each row."""
     left = min(ax.get_position().x0 for ax in axes)
     for ax in axes:
         if ax.get_position().x0 == left:
@@ -334,7 +364,7 @@ def label_left(axes: Sequence[Axes], text: str) -> None:
 
 
 def label_below(axes: Sequence[Axes], text: str) -> None:
-    """The x axis' name, on the last panel of each column."""
+    """Label the x axis on the last panel of each column."""
     lowest = {ax.get_position().x0: ax for ax in axes}
     for ax in lowest.values():
         ax.set_xlabel(text)

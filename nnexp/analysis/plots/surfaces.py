@@ -1,4 +1,4 @@
-"""Draw what a network says over the plane of its two inputs, and how that came about while it trained."""
+"""Draw the output of a two-input network over the plane of its inputs, after training and during it."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ from nnexp.network.weights import Model
 
 Array = NDArray[np.float64]
 
-# The surface is computed at so many points a side, fewer where the network is large.
+# The surface is computed at FINE points a side, down to COARSE if that takes over SURFACE_PRODUCTS products.
 FINE, COARSE, SURFACE_PRODUCTS = 120, 24, 2e7
-# Rows and names on a surface; surfaces side by side; frames of an animation and how long each stays.
+# Limits: rows and names drawn on a surface, surfaces side by side, frames of an animation; time of a frame.
 MAX_DOTS, MAX_NAMED, MAX_SIDE_BY_SIDE, MAX_FRAMES, FRAME_MILLISECONDS = 3000, 12, 6, 10, 300
-# Colours of a surface in an animation: the fewer, the smaller the file.
+# Colours of a surface in an animation. Fewer colours make a smaller file.
 GIF_SHADES = 20
-# Classes that have their border drawn.
+# The most classes whose borders are drawn.
 MAX_BORDERS = 10
 
 
 @dataclass(frozen=True)
 class Plane:
-    """The part of the plane on which a surface is drawn: around all rows."""
+    """The part of the plane on which a surface is drawn: all rows and a margin."""
 
     extent: tuple[float, float, float, float]  # left, right, bottom, top
     points: Array  # (side * side, 2), row by row from the bottom
@@ -64,33 +64,37 @@ class Plane:
 
 
 def has_surface(model: Model) -> bool:
+    """Return whether the network has two inputs, so that a surface can be drawn."""
     return len(model.features) == 2
 
 
 def _plane(dataset: Dataset, model: Model) -> Plane:
+    """Choose the plane around all rows and new rows; its resolution depends on the network's size."""
     rows = np.vstack([dataset.X, dataset.X_new])
     low, high = rows.min(axis=0), rows.max(axis=0)
-    tiny = 1e-9 * np.maximum(np.abs(low), np.abs(high))  # below it, floats have no room for a surface
+    tiny = 1e-9 * np.maximum(np.abs(low), np.abs(high))  # a smaller range has too few floats for a surface
     margin = 0.25 * np.where(high - low > tiny, high - low, np.maximum(1.0, 4 * tiny))
     low, high = low - margin, high + margin
     products = sum(W.size for W, _ in model.network.layers)
     side = int(np.clip(math.sqrt(SURFACE_PRODUCTS / products), COARSE, FINE))
-    # Each point is the middle of its pixel.
+    # Each point is the centre of its pixel.
     x, y = (a + (np.arange(side) + 0.5) / side * (b - a) for a, b in zip(low, high, strict=True))
     points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     return Plane((float(low[0]), float(high[0]), float(low[1]), float(high[1])), points, side)
 
 
 def _answers(model: Model, plane: Plane) -> Array:
-    """The outputs over the plane, of shape (points, outputs); NaN where they are no numbers."""
-    with np.errstate(all="ignore"):  # a network that diverged
+    """Compute the outputs over the plane, of shape (points, outputs); NaN if not finite or too large."""
+    with np.errstate(all="ignore"):  # a network that diverged overflows
         return drawable(model.outputs(plane.points))
 
 
 @styled
 def decision_surface(model: Model, dataset: Dataset, title: str) -> Figure:
-    """A two-input network's answer over the plane, with the rows and new rows on it (of many rows, MAX_DOTS):
-    the output, or of more than two classes the one it would choose, paler where it is less sure."""
+    """Draw a two-input network's output over the plane, with the rows (at most MAX_DOTS) and the new rows.
+
+    With more than two classes it shows the class with the largest output, paler where that is smaller.
+    """
     is_regions = len(dataset.classes) > 2
     labels = [plain(label, 20) for label in dataset.classes] or ["rows"]
     labels += ["new rows"] * bool(len(dataset.X_new))
@@ -124,7 +128,7 @@ def decision_surface(model: Model, dataset: Dataset, title: str) -> Figure:
 
 
 def _norm(dataset: Dataset, outputs: Array) -> Normalize:
-    """Classes are 0 and 1; a regression's numbers are what they are."""
+    """Return the colour scale: 0 to 1 for classes, the range of outputs and targets for a regression."""
     if dataset.classes:
         return Normalize(0.0, 1.0)
     values = np.concatenate([outputs.ravel(), dataset.y])
@@ -135,7 +139,7 @@ def _norm(dataset: Dataset, outputs: Array) -> Normalize:
 def _draw_surface(
     ax: Axes, outputs: Array, dataset: Dataset, plane: Plane, norm: Normalize, shades: int = 256
 ) -> Any:
-    """The surface as an image; where classes meet, a line."""
+    """Draw the surface as an image, with a line where classes meet; return the image."""
     side = plane.side
     ax.grid(False)
     place: dict[str, Any] = {"extent": plane.extent, "origin": "lower", "aspect": "auto"}
@@ -157,18 +161,22 @@ def _draw_surface(
 
 
 def _tints(shades: int) -> LinearSegmentedColormap:
-    """From the first class's colour through white to the second's, pale, so that the rows stand out."""
+    """Return pale colours, from the first class's through white to the second's, on which rows stand out."""
     ends = [_pale(COLORS[0], 0.75), (1.0, 1.0, 1.0), _pale(COLORS[1], 0.75)]
     return LinearSegmentedColormap.from_list("classes", ends, N=shades)
 
 
 def _pale(color: str, strength: float) -> tuple[float, float, float]:
+    """Mix a colour with white; `strength` is the colour's share, 0 to 1."""
     red, green, blue = (1 - strength * (1 - part) for part in to_rgb(color))
     return red, green, blue
 
 
 def _regions(outputs: Array, side: int) -> Array:
-    """The colour of the class with the largest output, paler where that is less; (side, side, 3)."""
+    """Return the colour of the class with the largest output, paler where that is smaller.
+
+    The shape is (side, side, 3).
+    """
     known = np.nan_to_num(outputs, nan=-np.inf)
     chosen, n = known.argmax(axis=1), outputs.shape[1]
     sure = np.clip((np.take_along_axis(known, chosen[:, None], 1) - 1 / n) / (1 - 1 / n), 0.0, 1.0)
@@ -178,7 +186,7 @@ def _regions(outputs: Array, side: int) -> Array:
 
 
 def _draw_borders(ax: Axes, outputs: Array, plane: Plane) -> None:
-    """Lines where each class' output is as large as the largest of the others."""
+    """Draw lines where a class's output equals the largest of the others, for at most MAX_BORDERS classes."""
     known = np.nan_to_num(outputs)
     for i in range(min(MAX_BORDERS, outputs.shape[1])):
         lead = known[:, i] - np.delete(known, i, axis=1).max(axis=1)
@@ -192,12 +200,12 @@ def _class_color(i: int) -> str:
 
 
 def _class_marker(i: int) -> str:
-    """Beyond as many classes as there are colours, a colour comes again with another marker."""
+    """Return the marker of a class; classes that have the same colour have different markers."""
     return MARKERS[(i + i // len(COLORS)) % len(MARKERS)]
 
 
 def _draw_rows(ax: Axes, dataset: Dataset, norm: Normalize, size: float) -> list[Any]:
-    """The rows, by class or by the target's value, and the new rows as stars; what a legend shows of them."""
+    """Draw the rows, coloured by class or target, and the new rows as stars; return handles for a legend."""
     every = -(-len(dataset.X) // MAX_DOTS)
     X, y = dataset.X[::every], dataset.y[::every]
     area = size**2 * (80 if len(X) <= 30 else 35 if len(X) <= 300 else 12)
@@ -221,7 +229,7 @@ def _draw_rows(ax: Axes, dataset: Dataset, norm: Normalize, size: float) -> list
 
 
 def _name_new_rows(ax: Axes, dataset: Dataset, plane: Plane) -> None:
-    """Each new row's name beside it, on the side that has room."""
+    """Write each new row's name beside it, on the side that has room; none if there are over MAX_NAMED."""
     outline = [withStroke(linewidth=3, foreground="white")]  # legible on any part of the surface
     middle = (plane.extent[0] + plane.extent[1]) / 2
     if len(dataset.X_new) <= MAX_NAMED:
@@ -239,8 +247,10 @@ def _name_new_rows(ax: Axes, dataset: Dataset, plane: Plane) -> None:
 
 
 def _frames(kept: Mapping[int, Layers], most: int) -> list[int]:
-    """Of the kept epochs at most so many, the first and the last among them, close together at the start,
-    where most happens."""
+    """Choose at most `most` of the kept epochs: the first, the last, and more at the start than later.
+
+    Most changes happen at the start of training.
+    """
     epochs = sorted(kept)
     at = np.geomspace(1, len(epochs), min(most, len(epochs))) - 1
     picked = {0, len(epochs) - 1, *np.round(at).astype(int).tolist()}
@@ -250,16 +260,18 @@ def _frames(kept: Mapping[int, Layers], most: int) -> list[int]:
 
 
 def _surfaces(model: Model, plane: Plane, kept: Mapping[int, Layers], epochs: Sequence[int]) -> list[Array]:
+    """Compute the outputs over the plane at each of these epochs."""
     return [_answers(_with(model, kept[epoch]), plane) for epoch in epochs]
 
 
 def _with(model: Model, layers: Layers) -> Model:
+    """Return the model with other weights."""
     return replace(model, network=replace(model.network, layers=layers))
 
 
 @styled
 def surface_over_training(model: Model, dataset: Dataset, kept: Mapping[int, Layers], title: str) -> Figure:
-    """The surface at a few of the epochs whose weights were kept, side by side."""
+    """Draw the surface at up to MAX_SIDE_BY_SIDE of the epochs whose weights were kept, side by side."""
     epochs, plane = _frames(kept, MAX_SIDE_BY_SIDE), _plane(dataset, model)
     outputs = _surfaces(model, plane, kept, epochs)
     norm = _norm(dataset, np.concatenate(outputs))
@@ -283,14 +295,29 @@ def surface_over_training(model: Model, dataset: Dataset, kept: Mapping[int, Lay
 
 
 def _few_ticks(ax: Axes, left: bool, bottom: bool) -> None:
-    """Ticks where no other panel has them: they take most of the time of drawing."""
+    """Set ticks only on the outer panels, because ticks take most of the drawing time."""
     ax.xaxis.set_major_locator(ticks(3) if bottom else NullLocator())
     ax.yaxis.set_major_locator(ticks(3) if left else NullLocator())
 
 
 @styled
 def surface_animation(model: Model, dataset: Dataset, kept: Mapping[int, Layers]) -> bytes:
-    """The same as an animated GIF of at most MAX_FRAMES frames, without ticks, which take most time."""
+    """Animate the surface over training as a GIF, without ticks, which take most of the drawing time.
+
+    Parameters
+    ----------
+    model : Model
+        A network with two inputs.
+    dataset : Dataset
+        The data it was trained on.
+    kept : mapping of int to Layers
+        Its weights by epoch; at most MAX_FRAMES of the epochs become frames.
+
+    Returns
+    -------
+    bytes
+        The content of the GIF file.
+    """
     epochs, plane = _frames(kept, MAX_FRAMES), _plane(dataset, model)
     outputs = _surfaces(model, plane, kept, epochs)
     norm = _norm(dataset, np.concatenate(outputs))
@@ -317,7 +344,7 @@ def surface_animation(model: Model, dataset: Dataset, kept: Mapping[int, Layers]
 
 
 def _palette(dataset: Dataset) -> Image.Image:
-    """The colours of the animation: those of the surface, of the rows, and greys."""
+    """Return the palette of the animation: the colours of the surface and of the rows, and greys."""
     steps = np.linspace(0, 1, GIF_SHADES)[:, None]
     if len(dataset.classes) > 2:
         surface = np.vstack([1 - steps * (1 - np.array(to_rgb(color))) for color in COLORS])

@@ -1,4 +1,4 @@
-"""What a sweep found: a metric by the params that were swept, and how it spreads over seeds."""
+"""Draw a sweep's results: a metric by the swept params, and its spread over seeds."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ from nnexp.analysis.plots.style import (
     widest,
 )
 
-# So many rows of dots, cells with numbers in them, and panels of dots, can be read.
+# The most that can be read: rows of dots, cells with numbers in them, panels of dots.
 MAX_ROWS, MAX_NUMBERS, MAX_SLICES = 24, 60, 6
-# The width of all that is drawn beside each other at one place of an axis with named places.
+# On an axis of named places, the total width of the items side by side at one place; places are 1 apart.
 SPREAD = 0.5
 
 
@@ -65,8 +65,12 @@ def sweep_lines(
     metric: str = "loss",
     loss: str = "",
 ) -> Figure:
-    """A summary's mean with its 95% interval over the values of `x`; a line each value of `line`, side by
-    side for the values of `panels`. The table is `summary.summarize` by these params."""
+    """Draw a summary's mean with its 95% interval over the values of `x`.
+
+    There is a line for each value of `line` and a panel for each combination of the values of `panels`. A
+    cross at the top marks values where all runs diverged. With more than MAX_LINES lines there are no
+    intervals. `table` is the result of `summary.summarize` by these params.
+    """
     places = Levels.of(table, x)
     levels = None if line is None else Levels.of(table, line)
     looks: list[dict[str, Any]] = [{"color": COLORS[0], "marker": "o"}] if levels is None else styles(levels)
@@ -112,8 +116,11 @@ def sweep_lines(
 
 
 def _above(ends: Any) -> Any:
-    """Means and intervals, without an interval's lower end where it is far below any mean: on a logarithmic
-    axis it would take all the room."""
+    """Return the means and interval ends that the y axis must show, as one array.
+
+    Positive lower ends are raised to at least a third of the lowest mean: on a logarithmic axis, ends far
+    below any mean would take all the room. Other lower ends are NaN unless a mean is negative.
+    """
     mean, high, low = drawable(ends).T
     floor = np.nanmin(mean) / 3 if np.isfinite(mean).any() else 0.0
     low = np.where(
@@ -123,8 +130,10 @@ def _above(ends: Any) -> Any:
 
 
 def _places(ax: Axes, places: Levels, column: pd.Series, shift: float) -> Any:
-    """Where the values stand on the x axis: numbers where they are, others one after the other. What is
-    drawn at one place stands side by side, so that none hides another."""
+    """Return the x coordinates of the values: numbers at their value, others one after the other.
+
+    `shift` moves items of the same value apart, so that none hides another.
+    """
     if not places.is_numeric or len(places.values) < 2:
         return places.codes(column) + SPREAD * shift
     numbers = column.to_numpy(dtype=float)
@@ -135,7 +144,7 @@ def _places(ax: Axes, places: Levels, column: pd.Series, shift: float) -> Any:
 
 
 def _mark_places(ax: Axes, places: Levels) -> None:
-    """The x axis' scale and ticks."""
+    """Set the scale and the ticks of the x axis."""
     n = len(places.values)
     if not places.is_numeric or n < 2:
         ax.set_xlim(-0.6, n - 0.4)
@@ -153,12 +162,12 @@ def _mark_places(ax: Axes, places: Levels) -> None:
 
 
 def _short(levels: Levels, inches: float) -> list[str]:
-    """The values in words no wider than that."""
+    """Return the values as text, each cut to this width."""
     return [fitted(word, inches, SMALL) for word in levels.words]
 
 
 def _has_room(places: Levels, inches: float) -> bool:
-    """Whether a tick at each value leaves its text apart from its neighbours'."""
+    """Return whether ticks at all values have room for their labels without overlap."""
     values = np.array(places.values, dtype=float)
     numbers = np.log(values) if places.is_log else values
     gaps = np.diff(numbers) / (numbers[-1] - numbers[0]) * 0.9 * inches
@@ -166,7 +175,7 @@ def _has_room(places: Levels, inches: float) -> bool:
 
 
 def _mean(ax: Axes, at: Any, rows: pd.DataFrame, look: dict[str, Any], joined: bool, interval: bool) -> Any:
-    """The means, joined where x has an order, with their intervals."""
+    """Draw the means, joined by a line if asked, with their intervals if asked; return the legend handle."""
     mean = drawable(rows["mean"])
     low, high = drawable(rows["ci95_low"]), drawable(rows["ci95_high"])
     error = np.nan_to_num(np.abs(np.stack([mean - low, high - mean])))
@@ -182,9 +191,12 @@ def _mean(ax: Axes, at: Any, rows: pd.DataFrame, look: dict[str, Any], joined: b
 def heat_map(
     table: pd.DataFrame, x: str, y: str, panels: Sequence[str] = (), metric: str = "loss", loss: str = ""
 ) -> Figure:
-    """A summary's mean by two params, a cell each pair of values, side by side for the values of `panels`.
-    Colours follow the logarithm where means span decades; the cell with the lowest mean (of accuracy the
-    highest) has a frame. The table is `summary.summarize` by these params."""
+    """Draw a summary's mean by two params: a cell for each pair of values.
+
+    There is a panel for each combination of the values of `panels`. Colours are logarithmic if means span
+    decades. The cell with the lowest mean (for accuracy the highest) is framed. `table` is the result of
+    `summary.summarize` by these params.
+    """
     columns, rows = Levels.of(table, x), Levels.of(table, y)
     parts = list(groups(table, panels))
     texts = _short(rows, 1.6)
@@ -220,7 +232,7 @@ def heat_map(
 
 
 def _number(ax: Axes, cells: Any, norm: Any) -> None:
-    """The mean in each cell, where they are few and wide enough."""
+    """Write the mean into each cell, if the cells are few and wide enough."""
     texts = {at: f"{cells[at]:.2g}" if np.isfinite(cells[at]) else "–" for at in np.ndindex(cells.shape)}
     if cells.size > MAX_NUMBERS or widest(list(texts.values())) > inner_width(ax) / cells.shape[1] - 0.06:
         return
@@ -231,6 +243,7 @@ def _number(ax: Axes, cells: Any, norm: Any) -> None:
 
 
 def _frame_best(ax: Axes, cells: Any, metric: str) -> None:
+    """Frame the cell with the lowest mean, for accuracy the highest."""
     if np.isfinite(cells).any():
         best = np.nanargmax(cells) if metric.endswith("accuracy") else np.nanargmin(cells)
         i, j = np.unravel_index(best, cells.shape)
@@ -241,8 +254,11 @@ def _frame_best(ax: Axes, cells: Any, metric: str) -> None:
 def over_seeds(
     runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over: str = "seed", loss: str = ""
 ) -> Figure:
-    """The metric of every run, a dot each, a row each group of `by`, with the median as a bar; of more than
-    MAX_ROWS groups the best. One group alone is drawn as the share of runs at or below each value."""
+    """Draw the metric of every run as a dot, in a row for each group of `by`, with the median as a bar.
+
+    Of more than MAX_ROWS groups only the best are drawn. A single group is drawn as the share of runs at or
+    below each value.
+    """
     parts = list(groups(runs, by))
     n = f"{len(runs)} runs" if not by else f"{runs[over].nunique()} {over}s"
     if len(parts) == 1:
@@ -286,7 +302,7 @@ def over_seeds(
 
 
 def _shares(values: Any, metric: str, loss: str, title: str) -> Figure:
-    """The share of runs at or below each value: a dot a run."""
+    """Draw the share of runs at or below each value, with a dot for each run."""
     figure, (ax,) = grid(1, Room(), 3.2)
     values = np.sort(values)
     shares = np.arange(1, len(values) + 1) / max(1, len(values))
@@ -299,25 +315,30 @@ def _shares(values: Any, metric: str, loss: str, title: str) -> Figure:
 
 
 def _x_of_metric(ax: Axes, values: Any, metric: str, loss: str) -> None:
+    """Scale and label an x axis that shows the metric."""
     below = scale(ax, "x", values)
     ax.set_xlabel(measured(metric, loss) + (" (0 is left of the axis)" if below else ""))
 
 
 def _kept(rows: pd.DataFrame, metric: str) -> Any:
-    """The metric of the runs that did not diverge."""
+    """Return the finite values of the metric of the runs that did not diverge."""
     values = drawable(rows.loc[rows["outcome"] != "diverged", metric])
     return values[np.isfinite(values)]
 
 
 def _median(rows: pd.DataFrame, metric: str) -> float:
+    """Return the median over the runs that did not diverge; NaN if all did."""
     values = _kept(rows, metric)
     return float(np.median(values)) if len(values) else np.nan
 
 
 @styled
 def slices(runs: pd.DataFrame, params: Sequence[str], metric: str = "loss", loss: str = "") -> Figure:
-    """The metric of every run by each of the params, the rest as it comes: a dot a run, the best marked.
-    For a search in which no two runs have a param in common; of more than MAX_SLICES params the first."""
+    """Draw the metric of every run against each param on its own: a dot for each run, a star for the best.
+
+    It suits a search in which no two runs have a param's value in common. Of more than MAX_SLICES params only
+    the first are drawn.
+    """
     shown = list(params)[:MAX_SLICES]
     runs = runs[runs["outcome"] != "diverged"]
     figure, axes = grid(len(shown), Room(), 2.1)
@@ -346,7 +367,7 @@ def slices(runs: pd.DataFrame, params: Sequence[str], metric: str = "loss", loss
 
 @styled
 def predictions(runs: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """The output for each new row, a dot a seed, against the 0.5 that divides the classes."""
+    """Draw the output for each new row, a dot for each seed; a line at 0.5 divides the classes."""
     labels = [plain(name, 20) for name in names]
     room = Room(right=legend_room(labels, "new row"), top=0.25)
     figure, (ax,) = grid(1, room, 3.0)

@@ -1,4 +1,4 @@
-"""Draw what a network is made of: its weights as heat maps, and a tiny network as neurons and edges."""
+"""Draw the weights of a network as heat maps, and a tiny network as neurons and edges."""
 
 from __future__ import annotations
 
@@ -30,16 +30,20 @@ from nnexp.analysis.plots.style import (
 from nnexp.network.reference import Network, sizes
 from nnexp.network.weights import Array, Model
 
-# What is drawn of a network's weights: layers, rows and columns of each, and cells with their number.
+# Limits on drawn weights: layers, rows and columns of each layer, and cells up to which numbers are written.
 MAX_LAYERS, MAX_SIDE, MAX_NUMBERS = 6, 200, 36
-# A network is tiny, and drawn as neurons and edges, up to so many neurons a layer, layers, and edges.
+# A network is tiny, and drawn as neurons and edges, up to these numbers of neurons a layer, layers and edges.
 MAX_NEURONS, MAX_DRAWN_LAYERS, MAX_EDGES = 8, 5, 60
-# Up to so many edges between two layers have their weights written, at one of these places along them.
+# Weights are written up to MAX_WRITTEN edges between two layers, each at one of these places along its edge.
 MAX_WRITTEN, ALONG = 24, (0.3, 0.45, 0.6, 0.24, 0.38, 0.53, 0.68)
 
 
 def _neuron_names(model: Model) -> list[list[str]]:
-    """A layer's neurons each, the inputs first: the columns, then h1, h2, … and o1, … as in the equation."""
+    """Return the names of each layer's neurons, inputs first, as in the equation.
+
+    Inputs are named by their columns, then come h1, h2, … (h1_1, … with several hidden layers) and o1, …, or
+    the classes if there is an output for each.
+    """
     widths = sizes(model.network.layers)
     names = [list(model.features)]
     for i, n in enumerate(widths[1:], 1):
@@ -52,8 +56,10 @@ def _neuron_names(model: Model) -> list[list[str]]:
 
 @styled
 def weights(model: Model, title: str) -> Figure:
-    """Every layer's weights, and its biases as the last column, before training (above) and after; one scale
-    of colours for all. Of many layers, rows and columns the first are drawn."""
+    """Draw every layer's weights before training (above) and after (below), biases as the last column.
+
+    All have the same colour scale. Of many layers, rows and columns only the first are drawn.
+    """
     names = _neuron_names(model)
     nets = [_joined(model.initial), _joined(model.network)]
     shown = len(nets[0][:MAX_LAYERS])
@@ -85,12 +91,12 @@ def weights(model: Model, title: str) -> Figure:
 
 
 def _joined(net: Network) -> list[Array]:
-    """W with b as its last column, by layer."""
+    """Return W with b as its last column, for each layer."""
     return [drawable(np.column_stack([W, b])) for W, b in net.layers]
 
 
 def _name_cells(ax: Axes, W: Array, columns: list[str], rows: list[str], is_last: bool) -> None:
-    """Ticks with names, and the numbers in the cells, where there is room for them."""
+    """Name the ticks, and write the numbers into the cells, if there is room for them."""
     n_rows, n_columns = W.shape
     cell = inner_width(ax) / n_columns
     if W.size <= MAX_NUMBERS and cell > 0.5 and n_rows <= 9:
@@ -108,6 +114,7 @@ def _name_cells(ax: Axes, W: Array, columns: list[str], rows: list[str], is_last
 
 
 def is_tiny(model: Model) -> bool:
+    """Return whether the network is small enough to be drawn as neurons and edges."""
     widths = sizes(model.network.layers)
     edges = sum(W.size for W, _ in model.network.layers)
     return max(widths) <= MAX_NEURONS and len(widths) <= MAX_DRAWN_LAYERS and edges <= MAX_EDGES
@@ -115,8 +122,11 @@ def is_tiny(model: Model) -> bool:
 
 @styled
 def drawn_network(model: Model, title: str) -> Figure:
-    """A tiny network as neurons and edges: a weight above zero is a solid blue line, one below a dashed
-    vermilion one, thicker the further it is from zero; weights and biases are written where there is room."""
+    """Draw a tiny network as neurons and edges.
+
+    A weight above zero is a solid blue line, one below zero a dashed vermilion line; the further from zero,
+    the thicker. Biases are written, and weights where there is room.
+    """
     names = _neuron_names(model)
     places = [_column(len(layer)) for layer in names]
     tallest = max(map(len, names))
@@ -150,11 +160,12 @@ def drawn_network(model: Model, title: str) -> Figure:
 
 
 def _column(n: int) -> list[float]:
-    """The heights of n neurons, from the top."""
+    """Return the heights of n neurons in a column, from the top, 1 apart and centred on 0."""
     return [(n - 1) / 2 - k for k in range(n)]
 
 
 def _name_neuron(ax: Axes, x: float, y: float, name: str, is_input: bool, is_output: bool) -> None:
+    """Write a neuron's name into its circle, or above it if it is too long."""
     short = fitted(name, 0.38, SMALL)
     if short == plain(name, 200):
         ax.text(x, y, short, ha="center", va="center", fontsize=SMALL, zorder=5)
@@ -166,7 +177,7 @@ def _name_neuron(ax: Axes, x: float, y: float, name: str, is_input: bool, is_out
 def _draw_edges(
     ax: Axes, i: int, W: Array, sources: Sequence[float], targets: Sequence[float], most: float
 ) -> None:
-    """The edges from one column of neurons to the next, with their weights where they are few."""
+    """Draw the edges from one column of neurons to the next, with their weights if they are few."""
     placed: list[tuple[float, float]] = []
     for (k, j), w in np.ndenumerate(W):
         if not np.isfinite(w):
@@ -194,19 +205,21 @@ def _draw_edges(
 
 
 def _distance(place: tuple[float, float], others: Sequence[tuple[float, float]]) -> float:
-    """From the nearest of the others, counted in a number's own width and height; far enough is enough."""
+    """Return the distance to the nearest other place, in widths and heights of a number; at most 1."""
     apart = [max(abs(place[0] - x) / 0.23, abs(place[1] - y) / 0.17) for x, y in others]
     return min([1.0, *apart])
 
 
 def _signed(value: float) -> str:
+    """Return a number with its sign and three digits; none if it is not finite."""
     return f"{value:+.3g}" if np.isfinite(value) else "none"
 
 
 def _white() -> dict[str, Any]:
-    """What is behind a number, so that no line runs through it."""
+    """Return the style of the box behind a number, so that no line runs through it."""
     return {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
 
 
 def _halo() -> list[withStroke]:
+    """Return the white outline that keeps text legible on any line."""
     return [withStroke(linewidth=3, foreground="white")]

@@ -1,1 +1,1 @@
-"""The report of a sweep, one HTML file, and its description in Markdown: both from the record alone."""
+"""Write a sweep's report (one HTML file) and its description (Markdown), both from the record alone."""

@@ -1,4 +1,4 @@
-"""What a sweep found, gathered from its record: what its description and its report tell."""
+"""Collect a sweep's results from its record, for its description and its report."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from nnexp.analysis.readable import is_numeric, readable
 from nnexp.analysis.summary import INCOMPARABLE, best_rows, finished, grouped_by, varying
+from nnexp.analysis.summary_table import is_numeric, readable
 from nnexp.config.paths import PROJECT
 from nnexp.config.text import masked
 from nnexp.tracking.find import Detail
 from nnexp.tracking.labels import QUESTION
 
-# Metrics of a run worth a column of their own, where a sweep has them.
+# Metrics that get a column of their own, if a sweep has them.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
-# So many values of a swept key are shown one by one.
+# A swept key with more values than this is shown abbreviated.
 MAX_VALUES = 20
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A sweep's parent; how many points it is of; of each point that has ended, the run that counts, with the
-    columns of `load_runs`; the summary of those that finished, None where none did."""
+    """The results of a sweep.
+
+    `parent` is the sweep's parent run, `total` its number of points. `runs` has the run that counts of each
+    point that has ended, with the columns of `load_runs`. `summary` is the summary of the runs that finished,
+    None if none did.
+    """
 
     parent: Detail
     total: int
@@ -34,8 +38,11 @@ class Findings:
 
     @classmethod
     def of(cls, parent: Detail, total: int, runs: pd.DataFrame, summary: pd.DataFrame | None) -> Findings:
-        """From all runs of the sweep's points. A point that finished is done, however often it failed."""
-        if "loss" not in runs:  # nothing has come so far that it has one
+        """Collect the results from all runs of the sweep's points.
+
+        A point that finished once is done, however often it failed.
+        """
+        if "loss" not in runs:  # no run has got far enough to record a loss
             runs = runs.assign(loss=np.nan)
         done = finished(runs)
         failed = runs[(runs["status"] == "FAILED") & ~runs["run_key"].isin(done["run_key"])]
@@ -44,23 +51,27 @@ class Findings:
 
     @property
     def question(self) -> str:
+        """Return the question that the sweep is to answer; empty if there is none."""
         return self.parent.tags.get(QUESTION, "")
 
     @property
     def command(self) -> str:
+        """Return the command that started the sweep, as recorded."""
         return self.parent.tags.get("nnexp.command", "")
 
     @property
     def ranges(self) -> Mapping[str, str]:
+        """Return the swept keys with their values, as `shown_ranges` abbreviates them."""
         return shown_ranges(self.parent.params)
 
     @property
     def failed(self) -> pd.DataFrame:
+        """Return the runs of the points that failed."""
         return self.runs[self.runs["status"] == "FAILED"]
 
     @cached_property
     def done(self) -> pd.DataFrame:
-        """The runs that finished, from the best to the worst: by their loss, those that diverged last."""
+        """Return the runs that finished, from the lowest loss to the highest; diverged runs come last."""
         done = self.runs[self.runs["status"] == "FINISHED"]
         return (
             done.assign(diverged=done["outcome"] == "diverged")
@@ -70,7 +81,7 @@ class Findings:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many points there are of each kind; of the bad kinds, only where there are some."""
+        """Count the points of each kind; bad kinds (failed, diverged, not run) only if there are some."""
         done = self.runs[self.runs["status"] == "FINISHED"]
         news = {
             "failed": len(self.failed),
@@ -81,13 +92,16 @@ class Findings:
 
     @cached_property
     def settings(self) -> list[str]:
-        """The params in which the runs differ."""
+        """Return the params in which the runs differ."""
         return varying(self.runs, over="")
 
     @property
     def answers(self) -> list[tuple[str, str]]:
-        """Which numbers have the lowest mean loss, for each choice of what is swept in words, and that mean:
-        ("init=he: learning_rate=0.5", "0.018, 95% interval 0.012 to 0.024")."""
+        """Return the settings with the lowest mean loss, and that mean, as pairs of texts.
+
+        The best numbers are found for each choice of the swept words: ("init=he: learning_rate=0.5", "0.018,
+        95% interval 0.012 to 0.024"). If only words are swept, the best words for each data set and loss.
+        """
         if self.summary is None:
             return []
         by = grouped_by(self.summary)
@@ -104,25 +118,26 @@ class Findings:
 
     @property
     def metrics(self) -> list[str]:
+        """Return those of METRICS that any run has."""
         return [name for name in METRICS if name in self.runs.columns and self.runs[name].notna().any()]
 
     @property
     def apart(self) -> list[str]:
-        """The settings between whose values losses do not compare: data sets and loss functions."""
+        """Return the settings across which losses do not compare: data sets and loss functions."""
         return [name for name in self.settings if name.partition(".")[0] in INCOMPARABLE]
 
     def best(self, n: int) -> pd.DataFrame:
-        """The n best runs that finished, or n of each part of the sweep that is apart from the others."""
+        """Return the n best runs that finished, or n for each value of the settings in `apart`."""
         return self.done.groupby(self.apart or "status", dropna=False, sort=False).head(n)
 
     def worst(self, n: int) -> pd.DataFrame:
-        """The n worst likewise, the worst first; none that are among the best."""
+        """Return the n worst runs likewise, the worst first, without those among the n best."""
         rest = self.done.drop(self.best(n).index).iloc[::-1]
         return rest.groupby(self.apart or "status", dropna=False, sort=False).head(n)
 
 
 def shown_ranges(params: Mapping[str, str]) -> dict[str, str]:
-    """The swept keys with their values, of which only the first and the last where they are many."""
+    """Return the swept keys with their values; of many values, only the first five and the last."""
     shown = {}
     for key, text in params.items():
         values = text.split(", ")
@@ -132,8 +147,10 @@ def shown_ranges(params: Mapping[str, str]) -> dict[str, str]:
 
 
 def question(experiment: str) -> str:
-    """The comment that opens experiments/<name>.yaml, after its package line, passwords redacted; empty where
-    there is none."""
+    """Return the comment at the top of experiments/<name>.yaml, passwords redacted; empty if there is none.
+
+    The line `# @package …` does not count.
+    """
     path = PROJECT / "experiments" / f"{experiment}.yaml"
     if not path.is_file():
         return ""

@@ -1,4 +1,4 @@
-"""A sweep's description, in Markdown, as MLflow's UI shows it on the parent run."""
+"""Write a sweep's description in Markdown, which MLflow's UI shows on the parent run."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from nnexp.analysis.readable import is_numeric, marked, significant
 from nnexp.analysis.report.findings import Findings
+from nnexp.analysis.summary_table import is_numeric, marked, significant
 
-# MLflow's limit on a tag.
+# MLflow's limit on the length of a tag.
 MAX_NOTE = 8000
-# What a description has room for: rows of the summary, best settings, best runs, ranges; characters of one of
-# these and of the question or the command.
+# Limits of a description: rows of the summary, best settings, best runs and ranges; characters of one of
+# these, and of the question or the command.
 MAX_ROWS, MAX_BEST, MAX_RUNS, MAX_RANGES, MAX_LINE, MAX_TEXT = 30, 12, 3, 8, 150, 800
-# As wide as a digit.
+# A space that is as wide as a digit.
 FIGURE_SPACE = "\u2007"
-# Columns of the summary that stay in its file.
+# Columns of the summary that are only in its file.
 LEFT_OUT = ("std", "min", "median", "max")
 
 
 def begun(question: str, command: str, ranges: Mapping[str, str]) -> str:
-    """What is known of a sweep when it begins: the question, the command, the ranges."""
+    """Write the description of a sweep that begins: the question, the command, the ranges."""
     return _paragraphs(_asked(question), _typed(command, ranges))
 
 
 def note(found: Findings, artifacts: Collection[str], experiment_id: str) -> str:
-    """The description of a sweep that has ended, at most MAX_NOTE characters; what is too long ends between
-    two rows of its table. The UI folds it after a few lines, so the answer stands first."""
+    """Write the description of a sweep that has ended, in at most MAX_NOTE characters.
+
+    If it would be longer, rows of its table are left out. The UI folds a description after a few lines, so
+    the answer comes first.
+    """
     runs = f"#/experiments/{experiment_id}/runs"
     total, *others = (f"{n:,} {kind}" for kind, n in found.counts.items())
     counts = f"**{total}**: {', '.join(others)}"
@@ -44,11 +47,13 @@ def note(found: Findings, artifacts: Collection[str], experiment_id: str) -> str
 
 
 def _asked(question: str) -> str:
+    """Return the question as a paragraph; empty if there is none."""
     return f"**Question:** {escaped(question, MAX_TEXT)}" if question else ""
 
 
 def _typed(command: str, ranges: Mapping[str, str]) -> str:
-    code = textwrap.indent(command, "    ", lambda line: True)  # no text ends such a block
+    """Return the command as a code block, and the ranges as a list."""
+    code = textwrap.indent(command, "    ", lambda line: True)  # no text can end an indented block
     shown = list(ranges.items())[:MAX_RANGES]
     lines = [f"- **{escaped(key, MAX_LINE // 4)}**: {escaped(values)}" for key, values in shown]
     if len(ranges) > len(shown):
@@ -57,12 +62,13 @@ def _typed(command: str, ranges: Mapping[str, str]) -> str:
 
 
 def _best_settings(found: Findings) -> Iterable[str]:
+    """Yield a line for each of the best settings."""
     for setting, mean in found.answers[:MAX_BEST]:
         yield f"- {escaped(setting)} has the lowest mean loss: {mean}"
 
 
 def _best_runs(found: Findings, runs: str) -> Iterable[str]:
-    """A line a best run, which links to it."""
+    """Yield a line for each best run, with a link to it."""
     best = found.best(1).head(MAX_RUNS)
     for row in best[["run_name", "run_id", *found.metrics]].to_dict("records"):
         values = ", ".join(f"{name} {significant(row[name], 3)}" for name in found.metrics)
@@ -70,7 +76,10 @@ def _best_runs(found: Findings, runs: str) -> Iterable[str]:
 
 
 def _table(summary: pd.DataFrame, room: int) -> str:
-    """The summary, of which at most `room` characters; of more rows than fit, those with the lowest mean."""
+    """Return the summary as a table of at most `room` characters.
+
+    Of more than MAX_ROWS rows, those with the fewest diverged runs and the lowest mean come first.
+    """
     if len(summary) > MAX_ROWS:
         summary = summary.sort_values(["diverged", "mean"], kind="stable", ignore_index=True)
     columns = {
@@ -92,26 +101,31 @@ def _table(summary: pd.DataFrame, room: int) -> str:
 
 
 def _padded(texts: Sequence[str], are_numbers: bool) -> list[str]:
-    """Cells that stand apart, as the UI's own style does not see to it, and numbers below each other."""
+    """Escape and pad the cells of a column: a space before each, and numbers aligned to the right.
+
+    The UI's own style leaves no space between columns.
+    """
     width = max(map(len, texts)) if are_numbers else 0
     return [f"&ensp;{escaped(text).rjust(width, FIGURE_SPACE)}" for text in texts]
 
 
 def escaped(text: str, most: int = MAX_LINE) -> str:
-    """The text on one line, at most so long, with nothing in it that Markdown or HTML would take for more."""
+    """Escape Markdown and HTML in a text; return it on one line, cut to at most `most` characters."""
     line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # An underscore within a word is one.
+    # An underscore within a word has no meaning in Markdown.
     line = re.sub(r"[\\`*\[\]|~@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", line)
     if len(line) <= most:
         return line
     whole = re.match(rf"(?:\\.|&\w+;|[^\\&]){{0,{most}}}", line[: most - 1])
-    assert whole is not None  # it matches nothing, too
+    assert whole is not None  # it matches the empty text too
     return whole[0] + "…"
 
 
 def _cut(text: str, most: int) -> str:
+    """Cut a text to at most `most` characters."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _paragraphs(*parts: str) -> str:
+    """Join the parts that are not empty by blank lines."""
     return "\n\n".join(part for part in parts if part)

@@ -1,6 +1,6 @@
-"""A sweep's report: one HTML file that needs nothing else, neither a network nor a program.
+"""Render a sweep's report as one HTML file that needs no network, no other file and no program but a browser.
 
-Jinja2 escapes all that comes from the record, and a policy in the page lets no script run but its own.
+Jinja2 escapes everything from the record, and a content security policy allows only the page's own script.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from nnexp.analysis.readable import is_numeric, readable, setting, significant
 from nnexp.analysis.report.findings import Findings
 from nnexp.analysis.report.pictures import Picture
 from nnexp.analysis.summary import best_rows
+from nnexp.analysis.summary_table import is_numeric, readable, setting, significant
 
 HERE = Path(__file__).parent
-# Rows of the best and of the worst runs; of all runs, so that a page stays one that a browser opens.
+# Rows in the tables of the best and the worst runs, and of all runs, so that a browser can open the page.
 FEW, MAX_ROWS = 5, 2000
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A text and, where it is not the whole of it, the number by which it sorts."""
+    """A cell's text and, if the text is not exact, the number by which the cell sorts."""
 
     text: str
     value: str = ""
@@ -38,18 +38,23 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
+    """A column of a table."""
+
     name: str
     cells: Sequence[Cell]
-    kind: str = ""  # number, or prose, which may be long
+    kind: str = ""  # "number", or "prose" for text that may be long
 
 
 @dataclass(frozen=True)
 class Table:
+    """A table of the report; `best` has the positions of the best rows."""
+
     columns: Sequence[Column]
     best: Sequence[int] = ()
 
     @property
     def rows(self) -> Iterator[tuple[Cell, ...]]:
+        """Return the cells row by row."""
         return zip(*(column.cells for column in self.columns), strict=True)
 
     def __len__(self) -> int:
@@ -57,7 +62,7 @@ class Table:
 
 
 def page(found: Findings, pictures: Sequence[Picture]) -> bytes:
-    """The report as UTF-8."""
+    """Render the report as HTML in UTF-8."""
     text = _template().render(
         found=found,
         pictures=pictures,
@@ -86,7 +91,7 @@ def _template() -> Template:
 
 @cache
 def _own() -> dict[str, Any]:
-    """The page's style and script, with the digests by which its policy knows them."""
+    """Return the page's style and script, the digests by which its policy allows them, and the version."""
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return {
         "style": Markup(style),
@@ -98,16 +103,18 @@ def _own() -> dict[str, Any]:
 
 
 def _digest(text: str) -> str:
+    """Return the SHA-256 of a text as a content security policy has it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _summary(table: pd.DataFrame) -> Table:
+    """Make the table of a summary, with its best rows."""
     columns = [_column(name, texts, table[name]) for name, texts in readable(table).items()]
     return Table(columns, best_rows(table))
 
 
 def _runs(found: Findings, runs: pd.DataFrame) -> Table:
-    """Some runs: their names, their settings, their metrics, how they ended, their ids."""
+    """Make a table of runs: their names, settings, metrics, outcomes and ids."""
     settings = [_column(name, setting(runs[name].tolist()), runs[name]) for name in found.settings]
     metrics = [
         _column(name, [significant(value, 4) for value in runs[name]], runs[name]) for name in found.metrics
@@ -118,29 +125,32 @@ def _runs(found: Findings, runs: pd.DataFrame) -> Table:
 
 
 def _failures(found: Findings) -> Table:
+    """Make the table of the runs that failed, with the reasons."""
     failed = found.failed
     return Table([_text(failed, "run_name"), _text(failed, "reason", "prose"), _text(failed, "run_id")])
 
 
 def _text(runs: pd.DataFrame, name: str, kind: str = "") -> Column:
+    """Make a column of text."""
     cells = [Cell("" if value is None else str(value)) for value in runs[name]]
     return Column(name.replace("_", " "), cells, kind)
 
 
 def _column(name: str, texts: Sequence[str], values: pd.Series) -> Column:
-    """Texts that sort by the values, where these are numbers."""
+    """Make a column of texts; if the values are numbers, it sorts by them."""
     if not is_numeric(values):
         return Column(name, [Cell(text) for text in texts])
     return Column(name, [_cell(*pair) for pair in zip(texts, values.tolist(), strict=True)], "number")
 
 
 def _cell(text: str, value: float) -> Cell:
+    """Make a cell of a number; it carries the exact value if its text is rounded."""
     exact = repr(float(value))
     return Cell(text, "" if text in ("", exact, exact.removesuffix(".0")) else exact)
 
 
 def _provenance(tags: Mapping[str, str]) -> dict[str, str]:
-    """What is recorded of where the sweep comes from, but for what the page tells by itself."""
+    """Return the tags that say where the sweep comes from, except those that the page shows elsewhere."""
     told = ("nnexp.question", "nnexp.command", "nnexp.sweep")
     kept = ("nnexp.", "mlflow.user", "mlflow.source.git")
     return {key: value for key, value in sorted(tags.items()) if key.startswith(kept) and key not in told}

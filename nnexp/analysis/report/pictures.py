@@ -1,4 +1,4 @@
-"""A sweep's figures, drawn from what the store has of it, as its record and its report show them."""
+"""Draw a sweep's figures from the store, for its record and its report."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.legend import Legend
 
-# Points of each curve, of few runs and of many, and of all: drawing takes no more, and reading takes time.
+# Points drawn of each curve for few runs and for many runs, and of all curves together: figures need no more,
+# and reading points takes time.
 FINEST, COARSEST, MAX_POINTS = 60, 12, 200_000
-# Without its tables, MLflow gives one run's curve at a time.
+# More runs than this are not asked of a server, because it returns one run's curve at a time.
 MAX_ASKED = 100
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure by name, as PNG, and what it shows in words."""
+    """A figure: its name, a description in words, and the PNG."""
 
     name: str
     words: str
@@ -33,16 +34,21 @@ class Picture:
 
     @property
     def title(self) -> str:
+        """Return the name as words."""
         return self.name.replace("_", " ")
 
     @property
     def source(self) -> str:
+        """Return the PNG as a data URL, for an HTML page."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
 def sweep_pictures(store: Store, runs: pd.DataFrame) -> list[Picture]:
-    """The figures of a sweep of these runs, as of `summary.finished`."""
-    from nnexp.analysis import plots  # matplotlib takes long to import, and there may be no figures
+    """Draw the figures of a sweep; `runs` is the result of `summary.finished`.
+
+    There are no curves if reading them from a server would take too long.
+    """
+    from nnexp.analysis import plots  # matplotlib takes long to import, and is not always needed
 
     history = None
     if store.is_known or len(runs) <= MAX_ASKED:
@@ -52,7 +58,7 @@ def sweep_pictures(store: Store, runs: pd.DataFrame) -> list[Picture]:
 
 
 def epochs_to_draw(runs: pd.DataFrame) -> list[int]:
-    """A few of the epochs at which the runs have points: evenly spaced, the first and the last of each."""
+    """Choose evenly spaced epochs at which the runs have points, including each run's first and last."""
     most = int(np.clip(MAX_POINTS // max(1, len(runs)), COARSEST, FINEST))
     chosen: set[int] = set()
     for epochs, every in runs[["epochs", "log_every"]].drop_duplicates().itertuples(index=False):
@@ -63,7 +69,7 @@ def epochs_to_draw(runs: pd.DataFrame) -> list[int]:
 
 
 def in_words(figure: Figure) -> str:
-    """What a figure shows, for who cannot see it: its heading, its axes, its panels, its key."""
+    """Describe a figure for people who cannot see it: its heading, axes, panels and legend."""
     axes = figure.axes
     measured, along = (
         ", ".join(dict.fromkeys(filter(None, labels)))
@@ -76,10 +82,11 @@ def in_words(figure: Figure) -> str:
         "key: ": "; ".join(_key(legend) for legend in figure.legends),
     }
     words = ". ".join(kind + " ".join(text.split()) for kind, text in told.items() if text)
-    return words.replace(r"\$", "$")  # as matplotlib is told that it begins no formula
+    return words.replace(r"\$", "$")  # matplotlib needs the backslash to draw a literal dollar
 
 
 def _key(legend: Legend) -> str:
+    """Return the title and the labels of a legend."""
     return (
         f"{legend.get_title().get_text()} {', '.join(text.get_text() for text in legend.get_texts())}".strip()
     )

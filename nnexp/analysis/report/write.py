@@ -1,4 +1,4 @@
-"""`nnexp report`: find the sweep that is meant, and write its report."""
+"""Carry out `nnexp report`: find the sweep and write its report."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from nnexp.tracking.store import Store, open_store
 
 
 def write(sweep_id: str | None, experiment: str | None, out: Path | None) -> tuple[Path, str]:
-    """Write the report of a sweep, unless told which the newest of the store, or of the experiment.
+    """Write the report of a sweep.
 
-    Returns the file's path and which sweep it is of. Raises RequestError when there is no such sweep, or the
+    Without an id it is the newest sweep of the experiment or, if that is not given either, of the store.
+    Returns the file's path and which sweep it reports. Raises RequestError if there is no such sweep, or the
     file cannot be written.
     """
     if out is not None:
@@ -46,9 +47,10 @@ def write(sweep_id: str | None, experiment: str | None, out: Path | None) -> tup
 
 
 def _sweep(store: Store, sweep_id: str) -> Detail:
+    """Return the sweep's parent run. Raises RequestError if the id is of a single run, or of none."""
     found = get_sweep(store, sweep_id)
     if found is None:
-        run = get_run(store, sweep_id)  # raises where there is none by this id
+        run = get_run(store, sweep_id)  # raises if there is no run with this id
         parent = run.tags.get("nnexp.sweep_id")
         other = f"its sweep is {parent}" if parent else f"nnexp show {sweep_id} prints it"
         raise RequestError(f"run {sweep_id} is one trained network, and a report is of a sweep; {other}")

@@ -5,42 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from nnexp.analysis.tables import as_text
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import EXACT_PREDICTIONS
 from nnexp.dataset.load import Dataset
-from nnexp.network import engine
-from nnexp.network.weights import pack
-from nnexp.pipeline.artifacts import (
-    data_files,
-    data_input,
-    model_of,
-    points,
-    prediction_points,
-    result_tags,
-    run_files,
-)
-from nnexp.pipeline.progress import Meter, uninterrupted
-from nnexp.pipeline.provenance import code_files, provenance
+from nnexp.pipeline.progress import Meter
+from nnexp.pipeline.provenance import provenance
+from nnexp.pipeline.records import in_a_tag, judged, rerun_record, verdicts_record
 from nnexp.pipeline.rerun.subject import Subject
 from nnexp.pipeline.rerun.verdict import LOOSE, Verdict, judge
 from nnexp.pipeline.session import tell_of_compiling
+from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.find import Detail
-from nnexp.tracking.runs import Ended, RunRecord, now, origin
+from nnexp.tracking.runs import Ended, RunRecord
 from nnexp.tracking.store import Store
 from nnexp.tracking.write import open_writer
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure, train
 
 log = logging.getLogger("nnexp")
-
-# As much of a verdict as a tag holds.
-MAX_TAG = 5000
 
 # --- The training.
 
@@ -95,49 +81,16 @@ def _verdict(
 
 
 def record_run(store: Store, run: Detail, subject: Subject, again: Trained, verdict: Verdict) -> str | None:
-    """Record a rerun as a run of its own, linked with the old one both ways; its id, None where the store
-    cannot be written to.
-
-    It has the old run's key under another name: it is no further run of the experiment, which summaries
-    would count and later sweeps would take for theirs.
-    """
+    """Record a rerun beside its run, linked with it both ways; its id, None where the store takes nothing."""
     dataset = subject.data.dataset
     assert dataset is not None  # it was trained
-    tags = {"nnexp.rerun_key": subject.evidence.key, "nnexp.engine": engine.VERSION}
-    tags |= {"nnexp.data_sha256": dataset.sha256, "mlflow.parentRunId": run.run_id}
-    return _record(
-        store,
-        run,
-        verdict,
-        RunRecord(
-            name=f"rerun: {run.name}",
-            params=subject.config.params(),
-            tags=tags | result_tags(again),
-            points=[*points(again, 0), *prediction_points(again, dataset)],
-            files=run_files(again, pack(model_of(again, dataset), again.kept)) | data_files([dataset]),
-            data=data_input(dataset),
-        ),
-    )
+    record = rerun_record(run, subject.evidence.key, subject.config, dataset, again)
+    return _record(store, run, verdict, record)
 
 
 def record_sweep(store: Store, sweep: Detail, verdicts: Sequence[Verdict]) -> str | None:
-    """Record how the runs of a sweep came out when they were trained again, as one run with their table."""
-    same = sum(verdict.is_identical for verdict in verdicts)
-    table = {
-        "run_id": [verdict.run_id for verdict in verdicts],
-        "run": [verdict.name for verdict in verdicts],
-        "verdict": [str(verdict) for verdict in verdicts],
-    }
-    record = RunRecord(
-        name=f"rerun: {sweep.name}",
-        tags={
-            "mlflow.parentRunId": sweep.run_id,
-            "nnexp.runs": str(len(verdicts)),
-            "nnexp.identical": str(same),
-        },
-        files={"verdicts.csv": (as_text(table, "csv") + "\n").encode()},
-    )
-    return _record(store, sweep, of_sweep(sweep, verdicts), record)
+    """Record how the runs of a sweep came out; the record's id, None where the store takes nothing."""
+    return _record(store, sweep, of_sweep(sweep, verdicts), verdicts_record(sweep, verdicts))
 
 
 def of_sweep(sweep: Detail, verdicts: Sequence[Verdict]) -> Verdict:
@@ -148,17 +101,14 @@ def of_sweep(sweep: Detail, verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _record(store: Store, old: Detail, verdict: Verdict, record: RunRecord) -> str | None:
-    text = str(verdict)[:MAX_TAG]
-    links = {"nnexp.rerun_of": old.run_id, "nnexp.verdict": text}
-    tags = {**origin(), **provenance(), **record.tags, **links}
-    record = replace(record, tags=tags, files={**record.files, **code_files()}, end_time=now())
+    record = judged(record, old, verdict)
     experiment = get_experiment(store, old.experiment_id)
     try:
         with uninterrupted(), open_writer(store, experiment) as writer:
             run_id = writer.start(record)
             with suppress(Ended):  # a database has it whole, and finished, from the start
                 writer.finish(run_id, "FINISHED", {}, {})
-            writer.add(old.run_id, {}, {"nnexp.rerun_by": run_id, "nnexp.rerun_verdict": text})
+            writer.add(old.run_id, {}, {"nnexp.rerun_by": run_id, "nnexp.rerun_verdict": in_a_tag(verdict)})
     except _refusals(store) as error:
         log.info(
             f"note: the verdict is not recorded, as the store takes nothing: {str(error).splitlines()[0]}"

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from nnexp.analysis.tables import as_text
 from nnexp.config.request import SweepConfig
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
-from nnexp.dataset.load import load, read_source
+from nnexp.dataset.load import Source, load, read_source
 from nnexp.pipeline.rerun.subject import Subject
-from nnexp.pipeline.run import run
+from nnexp.pipeline.run import Recorded, run
 from nnexp.training.checks import check
-
-log = logging.getLogger("nnexp")
 
 # Keys that say where a run is recorded.
 WHERE = frozenset({"experiment_name", "tracking_uri"})
@@ -37,46 +33,51 @@ def is_other(was: Subject, now: RunConfig) -> bool:
     return now.dataset != was.config.dataset and read_source(now.dataset).sha256 != was.data_sha256
 
 
-def vary(was: Subject, now: RunConfig, request: SweepConfig, dry_run: bool) -> bool:
-    """Train what was recorded with some keys changed, record it as any run, and say what came of it."""
-    evidence, source = was.evidence, None
-    if now.dataset == was.config.dataset and was.data.dataset is not None:
-        source = was.data.dataset.source
-    before, after = was.config.leaves(), now.leaves()
-    changed = [key for key in {**before, **after} if before.get(key) != after.get(key) and key not in WHERE]
-    print(f"a variation of {evidence.name} ({evidence.run_id})\n")
-    columns = {"key": changed, "recorded": [_shown(before.get(k)) for k in changed]}
-    print(as_text(columns | {"now": [_shown(after.get(k)) for k in changed]}))
-    if was.data.changed is not None:
-        print(
-            f"note: {was.data.changed}"
-            + ("" if source is None else "; the copy that the record keeps was taken")
+@dataclass(frozen=True)
+class Variation:
+    """A recorded run, the configuration that it is to have now, and how to go about it."""
+
+    was: Subject
+    now: RunConfig
+    request: SweepConfig
+    dry_run: bool
+
+    def changed(self) -> dict[str, tuple[object, object]]:
+        """The keys that change, each with its recorded value and the one that it has now."""
+        before, after = self.was.config.leaves(), self.now.leaves()
+        pairs = {key: (before.get(key), after.get(key)) for key in {**before, **after} if key not in WHERE}
+        return {key: (was, now) for key, (was, now) in pairs.items() if was != now}
+
+    def note(self) -> str | None:
+        """What is to be known of the data: that they have changed, and whether the record's copy is taken."""
+        if self.was.data.changed is None:
+            return None
+        return self.was.data.changed + (
+            "" if self._source() is None else "; the copy that the record keeps was taken"
         )
-    if dry_run:
-        check(load(now.dataset, source), now)
-        print("\nit can be trained")
-        return True
-    done = run(now, request, source, {"nnexp.variation_of": evidence.run_id})
-    if done is None:
-        return True
-    last = {metric: curve[-1] for metric, curve in evidence.curves.items()}
-    effect: dict[str, tuple[object, object]] = {
-        "loss": (last["loss"][1], done.last_loss),
-        "epochs": (last["loss"][0], done.epochs),
-    }
-    if "accuracy" in last or done.accuracy is not None:
-        effect["accuracy"] = (last.get("accuracy", (0, None))[1], done.accuracy)
-    rows = {"": [*effect, "outcome"]}
-    rows["recorded"] = [*(_shown(a) for a, _ in effect.values()), evidence.tags.get("nnexp.outcome", "")]
-    rows["now"] = [*(_shown(b) for _, b in effect.values()), done.outcome]
-    print("\n" + as_text(rows))
-    if done.added:
-        log.info(f"its numbers were recorded before; it now has {' and '.join(done.added)} as well")
-    elif done.is_old:
-        log.info("this variation was recorded before, and is not run again; force=true runs it again")
-    print(f"\nrecorded as {done.run_id}")
-    return True
 
+    def check(self) -> None:
+        """Raise RequestError unless it can be trained."""
+        check(load(self.now.dataset, self._source()), self.now)
 
-def _shown(value: object) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    def train(self) -> Recorded | None:
+        """Train it and record it as any run. Raises RequestError."""
+        tags = {"nnexp.variation_of": self.was.evidence.run_id}
+        return run(self.now, self.request, self._source(), tags)
+
+    def effect(self, done: Recorded) -> dict[str, tuple[object, object]]:
+        """What came of it: loss, epochs, accuracy and outcome, as recorded and as they are now."""
+        last = {metric: curve[-1] for metric, curve in self.was.evidence.curves.items()}
+        effect: dict[str, tuple[object, object]] = {
+            "loss": (last["loss"][1], done.last_loss),
+            "epochs": (last["loss"][0], done.epochs),
+        }
+        if "accuracy" in last or done.accuracy is not None:
+            effect["accuracy"] = (last.get("accuracy", (0, None))[1], done.accuracy)
+        return effect | {"outcome": (self.was.evidence.tags.get("nnexp.outcome", ""), done.outcome)}
+
+    def _source(self) -> Source | None:
+        """The bytes that the record has of the same data set."""
+        if self.now.dataset != self.was.config.dataset or self.was.data.dataset is None:
+            return None
+        return self.was.data.dataset.source

@@ -1,47 +1,114 @@
-"""`nnexp rerun` and `nnexp bundle`: what they do in its order, and what they print."""
+"""What `nnexp rerun` and `nnexp bundle` do, in its order; the command line prints what comes of it."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from nnexp.analysis.tables import as_text
-from nnexp.cli.show import PROGRAM
 from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import SCHEMA
 from nnexp.config.request import SweepConfig
 from nnexp.config.run import RunConfig
-from nnexp.config.text import on_one_line
 from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles
+from nnexp.pipeline.bundle import Bundle
 from nnexp.pipeline.provenance import LOCK
 from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in, lack
-from nnexp.pipeline.rerun.variation import is_other, settled, vary
+from nnexp.pipeline.rerun.variation import Variation, is_other, settled
 from nnexp.pipeline.rerun.verdict import Verdict, is_prediction, weights_hash
 from nnexp.tracking.evidence import Evidence, times_of
 from nnexp.tracking.find import Detail, find_artifact, get_any, get_sweep, recorded_keys
 from nnexp.tracking.named import whole_id
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import tell
+from nnexp.training.shard import Trained
 
 log = logging.getLogger("nnexp")
 
 # The recorded configuration with what was typed; what to do about it.
 Change = Callable[[RunConfig], tuple[RunConfig, SweepConfig]]
-# Of a sweep, so many runs that differ are listed.
-LISTED = 50
 
 
-def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
-    """`nnexp rerun RUN_ID [key=value …]`; whether it is identical, could be rerun, or was varied."""
+@dataclass(frozen=True)
+class Forecast:
+    """Of how many runs it was asked whether they can be trained again; why some cannot; what makes it likely
+    that some come out otherwise, and how many."""
+
+    total: int
+    cannot: list[str]
+    doubts: Counter[str]
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A recorded run that was trained again (`trained` is None where it could not be), and the verdict."""
+
+    store: Store
+    found: Detail
+    subject: Subject
+    trained: Trained | None
+    verdict: Verdict
+
+    @property
+    def extent(self) -> Counter[str]:
+        """How many points, curves and predictions were compared."""
+        return _extent([self.subject.evidence])
+
+    def record(self) -> str | None:
+        """Record the rerun beside the run; its id, None where nothing was trained or the store refuses."""
+        if self.trained is None:
+            return None
+        return again.record_run(self.store, self.found, self.subject, self.trained, self.verdict)
+
+
+@dataclass(frozen=True)
+class Reruns:
+    """The verdicts on many runs; `extent` is how much of those that are identical was compared."""
+
+    verdicts: list[Verdict]
+    extent: Counter[str]
+    seconds: float
+
+    @property
+    def differ(self) -> list[Verdict]:
+        return [verdict for verdict in self.verdicts if not verdict.is_identical]
+
+
+@dataclass(frozen=True)
+class SweepRerun:
+    """A recorded sweep whose runs were trained again."""
+
+    store: Store
+    found: Detail
+    runs: Reruns
+
+    def record(self) -> str | None:
+        """Record the verdicts beside the sweep; the id of that record, None where the store refuses."""
+        return again.record_sweep(self.store, self.found, self.runs.verdicts)
+
+
+@dataclass(frozen=True)
+class Written:
+    """An archive that was written: of how many runs, and how many bytes it has."""
+
+    path: Path
+    runs: int
+    size: int
+
+
+def one(run_id: str, change: Change | None, dry_run: bool) -> Forecast | Rerun | Variation:
+    """`nnexp rerun RUN_ID [key=value …]`. What makes another run of it is a variation, not trained yet.
+
+    Raises RequestError.
+    """
     store = open_store(create=False)
     run_id = whole_id(store, run_id, "run")
     found, evidence = find_run(store, run_id)
@@ -52,50 +119,34 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
         moved = settled(moved)
         dry_run = dry_run or request.plan
         if is_other(was, moved) or request.labels:
-            return vary(was, moved, request, dry_run)
+            return Variation(was, moved, request, dry_run)
         if moved.experiment_name != was.config.experiment_name:
             name = f"experiment_name={moved.experiment_name}"
             raise RequestError(f"{name}: a plain rerun is recorded beside its run; only a variation moves")
     if dry_run:
-        return _could([[evidence]], subjects)
+        return _forecast([[evidence]], subjects)
     ((subject, trained, verdict),) = again.verify([subjects.subject(evidence, moved)])
-    print(f"rerun of {found.name} ({run_id})")
-    _print(verdict)
-    if verdict.is_identical:
-        print(f"  {_words(_extent([evidence]))}: every bit is the same")
-    if trained is not None:
-        new_id = again.record_run(store, found, subject, trained, verdict)
-        if new_id is not None:
-            print(f"recorded as {new_id}, and in the tags of the run")
-    return verdict.is_identical
+    return Rerun(store, found, subject, trained, verdict)
 
 
-def sweep(sweep_id: str, dry_run: bool) -> bool:
-    """`nnexp rerun --sweep SWEEP_ID`; whether all runs are identical."""
+def sweep(sweep_id: str, dry_run: bool) -> Forecast | SweepRerun:
+    """`nnexp rerun --sweep SWEEP_ID`. Raises RequestError."""
     store = open_store(create=False)
     found, evidence = find_sweep(store, whole_id(store, sweep_id, "sweep"))
     subjects = Subjects(kept_in(store))
     if dry_run:
-        return _could([evidence], subjects)
-    verdicts = _verdicts([evidence], subjects)
-    new_id = again.record_sweep(store, found, verdicts)
-    if new_id is not None:
-        print(f"recorded as {new_id}, with a table of all verdicts, and in the tags of the sweep")
-    return all(verdict.is_identical for verdict in verdicts)
+        return _forecast([evidence], subjects)
+    return SweepRerun(store, found, _verified([evidence], subjects))
 
 
-def bundle(path: Path, dry_run: bool) -> bool:
-    """`nnexp rerun --bundle FILE`; whether all runs are identical. It needs no store."""
-    with bundles.opened(path) as there:
-        print(f"{path.name}: {there.what}")
-        subjects = Subjects(there.kept(), only_kept=True)
-        if dry_run:
-            return _could(there.groups(), subjects)
-        return all(verdict.is_identical for verdict in _verdicts(there.groups(), subjects))
+def bundle(there: Bundle, dry_run: bool) -> Forecast | Reruns:
+    """`nnexp rerun --bundle FILE`, once it is open. It needs no store. Raises RequestError."""
+    subjects = Subjects(there.kept(), only_kept=True)
+    return (_forecast if dry_run else _verified)(there.groups(), subjects)
 
 
-def write_bundle(some_id: str, out: Path | None) -> None:
-    """`nnexp bundle RUN_ID|SWEEP_ID`."""
+def write_bundle(some_id: str, out: Path | None) -> Written:
+    """`nnexp bundle RUN_ID|SWEEP_ID`. Raises RequestError."""
     if out is not None:
         check_ending("--out", out, ".zip")
     store = open_store(create=False)
@@ -136,8 +187,7 @@ def write_bundle(some_id: str, out: Path | None) -> None:
     parents = _parents(store, found, evidence)
     times = times_of(store, [*(one.run_id for one in evidence), *(sweep.run_id for sweep in parents)])
     size = bundles.write(out, found.name, evidence, data, more, parents, times)
-    runs = f"{len(evidence):,} run{'s' * (len(evidence) != 1)}"
-    print(f"wrote {out}: {runs}, {size:,} bytes\n  {PROGRAM} rerun --bundle {shlex.quote(str(out))}")
+    return Written(out, len(evidence), size)
 
 
 def _parents(store: Store, found: Detail, evidence: Sequence[Evidence]) -> list[bundles.Parent]:
@@ -152,30 +202,14 @@ def _keys(store: Store, sweep: Detail) -> bytes:
     return "".join(f"{key}\n" for key in recorded_keys(store, sweep)).encode()
 
 
-def _verdicts(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> list[Verdict]:
-    """The verdicts on many runs, printed; one that cannot be trained again is one, too."""
+def _verified(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> Reruns:
+    """The verdicts on many runs; one that cannot be trained again is one, too."""
     began, verdicts, extent = time.monotonic(), list[Verdict](), Counter[str]()
     for evidence in groups:
         some = _judged(evidence, subjects)
         verdicts += some
         extent += _extent([one for one, verdict in zip(evidence, some, strict=True) if verdict.is_identical])
-    seconds = time.monotonic() - began
-    differ = [verdict for verdict in verdicts if not verdict.is_identical]
-    counts = {"identical": len(verdicts) - len(differ), "differs": len(differ)}
-    print(as_text({"verdict": list(counts), "runs": list(counts.values())}))
-    if differ:
-        shown = differ[:LISTED]
-        causes = [verdict.causes[0] if verdict.causes else "" for verdict in shown]
-        columns = {"run": [v.run_id for v in shown], "name": [v.name for v in shown]}
-        columns |= {"first difference": [v.difference or "" for v in shown], "likely cause": causes}
-        print("\n" + as_text(columns))
-        if len(differ) > LISTED:
-            print(f"… and {len(differ) - LISTED:,} more")
-    for note in dict.fromkeys(note for verdict in verdicts for note in verdict.notes):
-        print(on_one_line(f"note: {note}"))
-    same = f"{counts['identical']:,} of {len(verdicts):,} runs are identical"
-    print(f"\n{same}: {_words(extent)}; {seconds:.1f} s")
-    return verdicts
+    return Reruns(verdicts, extent, time.monotonic() - began)
 
 
 def _judged(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
@@ -190,18 +224,6 @@ def _judged(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
     return [verdicts[one.run_id] for one in evidence]
 
 
-def _print(verdict: Verdict) -> None:
-    print(f"verdict: {'identical' if verdict.difference is None else 'differs'}")
-    if verdict.difference is not None:
-        print(on_one_line(f"  first difference: {verdict.difference}"))
-        for i, cause in enumerate(verdict.causes):
-            print(on_one_line(f"  {'likely cause' if i == 0 else 'or'}: {cause}"))
-        if not verdict.causes:
-            print("  likely cause: none is known; data, engine, code and versions are the record's")
-    for note in verdict.notes:
-        print(on_one_line(f"  note: {note}"))
-
-
 def _extent(evidence: Sequence[Evidence]) -> Counter[str]:
     """How much was compared."""
     metrics = [(metric, curve) for one in evidence for metric, curve in one.curves.items()]
@@ -210,20 +232,11 @@ def _extent(evidence: Sequence[Evidence]) -> Counter[str]:
     return Counter(points=sum(map(len, curves)), curves=len(curves), predictions=predictions)
 
 
-def _words(extent: Counter[str]) -> str:
-    """What was compared."""
-    points = f"{extent['points']:,} points of {extent['curves']:,} curves"
-    parts = ["initial weights", points, "final weights"]
-    predictions = extent["predictions"]
-    parts += [f"{predictions:,} prediction{'s' * (predictions != 1)}"] * (predictions > 0)
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
 # --- Whether it could be done.
 
 
-def _could(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> bool:
-    """Say for how many runs all is there, and what is not as it was; whether all can be trained again."""
+def _forecast(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> Forecast:
+    """For how many runs all is there, and what is not as it was."""
     total, cannot, doubts = 0, list[str](), Counter[str]()
     for one in chain.from_iterable(groups):
         total += 1
@@ -235,12 +248,7 @@ def _could(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> bool:
         doubts.update(_doubts(subject))
         if subject.data.dataset is None:
             cannot.append(f"run {one.run_id}: {subject.data.changed}, and the record keeps no copy")
-    print(f"{total - len(cannot):,} of {total:,} runs can be trained again and compared")
-    for reason in cannot[:LISTED]:
-        print(on_one_line(f"  cannot: {reason}"))
-    for doubt, count in doubts.items():
-        print(on_one_line(f"  {doubt}" + (f" ({count:,} runs)" if total > 1 else "")))
-    return not cannot
+    return Forecast(total, cannot, doubts)
 
 
 def _doubts(subject: Subject) -> Iterator[str]:

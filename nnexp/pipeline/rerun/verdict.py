@@ -20,7 +20,8 @@ from nnexp.network import engine
 from nnexp.network.engine import canary
 from nnexp.network.reference import Layers
 from nnexp.network.weights import NotWeights, arrays_of, pack, unpack, weights_sha256
-from nnexp.pipeline.artifacts import model_of, points, prediction_points, result_tags
+from nnexp.pipeline.artifacts import model_of, points, prediction_points
+from nnexp.pipeline.identity import result_tags
 from nnexp.tracking.evidence import Evidence
 from nnexp.training.shard import Trained
 

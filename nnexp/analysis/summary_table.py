@@ -1,14 +1,11 @@
-"""A summary as people read it: rounded to what its intervals support, the best rows marked, no wider than
-the terminal. Programs take csv or json, which have every digit.
+"""A summary as people read it: rounded to what its intervals support, the best rows marked.
+
+Programs take csv or json, which have every digit.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import shutil
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +14,6 @@ import pandas as pd
 
 from nnexp.analysis.summary import best_rows, grouped_by, scale
 from nnexp.analysis.tables import Columns, as_text
-
-log = logging.getLogger("nnexp")
-
 
 # More digits than these are noise, however narrow the interval.
 MOST_DIGITS = 6
@@ -30,9 +24,8 @@ LEAST_NEEDED = (
     *("max", "min", "median", "std", "diverged", "solved", "val_solved", "epochs_to"),
     *("ci95_high", "ci95_low"),
 )
-# A param's value is shown so long at most, and any cell of a table for people (render.MAX_CELL).
+# A param's value is shown so long at most, and any cell of a table for people (tables.MAX_CELL).
 MAX_SETTING = 40
-BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
 
 def readable(table: pd.DataFrame, metric: str = "loss") -> Columns:
@@ -75,22 +68,9 @@ def as_table(table: pd.DataFrame, metric: str = "loss", style: str = "table") ->
     return as_text(table, style) if style in ("csv", "json") else _text(marked(table, metric), table, style)
 
 
-def show(table: pd.DataFrame, metric: str = "loss") -> None:
-    """Print the summary; on a terminal no wider than it is, and the best rows bold."""
-    if not sys.stdout.isatty():
-        print(as_table(table, metric))
-        return
-    lines, left_out = _fitted(table, metric, shutil.get_terminal_size().columns)
-    if not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
-        for i in best_rows(table, metric):
-            lines[i + 2] = f"{BOLD}{lines[i + 2]}{PLAIN}"  # below two lines of header
-    print("\n".join(lines))
-    if left_out:
-        log.info(f"note: no room for {', '.join(left_out)}: widen the terminal, or take --format csv")
-
-
-def _fitted(table: pd.DataFrame, metric: str, width: int) -> tuple[list[str], list[str]]:
-    """The summary's lines, none longer than the width, and the columns that were left out for it."""
+def fitted(table: pd.DataFrame, metric: str, width: int) -> tuple[list[str], list[str]]:
+    """The summary's lines, the first two its header, none longer than the width; the columns that were left
+    out for it."""
     columns = marked(table, metric)
     left_out = []
     lines = _text(columns, table).splitlines()

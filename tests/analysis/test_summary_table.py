@@ -1,15 +1,18 @@
 """Summaries for people: digits that mean something, the best row, the width of a terminal."""
 
 import json
+import logging
 import os
 
 import pandas as pd
 import pytest
 
-from nnexp.analysis import readable
-from nnexp.analysis.readable import as_table, setting, significant
+from nnexp.analysis import summary_table
 from nnexp.analysis.summary import best_rows
+from nnexp.analysis.summary_table import as_table, setting, significant
 from nnexp.analysis.tables import as_text
+from nnexp.cli.show import print_summary
+from nnexp.cli.streams import Lines
 
 
 def summary(*rows, **params):
@@ -26,7 +29,7 @@ def summary(*rows, **params):
 
 def texts(table, metric="loss"):
     """The rows as people see them, by column."""
-    columns = readable.readable(table, metric)
+    columns = summary_table.readable(table, metric)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -151,6 +154,10 @@ def terminal(monkeypatch, capsys):
     """`terminal(width)` is what a terminal of that width shows of a table: its lines, and what is said."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
+    log = logging.getLogger("nnexp")
+    monkeypatch.setattr(log, "handlers", [Lines()])
+    monkeypatch.setattr(log, "propagate", False)
+    monkeypatch.setattr(log, "level", logging.INFO)
 
     def shown(width, **environment):
         table = summary((0.3, 0.1), (0.1, 0.1), init=["normal", "x" * 12], learning_rate=[0.5, 0.25])
@@ -159,7 +166,7 @@ def terminal(monkeypatch, capsys):
             patched.setattr("shutil.get_terminal_size", lambda: os.terminal_size((width, 24)))
             for name, value in environment.items():
                 patched.setenv(name, value)
-            readable.show(table)
+            print_summary(table)
         printed = capsys.readouterr()
         return printed.out.splitlines(), printed.err
 

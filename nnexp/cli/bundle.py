@@ -1,0 +1,34 @@
+"""Print what `nnexp bundle` wrote, and what `nnexp import` put into the store."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from nnexp.cli.show import PROGRAM
+from nnexp.pipeline import intake
+from nnexp.pipeline.rerun import verbs
+
+
+def write(some_id: str, out: Path | None) -> None:
+    """`nnexp bundle RUN_ID|SWEEP_ID`."""
+    done = verbs.write_bundle(some_id, out)
+    runs = f"{done.runs:,} run{'s' * (done.runs != 1)}"
+    path = str(done.path)
+    print(f"wrote {path}: {runs}, {done.size:,} bytes\n  {PROGRAM} rerun --bundle {shlex.quote(path)}")
+
+
+def bring(path: Path, experiment_name: str | None) -> None:
+    """`nnexp import BUNDLE`."""
+    done = intake.bring(path, experiment_name)
+    total = len(done.run_ids)
+    print(f"imported {done.new:,} of {total:,} runs of {done.what} into {done.experiment}", end="")
+    print(f"; {total - done.new:,} were there already" if done.new < total else "")
+    for run_id in done.left_out:
+        print(f"  {run_id} is left out: the experiment has the same run under another id")
+    if done.sweep_id is None:
+        print(f"  {PROGRAM} show {done.run_ids[0]}\n  {PROGRAM} rerun {done.run_ids[0]}")
+        return
+    where = [] if done.experiment == "nnexp" else ["--experiment", done.experiment]
+    print("  " + shlex.join([PROGRAM, "summarize", *where, "--sweep", done.sweep_id]))
+    print(f"  {PROGRAM} report {done.sweep_id}\n  {PROGRAM} rerun --sweep {done.sweep_id}")

@@ -1,0 +1,142 @@
+"""Print what `nnexp rerun` finds: verdicts, what came of a variation, or whether it could be done."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+from nnexp.analysis.tables import as_text
+from nnexp.cli.show import remark
+from nnexp.config.text import on_one_line
+from nnexp.pipeline import bundle as bundles
+from nnexp.pipeline.rerun import verbs
+from nnexp.pipeline.rerun.variation import Variation
+from nnexp.pipeline.rerun.verbs import Change, Forecast, Rerun, Reruns
+from nnexp.pipeline.rerun.verdict import Verdict
+
+log = logging.getLogger("nnexp")
+
+# Of a sweep, so many runs that differ are listed.
+LISTED = 50
+
+
+def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
+    """`nnexp rerun RUN_ID [key=value …]`; whether it is identical, could be rerun, or was varied."""
+    done = verbs.one(run_id, change, dry_run)
+    if isinstance(done, Forecast):
+        return _print_forecast(done)
+    return _print_rerun(done) if isinstance(done, Rerun) else _vary(done)
+
+
+def sweep(sweep_id: str, dry_run: bool) -> bool:
+    """`nnexp rerun --sweep SWEEP_ID`; whether all runs are identical."""
+    done = verbs.sweep(sweep_id, dry_run)
+    if isinstance(done, Forecast):
+        return _print_forecast(done)
+    is_well = _print_verdicts(done.runs)
+    new_id = done.record()
+    if new_id is not None:
+        print(f"recorded as {new_id}, with a table of all verdicts, and in the tags of the sweep")
+    return is_well
+
+
+def bundle(path: Path, dry_run: bool) -> bool:
+    """`nnexp rerun --bundle FILE`; whether all runs are identical."""
+    with bundles.opened(path) as there:
+        print(f"{path.name}: {there.what}")
+        done = verbs.bundle(there, dry_run)
+        return _print_forecast(done) if isinstance(done, Forecast) else _print_verdicts(done)
+
+
+def _print_rerun(done: Rerun) -> bool:
+    print(f"rerun of {done.found.name} ({done.found.run_id})")
+    _print_verdict(done.verdict)
+    if done.verdict.is_identical:
+        print(f"  {_words(done.extent)}: every bit is the same")
+    new_id = done.record()
+    if new_id is not None:
+        print(f"recorded as {new_id}, and in the tags of the run")
+    return done.verdict.is_identical
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    print(f"verdict: {'identical' if verdict.difference is None else 'differs'}")
+    if verdict.difference is not None:
+        print(on_one_line(f"  first difference: {verdict.difference}"))
+        for i, cause in enumerate(verdict.causes):
+            print(on_one_line(f"  {'likely cause' if i == 0 else 'or'}: {cause}"))
+        if not verdict.causes:
+            print("  likely cause: none is known; data, engine, code and versions are the record's")
+    for note in verdict.notes:
+        print(on_one_line(f"  note: {note}"))
+
+
+def _print_verdicts(done: Reruns) -> bool:
+    """The verdicts on many runs; whether all are identical."""
+    differ, total = done.differ, len(done.verdicts)
+    counts = {"identical": total - len(differ), "differs": len(differ)}
+    print(as_text({"verdict": list(counts), "runs": list(counts.values())}))
+    if differ:
+        shown = differ[:LISTED]
+        causes = [verdict.causes[0] if verdict.causes else "" for verdict in shown]
+        columns = {"run": [v.run_id for v in shown], "name": [v.name for v in shown]}
+        columns |= {"first difference": [v.difference or "" for v in shown], "likely cause": causes}
+        print("\n" + as_text(columns))
+        if len(differ) > LISTED:
+            print(f"… and {len(differ) - LISTED:,} more")
+    for note in dict.fromkeys(note for verdict in done.verdicts for note in verdict.notes):
+        print(on_one_line(f"note: {note}"))
+    same = f"{counts['identical']:,} of {total:,} runs are identical"
+    print(f"\n{same}: {_words(done.extent)}; {done.seconds:.1f} s")
+    return not differ
+
+
+def _words(extent: Counter[str]) -> str:
+    """What was compared."""
+    points = f"{extent['points']:,} points of {extent['curves']:,} curves"
+    parts = ["initial weights", points, "final weights"]
+    predictions = extent["predictions"]
+    parts += [f"{predictions:,} prediction{'s' * (predictions != 1)}"] * (predictions > 0)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _print_forecast(forecast: Forecast) -> bool:
+    """For how many runs all is there, and what is not as it was; whether all can be trained again."""
+    total, cannot = forecast.total, forecast.cannot
+    print(f"{total - len(cannot):,} of {total:,} runs can be trained again and compared")
+    for reason in cannot[:LISTED]:
+        print(on_one_line(f"  cannot: {reason}"))
+    for doubt, count in forecast.doubts.items():
+        print(on_one_line(f"  {doubt}" + (f" ({count:,} runs)" if total > 1 else "")))
+    return not cannot
+
+
+def _vary(variation: Variation) -> bool:
+    """Train what was recorded with some keys changed, and print what came of it; always True."""
+    evidence = variation.was.evidence
+    print(f"a variation of {evidence.name} ({evidence.run_id})\n")
+    print(_compared("key", variation.changed()))
+    if (note := variation.note()) is not None:
+        print(f"note: {note}")
+    if variation.dry_run:
+        variation.check()
+        print("\nit can be trained")
+        return True
+    done = variation.train()
+    if done is None:
+        return True
+    print("\n" + _compared("", variation.effect(done)))
+    remark(done, "this variation")
+    print(f"\nrecorded as {done.run_id}")
+    return True
+
+
+def _compared(title: str, pairs: dict[str, tuple[object, object]]) -> str:
+    """A table of what was recorded and what is now."""
+    columns = {title: list(pairs), "recorded": [_shown(was) for was, _ in pairs.values()]}
+    return as_text(columns | {"now": [_shown(now) for _, now in pairs.values()]})
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

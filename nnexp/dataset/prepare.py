@@ -1,0 +1,109 @@
+"""Make what a network sees of a data set: split off validation rows, centre the inputs, encode the target."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+from nnexp.config.errors import RequestError
+from nnexp.dataset.load import Array, Dataset
+
+# The articles shift weight and height by round numbers near the mean "to make the numbers look nice".
+ARTICLES_SHIFT = {"weight_lb": 135.0, "height_in": 66.0}
+
+
+# Beyond the largest a number's square, or a sum of such, is no finite number; below the smallest it has lost
+# digits, or is 0, unless the number is first multiplied by this power of 2, which costs no digit.
+LARGEST, SMALLEST, RAISED = 1e150, 1e-150, 2.0**600
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a network sees: inputs (X - shift) / scale, and y as its output layer is compared with it."""
+
+    X: Array  # (n_train, features)
+    y: Array  # (n_train, outputs)
+    X_val: Array  # (n_val, features), n_val may be 0
+    y_val: Array
+    val_rows: NDArray[np.int64]  # which rows of the data set are validation rows
+    shift: Array  # (features,)
+    scale: Array
+
+
+@lru_cache(maxsize=1024)
+def prepare(dataset: Dataset, center: str, fraction: float, seed: int, softmax: bool) -> Prepared:
+    """Split off the validation rows, centre by what the training rows say, encode y.
+
+    The validation rows are drawn by RandomState([seed, 1]): from the seed, and apart from the weights'
+    draws, so that one seed means one split whatever the initialisation. Raises RequestError.
+    """
+    n = len(dataset.X)
+    n_val = max(1, round(fraction * n)) if fraction > 0 else 0
+    if n_val >= n:
+        raise RequestError(
+            f"validation_fraction={fraction:g} of the {n} rows of {dataset.name} leaves none to train on"
+        )
+    order = RandomState([seed, 1]).permutation(n) if n_val else np.arange(n)
+    train, val = np.sort(order[n_val:]), np.sort(order[:n_val])
+    shift, scale = centring(center, dataset.X[train], dataset.features)
+    y = encode(dataset, softmax)
+    return Prepared(
+        X=(dataset.X[train] - shift) / scale,
+        y=y[train],
+        X_val=(dataset.X[val] - shift) / scale,
+        y_val=y[val],
+        val_rows=val,
+        shift=shift,
+        scale=scale,
+    )
+
+
+def centring(center: str, X: Array, features: tuple[str, ...]) -> tuple[Array, Array]:
+    """(shift, scale), each of shape (features,), learned on the training rows X. Raises RequestError."""
+    none, one = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    if center == "none":
+        return none, one
+    if center == "articles":
+        if not set(features) <= set(ARTICLES_SHIFT):
+            raise RequestError(
+                "dataset.center=articles is the shift of the articles' table (135 lb, 66 in); "
+                f"for {', '.join(features)} use mean, none or standardize"
+            )
+        return np.array([ARTICLES_SHIFT[name] for name in features]), one
+    for name, column in zip(features, X.T, strict=True):
+        if np.abs(column).max() > LARGEST:
+            raise RequestError(
+                f"dataset.center={center}: column {name!r} has values beyond {LARGEST:g}, "
+                "whose squares overflow"
+            )
+    # fsum is exact, so that a sum's order and the machine's vector width cannot show
+    mean = np.array([math.fsum(column) for column in X.T]) / len(X)
+    if center == "mean":
+        return mean, one
+    # A column of one value has that value as its mean, which the rounded sum may miss, and no spread.
+    constant = X.max(axis=0) == X.min(axis=0)
+    shift = np.where(constant, X[0] + 0.0, mean)
+    return shift, np.where(constant, 1.0, _deviation(X - shift))
+
+
+def _deviation(distances: Array) -> Array:
+    """The root of the mean square of each column of (n, features) distances from the mean.
+
+    It is above 0 for any column that is not 0 throughout, as it is what the inputs are divided by.
+    """
+    factor = np.where(np.abs(distances).max(axis=0) < SMALLEST, RAISED, 1.0)
+    squares = [math.fsum(column) / len(distances) for column in ((distances * factor) ** 2).T]
+    return np.maximum(np.sqrt(squares) / factor, np.nextafter(0.0, 1.0))
+
+
+def encode(dataset: Dataset, softmax: bool) -> Array:
+    """y of shape (n, outputs): one column, or one a class for softmax and for more than two classes."""
+    if not softmax and len(dataset.classes) <= 2:
+        return dataset.y[:, None].copy()
+    one_hot: Array = np.eye(len(dataset.classes))[dataset.y.astype(int)]
+    return one_hot

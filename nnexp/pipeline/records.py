@@ -1,0 +1,137 @@
+"""Assemble what is recorded: a run, its result or failure, a sweep, a rerun, the verdicts on a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnexp.analysis.tables import as_text
+from nnexp.config.request import SweepConfig
+from nnexp.config.run import MAX_PARAM, RunConfig
+from nnexp.dataset.load import Dataset
+from nnexp.network import engine
+from nnexp.network.weights import pack
+from nnexp.pipeline.artifacts import data_files, data_input, model_of, points, prediction_points, run_files
+from nnexp.pipeline.identity import ranges, result_tags, run_tags
+from nnexp.pipeline.provenance import code_files, command, provenance
+from nnexp.tracking.find import SWEEP_KEYS, Detail
+from nnexp.tracking.labels import DESCRIPTION, QUESTION, name_of, tags_of
+from nnexp.tracking.runs import RunRecord, now, origin
+from nnexp.training.plan import Point
+from nnexp.training.shard import Trained
+from nnexp.training.train import Failure
+
+if TYPE_CHECKING:
+    from nnexp.pipeline.rerun.verdict import Verdict
+
+# As much of a verdict as a tag holds.
+MAX_VERDICT = 5000
+
+
+def run_record(point: Point, attempt: int, tags: Mapping[str, str]) -> RunRecord:
+    """A run as it begins, with these tags besides those that identify it."""
+    tags = {**origin(), **run_tags(point.key, point.dataset, attempt), **tags}
+    return RunRecord(point.name, point.config.params(), tags, data=data_input(point.dataset))
+
+
+def child_record(
+    point: Point,
+    result: Trained | Failure,
+    y_pred: NDArray[np.float64] | None,
+    parent: str,
+    attempt: int,
+    started: int,
+) -> RunRecord:
+    """A run of a sweep that has ended; `y_pred` is of its new rows."""
+    record = run_record(point, attempt, {"mlflow.parentRunId": parent, "nnexp.sweep_id": parent})
+    record = replace(record, start_time=started, end_time=now())
+    if isinstance(result, Failure):
+        return replace(
+            record,
+            tags={**record.tags, "nnexp.reason": result.reason},
+            files={"traceback.txt": result.traceback.encode()},
+            status="FAILED",
+        )
+    return with_result(record, result, point.dataset, y_pred)
+
+
+def with_result(
+    record: RunRecord, trained: Trained, dataset: Dataset, y_pred: NDArray[np.float64] | None = None
+) -> RunRecord:
+    """The record with the curves, the predictions, the files and the outcome of its trained network."""
+    return replace(
+        record,
+        tags={**record.tags, **result_tags(trained)},
+        points=[*points(trained, 0), *prediction_points(trained, dataset, y_pred)],
+        files=run_files(trained, pack(model_of(trained, dataset), trained.kept)),
+    )
+
+
+def sweep_record(name: str, key: str, asked: Sequence[Point], request: SweepConfig) -> RunRecord:
+    """A sweep as it begins: its ranges, and the keys of its runs."""
+    from nnexp.analysis.report.findings import question, shown_ranges  # imports pandas
+    from nnexp.analysis.report.note import MAX_NOTE, begun
+
+    varied = ranges([point.config for point in asked])
+    texts = {key: ", ".join(values) for key, values in varied.items()}
+    params = {
+        key: text if len(text) <= MAX_PARAM else f"{len(varied[key])} values" for key, text in texts.items()
+    }
+    title = f"{name}: {len(asked)} runs over {', '.join(varied) or 'one point'}"
+    tags = {**origin(), **provenance(), "nnexp.sweep": name, "nnexp.sweep_key": key}
+    if asks := question(name):
+        tags[QUESTION] = asks[:MAX_NOTE]
+    tags |= tags_of(request)
+    tags[DESCRIPTION] = begun(tags.get(QUESTION, ""), command(), shown_ranges(params))
+    keys = "".join(f"{point.key}\n" for point in asked)
+    files = {SWEEP_KEYS: keys.encode()} | data_files(dict.fromkeys(point.dataset for point in asked))
+    files |= code_files()
+    return RunRecord(name_of(request, title), params, tags, files=files)
+
+
+def rerun_record(run: Detail, key: str, config: RunConfig, dataset: Dataset, again: Trained) -> RunRecord:
+    """A rerun as a run of its own.
+
+    It has the old run's key under another name: it is no further run of the experiment, which summaries
+    would count and later sweeps would take for theirs.
+    """
+    tags = {"nnexp.rerun_key": key, "nnexp.engine": engine.VERSION}
+    tags |= {"nnexp.data_sha256": dataset.sha256, "mlflow.parentRunId": run.run_id}
+    record = RunRecord(f"rerun: {run.name}", config.params(), tags, data=data_input(dataset))
+    record = with_result(record, again, dataset)
+    return replace(record, files={**record.files, **data_files([dataset])})
+
+
+def verdicts_record(sweep: Detail, verdicts: Sequence[Verdict]) -> RunRecord:
+    """How the runs of a sweep came out when they were trained again, as one run with their table."""
+    same = sum(verdict.is_identical for verdict in verdicts)
+    table = {
+        "run_id": [verdict.run_id for verdict in verdicts],
+        "run": [verdict.name for verdict in verdicts],
+        "verdict": [str(verdict) for verdict in verdicts],
+    }
+    return RunRecord(
+        name=f"rerun: {sweep.name}",
+        tags={
+            "mlflow.parentRunId": sweep.run_id,
+            "nnexp.runs": str(len(verdicts)),
+            "nnexp.identical": str(same),
+        },
+        files={"verdicts.csv": (as_text(table, "csv") + "\n").encode()},
+    )
+
+
+def judged(record: RunRecord, old: Detail, verdict: Verdict) -> RunRecord:
+    """The record of a rerun, ended now, with its verdict, its provenance and a link to what was judged."""
+    links = {"nnexp.rerun_of": old.run_id, "nnexp.verdict": in_a_tag(verdict)}
+    tags = {**origin(), **provenance(), **record.tags, **links}
+    return replace(record, tags=tags, files={**record.files, **code_files()}, end_time=now())
+
+
+def in_a_tag(verdict: Verdict) -> str:
+    """The verdict, as much of it as a tag holds."""
+    return str(verdict)[:MAX_VERDICT]
