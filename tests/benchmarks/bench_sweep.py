@@ -39,7 +39,8 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.empty = directory / "empty.db"
-        code = "from nnexp.tracking import experiments as e, store; e.ensure_experiment(store.open_store(), 'nnexp')"
+        code = "from nnexp.tracking import experiments, store; s = store.open_store(); "
+        code += "experiments.ensure_experiment(s, 'nnexp')"
         self._run([sys.executable, "-c", code], self.empty)
         self._count = 0
 

@@ -35,8 +35,6 @@ ENDS = {
     "config: a long path for data": {},
     # The only run is left out, and named.
     "shown: params that lie": dict.fromkeys(TABLES, 2),
-    "shown: sweep of a path": {"dry rerun": 1},
-    "shown: sweep of a quote": {"dry rerun": 1},
 }
 
 

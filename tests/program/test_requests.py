@@ -7,7 +7,7 @@ TABLE = "dataset=csv dataset.path=own.csv dataset.features=[a,b] dataset.target=
 # What is typed after `nnexp train`, and what must stand in the answer.
 WRONG = {
     # values
-    "name=' '": "at most 250 characters",
+    "name=''": "at most 250 characters",
     f"name={'x' * 251}": "at most 250 characters",
     "name=[a]": "at most 250 characters",
     f"question={'x' * 2001}": "at most 2,000 characters",

@@ -58,6 +58,9 @@ WRITES = {
     "os.chmod",
     "os.truncate",
 }
+# Where these events have the open directory that a name is in. That of "open" has none: listings show what a
+# name without a directory has written.
+DIRECTORY_AT = {"os.mkdir": 2, "os.rename": 2, "os.remove": 1, "os.rmdir": 1, "os.symlink": 2, "os.link": 2}
 
 
 class Watch:
@@ -74,9 +77,18 @@ class Watch:
         if event in EXECUTES and not self._is_import(event, arguments):
             self.seen.append(f"{event} {str(arguments)[:200]}")
         elif event in WRITES or (event == "open" and self._is_write(arguments)):
-            path = os.path.abspath(os.fsdecode(arguments[0])) if arguments[0] is not None else ""
+            path = self._path(event, arguments)
             if not f"{path}{os.sep}".startswith(f"{self.allowed}{os.sep}"):
                 self.seen.append(f"{event} {path}")
+
+    @staticmethod
+    def _path(event: str, arguments: tuple[Any, ...]) -> str:
+        """The whole path of what is written, also where it is named within an open directory."""
+        if arguments[0] is None:
+            return ""
+        folder = arguments[DIRECTORY_AT[event]] if event in DIRECTORY_AT else -1
+        place = os.getcwd() if folder < 0 else os.readlink(f"/proc/self/fd/{folder}")
+        return os.path.abspath(os.path.join(place, os.fsdecode(arguments[0])))
 
     @staticmethod
     def _is_import(event: str, arguments: tuple[Any, ...]) -> bool:
@@ -87,7 +99,7 @@ class Watch:
     @staticmethod
     def _is_write(arguments: tuple[Any, ...]) -> bool:
         path, _, flags = arguments
-        is_path = isinstance(path, str | bytes) and os.fsdecode(path) != os.devnull
+        is_path = isinstance(path, str | bytes) and os.path.isabs(path) and os.fsdecode(path) != os.devnull
         return is_path and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
 
     @contextmanager
@@ -181,9 +193,10 @@ def outside_with_secrets(place: Place) -> None:
         (place.outside / name).write_text(SECRET)
 
 
-def listing(directory: Path) -> list[tuple[str, int]]:
-    """Every file, with its time of change."""
-    return sorted((str(path), path.lstat().st_mtime_ns) for path in directory.rglob("*"))
+def listing(directory: Path, but: Path | None = None) -> list[tuple[str, int]]:
+    """Every file, with its time of change, but those of one directory."""
+    paths = (path for path in directory.rglob("*") if but is None or not path.is_relative_to(but))
+    return sorted((str(path), path.lstat().st_mtime_ns) for path in paths)
 
 
 def main(directory: Path) -> None:
@@ -217,12 +230,12 @@ def main(directory: Path) -> None:
         with watch.watching(store) as seen:
             ended = {command: run(*words) for command, words in typed.items() if command in concerned}
         more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) // 1024
-        is_changed = listing(directory) != before
+        is_changed, outside = listing(directory) != before, listing(directory, store)
         with watch.watching(store) as seen_writing:
             words_of = writing(run_id, store).items()
             ended |= {command: run(*words) for command, words in words_of if command in concerned}
         results[name] = {"ended": ended, "seen": seen + seen_writing, "more_megabytes": more}
-        results[name]["is_changed"] = is_changed
+        results[name]["is_changed"] = is_changed or listing(directory, store) != outside
     shutil.rmtree(store)
     shutil.copytree(good, store)
     for name, wrong in RUN_IDS.items():
