@@ -242,6 +242,8 @@ def test_what_is_no_archive_is_refused(nnexp, archive):
 def test_data_left_out_of_a_bundle_are_missed(nnexp, archive):
     rewrite(archive, without_data(members(archive)))
     ended = nnexp("rerun", "--bundle", "sweep.zip")
+    assert (ended.status, "4 of 8 runs are identical" in ended.out) == (1, True)
+    ended = nnexp("rerun", "--bundle", "sweep.zip", "--dry-run")
     assert (ended.status, "the archive keeps no copy" in ended.out) == (1, True)
 
 
