@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nnexp.config.paths import PROJECT
+from nnexp.config.paths import CHECKOUT
 
 CORE = ["config.run", "dataset.load", "network.reference", "network.engine", "training.train"]
 FORBIDDEN = {"hydra", "mlflow", "matplotlib", "click", "sqlalchemy", "scipy.stats"}
@@ -26,16 +26,16 @@ def test_the_command_line_imports_nothing_heavy_before_a_verb_needs_it():
 
 
 def test_the_house_has_eight_packages():
-    assert sorted(path.parent.name for path in (PROJECT / "nnexp").glob("*/__init__.py")) == HOUSE
+    assert sorted(path.parent.name for path in (CHECKOUT / "nnexp").glob("*/__init__.py")) == HOUSE
 
 
 def test_no_file_names_a_registry():
-    files = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    files = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     named = [
         name
         for name in files.stdout.splitlines()
         if not name.endswith((".png", ".gif", ".npz"))
-        and (PROJECT / name).is_file()
-        and any(host in (PROJECT / name).read_text() for host in ("pypi" + ".org", "pythonhosted" + ".org"))
+        and (CHECKOUT / name).is_file()
+        and any(host in (CHECKOUT / name).read_text() for host in ("pypi" + ".org", "pythonhosted" + ".org"))
     ]
     assert named == []

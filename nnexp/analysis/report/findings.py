@@ -11,7 +11,7 @@ import pandas as pd
 
 from nnexp.analysis.readable import is_numeric, readable
 from nnexp.analysis.summary import INCOMPARABLE, best_rows, finished, grouped_by, varying
-from nnexp.config.paths import PROJECT
+from nnexp.config.groups import find_option
 from nnexp.config.text import masked
 from nnexp.tracking.find import Detail
 from nnexp.tracking.labels import QUESTION
@@ -132,10 +132,10 @@ def shown_ranges(params: Mapping[str, str]) -> dict[str, str]:
 
 
 def question(experiment: str) -> str:
-    """The comment that opens experiments/<name>.yaml, after its package line, passwords redacted; empty where
-    there is none."""
-    path = PROJECT / "experiments" / f"{experiment}.yaml"
-    if not path.is_file():
+    """The comment that opens the experiment's YAML file, after its package line, passwords redacted; empty
+    where there is none."""
+    path = find_option("experiment", experiment)
+    if path is None:
         return ""
     words = []
     for line in path.read_text(encoding="utf-8").splitlines():

@@ -21,7 +21,7 @@ from nnexp.config.run import RunConfig
 from nnexp.config.text import on_one_line
 from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles
-from nnexp.pipeline.provenance import LOCK
+from nnexp.pipeline.provenance import lock_file
 from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in, lack
 from nnexp.pipeline.rerun.variation import is_other, settled, vary
@@ -127,7 +127,7 @@ def write_bundle(some_id: str, out: Path | None) -> None:
     holder = get_sweep(store, found.tags.get("nnexp.sweep_id", "")) or found
     if (diff := find_artifact(store, holder, "git.diff")) is not None:
         more["git.diff"] = diff
-    lock = LOCK.read_bytes() if LOCK.exists() else b""
+    lock = lock_file()
     if hashlib.sha256(lock).hexdigest() == holder.tags.get("nnexp.lock_sha256"):
         more[bundles.LOCK] = lock
     else:
