@@ -20,20 +20,34 @@ from nnexp.cli.streams import masked_output
 from nnexp.config import compose
 from nnexp.config.errors import RequestError
 from nnexp.config.overrides import parse, plain_errors
-from nnexp.config.paths import CONF
+from nnexp.config.paths import CONF, searching
 from nnexp.pipeline.points import split_values, sweep_points, without
 
 
 def train_command(arguments: list[str]) -> None:
     """`nnexp train …`: one run, or a sweep. Raises RequestError, or SystemExit where Hydra ends early."""
-    if {"--help", "-h"} & set(arguments):
-        print(help_text())
-        return
+    arguments, directory = _without_config_dir(arguments)
     try:
-        with plain_errors():
-            _run_typed(arguments)
+        with searching(directory), plain_errors():
+            if {"--help", "-h"} & set(arguments):
+                print(help_text())
+            else:
+                _run_typed(arguments)
     except _Raised as raised:
         raise raised.error from None
+
+
+def _without_config_dir(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The other arguments, and the directory that --config-dir or Hydra's -cd names. Raises RequestError."""
+    others, directory = [], None
+    rest = iter(arguments)
+    for argument in rest:
+        name, is_joined, value = argument.partition("=")
+        if name not in ("--config-dir", "-cd"):
+            others.append(argument)
+        elif not (directory := value if is_joined else next(rest, "")):
+            raise RequestError(f"{name}: name a directory, {name} DIR")
+    return others, directory
 
 
 def _run_typed(arguments: list[str]) -> None:

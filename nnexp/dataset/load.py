@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnexp.config.errors import RequestError
-from nnexp.config.paths import PROJECT
+from nnexp.config.groups import shipped_files
+from nnexp.config.paths import SHIPPED
 from nnexp.config.run import COLUMN, DatasetConfig
 from nnexp.dataset.table import Table, finite, parse_table, read_bytes, row_names
 
@@ -102,12 +103,12 @@ def load(config: DatasetConfig, source: Source | None = None) -> Dataset:
 
 
 def locate(path: str, name: str) -> Path:
-    """A data set of the project lies in the project; a path of one's own is as in any command.
+    """Return where the file lies: a shipped data set's own where it is shipped, any other as in any command.
 
     Raises RequestError for one that could not be recorded.
     """
-    if name != "csv":
-        return PROJECT / path
+    if path in shipped_files(name):
+        return SHIPPED / path
     place = Path(path).absolute()
     try:
         str(place).encode()
@@ -119,11 +120,12 @@ def locate(path: str, name: str) -> Path:
 def settled(config: DatasetConfig, dataset: Dataset) -> DatasetConfig:
     """The same data set as it is recorded: its features by name, its paths such that they hold wherever a
     later command is typed."""
-    config = replace(config, features=dataset.features)
-    if config.name != "csv":
-        return config
-    new_rows = None if config.new_rows is None else str(locate(config.new_rows, config.name))
-    return replace(config, path=str(locate(config.path, config.name)), new_rows=new_rows)
+
+    def held(path: str) -> str:
+        return path if path in shipped_files(config.name) else str(locate(path, config.name))
+
+    new_rows = None if config.new_rows is None else held(config.new_rows)
+    return replace(config, features=dataset.features, path=held(config.path), new_rows=new_rows)
 
 
 def _all_but_the_target(table: Table, target: str) -> tuple[str, ...]:
