@@ -30,6 +30,10 @@ ARTICLES_SHIFT = {"weight_lb": 135.0, "height_in": 66.0}
 LARGEST, SMALLEST, RAISED = 1e150, 1e-150, 2.0**600
 
 
+# The path of a data set that is no file: a DataFrame, whose bytes are in the record.
+FRAME = "<DataFrame>"
+
+
 @dataclass(frozen=True)
 class Source:
     """A data set's bytes: those of its table and, where it has any, of its new rows."""
@@ -91,6 +95,8 @@ class Prepared:
 
 def read_source(config: DatasetConfig) -> Source:
     """The bytes that the data set's paths lead to now. Raises RequestError."""
+    if config.path == FRAME:
+        raise RequestError(f"dataset.path={FRAME}: stands for a DataFrame, which is no file")
     paths = [config.path] + ([] if config.new_rows is None else [config.new_rows])
     return Source(*(read_bytes(locate(path, config.name)) for path in paths))
 
@@ -111,7 +117,7 @@ def load(config: DatasetConfig, source: Source | None = None) -> Dataset:
         new_names = row_names(new)
         _refuse_twice(new, new_names)
     return Dataset(
-        name=Path(config.path).stem if config.name == "csv" else config.name,
+        name=Path(config.path).stem.strip("<>") if config.name == "csv" else config.name,
         names=row_names(table),
         X=X,
         y=y,
@@ -132,6 +138,8 @@ def locate(path: str, name: str) -> Path:
     """
     if name != "csv":
         return PROJECT / path
+    if path == FRAME:
+        return Path(path)
     place = Path(path).absolute()
     try:
         str(place).encode()
