@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from nnexp.analysis.plots.curves import curves
-from nnexp.analysis.plots.style import check_suffix, png, saved
+from nnexp.analysis.plots.style import check_suffix, drawn, png, saved
 from nnexp.analysis.plots.surfaces import (
     decision_surface,
     has_surface,
@@ -34,28 +34,38 @@ def of_run(
     values: Mapping[str, ArrayLike],
     title: str,
     kept: Mapping[int, Layers] | None = None,
+    only: str | None = None,
 ) -> dict[str, Figure]:
     """One run's figures by name: its curves and weights, with two inputs its surface, and over training too
-    where more weights were `kept` by epoch than the first and the last; a tiny network is drawn."""
-    figures = {"curves": curves(epochs, values, title, model.network.loss), "weights": weights(model, title)}
+    where more weights were `kept` by epoch than the first and the last; a tiny network is drawn.
+
+    `only` draws the figure of this name; raises RequestError where there is none such.
+    """
+    draw: dict[str, Callable[[], Figure]] = {
+        "curves": lambda: curves(epochs, values, title, model.network.loss),
+        "weights": lambda: weights(model, title),
+    }
     if has_surface(model):
-        figures["decision_surface"] = decision_surface(model, dataset, title)
+        draw["decision_surface"] = lambda: decision_surface(model, dataset, title)
         if kept and len(kept) > 1:
-            figures["surface_over_training"] = surface_over_training(model, dataset, kept, title)
+            draw["surface_over_training"] = lambda: surface_over_training(model, dataset, kept, title)
     if is_tiny(model):
-        figures["network"] = drawn_network(model, title)
-    return figures
+        draw["network"] = lambda: drawn_network(model, title)
+    return drawn(draw, only)
 
 
-def of_sweep(runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "loss") -> dict[str, Figure]:
+def of_sweep(
+    runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "loss", only: str | None = None
+) -> dict[str, Figure]:
     """A sweep's figures by name: those that suit what varies in it besides the seed.
 
     `runs` as of `load_runs`, `history` as of `load_history`; its epochs may be thinned, as they are drawn
-    as they come, and without it there are no curves. Empty where no run has a value of the metric.
+    as they come, and without it there are no curves. Empty where no run has a value of the metric. `only`
+    draws the figure of this name; raises RequestError where there is none such.
     """
     from nnexp.analysis.plots import choice  # imports pandas, which a run alone does without
 
-    return choice.of_sweep(runs, history, metric)
+    return choice.of_sweep(runs, history, metric, only)
 
 
 def of_summary(runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over: str = "seed") -> Figure:
