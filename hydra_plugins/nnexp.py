@@ -10,13 +10,12 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 
 @dataclass
@@ -45,9 +44,7 @@ class GridSweeper(Sweeper):
         self._params = params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self._context = hydra_context
-        zipped = config.get("zip")
-        self._zipped = [str(key) for key in zipped] if isinstance(zipped, ListConfig) else []
+        self._context, self._config = hydra_context, config
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -55,9 +52,7 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from nnexp.config import compose  # heavy, and Hydra imports this file to look for plugins
 
-        ranges = [f"{key!s}={value}" for key, value in self._params.items()]
-        parser = OverridesParser.create(config_loader=self._context.config_loader)
-        points = compose.grid(parser.parse_overrides([*ranges, *arguments]), self._zipped)
+        points = compose.grid_points(self._context.config_loader, self._config, self._params, arguments)
         return [self._launcher.launch(points, initial_job_idx=0)]
 
 
