@@ -14,7 +14,6 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathElement
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.config_source import ConfigResult, ConfigSource
@@ -22,7 +21,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from nnexp.config import groups
 from nnexp.config.paths import CONF, config_dirs
@@ -116,9 +115,7 @@ class GridSweeper(Sweeper):
         self._params = params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self._context = hydra_context
-        zipped = config.get("zip")
-        self._zipped = [str(key) for key in zipped] if isinstance(zipped, ListConfig) else []
+        self._context, self._config = hydra_context, config
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -126,9 +123,7 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from nnexp.config import compose  # heavy, and Hydra imports this file to look for plugins
 
-        ranges = [f"{key!s}={value}" for key, value in self._params.items()]
-        parser = OverridesParser.create(config_loader=self._context.config_loader)
-        points = compose.grid(parser.parse_overrides([*ranges, *arguments]), self._zipped)
+        points = compose.grid_points(self._context.config_loader, self._config, self._params, arguments)
         return [self._launcher.launch(points, initial_job_idx=0)]
 
 

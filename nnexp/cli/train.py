@@ -21,7 +21,7 @@ from nnexp.config import compose
 from nnexp.config.errors import RequestError
 from nnexp.config.overrides import parse, plain_errors
 from nnexp.config.paths import CONF, searching
-from nnexp.pipeline.points import split_values, sweep_points, without
+from nnexp.pipeline.points import alone, split_values, sweep_points, without
 
 
 def train_command(arguments: list[str]) -> None:
@@ -134,10 +134,7 @@ class _Raised(BaseException):
 def _run_one(config: DictConfig) -> None:
     """Hydra's task function: one composed run."""
     try:
-        one, request = split_values(compose.plain_values(config))
-        for key, value in (("zip", request.zip), ("exclude", request.exclude)):
-            if value:
-                raise RequestError(f"{key} is for a sweep: add -m, and several values for a key")
+        one, request = alone(*split_values(compose.plain_values(config)))
         from nnexp.cli import show  # import more, which a wrong request need not wait for
         from nnexp.pipeline import run as runner  # import more, which a wrong request need not wait for
 

@@ -20,6 +20,10 @@ from nnexp.dataset.table import Table, finite, parse_table, read_bytes, row_name
 Array = NDArray[np.float64]
 
 
+# The path of a data set that is no file: a DataFrame, whose bytes are in the record.
+FRAME = "<DataFrame>"
+
+
 @dataclass(frozen=True)
 class Source:
     """A data set's bytes: those of its table and, where it has any, of its new rows."""
@@ -68,6 +72,8 @@ class Dataset:
 
 def read_source(config: DatasetConfig) -> Source:
     """The bytes that the data set's paths lead to now. Raises RequestError."""
+    if config.path == FRAME:
+        raise RequestError(f"dataset.path={FRAME}: stands for a DataFrame, which is no file")
     paths = [config.path] + ([] if config.new_rows is None else [config.new_rows])
     return Source(*(read_bytes(locate(path, config.name)) for path in paths))
 
@@ -88,7 +94,7 @@ def load(config: DatasetConfig, source: Source | None = None) -> Dataset:
         new_names = row_names(new)
         _refuse_twice(new, new_names)
     return Dataset(
-        name=Path(config.path).stem if config.name == "csv" else config.name,
+        name=Path(config.path).stem.strip("<>") if config.name == "csv" else config.name,
         names=row_names(table),
         X=X,
         y=y,
@@ -109,6 +115,8 @@ def locate(path: str, name: str) -> Path:
     """
     if path in shipped_files(name):
         return SHIPPED / path
+    if path == FRAME:
+        return Path(path)
     place = Path(path).absolute()
     try:
         str(place).encode()
