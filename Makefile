@@ -6,6 +6,8 @@ COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --
     --custom-compile-command 'make lock'
 # Importing MLflow without compiled bytecode takes twice as long, every time.
 unexport PYTHONDONTWRITEBYTECODE
+# Behind a proxy with a certificate of its own, the system knows it; uv has other ones built in.
+export UV_SYSTEM_CERTS ?= 1
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' Makefile

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nnexp.analysis.summary import summarize
+    from nnexp.config.errors import RequestError
+    from nnexp.pipeline.api import rerun, sweep, train
     from nnexp.tracking.read import load_history, load_network, load_runs
 
-__all__ = ["load_history", "load_network", "load_runs", "summarize"]
+    __version__: str
+
+__all__ = [
+    "RequestError",
+    "__version__",
+    "load_history",
+    "load_network",
+    "load_runs",
+    "rerun",
+    "summarize",
+    "sweep",
+    "train",
+]
+
+# Where each name is; imported when it is first used, as MLflow's and pandas' imports take seconds.
+_PLACES = {
+    **dict.fromkeys(("rerun", "sweep", "train"), "nnexp.pipeline.api"),
+    **dict.fromkeys(("load_history", "load_network", "load_runs"), "nnexp.tracking.read"),
+    "summarize": "nnexp.analysis.summary",
+    "RequestError": "nnexp.config.errors",
+}
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
+
+    def __getattr__(name):
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("nnexp")
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_PLACES[name]), name)
 
 
-def __getattr__(name: str) -> Any:
-    """`nnexp.load_runs` and the like import MLflow and pandas, so they are imported when first used."""
-    if name in ("load_runs", "load_history", "load_network"):
-        from nnexp.tracking import read
-
-        return getattr(read, name)
-    if name == "summarize":
-        from nnexp.analysis.summary import summarize
-
-        return summarize
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return __all__

@@ -8,7 +8,7 @@ import threading
 import time
 import zipfile
 
-from nnexp.config.paths import PROJECT
+from nnexp.config.paths import CHECKOUT
 from tests.real import alive, kill_group
 
 
@@ -62,7 +62,7 @@ class Planted:
         self._environment = {**os.environ, **ENVIRONMENT, "MLFLOW_TRACKING_URI": uri}
         self.logs.mkdir()
         for name in ("nnexp", "hydra_plugins", "conf", "experiments", "data"):
-            shutil.copytree(PROJECT / name, self._place / name, symlinks=True)
+            shutil.copytree(CHECKOUT / name, self._place / name, symlinks=True)
         (self._place / ".gitignore").write_text("mlartifacts\n__pycache__\n*.db*\n")
         for name in UNCOMMITTED:
             (self._place / name).write_text("x\n")

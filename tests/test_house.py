@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nnexp.config.paths import PROJECT
+from nnexp.config.paths import CHECKOUT
 
 # A package imports only itself and those before it.
 HOUSE = ["config", "dataset", "network", "training", "tracking", "analysis", "pipeline", "cli"]
@@ -25,11 +25,11 @@ MAX_LINES = 450
 
 def modules(package):
     """The files of a package."""
-    return sorted((PROJECT / "nnexp" / package).rglob("*.py"))
+    return sorted((CHECKOUT / "nnexp" / package).rglob("*.py"))
 
 
 def name_of(path):
-    return ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+    return ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imports(path):
@@ -49,14 +49,14 @@ def loaded_by(*names):
 
 
 def test_the_house_has_eight_packages_and_no_other_rooms():
-    rooms = [path for path in (PROJECT / "nnexp").iterdir() if path.name != "__pycache__"]
+    rooms = [path for path in (CHECKOUT / "nnexp").iterdir() if path.name != "__pycache__"]
     assert sorted(path.name for path in rooms if path.is_dir()) == sorted(HOUSE)
     assert {path.name for path in rooms if path.is_file()} <= {"__init__.py", "py.typed"}
 
 
 @pytest.mark.parametrize("package", HOUSE)
 def test_a_package_says_what_it_promises(package):
-    assert ast.get_docstring(ast.parse((PROJECT / "nnexp" / package / "__init__.py").read_text()))
+    assert ast.get_docstring(ast.parse((CHECKOUT / "nnexp" / package / "__init__.py").read_text()))
 
 
 @pytest.mark.parametrize("package", HOUSE)
@@ -109,12 +109,12 @@ def test_the_command_line_imports_nothing_heavy_before_a_verb_needs_it():
 
 
 def test_no_file_names_a_registry():
-    files = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    files = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     named = [
         name
         for name in files.stdout.splitlines()
         if not name.endswith((".png", ".gif", ".npz"))
-        and (PROJECT / name).is_file()
-        and any(host in (PROJECT / name).read_text() for host in ("pypi" + ".org", "pythonhosted" + ".org"))
+        and (CHECKOUT / name).is_file()
+        and any(host in (CHECKOUT / name).read_text() for host in ("pypi" + ".org", "pythonhosted" + ".org"))
     ]
     assert named == []

@@ -12,16 +12,17 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from nnexp.config.groups import load_option, options, options_with
-from nnexp.config.paths import CONF
+from nnexp.config.groups import load_option, options, options_with, shown
+from nnexp.config.paths import CONF, config_dirs
 from nnexp.config.request import GROUPS, key_help, key_names
 
 HELP = """\
-usage: nnexp train [-m] [key=value …]
+usage: nnexp train [-m] [--config-dir DIR] [key=value …]
 
 Train a network and record it in MLflow. With -m, every combination of the values:
 -m seed=1,2,3 init=he,normal (also range(0,10), glob(*), choice(a,b)). An experiment with ranges, such as
-experiment=articles, needs no -m.
+experiment=articles, needs no -m. A conf/ in the working directory, or DIR, adds data sets, experiments and
+defaults of your own.
 """
 
 
@@ -40,10 +41,21 @@ def help_text() -> str:
             meaning += f" ({users})" if users else ""
         lines += _entry(f"{key}={_shown(default)}", f"{meaning}. Allowed: {allowed}")
     experiments = ", ".join(options("experiment"))
-    lines += _entry("experiment=none", f"one of experiments/: {experiments}")
+    lines += _entry("experiment=none", f"one of experiments/ or conf/experiment/: {experiments}")
     return "\n".join(
-        [*lines, "", "Hydra's own flags, such as --cfg job and --info: nnexp train --hydra-help"]
+        [
+            *lines,
+            "",
+            *_searched(),
+            "Hydra's own flags, such as --cfg job and --info: nnexp train --hydra-help",
+        ]
     )
+
+
+def _searched() -> list[str]:
+    """Where the options above come from, if not all are shipped."""
+    own = [shown(directory) for directory in config_dirs()[:-1]]
+    return [f"Read first, before what is shipped: {', '.join(own)}"] if own else []
 
 
 def _default(key: str, defaults: Any) -> tuple[Any, str]:
@@ -52,7 +64,7 @@ def _default(key: str, defaults: Any) -> tuple[Any, str]:
     if not option:
         return defaults[key], ""
     users = options_with(key)
-    default = defaults[group].get(option, load_option(CONF / group / f"{users[0]}.yaml")[option])
+    default = defaults[group].get(option, load_option(group, users[0])[option])
     return default, "" if users == options(group) else f"{group}={'|'.join(users)}"
 
 

@@ -51,7 +51,7 @@ in_store = click.option(
     "--tracking-uri",
     callback=_choose_store,
     expose_value=False,
-    help="The store; else MLFLOW_TRACKING_URI, or the project's own.",
+    help="The store; else MLFLOW_TRACKING_URI, or mlflow.db of the checkout or of this directory.",
 )
 
 
@@ -276,6 +276,15 @@ def doctor(fix: bool) -> None:
 
     if not look.doctor(fix):
         sys.exit(1)
+
+
+@nnexp.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def new(directory: Path) -> None:
+    """Write a small project of your own into DIRECTORY: a data set, an experiment, a Makefile."""
+    from nnexp.cli import new as project
+
+    project.new(directory)
 
 
 def main() -> None:

@@ -20,20 +20,34 @@ from nnexp.cli.streams import masked_output
 from nnexp.config import compose
 from nnexp.config.errors import RequestError
 from nnexp.config.overrides import parse, plain_errors
-from nnexp.config.paths import CONF
-from nnexp.pipeline.points import split_values, sweep_points, without
+from nnexp.config.paths import CONF, searching
+from nnexp.pipeline.points import alone, split_values, sweep_points, without
 
 
 def train_command(arguments: list[str]) -> None:
     """`nnexp train …`: one run, or a sweep. Raises RequestError, or SystemExit where Hydra ends early."""
-    if {"--help", "-h"} & set(arguments):
-        print(help_text())
-        return
+    arguments, directory = _without_config_dir(arguments)
     try:
-        with plain_errors():
-            _run_typed(arguments)
+        with searching(directory), plain_errors():
+            if {"--help", "-h"} & set(arguments):
+                print(help_text())
+            else:
+                _run_typed(arguments)
     except _Raised as raised:
         raise raised.error from None
+
+
+def _without_config_dir(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The other arguments, and the directory that --config-dir or Hydra's -cd names. Raises RequestError."""
+    others, directory = [], None
+    rest = iter(arguments)
+    for argument in rest:
+        name, is_joined, value = argument.partition("=")
+        if name not in ("--config-dir", "-cd"):
+            others.append(argument)
+        elif not (directory := value if is_joined else next(rest, "")):
+            raise RequestError(f"{name}: name a directory, {name} DIR")
+    return others, directory
 
 
 def _run_typed(arguments: list[str]) -> None:
@@ -120,10 +134,7 @@ class _Raised(BaseException):
 def _run_one(config: DictConfig) -> None:
     """Hydra's task function: one composed run."""
     try:
-        one, request = split_values(compose.plain_values(config))
-        for key, value in (("zip", request.zip), ("exclude", request.exclude)):
-            if value:
-                raise RequestError(f"{key} is for a sweep: add -m, and several values for a key")
+        one, request = alone(*split_values(compose.plain_values(config)))
         from nnexp.cli import show  # import more, which a wrong request need not wait for
         from nnexp.pipeline import run as runner  # import more, which a wrong request need not wait for
 

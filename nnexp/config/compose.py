@@ -10,18 +10,26 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import chain, product
 from typing import Any
 
+import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobRuntime
+from hydra.version import VersionBase
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from nnexp.config.errors import RequestError
+from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS
 
 # What Hydra's grammar reads as a whole number or a decimal fraction, and as nothing else.
@@ -143,6 +151,35 @@ def _refers(value: Any) -> bool:
     if isinstance(value, list):
         return any(_refers(item) for item in value)
     return isinstance(value, str) and "$" in value
+
+
+@contextmanager
+def loading() -> Iterator[ConfigLoaderImpl]:
+    """Yield what composes nnexp's configuration, in a notebook or another Hydra app just as well: Hydra's
+    global state is put aside, and afterwards is what it was."""
+    kept = {kind: Singleton._instances.pop(kind, None) for kind in (GlobalHydra, JobRuntime, VersionBase)}
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            assert isinstance(loader, ConfigLoaderImpl)  # Hydra has no other
+            yield loader
+    finally:
+        for kind, instance in kept.items():
+            if instance is None:
+                Singleton._instances.pop(kind, None)
+            else:
+                Singleton._instances[kind] = instance
+
+
+def grid_points(
+    loader: ConfigLoader, config: DictConfig, params: DictConfig, overrides: Sequence[str]
+) -> list[list[str]]:
+    """The points of a sweep: every combination of the ranges in `params`, which are an experiment file's, and
+    in the overrides; those that `config` zips move side by side. Raises RequestError."""
+    zipped = config.get("zip")
+    ranges = [f"{key!s}={value}" for key, value in params.items()]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*ranges, *overrides])
+    return grid(parsed, [str(key) for key in zipped] if isinstance(zipped, ListConfig) else [])
 
 
 def grid(overrides: Sequence[Override], zipped: Sequence[str]) -> list[list[str]]:

@@ -125,7 +125,8 @@ class RunConfig:
     model: bool = keyed(flag(), "log a servable MLflow model")
     experiment_name: str = keyed(_PLAIN_NAME, "the MLflow experiment to record in")
     tracking_uri: str | None = keyed(
-        optional(_URI, "MLFLOW_TRACKING_URI, else the project's mlflow.db"), "the MLflow store"
+        optional(_URI, "MLFLOW_TRACKING_URI, else mlflow.db of the checkout, or of this directory"),
+        "the MLflow store",
     )
 
     @classmethod

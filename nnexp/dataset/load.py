@@ -12,11 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnexp.config.errors import RequestError
-from nnexp.config.paths import PROJECT
+from nnexp.config.groups import shipped_files
+from nnexp.config.paths import SHIPPED
 from nnexp.config.run import COLUMN, DatasetConfig
 from nnexp.dataset.table import Table, finite, parse_table, read_bytes, row_names
 
 Array = NDArray[np.float64]
+
+
+# The path of a data set that is no file: a DataFrame, whose bytes are in the record.
+FRAME = "<DataFrame>"
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Dataset:
 
 def read_source(config: DatasetConfig) -> Source:
     """The bytes that the data set's paths lead to now. Raises RequestError."""
+    if config.path == FRAME:
+        raise RequestError(f"dataset.path={FRAME}: stands for a DataFrame, which is no file")
     paths = [config.path] + ([] if config.new_rows is None else [config.new_rows])
     return Source(*(read_bytes(locate(path, config.name)) for path in paths))
 
@@ -87,7 +94,7 @@ def load(config: DatasetConfig, source: Source | None = None) -> Dataset:
         new_names = row_names(new)
         _refuse_twice(new, new_names)
     return Dataset(
-        name=Path(config.path).stem if config.name == "csv" else config.name,
+        name=Path(config.path).stem.strip("<>") if config.name == "csv" else config.name,
         names=row_names(table),
         X=X,
         y=y,
@@ -102,12 +109,14 @@ def load(config: DatasetConfig, source: Source | None = None) -> Dataset:
 
 
 def locate(path: str, name: str) -> Path:
-    """A data set of the project lies in the project; a path of one's own is as in any command.
+    """Return where the file lies: a shipped data set's own where it is shipped, any other as in any command.
 
     Raises RequestError for one that could not be recorded.
     """
-    if name != "csv":
-        return PROJECT / path
+    if path in shipped_files(name):
+        return SHIPPED / path
+    if path == FRAME:
+        return Path(path)
     place = Path(path).absolute()
     try:
         str(place).encode()
@@ -119,11 +128,12 @@ def locate(path: str, name: str) -> Path:
 def settled(config: DatasetConfig, dataset: Dataset) -> DatasetConfig:
     """The same data set as it is recorded: its features by name, its paths such that they hold wherever a
     later command is typed."""
-    config = replace(config, features=dataset.features)
-    if config.name != "csv":
-        return config
-    new_rows = None if config.new_rows is None else str(locate(config.new_rows, config.name))
-    return replace(config, path=str(locate(config.path, config.name)), new_rows=new_rows)
+
+    def held(path: str) -> str:
+        return path if path in shipped_files(config.name) else str(locate(path, config.name))
+
+    new_rows = None if config.new_rows is None else held(config.new_rows)
+    return replace(config, features=dataset.features, path=held(config.path), new_rows=new_rows)
 
 
 def _all_but_the_target(table: Table, target: str) -> tuple[str, ...]:

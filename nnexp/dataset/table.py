@@ -12,11 +12,15 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnexp.config.errors import RequestError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -111,6 +115,32 @@ def parse_table(path: Path, content: bytes) -> Table:
                 f"{path}: row {i} has {len(row)} values where the header has {len(header)} columns"
             )
     return Table(path, header, rows, content)
+
+
+def from_frame(frame: pd.DataFrame) -> bytes:
+    """A DataFrame as the bytes of a CSV file, without its index; the same values give the same bytes.
+
+    It is what `frame.to_csv(index=False)` writes: a number has the fewest digits that mean it and no other,
+    and what is missing is empty. Raises RequestError for text that UTF-8 has not.
+    """
+    cells = [list(map(str, frame.columns))]
+    columns = [_cells(frame.iloc[:, i]) for i in range(frame.shape[1])]
+    lines = io.StringIO(newline="")
+    csv.writer(lines, lineterminator="\n").writerows([*cells, *zip(*columns, strict=True)])
+    try:
+        return lines.getvalue().encode()
+    except UnicodeEncodeError as error:
+        wrong = error.object[error.start : error.end]
+        raise RequestError(f"the DataFrame holds {wrong!r}, which UTF-8 cannot write") from None
+
+
+def _cells(column: pd.Series) -> list[str]:
+    missing = column.isna().tolist()
+    return ["" if none else _cell(value) for value, none in zip(column.tolist(), missing, strict=True)]
+
+
+def _cell(value: Any) -> str:
+    return repr(float(value)) if isinstance(value, float | np.floating) else str(value)
 
 
 def _check_header(path: Path, header: list[str]) -> None:

@@ -72,7 +72,6 @@ class Model:
         """
         if not hasattr(X, "columns"):
             return self._answers(X)
-        import pandas as pd  # imported already, by whoever made the DataFrame
 
         columns = [_numbers(X, name, self.features) for name in self.features]
         return type(X)(self._answers(np.column_stack(columns)), index=X.index)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from nnexp.config.errors import RequestError
-from nnexp.config.paths import PROJECT
+from nnexp.config.paths import CHECKOUT
 from nnexp.config.text import looks_secret, masked
 
 # A diff is cut off after so many bytes, a list of untracked files after so many names.
@@ -107,7 +107,8 @@ def refuse_dirty() -> None:
     """Raise RequestError unless every file of the checkout is committed."""
     here = checkout()
     if here is None:
-        raise RequestError(f"require_clean=true: {PROJECT} is not a git checkout, so nothing says what ran")
+        where = "nnexp is an installed package" if CHECKOUT is None else f"{CHECKOUT} is not a git checkout"
+        raise RequestError(f"require_clean=true: {where}, so nothing says what ran")
     if here.is_dirty:
         names = [*here.changed, *here.untracked]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -119,13 +120,15 @@ def refuse_dirty() -> None:
 
 def _git(*arguments: str) -> bytes | None:
     """Git's answer, at most a byte more than MAX_DIFF; None where there is no git or no checkout."""
+    if CHECKOUT is None:
+        return None
     # A hook's variables would lead to another repository, as would one that the project merely lies in.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    environment |= {"GIT_CEILING_DIRECTORIES": str(PROJECT.parent), "GIT_OPTIONAL_LOCKS": "0"}
+    environment |= {"GIT_CEILING_DIRECTORIES": str(CHECKOUT.parent), "GIT_OPTIONAL_LOCKS": "0"}
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", *arguments]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     try:
-        with subprocess.Popen(command, cwd=PROJECT, env=environment, **options) as process:  # type: ignore[call-overload]
+        with subprocess.Popen(command, cwd=CHECKOUT, env=environment, **options) as process:  # type: ignore[call-overload]
             answer: bytes = process.stdout.read(MAX_DIFF + 1)
             is_cut = len(answer) > MAX_DIFF
             if is_cut:

@@ -10,7 +10,8 @@ from typing import Any
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.types import OverrideType
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
 
 from nnexp.config import compose
 from nnexp.config.errors import NotGiven, RequestError
@@ -20,17 +21,18 @@ from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, SweepConfig, split
 from nnexp.config.run import GROUPS as RUN_GROUPS
 from nnexp.config.run import RunConfig
-from nnexp.dataset.load import locate
-from nnexp.dataset.table import listed, read_table
+from nnexp.dataset.load import Source, locate
+from nnexp.dataset.table import listed, parse_table, read_table
 from nnexp.pipeline.progress import Meter
 
 log = logging.getLogger("nnexp")
 
 
-def split_values(values: Any) -> tuple[RunConfig, SweepConfig]:
+def split_values(values: Any, source: Source | None = None) -> tuple[RunConfig, SweepConfig]:
     """Validate composed values as a run and the way to go about it.
 
-    Raises RequestError; where a data set's target is not given, it names the columns of the table.
+    Raises RequestError; where a data set's target is not given, it names the columns of the table, which is
+    read from its path unless `source` has its bytes.
     """
     try:
         return split(values)
@@ -38,12 +40,58 @@ def split_values(values: Any) -> tuple[RunConfig, SweepConfig]:
         if error.key != "dataset.target":
             raise
         path = locate(values["dataset"]["path"], values["dataset"]["name"])
-        columns = listed(read_table(path).header)
+        table = read_table(path) if source is None else parse_table(path, source.table)
+        columns = listed(table.header)
         raise NotGiven(error.key, f"one of the columns of {path.name}: {columns}") from error
 
 
+def one_run(overrides: Sequence[str], source: Source | None = None) -> tuple[RunConfig, SweepConfig]:
+    """Compose and validate what `nnexp train` would make of these overrides. Raises RequestError."""
+    with plain_errors(), compose.loading() as loader:
+        parse(list(overrides))
+        config = loader.load_configuration("config", list(overrides), RunMode.RUN, from_shell=False)
+        if config.hydra.mode == RunMode.MULTIRUN:
+            raise RequestError(f"experiment={_experiment(config)} is a sweep: nnexp.sweep runs it")
+        with open_dict(config):
+            del config["hydra"]
+        return alone(*split_values(compose.plain_values(config), source))
+
+
+def alone(config: RunConfig, request: SweepConfig) -> tuple[RunConfig, SweepConfig]:
+    """One run. Raises RequestError where what is asked makes sense for a sweep only."""
+    for key, value in (("zip", request.zip), ("exclude", request.exclude)):
+        if value:
+            raise RequestError(f"{key} is for a sweep: add -m, and several values for a key")
+    return config, request
+
+
+def whole_sweep(
+    overrides: Sequence[str], source: Source | None = None
+) -> tuple[list[RunConfig], SweepConfig, str | None]:
+    """Compose and validate what `nnexp train -m` would make of these overrides: the points but for those that
+    are excluded, the way to go about them, and the experiment's name. Raises RequestError."""
+    with plain_errors(), compose.loading() as loader:
+        parse(list(overrides))
+        config = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN, from_shell=False)
+        for plugin in ("hydra/sweeper", "hydra/launcher"):
+            if (name := config.hydra.runtime.choices[plugin]) != "nnexp":
+                asked = f"experiment={_experiment(config)}: asks for {plugin}={name}"
+                raise RequestError(f"{asked}, which only the command line has")
+        points = compose.grid_points(loader, config, config.hydra.sweeper.params, overrides)
+        configs, request = sweep_points(loader, config, points, source)
+    return without(configs, request.exclude), request, _experiment(config)
+
+
+def _experiment(config: DictConfig) -> str | None:
+    name: str | None = config.hydra.runtime.choices.get("experiment")
+    return name
+
+
 def sweep_points(
-    loader: ConfigLoaderImpl, config: DictConfig, overrides: Sequence[Sequence[str]]
+    loader: ConfigLoaderImpl,
+    config: DictConfig,
+    overrides: Sequence[Sequence[str]],
+    source: Source | None = None,
 ) -> tuple[list[RunConfig], SweepConfig]:
     """Compose and validate every point of a sweep, and the one way to go about them. Raises RequestError."""
     if not overrides:
@@ -53,7 +101,7 @@ def sweep_points(
     with Meter("composing", len(overrides), "runs") as meter:
         for i, (values, left_out) in enumerate(compose.points(loader, config, overrides), 1):
             try:
-                point, request = split_values(values)
+                point, request = split_values(values, source)
             except RequestError as error:
                 raise RequestError(f"point {i} of {len(overrides)}: {error}") from error
             configs.append(point)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from nnexp.pipeline.signals import raise_if_interrupted
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 log = logging.getLogger("nnexp")
 
 QUIET_SECONDS = 5.0
+# A notebook's bar moves so often, and is there for work that takes longer.
+NOTEBOOK_SECONDS = 0.5
 
 
 class Meter:
@@ -24,7 +24,7 @@ class Meter:
     def __init__(self, what: str, total: int, unit: str) -> None:
         self._what, self._total, self._unit = what, total, unit
         self._began = self._spoke = time.monotonic()
-        self._bar = _bar(what, total, unit) if sys.stderr.isatty() else None
+        self._bar = _bar(what, total, unit)
 
     def __enter__(self) -> Meter:
         if self._bar is not None:
@@ -46,7 +46,7 @@ class Meter:
         seconds = time.monotonic() - self._began
         rate = f"{done / seconds:,.0f} {self._unit}/s" if done and seconds > 0 else ""
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, note=note, rate=rate)
+            self._bar.show(done, note, rate)
         elif time.monotonic() - self._spoke > QUIET_SECONDS:
             self._spoke = time.monotonic()
             left = f", {seconds / done * (self._total - done):,.0f} s left" if done else ""
@@ -54,20 +54,82 @@ class Meter:
             log.info(f"{line}{f' ({rate}{left})' if rate else ''} {note}".rstrip())
 
 
-def _bar(what: str, total: int, unit: str) -> Progress:
-    # Long to import, and only a terminal shows a bar.
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+class _Bar(Protocol):
+    """Where a meter shows how far the work is, besides the log."""
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    bar.add_task(what, total=total, note="", rate="")
-    return bar
+    def start(self) -> None: ...
+
+    def show(self, done: int, note: str, rate: str) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def _bar(what: str, total: int, unit: str) -> _Bar | None:
+    """A bar where somebody sees one: on a terminal or in a notebook."""
+    if sys.stderr.isatty():
+        return _TerminalBar(what, total, unit)
+    ipython = sys.modules.get("IPython")  # a notebook has imported it
+    shell = None if ipython is None else ipython.get_ipython()
+    return _NotebookBar(what, total, unit) if hasattr(shell, "kernel") else None
+
+
+class _TerminalBar:
+    """A line of standard error that goes when the work is done."""
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        # Long to import, and only a terminal shows a bar.
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task(what, total=total, note="", rate="")
+
+    def start(self) -> None:
+        self._progress.start()
+
+    def show(self, done: int, note: str, rate: str) -> None:
+        self._progress.update(self._task, completed=done, note=note, rate=rate)
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+
+class _NotebookBar:
+    """A bar below the cell that is emptied when the work is done; work that ends at once shows none."""
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self._handle: Any = None
+
+    def start(self) -> None:
+        self._next = time.monotonic() + NOTEBOOK_SECONDS
+
+    def show(self, done: int, note: str, rate: str) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + NOTEBOOK_SECONDS
+        told = ", ".join(filter(None, [f"{done:,}/{self._total:,} {self._unit}", rate, note]))
+        bar = f'<progress value="{done}" max="{self._total}"></progress>'
+        self._put(f"{html.escape(self._what)} {bar} {html.escape(told)}")
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._put("")
+
+    def _put(self, text: str) -> None:
+        from IPython.display import display  # there, as the notebook has imported it
+
+        data = {"text/html": text, "text/plain": ""}
+        if self._handle is None:
+            self._handle = display(data, raw=True, display_id=True)
+        else:
+            self._handle.update(data, raw=True)

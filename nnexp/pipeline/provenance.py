@@ -16,14 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nnexp.config.paths import PROJECT
+from nnexp.config.paths import CHECKOUT
 from nnexp.config.text import masked_arguments
 from nnexp.network import engine
 from nnexp.pipeline.git import checkout, diff
 from nnexp.tracking.tables import MAX_TAG
 
 PACKAGES = ("nnexp", "numpy", "numba", "mlflow", "hydra-core")
-LOCK = PROJECT / "requirements.lock"
 
 
 @cache
@@ -43,8 +42,8 @@ def provenance() -> dict[str, str]:
         "nnexp.generator": "NumPy's RandomState (MT19937), from the param seed",
     }
     tags |= {f"nnexp.version.{name}": version(name) for name in PACKAGES}
-    if LOCK.exists():
-        tags["nnexp.lock_sha256"] = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if lock := lock_file():
+        tags["nnexp.lock_sha256"] = hashlib.sha256(lock).hexdigest()
     here = checkout()
     if here is not None:
         tags["nnexp.git_dirty"] = "true" if here.is_dirty else "false"
@@ -55,6 +54,12 @@ def provenance() -> dict[str, str]:
     if diff():
         tags["nnexp.git_diff_sha256"] = hashlib.sha256(diff()).hexdigest()
     return tags
+
+
+def lock_file() -> bytes:
+    """Return the bytes of the checkout's requirements.lock; none outside a checkout."""
+    path = None if CHECKOUT is None else CHECKOUT / "requirements.lock"
+    return b"" if path is None or not path.exists() else path.read_bytes()
 
 
 def code_files() -> dict[str, bytes]:

@@ -21,6 +21,7 @@ from nnexp.config.errors import Lost, RequestError
 from nnexp.config.request import SweepConfig
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
+from nnexp.dataset.load import Source
 from nnexp.pipeline.artifacts import (
     best_files,
     check_names,
@@ -64,12 +65,12 @@ class Sweep:
     summary: pd.DataFrame | None  # None where every point failed
 
 
-def _points(configs: Sequence[RunConfig]) -> list[Point]:
+def _points(configs: Sequence[RunConfig], source: Source | None) -> list[Point]:
     """A sweep's points, checked, one a config. Raises RequestError, naming the point."""
     for key, values in varied_leaves(configs).items():
         if key in ("tracking_uri", "experiment_name"):
             raise RequestError(f"{key} must be the same for all points of a sweep, and is {values}")
-    loaded = {c: datasets.load(c) for c in dict.fromkeys(config.dataset for config in configs)}
+    loaded = {c: datasets.load(c, source) for c in dict.fromkeys(config.dataset for config in configs)}
     settled = {c: datasets.settled(c, dataset) for c, dataset in loaded.items()}
     named = ranges(configs)
     result = []
@@ -87,16 +88,18 @@ def _points(configs: Sequence[RunConfig]) -> list[Point]:
     return result
 
 
-def sweep(configs: Sequence[RunConfig], request: SweepConfig, name: str | None) -> Sweep | None:
+def sweep(
+    configs: Sequence[RunConfig], request: SweepConfig, name: str | None, source: Source | None = None
+) -> Sweep | None:
     """Train and record the points of a sweep under a parent run, but for those that are recorded; None where
     only the plan was asked for.
 
-    A point that fails does not stop the others. Raises RequestError, naming the point, before anything is
-    recorded.
+    `source` is the data set's bytes; each is read from its paths if None. A point that fails does not stop
+    the others. Raises RequestError, naming the point, before anything is recorded.
     """
     if request.require_clean:
         refuse_dirty()
-    all_points = _points(configs)
+    all_points = _points(configs, source)
     keys = [point.key for point in all_points]
     asked = list({point.key: point for point in all_points}.values())
     if len(asked) < len(keys):

@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError
-from nnexp.config.paths import PROJECT
+from nnexp.config.paths import default_store
 from nnexp.config.text import masked
 from nnexp.tracking.tables import EXPERIMENT_TAGS, MAX_URI
 
@@ -44,11 +44,11 @@ def file_of(uri: str) -> Path | None:
 def root_of(uri: str) -> str:
     """Return the directory, as a URI, in which a database keeps its artifacts.
 
-    It is beside an SQLite file, so that a store is one place wherever a command is typed; else in the
-    project.
+    It is beside an SQLite file, so that a store is one place wherever a command is typed; else where the
+    default store keeps them.
     """
-    file = file_of(uri)
-    return "file://" + quote(str((PROJECT if file is None else file.parent) / "mlartifacts"))
+    file = file_of(uri) or default_store()
+    return "file://" + quote(str(file.parent / "mlartifacts"))
 
 
 def local_path(uri: str) -> Path | None:

@@ -23,7 +23,7 @@ from filelock import FileLock
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from nnexp.config.errors import Lost, RequestError
-from nnexp.config.paths import PROJECT
+from nnexp.config.paths import default_store
 from nnexp.config.run import RunConfig
 from nnexp.config.text import masked, masked_value
 from nnexp.tracking import tables
@@ -100,7 +100,7 @@ def resolve_uri(tracking_uri: str | None) -> str:
 
     Raises RequestError if it is not a valid one.
     """
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{PROJECT / 'mlflow.db'}"
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{default_store()}"
     rule = RunConfig.__dataclass_fields__["tracking_uri"].metadata["rule"]
     try:
         rule.parse(uri)

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from nnexp.config.errors import RequestError
-from nnexp.config.paths import PROJECT
+from nnexp.config.paths import CHECKOUT
 from nnexp.config.recorded import MIGRATIONS, SCHEMA, read_config
 
-RECORDS = PROJECT / "tests" / "config" / "records"
+RECORDS = CHECKOUT / "tests" / "config" / "records"
 ONE = next((RECORDS / "schema_1").glob("artifacts/nnexp/*/artifacts/config.yaml")).read_bytes()
 
 

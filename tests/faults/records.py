@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import closing
 
-from nnexp.config.paths import PROJECT
+from nnexp.config.paths import CHECKOUT
 from tests.faults.kills import check_few
 from tests.faults.program import (
     HANGS_SECONDS,
@@ -28,7 +28,7 @@ from tests.faults.program import (
 )
 from tests.faults.standing import FEW, FEW_RUNS, ONE
 
-HOSTILE = PROJECT / "tests" / "program" / "hostile"
+HOSTILE = CHECKOUT / "tests" / "program" / "hostile"
 TABLE = "size,y\n1,0\n2,0\n3,1\n4,1\n"
 OWN = (
     "dataset=csv",

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 
 import nnexp
 from nnexp.config.compose import plain_values
-from nnexp.config.paths import CONF, PROJECT
+from nnexp.config.paths import CHECKOUT, CONF
 from nnexp.config.request import split
 from nnexp.config.run import RunConfig
 from nnexp.pipeline import sweep as sweeper
@@ -91,11 +91,11 @@ def main() -> None:
 def second_clone(place: Path) -> Path:
     """The project's files as they are now, in another directory."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    names = subprocess.run(listed, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     for name in names.splitlines():
-        if (PROJECT / name).is_file():
+        if (CHECKOUT / name).is_file():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, place / name)
+            shutil.copy(CHECKOUT / name, place / name)
     return place
 
 

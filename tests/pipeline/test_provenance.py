@@ -20,7 +20,7 @@ CSV = {
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A checkout with one committed file, taken for the project's; `run` is git in it."""
-    monkeypatch.setattr(git, "PROJECT", tmp_path)
+    monkeypatch.setattr(git, "CHECKOUT", tmp_path)
 
     def run(*arguments):
         named = ["-c", "user.name=me", "-c", "user.email=me@here", "-c", "commit.gpgsign=false"]
@@ -125,7 +125,7 @@ def test_require_clean_refuses_what_is_not_committed(repository, tmp_path, monke
     elif state == "new":
         (tmp_path / "code2.py").touch()
     else:
-        monkeypatch.setattr(git, "PROJECT", tmp_path.parent)
+        monkeypatch.setattr(git, "CHECKOUT", tmp_path.parent)
     words = {"changed": "code.py not committed", "new": "code2.py not", "none": "is not a git checkout"}
     with pytest.raises(RequestError, match=words[state]):
         looked(git.refuse_dirty)
@@ -143,7 +143,7 @@ def test_git_variables_of_a_hook_do_not_lead_elsewhere(repository, tmp_path, mon
     assert looked(git.checkout).branch == "trunk"
     inside = tmp_path / "a project that merely lies in it"
     inside.mkdir()
-    monkeypatch.setattr(git, "PROJECT", inside)
+    monkeypatch.setattr(git, "CHECKOUT", inside)
     assert looked(git.checkout) is None
 
 

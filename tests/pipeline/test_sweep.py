@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,8 +14,6 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from nnexp.cli import help
-from nnexp.cli import train as app
 from nnexp.dataset.load import load
 from nnexp.network import engine
 from nnexp.pipeline import sweep as sweeper
@@ -240,19 +237,16 @@ def test_code_in_exclude_and_where_is_refused_and_not_executed(nnexp, store, tmp
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_code_in_the_exclude_of_an_experiment_file_is_refused_and_not_executed(
-    nnexp, store, tmp_path, monkeypatch
-):
-    conf = shutil.copytree(app.CONF, tmp_path / "conf")
+def test_code_in_the_exclude_of_an_experiment_file_is_refused_and_not_executed(nnexp, store, tmp_path):
+    (tmp_path / "experiments").mkdir()
+    foreign = tmp_path / "experiments" / "foreign.yaml"
     sweeps = "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: range(3)\n"
-    (conf / "experiment" / "foreign.yaml").write_text(f'# @package _global_\nexclude: "{CODE}"\n{sweeps}')
-    for module in (app, help):
-        monkeypatch.setattr(module, "CONF", conf)
+    foreign.write_text(f'# @package _global_\nexclude: "{CODE}"\n{sweeps}')
     ended = nnexp("train", "experiment=foreign", "epochs=5")
     assert (ended.status, ended.out) == (2, "")
     assert f"exclude={CODE}: cannot be read" in ended.err
     assert not (tmp_path / "canary").exists()
-    (conf / "experiment" / "foreign.yaml").write_text(f"# @package _global_\nexclude: seed == 1\n{sweeps}")
+    foreign.write_text(f"# @package _global_\nexclude: seed == 1\n{sweeps}")
     assert "2 runs: 2 new" in nnexp("train", "experiment=foreign", "epochs=5", "figures=false").err
 
 

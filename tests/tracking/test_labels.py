@@ -1,14 +1,10 @@
 """What sweeps and runs are called by whoever types the command."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from nnexp.cli import help
-from nnexp.cli import train as app
-from nnexp.config.paths import CONF
 from tests.conftest import QUICK
 
 
@@ -69,15 +65,12 @@ def test_a_run_alone_has_a_name_and_tags_too_and_the_same_key(nnexp, store, clie
     assert nnexp("rerun", run_id).status == 0
 
 
-def test_an_experiment_file_may_have_a_name_a_question_and_tags(nnexp, store, client, tmp_path, monkeypatch):
-    own = tmp_path / "conf"
-    shutil.copytree(CONF, own, symlinks=False)
-    (own / "experiment" / "own.yaml").write_text(
+def test_an_experiment_file_may_have_a_name_a_question_and_tags(nnexp, store, client, tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "own.yaml").write_text(
         "# @package _global_\n# A comment.\nname: mine\nquestion: Which seed?\ntags: {a: b}\nepochs: 20\n"
         "hydra: {mode: MULTIRUN, sweeper: {params: {seed: '1,2'}}}\n"
     )
-    monkeypatch.setattr(app, "CONF", own)
-    monkeypatch.setattr(help, "CONF", own)
     ended = nnexp("train", "experiment=own", "figures=false")
     name, tags = labels(client, ended.out.split("as sweep ")[1].split()[0])
     assert (name, tags["nnexp.question"], tags["a"]) == ("mine", "Which seed?", "b")

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 
 import nnexp as package
 from nnexp.config.errors import RequestError
-from nnexp.config.paths import PROJECT
+from nnexp.config.paths import CHECKOUT
 from tests.real import free_port, started, wait_for
 
 pytestmark = pytest.mark.slow
@@ -283,7 +283,7 @@ def test_only_what_is_a_probability_is_called_one(store, trained, tmp_path):
 
 def test_the_readmes_numpy_is_enough_for_the_articles_network(store, trained):
     shutil.copy(mlflow.artifacts.download_artifacts(run_id=trained(), artifact_path="weights.npz"), ".")
-    (block,) = re.findall(r"```python\n(w = np\.load.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    (block,) = re.findall(r"```python\n(w = np\.load.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
     names = {"np": np, "X": np.array([[128.0, 63.0], [155.0, 68.0]])}
     exec(block, names)
     np.testing.assert_allclose(

@@ -14,7 +14,7 @@ import pytest
 
 import nnexp as package
 from nnexp.config.errors import RequestError
-from nnexp.config.paths import PROJECT
+from nnexp.config.paths import CHECKOUT
 from nnexp.config.text import masked
 from nnexp.tracking import find
 from nnexp.tracking.database import DatabaseWriter
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 def test_the_store_is_the_projects_own_wherever_one_stands(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.chdir(tmp_path)
-    assert resolve_uri(None) == f"sqlite:///{PROJECT / 'mlflow.db'}"
+    assert resolve_uri(None) == f"sqlite:///{CHECKOUT / 'mlflow.db'}"
 
 
 def test_the_environment_names_the_store_and_a_key_wins_over_it(monkeypatch, tmp_path):

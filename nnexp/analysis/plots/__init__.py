@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from nnexp.analysis.plots.curves import curves
-from nnexp.analysis.plots.style import check_suffix, png, saved
+from nnexp.analysis.plots.style import check_suffix, drawn, png, saved
 from nnexp.analysis.plots.surfaces import (
     decision_surface,
     has_surface,
@@ -34,6 +34,7 @@ def of_run(
     values: Mapping[str, ArrayLike],
     title: str,
     kept: Mapping[int, Layers] | None = None,
+    only: str | None = None,
 ) -> dict[str, Figure]:
     """Draw the figures of one run.
 
@@ -51,24 +52,36 @@ def of_run(
         The heading of every figure.
     kept : mapping of int to Layers, optional
         The weights by epoch, if more of them were kept than the first and the last.
+    only : str, optional
+        Draw only the figure of this name.
 
     Returns
     -------
     dict of str to Figure
         The figures by name: `curves` and `weights`; with two inputs also `decision_surface`, and with `kept`
         weights `surface_over_training`; for a tiny network also `network`, its neurons and edges.
+
+    Raises
+    ------
+    RequestError
+        If there is no figure named `only`.
     """
-    figures = {"curves": curves(epochs, values, title, model.network.loss), "weights": weights(model, title)}
+    draw: dict[str, Callable[[], Figure]] = {
+        "curves": lambda: curves(epochs, values, title, model.network.loss),
+        "weights": lambda: weights(model, title),
+    }
     if has_surface(model):
-        figures["decision_surface"] = decision_surface(model, dataset, title)
+        draw["decision_surface"] = lambda: decision_surface(model, dataset, title)
         if kept and len(kept) > 1:
-            figures["surface_over_training"] = surface_over_training(model, dataset, kept, title)
+            draw["surface_over_training"] = lambda: surface_over_training(model, dataset, kept, title)
     if is_tiny(model):
-        figures["network"] = drawn_network(model, title)
-    return figures
+        draw["network"] = lambda: drawn_network(model, title)
+    return drawn(draw, only)
 
 
-def of_sweep(runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "loss") -> dict[str, Figure]:
+def of_sweep(
+    runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "loss", only: str | None = None
+) -> dict[str, Figure]:
     """Draw the figures that suit what varies in a sweep besides the seed.
 
     Parameters
@@ -79,15 +92,22 @@ def of_sweep(runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "lo
         Their curves, as `load_history` returns them, or only some of their epochs; None for no curves.
     metric : str
         The metric to draw.
+    only : str, optional
+        Draw only the figure of this name.
 
     Returns
     -------
     dict of str to Figure
         The figures by name. Empty if no finished run that did not diverge has a finite value of the metric.
+
+    Raises
+    ------
+    RequestError
+        If there is no figure named `only`.
     """
     from nnexp.analysis.plots import choice  # imports pandas, which the figures of one run do not need
 
-    return choice.of_sweep(runs, history, metric)
+    return choice.of_sweep(runs, history, metric, only)
 
 
 def of_summary(runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over: str = "seed") -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from nnexp.analysis.plots.facets import (
     loss_name,
 )
 from nnexp.analysis.plots.means import mean_curves
-from nnexp.analysis.plots.style import drawable
+from nnexp.analysis.plots.style import drawable, drawn
 from nnexp.analysis.plots.sweeps import heat_map, over_seeds, slices, sweep_lines
 from nnexp.analysis.summary import finished, summarize, varying
 
@@ -29,26 +29,35 @@ from nnexp.analysis.summary import finished, summarize, varying
 MAX_GROUPS = 200
 
 
-def of_sweep(runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "loss") -> dict[str, Figure]:
+def of_sweep(
+    runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "loss", only: str | None = None
+) -> dict[str, Figure]:
     """Draw the figures of a sweep; see `plots.of_sweep`."""
     runs = finished(runs)
-    if metric not in runs or not _is_drawn(runs, metric):
-        return {}
+    draw = _drawings(runs, history, metric) if metric in runs and _is_drawn(runs, metric) else {}
+    return drawn({re.sub(r"[^\w.-]", "_", name): figure for name, figure in draw.items()}, only)
+
+
+def _drawings(
+    runs: pd.DataFrame, history: pd.DataFrame | None, metric: str
+) -> dict[str, Callable[[], Figure]]:
+    """How each figure of a sweep is drawn, by its name."""
     by, loss = varying(runs), loss_name(runs)
-    figures = {}
+    draw = dict[str, Callable[[], Figure]]()
     if history is not None and (history["metric"] == metric).any():
-        figures[f"{metric}_curves"] = _curves(runs, history, by, metric)
+        draw[f"{metric}_curves"] = lambda: _curves(runs, history, by, metric)
     found = _found(runs, by)
     if found is not None:
         table = summarize(runs, by, metric)
-        figures[f"{metric}_by_{found.x}"] = sweep_lines(table, *found, metric=metric, loss=loss)
-        if found.line is not None:
-            figures[f"{metric}_heat_map"] = heat_map(table, found.x, found.line, found.panels, metric, loss)
+        x, line, panels = found
+        draw[f"{metric}_by_{x}"] = lambda: sweep_lines(table, x, line, panels, metric=metric, loss=loss)
+        if line is not None:
+            draw[f"{metric}_heat_map"] = lambda: heat_map(table, x, line, panels, metric, loss)
     elif by:
-        figures[f"{metric}_slices"] = slices(runs, by, metric, loss)
+        draw[f"{metric}_slices"] = lambda: slices(runs, by, metric, loss)
     if count(runs, by) < len(runs):
-        figures[f"{metric}_over_seeds"] = over_seeds(runs, by, metric, loss=loss)
-    return {re.sub(r"[^\w.-]", "_", name): figure for name, figure in figures.items()}
+        draw[f"{metric}_over_seeds"] = lambda: over_seeds(runs, by, metric, loss=loss)
+    return draw
 
 
 def of_summary(runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over: str = "seed") -> Figure:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import ArrayLike, NDArray
 
 from nnexp.analysis.order import natural
-from nnexp.config.errors import RequestError
+from nnexp.config.errors import RequestError, unknown
 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
@@ -57,6 +57,13 @@ styled = matplotlib.rc_context(STYLE)
 MARKED = 20
 # Values whose ratio reaches SPANS get a logarithmic axis; beyond LARGEST the axis's own arithmetic overflows.
 SPANS, LARGEST = 10.0, 1e300
+
+
+class NotebookFigure(Figure):
+    """A figure that a notebook shows as it is recorded, whatever matplotlib is set to there."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
 
 
 def png(figure: Figure) -> bytes:
@@ -92,6 +99,15 @@ def saved(figure: Figure, suffix: str) -> bytes:
     how: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if kind == "png" else {}
     figure.savefig(buffer, format=kind, metadata=dict.fromkeys(KINDS[kind]), **how)
     return buffer.getvalue()
+
+
+def drawn(draw: Mapping[str, Callable[[], Figure]], only: str | None) -> dict[str, Figure]:
+    """Draw all figures, or the one of this name. Raises RequestError where there is none such."""
+    if only is None:
+        return {name: figure() for name, figure in draw.items()}
+    if only not in draw:
+        raise unknown("figure", only, draw)
+    return {only: draw[only]()}
 
 
 # --- Text.
@@ -217,7 +233,7 @@ def lattice(
     column, row = room.between
     high = room.top + rows * height + (rows - 1) * row + room.bottom
     each = max(0.5, (wide - room.left - room.right - (columns - 1) * column) / columns)
-    figure = Figure(figsize=(wide, high))
+    figure = NotebookFigure(figsize=(wide, high))
     axes = []
     for i in range(rows * columns if n is None else n):
         y, x = divmod(i, columns)

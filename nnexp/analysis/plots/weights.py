@@ -15,6 +15,7 @@ from nnexp.analysis.plots.style import (
     COLORS,
     SIGNED,
     SMALL,
+    NotebookFigure,
     Room,
     colorbar,
     drawable,
@@ -131,7 +132,7 @@ def drawn_network(model: Model, title: str) -> Figure:
     places = [_column(len(layer)) for layer in names]
     tallest = max(map(len, names))
     wide, high = max(6.0, 2.1 + 2.4 * (len(names) - 1)), 0.55 + max(1.6, 0.95 * tallest)
-    figure = Figure(figsize=(wide, high))
+    figure = NotebookFigure(figsize=(wide, high))
     ax = figure.add_axes((0, 0, 1, 1 - 0.35 / high))
     ax.set_axis_off()
     side, reach = (wide / 2.4 - (len(names) - 1)) / 2, (high - 0.35) / 0.95 / 2

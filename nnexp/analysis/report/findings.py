@@ -11,7 +11,7 @@ import pandas as pd
 
 from nnexp.analysis.summary import INCOMPARABLE, best_rows, finished, grouped_by, varying
 from nnexp.analysis.summary_table import is_numeric, readable
-from nnexp.config.paths import PROJECT
+from nnexp.config.groups import find_option
 from nnexp.config.text import masked
 from nnexp.tracking.find import Detail
 from nnexp.tracking.labels import QUESTION
@@ -147,12 +147,12 @@ def shown_ranges(params: Mapping[str, str]) -> dict[str, str]:
 
 
 def question(experiment: str) -> str:
-    """Return the comment at the top of experiments/<name>.yaml, passwords redacted; empty if there is none.
+    """Return the comment at the top of the experiment's YAML file, passwords redacted; empty if none.
 
     The line `# @package …` does not count.
     """
-    path = PROJECT / "experiments" / f"{experiment}.yaml"
-    if not path.is_file():
+    path = find_option("experiment", experiment)
+    if path is None:
         return ""
     words = []
     for line in path.read_text(encoding="utf-8").splitlines():

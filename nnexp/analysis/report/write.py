@@ -25,25 +25,34 @@ def write(sweep_id: str | None, experiment: str | None, out: Path | None) -> tup
     file cannot be written.
     """
     if out is not None:
-        check_ending("--out", out, ".html", ".htm")
-        if not out.parent.is_dir():
-            raise RequestError(f"--out {out}: there is no directory {out.parent}")
+        check_path("--out", out)
     store = open_store(create=False)
     if sweep_id is None:
         of = None if experiment is None else find_experiment(store, experiment)
         sweep_id = get_newest(store, "sweep", of).run_id
     parent = _sweep(store, whole_id(store, sweep_id, "sweep"))
-    place = get_experiment(store, parent.experiment_id)
-    runs = read_runs(store, place, parent.run_id)
+    path = out or Path(f"{parent.run_id}.html")
+    write_page(store, parent, path, "--out")
+    return path, f"{parent.name}, of experiment {get_experiment(store, parent.experiment_id).name}"
+
+
+def write_page(store: Store, parent: Detail, path: Path, option: str) -> None:
+    """Write the report of this sweep to the path, which errors call by the option. Raises RequestError."""
+    runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
     done = finished(runs)
     found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, overall(runs))
-    path = out or Path(f"{parent.run_id}.html")
     content = page(found, [] if done.empty else sweep_pictures(store, done))
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise RequestError(f"--out {path}: cannot be written: {error.strerror}") from error
-    return path, f"{parent.name}, of experiment {place.name}"
+        raise RequestError(f"{option} {path}: cannot be written: {error.strerror}") from error
+
+
+def check_path(option: str, path: Path) -> None:
+    """Raise RequestError unless a report can be written there."""
+    check_ending(option, path, ".html", ".htm")
+    if not path.parent.is_dir():
+        raise RequestError(f"{option} {path}: there is no directory {path.parent}")
 
 
 def _sweep(store: Store, sweep_id: str) -> Detail:

@@ -11,7 +11,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.recorded import RecordedConfig, read_config
 from nnexp.config.run import DatasetConfig, RunConfig
 from nnexp.dataset import load as datasets
-from nnexp.dataset.load import Dataset, Source, locate
+from nnexp.dataset.load import FRAME, Dataset, Source, locate
 from nnexp.tracking.evidence import Evidence, kept_data, read_evidence, runs_of
 from nnexp.tracking.find import MAX_BYTES, Detail, get_any, get_run, get_sweep
 from nnexp.tracking.store import Store
@@ -125,7 +125,8 @@ class Subjects:
     def _data(self, evidence: Evidence, config: DatasetConfig, sha256: str) -> Data:
         """The data set that the run learned from: the file, if it still is the same, else the copy."""
         path, copy, file = locate(config.path, config.name), self._kept(evidence), None
-        if not self._only_kept:
+        missing = "it learned from a DataFrame"
+        if not self._only_kept and config.path != FRAME:
             try:
                 _check_plain(config)
                 file = datasets.read_source(config)
@@ -148,7 +149,7 @@ class Subjects:
                 f"run {evidence.run_id}: its data are not there: {where}; dataset.path=FILE says where"
             )
         note = None
-        if source is copy is not None and not self._only_kept:
+        if source is copy is not None and not self._only_kept and config.path != FRAME:
             note = f"trained on the copy of {path.name} that the record keeps" + (
                 "" if changed else f": {missing}"
             )

@@ -19,7 +19,7 @@ from nnexp.config.run import RunConfig
 from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.bundle import Bundle
-from nnexp.pipeline.provenance import LOCK
+from nnexp.pipeline.provenance import lock_file
 from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in, lack
 from nnexp.pipeline.rerun.variation import Variation, is_other, settled
@@ -178,7 +178,7 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
     holder = get_sweep(store, found.tags.get("nnexp.sweep_id", "")) or found
     if (diff := find_artifact(store, holder, "git.diff")) is not None:
         more["git.diff"] = diff
-    lock = LOCK.read_bytes() if LOCK.exists() else b""
+    lock = lock_file()
     if hashlib.sha256(lock).hexdigest() == holder.tags.get("nnexp.lock_sha256"):
         more[bundles.LOCK] = lock
     else:

@@ -1,0 +1,194 @@
+"""Write the keyword arguments of `nnexp.train` and `nnexp.sweep` as the overrides of the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from hydra.core.override_parser.types import Quote, QuotedString
+
+from nnexp.config.errors import RequestError, unknown
+from nnexp.config.request import GROUPS, SweepConfig, key_names
+from nnexp.config.rules import Rule
+from nnexp.config.run import DatasetConfig, is_item, rules
+from nnexp.dataset.load import FRAME, Source, locate
+from nnexp.dataset.table import from_frame, read_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A name that Hydra's grammar takes as the key of a mapping, once it is escaped.
+_NAME = re.compile(r"[\w./: -]+", re.ASCII)
+# Keys of a data set that go without their group: a table has a target, whichever it is.
+_OF_TABLE = {f.name: f"dataset.{f.name}" for f in fields(DatasetConfig) if f.name not in ("name", "path")}
+
+
+@dataclass(frozen=True)
+class Typed:
+    """Overrides as they are typed, and the bytes of a data set that is a DataFrame."""
+
+    overrides: list[str]
+    source: Source | None
+
+
+def typed(keys: Mapping[str, Any], *, sweeps: bool) -> Typed:
+    """Write keyword arguments as overrides.
+
+    Parameters
+    ----------
+    keys
+        Keys of the command line with Python values. A mapping for a group gives its options:
+        `optimizer={"name": "adam", "beta1": 0.8}` is `optimizer=adam optimizer.beta1=0.8`. A data set's own
+        keys go with or without their group: `target` is `dataset.target`.
+    sweeps
+        Whether a list, a range or an array is several values, but for a key whose value is a list: there it
+        is a list of lists that is.
+
+    Returns
+    -------
+    Typed
+        The overrides, one a key; `source` is None unless `dataset` is a DataFrame.
+
+    Raises
+    ------
+    RequestError
+        For an unknown key, a key that is given twice, and a value that no key takes.
+    """
+    flat = dict[str, Any]()
+    for key, value in _options(keys):
+        if key in flat:
+            raise RequestError(f"{key} is given twice")
+        flat[key] = value
+    source = _source(flat)
+    known = [*key_names(), "experiment"]
+    for key in flat:
+        if key not in known:
+            raise unknown("key", key, known)
+    return Typed([f"{key}={_text(key, value, sweeps)}" for key, value in flat.items()], source)
+
+
+def _options(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each key by its full name, a group's mapping taken apart."""
+    for key, value in keys.items():
+        key = _OF_TABLE.get(key, key)
+        if key in GROUPS and isinstance(value, Mapping):
+            for option, its_value in value.items():
+                yield (key if option == "name" else f"{key}.{option}"), its_value
+        else:
+            yield key, value
+
+
+def _source(flat: dict[str, Any]) -> Source | None:
+    """The bytes of DataFrames, for which the paths in `flat` become FRAME."""
+    frame = flat.get("dataset")
+    if not _is_frame(frame):
+        if _is_frame(flat.get("dataset.new_rows")):
+            raise RequestError("dataset.new_rows is a DataFrame: then dataset must be one, too")
+        return None
+    if "dataset.path" in flat:
+        raise RequestError("dataset is a DataFrame, and dataset.path names a file: leave one out")
+    source = Source(from_frame(frame))
+    flat |= {"dataset": "csv", "dataset.path": FRAME}
+    new_rows = flat.get("dataset.new_rows")
+    if _is_frame(new_rows):
+        flat["dataset.new_rows"] = FRAME
+        return replace(source, new_rows=from_frame(new_rows))
+    if isinstance(new_rows, str | os.PathLike):
+        return replace(source, new_rows=read_bytes(locate(os.fspath(new_rows), "csv")))
+    return source
+
+
+def _is_frame(value: Any) -> TypeGuard[pd.DataFrame]:
+    return hasattr(value, "columns") and hasattr(value, "iloc")
+
+
+# --- Values in Hydra's grammar.
+
+
+def _text(key: str, value: Any, sweeps: bool) -> str:
+    """A value, or several of them for a sweep."""
+    values = _several(key, value)
+    if values is None:
+        return _one(key, _plain(value))
+    if not sweeps:
+        raise RequestError(f"{key} has several values: nnexp.sweep takes them")
+    if isinstance(values, range):
+        return f"range({values.start},{values.stop},{values.step})" if len(values) > 1 else str(values[0])
+    return ",".join(_one(key, item) for item in values)
+
+
+def _several(key: str, value: Any) -> Sequence[Any] | None:
+    """The values that a sweep takes one by one, None where the value is one."""
+    value = _plain(value)
+    if not isinstance(value, list | tuple | range):
+        return None
+    if _takes_list(key) and not any(isinstance(item, list | tuple | range) for item in map(_plain, value)):
+        return None
+    if not len(value):
+        raise RequestError(f"{key}=[]: the sweep has no points, as one of its ranges is empty")
+    return value
+
+
+def _takes_list(key: str) -> bool:
+    rule = _rules().get(key)
+    return rule is not None and (is_item(rule, 1) or _accepts(rule, ["a", "b"]))
+
+
+def _accepts(rule: Rule, value: Any) -> bool:
+    try:
+        rule.parse(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _rules() -> dict[str, Rule]:
+    ours = {f.name: f.metadata["rule"] for f in fields(SweepConfig) if f.name != "executor"}
+    return rules() | ours
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's and pandas' numbers and arrays as Python's own."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value
+
+
+def _one(key: str, value: Any) -> str:
+    """One value in Hydra's grammar. Raises RequestError for what is none."""
+    value = _plain(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return _number(key, value)
+    if isinstance(value, str | os.PathLike):
+        return _quoted(os.fspath(value))
+    if isinstance(value, list | tuple | range):
+        return f"[{','.join(_one(key, item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_name(key, name)}:{_one(key, item)}" for name, item in value.items()) + "}"
+    raise RequestError(f"{key}: a {type(value).__name__} is no value of a key")
+
+
+def _number(key: str, value: float) -> str:
+    if isinstance(value, int) and abs(value) >= 10**100:  # Python does not write out the longest
+        raise RequestError(f"{key}: is a number of over a hundred digits")
+    return repr(value)
+
+
+def _quoted(text: str | bytes) -> str:
+    """A text as it is: what OmegaConf would take for a reference, ${…}, is escaped."""
+    as_it_is = re.sub(r"(\\*)\$\{", r"\1\1\\${", os.fsdecode(text))
+    return QuotedString(as_it_is, Quote.single).with_quotes()
+
+
+def _name(key: str, name: Any) -> str:
+    """The name of an item of a mapping."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise RequestError(f"{key}: {name!r}: a name has ASCII letters, digits and _ - . : / and blanks")
+    return re.sub(r"([ :])", r"\\\1", name)
