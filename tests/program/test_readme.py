@@ -63,12 +63,13 @@ def test_every_target_and_path_named_exists():
         )
 
 
-def test_a_file_of_ours_is_shown_as_it_is():
-    shown = re.findall(r"^```\w+ (\S+)\n(.+?)^```$", "".join(PAGES.values()), re.MULTILINE | re.DOTALL)
-    ours = [(PROJECT / file, text) for file, text in shown if (PROJECT / file).exists()]
-    assert ours
-    for file, text in ours:
-        assert file.read_text() == text, file
+def test_the_experiment_that_is_shown_is_the_one_that_is_shipped():
+    shown = re.findall(
+        r"^```yaml (experiments/\S+)\n(.+?)^```$", "".join(PAGES.values()), re.MULTILINE | re.DOTALL
+    )
+    assert len(shown) == 1
+    for file, text in shown:
+        assert (PROJECT / file).read_text() == text, file
 
 
 def test_the_fault_matrix_lists_every_row_with_its_expected_end():
