@@ -38,14 +38,17 @@ ui: install ## the MLflow UI on http://127.0.0.1:5000
 experiments: install ## run every experiment of experiments/ and write its report
 	@.venv/bin/python -m experiments.report
 
-screenshots: install ## the README's pictures of the MLflow UI, taken in a real browser
+screenshots: install ## the docs' pictures of the MLflow UI, taken in a real browser
 	@NNEXP_CI=1 .venv/bin/python -m pytest tests/program/test_browser.py
 	@for page in runs charts sweep; do cp tests/program/screenshots/$$page.png experiments/reports/ui_$$page.png; done
 
 notebook: install ## run experiments/walkthrough.ipynb and keep its outputs
 	@.venv/bin/python -m experiments.walkthrough
 
-figures: install ## the README's pictures, from real runs
+docs: install ## write docs/reference/keys.md and verbs.md from the program
+	@.venv/bin/python -m docs.reference.generate
+
+figures: install ## the pictures of the README and docs, from real runs
 	@.venv/bin/python -m experiments.figures
 
 test: install ## the whole test suite
@@ -73,4 +76,4 @@ lock: install ## resolve both lock files anew
 clean: ## remove .venv and caches; the recorded runs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install check run sweep summary ui experiments figures notebook screenshots test test-faults lint bench lock clean
+.PHONY: help install check run sweep summary ui experiments docs figures notebook screenshots test test-faults lint bench lock clean

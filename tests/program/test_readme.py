@@ -1,4 +1,4 @@
-"""What the README promises is what the program prints."""
+"""What the README and docs/ promise is what the program prints, and what its tables say."""
 
 import re
 import subprocess
@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from nnexp.config.paths import CHECKOUT
 from tests.faults import matrix as faults
 from tests.faults.standing import Undisturbed
 
 pytestmark = pytest.mark.slow
 
-TEXT = (CHECKOUT / "README.md").read_text()
-ROWS = re.findall(r"^\| (.+?) \| `((?:nnexp|python -c) .+?)` \| (.+?) \|$", TEXT, re.MULTILINE)
+PROJECT = Path(__file__).parents[2]
+DOCS = PROJECT / "docs"
+README = (PROJECT / "README.md").read_text()
+PAGES = {
+    path: path.read_text()
+    for path in [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]
+}
+TUTORIAL = PAGES[DOCS / "tutorial.md"]
+ROWS = re.findall(r"^\| (.+?) \| `((?:nnexp|python -c) .+?)` \| (.+?) \|$", TUTORIAL, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("command", "value"), [row[1:] for row in ROWS], ids=[row[1] for row in ROWS])
@@ -30,7 +36,7 @@ def test_the_articles_table_holds(nnexp, store, command, value):
         printed = ended.out
     if value.startswith("["):  # a report
         told, path = re.fullmatch(r"\[(\d+) of \d+ seeds\]\((.+)\)", value).groups()
-        assert f"Of 20 seeds, {told} end" in (CHECKOUT / path).read_text()
+        assert f"Of 20 seeds, {told} end" in (DOCS / path).read_text()
         return
     for part in value.split(", "):
         words = part.split(" ")
@@ -41,21 +47,62 @@ def test_there_are_rows_to_test():
     assert len(ROWS) == 7
 
 
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 130
+
+
 def test_every_target_and_path_named_exists():
-    targets = re.findall(r"^([a-z]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
-    assert set(re.findall(r"(?:`|^    )make ([a-z]+)", TEXT, re.MULTILINE)) <= set(targets)
-    for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
-        assert Path(CHECKOUT, link).exists(), link
+    targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    for page, text in PAGES.items():
+        assert set(re.findall(r"(?:`|^    |^)make ([a-z-]+)", text, re.MULTILINE)) <= set(targets)
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / link).exists(), f"{page}: {link}"
+    text = "".join(PAGES.values())
+    written = set(re.findall(r"^```\w+ (\S+)$", text, re.MULTILINE))  # by the reader, as the page says
+    for file in re.findall(r"`((?:nnexp|tests|conf|experiments|docs)/[\w./-]+)`", text):
+        assert file in written or "NAME" in file or (PROJECT / file).exists() or file == "conf/experiment/", (
+            file
+        )
+
+
+def test_the_experiment_that_is_shown_is_the_one_that_is_shipped():
+    shown = re.findall(
+        r"^```yaml (experiments/\S+)\n(.+?)^```$", "".join(PAGES.values()), re.MULTILINE | re.DOTALL
+    )
+    assert len(shown) == 1
+    for file, text in shown:
+        assert (PROJECT / file).read_text() == text, file
 
 
 def test_the_fault_matrix_lists_every_row_with_its_expected_end():
-    assert "(tests/faults/faults.md)" in TEXT
-    table = (CHECKOUT / "tests" / "faults" / "faults.md").read_text()
+    assert "(../../tests/faults/faults.md)" in PAGES[DOCS / "why" / "recording.md"]
+    table = (PROJECT / "tests" / "faults" / "faults.md").read_text()
     for fault in faults.faults(1, Undisturbed(1.0, 1.0, 1.0, "", b"", {})):
         assert f"| {fault.name} | {fault.end} | " in table
         assert len(fault.end) > 20
 
 
-@pytest.mark.parametrize("table", ["engine.md", "sweep.md"])
-def test_the_speed_tables_are_what_the_benchmarks_wrote(table):
-    assert (CHECKOUT / "tests" / "benchmarks" / table).read_text().strip() in TEXT
+@pytest.mark.parametrize(("table", "page"), [("engine.md", "bits.md"), ("sweep.md", "recording.md")])
+def test_the_speed_tables_are_what_the_benchmarks_wrote(table, page):
+    assert (PROJECT / "tests" / "benchmarks" / table).read_text().strip() in PAGES[DOCS / "why" / page]
+
+
+def test_the_readmes_speeds_and_results_are_those_of_the_tables():
+    written = "".join(
+        (PROJECT / "tests" / "benchmarks" / name).read_text() for name in ("engine.md", "sweep.md")
+    )
+    speeds = README.partition("## How fast")[2].partition("`make bench`")[0]
+    found = re.findall(r"(?<![\w.-])(\d[\d,]*\.\d+) (?:ns|ms|s)\b", speeds)
+    assert len(found) == 9
+    assert [number for number in found if f" {number} " not in written] == []
+    report = (PROJECT / "experiments" / "reports" / "learning_rate_init.md").read_text()
+    rows = re.findall(r"^\| [* ] \| (normal|uniform|zeros) +\|(.+)\|$", README, re.MULTILINE)
+    assert len(rows) == 5
+    for init, cells in rows:
+        numbers = [cell.strip() for cell in cells.split("|")]
+        *head, median, solved = numbers
+        shown = [init, *head, median]
+        lines = [
+            [cell.strip() for cell in line.split("|")][3:] for line in report.splitlines() if "| xor" in line
+        ]
+        assert any(line[: len(shown)] == shown and solved in line for line in lines), shown

@@ -281,11 +281,14 @@ def test_only_what_is_a_probability_is_called_one(store, trained, tmp_path):
     assert "probability" in package.load_network(trained(*own, *SOFTMAX)).predict([[1.0]])
 
 
-def test_the_readmes_numpy_is_enough_for_the_articles_network(store, trained):
+def test_the_numpy_of_the_docs_is_enough_for_the_articles_network(store, trained):
+    page = CHECKOUT / "docs" / "how-to" / "serve.md"
     shutil.copy(mlflow.artifacts.download_artifacts(run_id=trained(), artifact_path="weights.npz"), ".")
-    (block,) = re.findall(r"```python\n(w = np\.load.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
+    (block,) = re.findall(
+        r"^(w = dict\(np\.load.*?\ny_pred = .+?)$", page.read_text(), re.DOTALL | re.MULTILINE
+    )
     names = {"np": np, "X": np.array([[128.0, 63.0], [155.0, 68.0]])}
-    exec(block, names)
+    exec(block.replace("model/artifacts/", ""), names)
     np.testing.assert_allclose(
         names["y_pred"], package.load_network("weights.npz").outputs(names["X"]), rtol=1e-14
     )
