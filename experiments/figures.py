@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 
+import nnexp
 from experiments.report import HERE, REPORTS
-from nnexp.tracking.find import get_run, get_sweep, read_artifact
+from nnexp.analysis import plots
+from nnexp.tracking.find import get_run, read_artifact
 from nnexp.tracking.store import open_store
 
-# What is typed after `nnexp train`, and which of the figures that it records are shown.
-COMMANDS = {
-    "xor": (
-        ["dataset=xor", "learning_rate=0.5", "epochs=5000", "weights_every=50", "model=false"],
-        ["network.png", "surface_over_training.gif"],
-    ),
-    "learning_rate_init": (
-        ["experiment=learning_rate_init"],
-        ["loss_heat_map.png"],
-    ),
-}
 
-
-def write(name: str, uri: str) -> None:
-    """Run the command of this name, and copy its figures out of the record."""
-    typed, shown = COMMANDS[name]
-    program = [sys.executable, "-m", "nnexp.cli", "train", *typed]
-    env = os.environ | {"MLFLOW_TRACKING_URI": uri}
-    printed = subprocess.run(program, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout
+def drawn(uri: str) -> dict[str, bytes]:
+    """Train what the pictures are of, and draw it: the files by name."""
+    run = nnexp.train(
+        dataset="xor", learning_rate=0.5, epochs=5000, weights_every=50, model=False, tracking_uri=uri
+    )
     store = open_store(uri)
-    words = printed.split("recorded as ")[1].split()
-    run = get_sweep(store, words[1]) if words[0] == "sweep" else get_run(store, words[0])
-    assert run is not None  # it has just been recorded
-    for figure in shown:
-        path = REPORTS / f"{name}_{figure}"
-        path.write_bytes(read_artifact(store, run, f"figures/{figure}"))
-        print(f"wrote {path.relative_to(HERE.parent)}")
+    moving = read_artifact(store, get_run(store, run.run_id), "figures/surface_over_training.gif")
+    sweep = nnexp.sweep(experiment="learning_rate_init", tracking_uri=uri)
+    return {
+        "xor_network.png": plots.png(run.figure("network")),
+        "xor_surface_over_training.gif": moving,
+        "learning_rate_init_loss_heat_map.png": plots.png(sweep.figure("loss_heat_map")),
+    }
 
 
 def main() -> None:
     REPORTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
-        for name in COMMANDS:
-            write(name, f"sqlite:///{directory}/mlflow.db")
+        for name, content in drawn(f"sqlite:///{directory}/mlflow.db").items():
+            path = REPORTS / name
+            path.write_bytes(content)
+            print(f"wrote {path.relative_to(HERE.parent)}")
 
 
 if __name__ == "__main__":

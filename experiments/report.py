@@ -5,7 +5,6 @@ A report answers the question that the experiment's YAML file opens with, from t
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from nnexp.analysis.plots.sweeps import predictions, sweep_lines
 from nnexp.analysis.report.findings import question
 from nnexp.analysis.summary import finished, varying
 from nnexp.analysis.summary_table import as_table
+from nnexp.analysis.summary import finished
 
 HERE = Path(__file__).parent
 REPORTS = HERE / "reports"
@@ -58,19 +58,17 @@ def table_alone(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
 
 def write(name: str) -> Path:
     """Run the experiment, and write its report from the runs it recorded. The report's path."""
-    experiment = f"report {name}"
-    command = ["train", f"experiment={name}", f"experiment_name='{experiment}'"]
-    program = [sys.executable, "-m", "nnexp.cli"]
-    printed = subprocess.run([*program, *command], check=True, stdout=subprocess.PIPE, text=True).stdout
-    sweep = printed.split("recorded as sweep ")[1].split()[0]
-    runs = finished(nnexp.load_runs(experiment, sweep=sweep))
+    sweep = nnexp.sweep(experiment=name, experiment_name=f"report {name}")
+    if sweep.failures:
+        raise SystemExit(f"{name}: {len(sweep.failures)} runs failed: nnexp show {sweep.sweep_id}")
+    runs = finished(sweep.runs)
     answer, figures = ANSWERS.get(name, table_alone)(runs)
     REPORTS.mkdir(exist_ok=True)
     text = [f"# {name}", question(name), f"`nnexp train experiment={name}`: {len(runs)} runs.", answer]
     for title, figure in figures.items():
         (REPORTS / f"{name}_{title}.png").write_bytes(plots.png(figure))
         text.append(f"![{title}]({name}_{title}.png)")
-    text.append(as_table(nnexp.summarize(runs, varying(runs)), style="markdown"))
+    text.append(as_table(sweep.summary(), style="markdown"))
     path = REPORTS / f"{name}.md"
     path.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     return path

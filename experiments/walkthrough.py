@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 from traitlets.config import Config
 
 NOTEBOOK = Path(__file__).with_suffix(".ipynb")
+GONE = {"text/html": "", "text/plain": ""}
 
 
 def executed(directory: Path) -> NotebookNode:
@@ -34,6 +35,9 @@ def executed(directory: Path) -> NotebookNode:
             resources={"metadata": {"path": str(directory)}},
         )
         client.execute(env=os.environ | own)
+    for cell in notebook.cells:  # a bar that has gone leaves an empty output
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("data") != GONE]
     return notebook
 
 

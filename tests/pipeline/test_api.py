@@ -2,7 +2,6 @@
 
 import doctest
 import logging
-import os
 import sqlite3
 import subprocess
 import sys
@@ -356,36 +355,17 @@ try:
     nnexp.train()
 except nnexp.RequestError as error:
     print(error)
+# Were one of these no error, strict mypy would call its comment unused.
+nnexp.trian()  # type: ignore[attr-defined]
+number: int = nnexp.train().run_id  # type: ignore[assignment]
 """
-WRONG = """
-import nnexp
-
-nnexp.trian()
-number: int = nnexp.train().run_id
-"""
-
-
-def checked(text, tmp_path):
-    (tmp_path / "outside.py").write_text(text)
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--no-incremental",
-        "--config-file",
-        os.devnull,
-        "outside.py",
-    ]
-    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
 
 
 def test_a_strict_type_checker_sees_the_types_from_outside(tmp_path):
-    done = checked(OUTSIDE, tmp_path)
-    assert done.returncode == 0, done.stdout
-    done = checked(WRONG, tmp_path)
-    assert 'Module has no attribute "trian"' in done.stdout
-    assert "Incompatible types in assignment" in done.stdout
+    (tmp_path / "outside.py").write_text(OUTSIDE)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=cache", "outside.py"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 def test_calls_are_quiet_and_log_to_nnexp(store, capfd, caplog):
