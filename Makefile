@@ -6,8 +6,10 @@ COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --
     --custom-compile-command 'make lock'
 # Importing MLflow without compiled bytecode takes twice as long, every time.
 unexport PYTHONDONTWRITEBYTECODE
-# Behind a proxy with a certificate of its own, the system knows it; uv has other ones built in.
-export UV_SYSTEM_CERTS ?= 1
+# The system's certificates, where it has any: a proxy's own one is among them, and not in pip or uv.
+CERTIFICATES = $(shell $(PYTHON) -c 'import ssl; print(ssl.get_default_verify_paths().cafile or "")')
+.venv/installed bench lock: export PIP_CERT ?= $(CERTIFICATES)
+.venv/installed bench lock: export UV_SYSTEM_CERTS ?= $(if $(CERTIFICATES),true,false)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' Makefile

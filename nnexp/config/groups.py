@@ -58,7 +58,7 @@ def files(directory: Path, group: str) -> list[Path]:
     by_name: dict[str, Path] = {}
     for place in places:
         for path in sorted(place.glob("[!.]*.yaml")):
-            if path.is_file():
+            if path.is_file() and path.stem.isprintable():
                 by_name.setdefault(path.stem, path)
     return list(by_name.values())
 

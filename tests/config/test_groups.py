@@ -258,6 +258,18 @@ def test_hydra_s_own_files_of_a_directory_are_not_read(nnexp, write, tmp_path):
     assert (ended.status, (tmp_path / "canary").exists()) == (2, False)
 
 
+def test_a_file_whose_name_would_drive_a_terminal_is_no_option(write):
+    for name in ("\x1b[31mred", "a\nb", "\u202egnp", ".hidden"):
+        write(f"conf/dataset/{name}.yaml", "path: x.csv\ntarget: y\n")
+    assert options("dataset") == ["alice", "and", "csv", "gender", "line", "or", "xor"]
+
+
+def test_completion_offers_one_s_own(nnexp, write, monkeypatch):
+    write("conf/dataset/flowers.yaml", "path: flowers.csv\ntarget: species\n")
+    monkeypatch.setenv("COMP_LINE", "nnexp train dataset=f")
+    assert nnexp("-sc", "query=bash").out.split() == ["dataset=flowers"]
+
+
 def test_another_hydra_program_does_not_see_our_directories(write, tmp_path):
     write("conf/config.yaml", "epochs: 3\n")
     write("theirs/config.yaml", "db: mysql\n")
