@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from nnexp.tracking.experiments import Experiment
-from nnexp.tracking.find import Found
 from nnexp.tracking.owner import is_beating, is_owned
 from nnexp.tracking.places import claim
+from nnexp.tracking.reader import Found
 from nnexp.tracking.runs import Ended, Writer, identity
 from nnexp.tracking.store import Store
 

@@ -13,8 +13,8 @@ from nnexp.analysis.summary import INCOMPARABLE, best_rows, finished, grouped_by
 from nnexp.analysis.summary_table import is_numeric, readable
 from nnexp.config.paths import PROJECT
 from nnexp.config.text import masked
-from nnexp.tracking.find import Detail
 from nnexp.tracking.labels import QUESTION
+from nnexp.tracking.reader import Detail
 
 # Metrics of a run worth a column of their own, where a sweep has them.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")

@@ -25,8 +25,9 @@ from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep
 from nnexp.pipeline.rerun.variation import Variation, is_other, settled
 from nnexp.pipeline.rerun.verdict import Verdict, is_prediction, weights_hash
 from nnexp.tracking.evidence import Evidence, times_of
-from nnexp.tracking.find import Detail, find_artifact, get_any, get_sweep, recorded_keys
+from nnexp.tracking.find import find_artifact, get_any, get_sweep, recorded_keys
 from nnexp.tracking.named import whole_id
+from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import tell
 from nnexp.training.shard import Trained
