@@ -164,9 +164,9 @@ class Bundle:
                 f"its format is {shortened(repr(head.get('format')))}, and this nnexp knows 1 to {FORMAT}"
             )
         self.what = on_one_line(_text(head.get("what"), f"{HEAD}: what"))
-        self.run_ids = _ids(head.get("runs"), "runs", archive.names)
-        if not self.run_ids:
+        if head.get("runs") == []:
             raise ValueError(f"{HEAD}: runs: names none, so there is nothing to compare")
+        self.run_ids = _ids(head.get("runs"), "runs", archive.names)
         self.path, self._archive = path, archive
         self.times: dict[str, tuple[int, int | None]] = {}  # of what has been read
         ids = _ids(head.get("sweeps", []), "sweeps", archive.names)

@@ -23,19 +23,19 @@ OUTPUT_RANGE = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, np.inf
 
 
 def network_sizes(dataset: Dataset, config: RunConfig) -> list[int]:
-    """Layer widths, input first."""
+    """Return the layer widths, input first."""
     one_each = config.output_activation == "softmax" or len(dataset.classes) > 2
     outputs = len(dataset.classes) if one_each else 1
     return [len(dataset.features), *config.hidden, outputs]
 
 
 def weight_count(dataset: Dataset, config: RunConfig) -> int:
-    """The number of weights and biases."""
+    """Count the weights and biases."""
     return sum((i + 1) * o for i, o in pairwise(network_sizes(dataset, config)))
 
 
 def check(dataset: Dataset, config: RunConfig) -> Prepared:
-    """The prepared data of a run that can be trained. Raises RequestError where config and data disagree."""
+    """Prepare the data of a run. Raises RequestError if the configuration does not go with the data."""
     _check_choice("init", config.init, INITIALISERS)
     _check_choice("optimizer", config.optimizer, OPTIMIZERS)
     softmax = config.output_activation == "softmax"
@@ -65,7 +65,7 @@ def check(dataset: Dataset, config: RunConfig) -> Prepared:
 
 
 def _check_size(dataset: Dataset, config: RunConfig) -> None:
-    """Refuse what no memory would hold: weights, points of the curves, weights kept while training."""
+    """Refuse a run whose weights, curves or kept weights would not fit into memory."""
     weights = weight_count(dataset, config)
     points = config.epochs // config.log_every
     kept = config.epochs // config.weights_every if config.weights_every else 0
@@ -84,7 +84,7 @@ def _check_size(dataset: Dataset, config: RunConfig) -> None:
 
 
 def _check_choice(group: str, choice: Choice, known: Mapping[str, set[str]]) -> None:
-    """The choice is one of the known functions, and has the options which that function takes."""
+    """Raise RequestError unless the choice names a known function and has exactly that function's options."""
     if choice.name not in known:
         raise unknown(group, choice.name, known)
     taken = known[choice.name]
@@ -96,7 +96,7 @@ def _check_choice(group: str, choice: Choice, known: Mapping[str, set[str]]) -> 
 
 
 def _functions(module: ModuleType, given: set[str]) -> dict[str, set[str]]:
-    """The module's public functions of these parameters, each with the options it takes besides."""
+    """List the module's public functions that take these parameters, each with its further options."""
     parameters = {
         name: set(inspect.signature(function).parameters)
         for name, function in vars(module).items()

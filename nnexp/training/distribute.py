@@ -32,7 +32,7 @@ Training = Generator[tuple[int, Ended], None, None]
 
 
 def execute(points: Sequence[Point], executor: Executor) -> Training:
-    """What trains the points, when it is iterated over; close it to end the work early.
+    """Return a generator that trains the points; close it to stop early.
 
     Raises RequestError at once where the executor cannot be had, Lost when it goes away while it works.
     """
@@ -54,7 +54,7 @@ def _execute_here(groups: Mapping[Dataset, list[Point]]) -> Training:
 
 
 def _shards(groups: Mapping[Dataset, list[Point]], workers: int) -> list[list[Point]]:
-    """Points for one worker at a time; those that can train as one batch stay together."""
+    """Cut the points into shards for one worker each; points that can train as one batch stay together."""
     total = sum(map(len, groups.values()))
     size = min(SHARD_RUNS, max(32, -(-total // (workers * SHARDS_A_WORKER))))
     shards = []
@@ -65,7 +65,7 @@ def _shards(groups: Mapping[Dataset, list[Point]], workers: int) -> list[list[Po
 
 
 def train_shard(dataset: Dataset, configs: list[RunConfig]) -> list[Trained | Failure]:
-    """What a worker does: train, and give back the result of each config."""
+    """Train in a worker; return the result of each configuration, in their order."""
     results: dict[int, Trained | Failure] = {}
     for progress in train(dataset, configs):
         results.update(progress.ended)
@@ -76,7 +76,7 @@ Task = tuple[list[Point], int]  # a shard, and how often it has lost its worker 
 
 
 class _Distributed:
-    """Shards on an executor of `concurrent.futures`' kind. A shard whose worker dies is trained again.
+    """Train shards on a `concurrent.futures` executor; train a shard again if its worker dies.
 
     When several shards were under way in a pool that broke, it is not known which one did it: each of them is
     then trained alone. One that breaks the pool alone, twice, is halved; a single run that does is a failure.
@@ -129,7 +129,7 @@ class _Distributed:
             check()
 
     def _suspect(self, lost: list[Task]) -> Ended:
-        """Set shards that lost their worker aside; those that are found guilty are failures."""
+        """Set shards that lost their worker aside, to be tried alone; return those that failed even alone."""
         if len(lost) > 1:
             self._suspects.extend(lost)
             return []
@@ -146,7 +146,7 @@ class _Distributed:
 
 
 def _submit(pool: Pool, tasks: deque[Task], running: dict[Future[list[Trained | Failure]], Task]) -> bool:
-    """Whether the pool took the first of the tasks; one that has broken since we last looked does not."""
+    """Submit the first task. Return False if the pool is broken and did not take it."""
     shard, _ = tasks[0]
     # A worker that is started here is deaf to Ctrl-C, which is its parent's, from its first instant on.
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -15,7 +15,7 @@ RECORD_SECONDS, WEIGHT_SECONDS = 4e-3, 1e-9
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep: a run to be, its identity and its name."""
+    """One point of a sweep: the configuration and data of a run, its key and its name."""
 
     config: RunConfig
     dataset: Dataset
@@ -25,7 +25,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Plan:
-    """The points of a sweep by what is to be done about them."""
+    """Which points of a sweep are done, failed before, or still to run."""
 
     total: int
     done: int  # finished before
@@ -69,6 +69,6 @@ def plan(points: Sequence[Point], recorded: Mapping[str, tuple[set[str], int]], 
 
 
 def _cost(point: Point) -> float:
-    """Seconds that a run takes, about, among others."""
+    """Estimate the seconds that a run takes as part of a sweep."""
     steps = point.config.epochs * len(point.dataset.X)
     return RECORD_SECONDS + steps * weight_count(point.dataset, point.config) * WEIGHT_SECONDS

@@ -1,4 +1,4 @@
-"""Where the shards of a sweep are trained, if not in this process: in several, or on a Dask cluster."""
+"""Open the pools that train shards outside this process: local processes or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Workers = tuple[Pool, Callable[[], None]]
 
 
 def pools(executor: Executor) -> tuple[Callable[[], AbstractContextManager[Workers]], int]:
-    """What opens a pool, and how many workers it has. Raises RequestError."""
+    """Return a function that opens a pool, and the number of its workers. Raises RequestError."""
     if executor.name == "processes":
         workers = executor.workers or os.cpu_count() or 1
         return lambda: _processes(workers), workers
@@ -38,7 +38,7 @@ def pools(executor: Executor) -> tuple[Callable[[], AbstractContextManager[Worke
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether the error says that a worker, or the way to it, is gone, not that the work raised."""
+    """Return whether the error means a lost worker or connection, rather than training that raised."""
     lost = type(error).__name__ in ("KilledWorker", "ClosedClientError")  # Dask's, which may not be installed
     return lost or isinstance(error, BrokenExecutor | CancelledError)
 
@@ -59,7 +59,7 @@ def _processes(workers: int) -> Iterator[Workers]:
 
 
 def _begin_worker() -> None:
-    """A worker works on one core, and ends when its parent is no more."""
+    """Set up a worker: one thread, and an end when its parent process ends."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     vars(numba.config)["NUMBA_NUM_THREADS"] = 1
     parent = multiprocessing.parent_process()
@@ -73,7 +73,7 @@ def _begin_worker() -> None:
 
 
 def _cluster_size(address: str) -> int:
-    """How many threads a Dask cluster's workers have. Raises RequestError where it is not fit to train."""
+    """Count the threads of a Dask cluster's workers. Raises RequestError if the cluster cannot train."""
     try:
         with _client(address) as client:
             workers: int = sum(client.nthreads().values())
@@ -91,7 +91,7 @@ def _cluster_size(address: str) -> int:
 
 
 def _engines(client: Any) -> set[str]:
-    """What a cluster's workers train with."""
+    """Ask each worker of a cluster for its engine's version."""
     try:
         return {f"engine {version}" for version in client.run(_engine_version).values()}
     except OSError:
@@ -106,7 +106,7 @@ def _engine_version() -> str:
 
 @contextmanager
 def _cluster(address: str) -> Iterator[Workers]:
-    """A Dask cluster as a pool. Raises Lost when it is there no more."""
+    """Open a Dask cluster as a pool. Raises Lost if the cluster goes away."""
     gone = f"the Dask cluster at {address} is gone"
     rest = "what was recorded is kept, and the same command does the rest when it is back"
     looked = seen = time.monotonic()
@@ -135,8 +135,8 @@ def _cluster(address: str) -> Iterator[Workers]:
 
 
 def _client(address: str) -> Any:
-    """A quiet client of the scheduler at this address. Raises RequestError without Dask, OSError without
-    an answer."""
+    """Connect to the scheduler at this address without printing. Raises RequestError if Dask is not
+    installed, OSError if nothing answers."""
     try:
         import dask
         from distributed import Client

@@ -42,14 +42,14 @@ class Trained:
 
 
 def initial_network(dataset: Dataset, config: RunConfig) -> Network:
-    """The untrained network: weights layer by layer, then biases, from RandomState(seed)."""
+    """Draw the untrained network from RandomState(seed): weights layer by layer, then biases."""
     layers = _initial_layers(config.init, tuple(network_sizes(dataset, config)), config.seed)
     return Network(layers, config.activation, config.output_activation, config.loss)
 
 
 @lru_cache(maxsize=4096)
 def _initial_layers(choice: Choice, sizes: tuple[int, ...], seed: int) -> Layers:
-    """Drawn once for all the runs of a sweep that begin alike."""
+    """Draw the initial layers, once for all runs of a sweep that start from the same ones."""
     rng, draw, options = init.seeded(seed), getattr(init, choice.name), dict(choice.options)
     weights = [draw(rng, i, o, **options) for i, o in pairwise(sizes)]
     drawn = choice.name in init.DRAW_BIASES
@@ -58,7 +58,7 @@ def _initial_layers(choice: Choice, sizes: tuple[int, ...], seed: int) -> Layers
 
 
 def log_epochs(longest: int, log_every: int, ends: Iterable[int]) -> NDArray[np.int64]:
-    """The recorded points: the untrained network, every `log_every` epochs up to the longest, each end."""
+    """List the epochs to record: 0, every `log_every` up to the longest, and the last of each run."""
     return np.union1d(np.arange(0, longest + 1, log_every), np.fromiter(ends, dtype=np.int64))
 
 
@@ -114,7 +114,7 @@ class Shard:
         self._kept: dict[int, Layers] = {}  # the weights of all lanes, by epoch
 
     def train(self) -> Iterator[tuple[int, list[tuple[int, Trained]], Trained | None]]:
-        """(epochs done, runs that ended, the run under way if it is the only one), a few times a second."""
+        """Yield (epochs done, ended runs, the current run if it is the only one) a few times a second."""
         batch, every = self._batch, self._configs[0].weights_every
         stops = np.unique(self._epochs)
         if every:
@@ -164,7 +164,7 @@ class Shard:
                 self._curves[name][:, at] = values
 
     def _trained(self, i: int, end: int, layers: Layers, diverged: bool) -> Trained:
-        """Run i as it stands at epoch `end`, given the layers of all lanes then."""
+        """Build the result of run i at epoch `end`, given the layers of all lanes at that epoch."""
         config, lane = self._configs[i], self._lane[i]
         at = self._points_of(end)
         curves = {name: values[lane, at] for name, values in self._curves.items()}
@@ -182,7 +182,7 @@ class Shard:
         )
 
     def _points_of(self, end: int) -> NDArray[np.int64]:
-        """Which points are on the curve of a run that ends there. Most runs of a shard end together."""
+        """Return the positions of the points on the curve of a run that ends there, cached by that epoch."""
         if end not in self._points_by_end:
             points, every = self._points, self._configs[0].log_every
             on_curve = (points <= end) & ((points % every == 0) | (points == end))
@@ -191,12 +191,12 @@ class Shard:
 
 
 def _of_lane(layers: Layers, lane: int) -> Layers:
-    """One network's weights of those of all lanes, copied, so that they do not hold on to the others."""
+    """Copy one lane's weights, so that the arrays of all lanes can be freed."""
     return tuple((W[lane].copy(), b[lane].copy()) for W, b in layers)
 
 
 def _outcome(curves: Mapping[str, Array], y: Array) -> str:
-    """How a run that stayed finite ended."""
+    """Return the outcome of a run that stayed finite: converged or finished."""
     if "accuracy" in curves:
         return "converged" if curves["accuracy"][-1] == 1.0 else "finished"
     variance = float(np.mean((y - y.mean()) ** 2))

@@ -21,8 +21,8 @@ MAX_SHARD, SHARD_BYTES = 2048, 128 * 2**20
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that raised: what, in a line, and the whole traceback. Unlike an exception it can be sent
-    between processes, and holds on to nothing."""
+    """Why a run failed: the reason in one line, and the traceback. Unlike an exception it can be sent between
+    processes and keeps no frames alive."""
 
     reason: str
     traceback: str
@@ -35,7 +35,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Progress:
-    """Epochs trained so far, the runs that ended since the last Progress, and a run alone as it stands."""
+    """The epochs trained so far, the runs that ended since the last Progress, and the current state of a run
+    that trains alone."""
 
     epochs_done: int
     ended: list[tuple[int, Trained | Failure]]  # with the position in the configs
@@ -75,7 +76,7 @@ def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
 def _shards(
     dataset: Dataset, configs: Sequence[RunConfig], prepared: Sequence[Prepared]
 ) -> Iterator[list[int]]:
-    """The positions of runs that train together: one shape of network and data, bounded in memory."""
+    """Yield the positions of runs that train together: of one shape, and few enough for memory."""
     groups: dict[tuple[Hashable, ...], list[int]] = {}
     for i, config in enumerate(configs):
         groups.setdefault(_shape(config), []).append(i)
@@ -93,7 +94,7 @@ def _shards(
 
 
 def _shape(config: RunConfig) -> tuple[Hashable, ...]:
-    """What the runs of a batch share; they may differ in all else: initialisation, rates, seed, length.
+    """Return what all runs of a batch must share; all else may differ: initialisation, rates, seed, length.
 
     Runs whose last epoch is not one of the regular points stay among themselves: a point more would look
     for divergence where the run alone would not.

@@ -165,7 +165,8 @@ def test_the_runs_of_a_bundle_are_read_some_at_a_time(nnexp, archive, monkeypatc
 
 def test_what_compresses_too_well_to_be_believed_is_stored_as_it_is(tmp_path):
     data = {"0" * 64: Source(b"a,b\n" + b"0,0\n" * 1_000_000)}
-    (one,) = [Evidence("0" * 32, "zeros", {}, {"nnexp.data_sha256": "0" * 64}, {}, None, bytes(2**24))]
+    tags = {"nnexp.data_sha256": "0" * 64}
+    one = Evidence("0" * 32, "zeros", {}, tags, {}, None, bytes(2**24), tags)
     bundle.write(tmp_path / "zeros.zip", "zeros", [one], data, {})
     with bundle.opened(tmp_path / "zeros.zip") as there:
         assert there.kept()(one) == data["0" * 64]

@@ -1,4 +1,7 @@
-"""The mathematics of network.py compiled: many networks at once, each with the same bits everywhere."""
+"""The mathematics of `nnexp.network.reference`, compiled for many networks at once.
+
+Each network has the same bits on every machine, alone or among others. Arrays go in and come out.
+"""
 
 from nnexp.network.engine.batch import VERSION, Batch, Curves, Model, default_threads, is_ready
 from nnexp.network.engine.lanes import N_LANES

@@ -11,7 +11,7 @@ and adds w_j x_j by input j; dL/da adds over the next layer's neurons; gradients
 add over the rows in the order they are visited; the gradient's norm adds over the weights in
 `network.flatten` order.
 
-This module knows arrays only. What is trained is defined, and readable, in network.py.
+What is trained is defined, in readable form, in `nnexp.network.reference`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,9 +55,9 @@ def default_threads() -> int:
 
 @dataclass(frozen=True)
 class Model:
-    """What all runs of a batch have in common. Names are those of network.py.
+    """What all runs of a batch have in common. Names are those of `nnexp.network.reference`.
 
-    Raises ValueError for a name, size or combination that network.py does not define.
+    Raises ValueError for a name, size or combination that it does not define.
     """
 
     sizes: tuple[int, ...]  # layer widths, input first: (2, 2, 1)
