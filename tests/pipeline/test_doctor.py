@@ -52,7 +52,7 @@ def artifacts(place, run_id):
 
 def root(place):
     """The directory of the experiment, in the place of the store's own."""
-    return next(place.glob("mlartifacts/*/nnexp"))
+    return next(top for top in place.glob("mlartifacts/*/nnexp") if top.parent.suffix != ".aside")
 
 
 def sweep_id(place):
@@ -179,6 +179,7 @@ def leave_a_run_going_on(place):
     """As a process does that is killed."""
     code = "import os; from nnexp.tracking.write import *; from nnexp.tracking.store import *\n"
     code += "from nnexp.tracking.runs import RunRecord\n"
+    code += "from nnexp.tracking.experiments import ensure_experiment\n"
     code += "store = open_store(); experiment = ensure_experiment(store, 'nnexp')\n"
     code += "with open_writer(store, experiment) as writer:\n"
     code += "    writer.start(RunRecord('x', tags={'nnexp.run_key': 'k'}, status='RUNNING')); os._exit(9)"

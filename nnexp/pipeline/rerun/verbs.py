@@ -6,8 +6,8 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -163,6 +163,7 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
     if not evidence:
         raise RequestError(f"sweep {some_id}: no run of it has all that a rerun needs")
     subjects, data = Subjects(kept_in(store)), {}
+    evidence = _without_deleted_sweeps(store, evidence)
     ready = [subjects.subject(one) for one in evidence]
     for subject in ready:
         if subject.data.dataset is None:
@@ -197,6 +198,22 @@ def _parents(store: Store, found: Detail, evidence: Sequence[Evidence]) -> list[
     first = [found.run_id] if "nnexp.sweep" in found.tags else []
     sweeps = [get_any(store, sweep_id) for sweep_id in dict.fromkeys([*first, *named])]
     return [bundles.Parent(s.run_id, s.name, s.status, s.params, s.tags, _keys(store, s)) for s in sweeps]
+
+
+def _without_deleted_sweeps(store: Store, evidence: Sequence[Evidence]) -> list[Evidence]:
+    """The runs, those of a sweep that was deleted as runs of their own."""
+    named = {one.tags["nnexp.sweep_id"] for one in evidence if "nnexp.sweep_id" in one.tags}
+    gone = {sweep_id for sweep_id in named if get_sweep(store, sweep_id) is None}
+
+    def alone(tags: Mapping[str, str]) -> dict[str, str]:
+        return {key: tags[key] for key in tags if key not in ("nnexp.sweep_id", "mlflow.parentRunId")}
+
+    return [
+        replace(one, tags=alone(one.tags), own_tags=alone(one.own_tags))
+        if one.tags.get("nnexp.sweep_id") in gone
+        else one
+        for one in evidence
+    ]
 
 
 def _keys(store: Store, sweep: Detail) -> bytes:
