@@ -237,7 +237,8 @@ def _judged(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
         try:
             ready.append(subjects.subject(one))
         except RequestError as error:
-            verdicts[one.run_id] = Verdict(one.run_id, one.name, f"it cannot be trained again: {error}")
+            reason = str(error).removeprefix(f"run {one.run_id}: ")
+            verdicts[one.run_id] = Verdict(one.run_id, one.name, f"it cannot be trained again: {reason}")
     verdicts |= {verdict.run_id: verdict for _, _, verdict in again.verify(ready)}
     return [verdicts[one.run_id] for one in evidence]
 
