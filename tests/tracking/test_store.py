@@ -67,7 +67,8 @@ def test_a_store_half_made_by_a_killed_process_is_made_anew(tmp_path):
 
 
 def test_processes_that_start_at_once_make_one_store(tmp_path):
-    code = "from nnexp.tracking.store import *; s = open_store(); print(ensure_experiment(s, 'nnexp').id)"
+    code = "from nnexp.tracking.store import *; from nnexp.tracking.experiments import *\n"
+    code += "print(ensure_experiment(open_store(), 'nnexp').id)"
     running = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]
