@@ -15,9 +15,8 @@ import nnexp
 from nnexp.analysis import plots
 from nnexp.analysis.plots.sweeps import predictions, sweep_lines
 from nnexp.analysis.report.findings import question
-from nnexp.analysis.summary import finished, varying
-from nnexp.analysis.summary_table import as_table
 from nnexp.analysis.summary import finished
+from nnexp.analysis.summary_table import as_table
 
 HERE = Path(__file__).parent
 REPORTS = HERE / "reports"

@@ -24,8 +24,9 @@ from nnexp.dataset.table import read_table
 from nnexp.network.reference import equation
 from nnexp.pipeline.run import Recorded
 from nnexp.tracking.experiments import find_experiment, get_experiment
-from nnexp.tracking.find import Detail, get_curve, get_run, get_sweep, read_model, recorded_keys
+from nnexp.tracking.find import get_curve, get_run, get_sweep, read_model, recorded_keys
 from nnexp.tracking.named import entries, whole_id
+from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store, open_store, resolve_uri
 
 if TYPE_CHECKING:

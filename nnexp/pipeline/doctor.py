@@ -19,13 +19,11 @@ from filelock import FileLock, Timeout
 
 from nnexp.config.errors import RequestError
 from nnexp.tracking.claims import aside_of
-from nnexp.tracking.experiments import Experiment
+from nnexp.tracking.experiments import Experiment, all_experiments
 from nnexp.tracking.files import links_in, move_aside
-from nnexp.tracking.find import SWEEP_KEYS, Found, read_artifact, read_model
+from nnexp.tracking.find import SWEEP_KEYS, read_artifact, read_model
 from nnexp.tracking.health import (
     OF_RUNS,
-    Row,
-    all_experiments,
     all_ids,
     all_runs,
     file_faults,
@@ -37,6 +35,7 @@ from nnexp.tracking.health import (
 )
 from nnexp.tracking.owner import is_owned
 from nnexp.tracking.places import SQLITE, local_path, place_of
+from nnexp.tracking.reader import Found, Row
 from nnexp.tracking.runs import identity
 from nnexp.tracking.store import Store, open_store, resolve_uri
 from nnexp.tracking.whole import missing_tag

@@ -18,8 +18,9 @@ from nnexp.network.weights import pack
 from nnexp.pipeline.artifacts import data_files, data_input, model_of, points, prediction_points, run_files
 from nnexp.pipeline.identity import ranges, result_tags, run_tags
 from nnexp.pipeline.provenance import code_files, command, provenance
-from nnexp.tracking.find import SWEEP_KEYS, Detail
+from nnexp.tracking.find import SWEEP_KEYS
 from nnexp.tracking.labels import DESCRIPTION, QUESTION, name_of, tags_of
+from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import RunRecord, now, origin
 from nnexp.training.plan import Point
 from nnexp.training.shard import Trained

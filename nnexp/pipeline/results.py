@@ -29,8 +29,9 @@ from nnexp.pipeline.artifacts import read_back
 from nnexp.pipeline.identity import run_name
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
 from nnexp.tracking.experiments import get_experiment
-from nnexp.tracking.find import Detail, get_run, get_sweep, read_model
+from nnexp.tracking.find import get_run, get_sweep, read_model
 from nnexp.tracking.read import read_history, read_runs
+from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
 from nnexp.tracking.view import CHARTS
 

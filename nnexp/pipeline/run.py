@@ -33,8 +33,9 @@ from nnexp.pipeline.provenance import code_files, provenance
 from nnexp.pipeline.records import run_record
 from nnexp.pipeline.session import Place, TrainingError, going_on, opened, tell_of_compiling
 from nnexp.pipeline.signals import uninterrupted
-from nnexp.tracking.find import Detail, find_artifact, get_curve, get_run, read_model, read_weights
+from nnexp.tracking.find import find_artifact, get_curve, get_run, read_model, read_weights
 from nnexp.tracking.labels import NAME, name_of, run_labels
+from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Writer
 from nnexp.tracking.store import Store
 from nnexp.training.checks import check

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-
-import sqlalchemy as sa
 
 from nnexp.dataset.load import Source
 from nnexp.tracking.experiments import get_experiment
-from nnexp.tracking.find import (
-    Detail,
-    find_artifact,
-    find_runs,
-    get_any,
-    get_curve,
-    get_sweep,
-    number_of,
-    recorded_keys,
-    text_of,
-    whole_of,
-)
+from nnexp.tracking.find import find_artifact, find_runs, get_sweep, recorded_keys
+from nnexp.tracking.reader import Curves, Detail
 from nnexp.tracking.store import Store
-from nnexp.tracking.tables import MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
 from nnexp.tracking.whole import NEEDED_TAGS
-
-# By metric, its recorded points: completed epochs and values, in the order of the epochs.
-Curves = Mapping[str, list[tuple[int, float]]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ def runs_of(store: Store, sweep: Detail) -> tuple[list[str], int]:
 
 def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:
     """What is recorded of these runs, in their order."""
-    details, curves = _database(store, run_ids) if store.is_known else _server(store, run_ids)
+    details, curves = store.reader.evidence(run_ids)
     parents: dict[str, Mapping[str, str]] = {}
     runs = [details[run_id] for run_id in run_ids]
     configs = store.each(lambda run: find_artifact(store, run, "config.yaml"), runs)
@@ -105,50 +87,4 @@ def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:
 
 def times_of(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
     """When these runs began and ended, in milliseconds since 1970."""
-    if not store.is_known:
-        found = store.each(store.client.get_run, run_ids)
-        return {run.info.run_id: (run.info.start_time, run.info.end_time) for run in found}
-    r, times = RUNS.c, dict[str, tuple[int, int | None]]()
-    with store.reading() as connection:
-        for start in range(0, len(run_ids), MAX_NAMED):
-            some = r.run_uuid.in_(run_ids[start : start + MAX_NAMED])
-            query = sa.select(r.run_uuid, r.start_time, r.end_time).where(some)
-            times |= {run_id: (begun, ended) for run_id, begun, ended in connection.execute(query)}
-    return times
-
-
-def _database(store: Store, run_ids: Sequence[str]) -> tuple[dict[str, Detail], dict[str, Curves]]:
-    details: dict[str, Detail] = {}
-    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    r, m = RUNS.c, METRICS.c
-    with store.reading() as connection:
-        for start in range(0, len(run_ids), MAX_NAMED):
-            some = run_ids[start : start + MAX_NAMED]
-            texts: dict[str, dict[sa.TableClause, dict[str, str]]] = {i: {PARAMS: {}, TAGS: {}} for i in some}
-            for table in (PARAMS, TAGS):
-                t = table.c
-                query = sa.select(t.run_uuid, t.key, t.value).where(t.run_uuid.in_(some))
-                for run_id, key, value in connection.execute(query):
-                    texts[run_id][table][text_of(run_id, key)] = text_of(run_id, value)
-            heads = sa.select(r.run_uuid, r.name, r.status, r.artifact_uri, r.experiment_id)
-            for run_id, *head, experiment in connection.execute(heads.where(r.run_uuid.in_(some))):
-                own, (name, status, place) = texts[run_id], (text_of(run_id, text) for text in head)
-                where = str(experiment)
-                details[run_id] = Detail(run_id, name, status, place, where, own[PARAMS], {}, own[TAGS])
-            points = sa.select(m.run_uuid, m.key, m.step, m.value, m.is_nan).where(m.run_uuid.in_(some))
-            for run_id, key, step, value, is_nan in connection.execute(
-                points.order_by(m.run_uuid, m.key, m.step)
-            ):
-                point = whole_of(run_id, step), math.nan if is_nan else number_of(run_id, value)
-                curves.setdefault(run_id, {}).setdefault(key, []).append(point)
-    return details, dict(curves)
-
-
-def _server(store: Store, run_ids: Sequence[str]) -> tuple[dict[str, Detail], dict[str, Curves]]:
-    details = dict(zip(run_ids, store.each(partial(get_any, store), run_ids), strict=True))
-    asked = [(run_id, metric) for run_id, run in details.items() for metric in run.metrics]
-    found = store.each(lambda one: get_curve(store, *one), asked)
-    curves: dict[str, Curves] = {run_id: {} for run_id in run_ids}
-    for (run_id, metric), curve in zip(asked, found, strict=True):
-        curves[run_id] = {**curves[run_id], metric: curve}
-    return details, curves
+    return store.reader.times(run_ids)

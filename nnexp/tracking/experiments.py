@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError, unknown
 from nnexp.tracking import tables
-from nnexp.tracking.places import STORE_ID, ensure_id, find_id, local_path, new_id, place_for, place_of
+from nnexp.tracking.places import (
+    STORE_ID,
+    ensure_id,
+    find_id,
+    local_path,
+    new_id,
+    place_for,
+    place_of,
+)
+from nnexp.tracking.reader import ExperimentRow
 from nnexp.tracking.runs import now
 from nnexp.tracking.store import Store
 from nnexp.tracking.view import experiment_tags
@@ -34,15 +42,12 @@ def find_experiment(store: Store, name: str) -> Experiment:
 
 def get_experiment(store: Store, id: str) -> Experiment:
     """The experiment that a run says it is of."""
-    found: Any
-    if store.is_known:
-        t = tables.EXPERIMENTS.c
-        query = sa.select(t.name, t.artifact_location).where(t.experiment_id == int(id))
-        with store.reading() as connection:
-            found = connection.execute(query).one()
-    else:
-        found = store.client.get_experiment(id)
-    return Experiment(id, found.name, _present(store, found.artifact_location))
+    return _present(store, store.reader.experiment(id))
+
+
+def all_experiments(store: Store) -> list[Experiment]:
+    """Every experiment; of a database those too that were deleted in MLflow."""
+    return [_present(store, found) for found in store.reader.experiments()]
 
 
 def ensure_experiment(store: Store, name: str) -> Experiment:
@@ -83,22 +88,18 @@ def _insert_experiment(connection: sa.Connection, uri: str, artifact_root: str, 
     connection.execute(sa.insert(tables.EXPERIMENT_TAGS), rows)
 
 
-def _present(store: Store, location: str) -> str:
-    """Where an experiment's artifacts are now."""
+def _present(store: Store, found: ExperimentRow) -> Experiment:
+    """The experiment, with the place where its artifacts are now."""
+    location = found.artifact_location
     place = place_of(store.uri, location)
-    return location if place is None or place == local_path(location) else place.as_uri()
+    if place is not None and place != local_path(location):
+        location = place.as_uri()
+    return Experiment(found.experiment_id, found.name, location)
 
 
 def _experiment(store: Store, name: str) -> Experiment | None:
     """Raises RequestError when it was deleted."""
-    found: Any
-    if store.is_known:
-        t = tables.EXPERIMENTS.c
-        query = sa.select(t.experiment_id, t.lifecycle_stage, t.artifact_location).where(t.name == name)
-        with store.reading() as connection:
-            found = connection.execute(query.where(t.workspace == "default")).first()
-    else:
-        found = store.client.get_experiment_by_name(name)
+    found = store.reader.experiment_named(name)
     if found is None:
         return None
     if found.lifecycle_stage == "deleted":
@@ -106,15 +107,11 @@ def _experiment(store: Store, name: str) -> Experiment | None:
             f"experiment_name={name}: was deleted in this store; restore it (mlflow experiments restore "
             f"--experiment-id {found.experiment_id}) or name another"
         )
-    return Experiment(str(found.experiment_id), name, _present(store, found.artifact_location))
+    return _present(store, found)
 
 
 def _experiment_names(store: Store) -> list[str]:
-    if not store.is_known:
-        return [experiment.name for experiment in store.client.search_experiments()]
-    t = tables.EXPERIMENTS.c
-    with store.reading() as connection:
-        return list(connection.execute(sa.select(t.name).where(t.lifecycle_stage == "active")).scalars())
+    return [found.name for found in store.reader.experiments() if found.lifecycle_stage == "active"]
 
 
 def own_root(store: Store) -> str:

@@ -6,21 +6,20 @@ import csv
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from nnexp.tracking.experiments import Experiment, get_experiment
-from nnexp.tracking.find import Detail, entities
+from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.places import SQLITE
+from nnexp.tracking.reader import Row
 from nnexp.tracking.store import BUSY_SECONDS, Store, existing
-from nnexp.tracking.tables import EXPERIMENTS, LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
+from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 from nnexp.tracking.whole import NEEDED_TAGS
 
 # How many faults of one kind SQLite lists.
@@ -29,22 +28,6 @@ MOST = 20
 OF_RUNS = tuple(table.name for table in (PARAMS, TAGS, METRICS, LATEST_METRICS))
 _TAGS = ["nnexp.run_key", "nnexp.attempt", "nnexp.sweep", "nnexp.sweep_id", *NEEDED_TAGS]
 _TAGS += [OWNER, HEARTBEAT]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A run of ours: a trained network or a sweep. Those that were deleted in MLflow are not active."""
-
-    run_id: str
-    status: str
-    is_active: bool
-    experiment_id: str
-    artifact_uri: str
-    tags: Mapping[str, str]
-
-    def detail(self) -> Detail:
-        """The run as those who read its artifacts take it."""
-        return Detail(self.run_id, "", self.status, self.artifact_uri, self.experiment_id, {}, {}, self.tags)
 
 
 def file_faults(path: Path) -> list[str]:
@@ -67,39 +50,9 @@ def _connected(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_SECONDS)
 
 
-def all_experiments(store: Store) -> list[Experiment]:
-    """Every experiment, those too that were deleted in MLflow."""
-    if not store.is_known:
-        found = store.client.search_experiments()
-        return [Experiment(e.experiment_id, e.name, e.artifact_location) for e in found]
-    with store.reading() as connection:
-        ids = connection.execute(sa.select(EXPERIMENTS.c.experiment_id)).scalars().all()
-    return [get_experiment(store, str(experiment_id)) for experiment_id in ids]
-
-
-def all_runs(store: Store, experiments: list[Experiment]) -> list[Row]:
+def all_runs(store: Store, experiments: Sequence[Experiment]) -> list[Row]:
     """Every run of ours, oldest first."""
-    if not store.is_known:
-        return [
-            Row(run.info.run_id, run.info.status, True, e.id, run.info.artifact_uri, run.data.tags)
-            for e in experiments
-            for tag in ("nnexp.run_key", "nnexp.sweep")
-            for run in entities(store, e, f"tags.`{tag}` != ''")
-        ]
-    r, t = RUNS.c, TAGS.c
-    heads = sa.select(r.run_uuid, r.status, r.lifecycle_stage, r.experiment_id, r.artifact_uri)
-    tags: dict[str, dict[str, str]] = {}
-    with store.reading() as connection:
-        for run_id, key, value in connection.execute(
-            sa.select(t.run_uuid, t.key, t.value).where(t.key.in_(_TAGS))
-        ):
-            tags.setdefault(run_id, {})[key] = str(value)
-        rows = connection.execute(heads.order_by(r.start_time, r.run_uuid)).all()
-    return [
-        Row(run_id, status, stage == "active", str(experiment_id), str(uri), tags[run_id])
-        for run_id, status, stage, experiment_id, uri in rows
-        if tags.get(run_id, {}).keys() & {"nnexp.run_key", "nnexp.sweep"}
-    ]
+    return store.reader.all_runs(experiments, _TAGS)
 
 
 @contextmanager

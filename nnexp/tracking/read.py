@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError
 from nnexp.config.run import key_names
-from nnexp.config.text import printable, shortened
+from nnexp.config.text import shortened
 from nnexp.network.weights import Model, NotWeights, unpack
 from nnexp.tracking.experiments import Experiment, find_experiment, get_experiment
-from nnexp.tracking.find import entities, get_run, get_sweep, having, history, read_model, recorded_keys
+from nnexp.tracking.find import get_run, get_sweep, read_model, recorded_keys
 from nnexp.tracking.named import whole_id
+from nnexp.tracking.reader import Network
 from nnexp.tracking.store import Store, open_store
-from nnexp.tracking.tables import LATEST_METRICS, MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
 from nnexp.tracking.whole import missing_tag, tell
 
 # Tags that become columns, under plain names. A trained network has a run_key; a sweep's parent has none.
@@ -38,8 +34,6 @@ TAG_COLUMNS = {
 NUMBERS = frozenset(
     {"learning_rate", "epochs", "seed", "validation_fraction", "log_every", "weights_every", "init.scale"}
 )
-# Milliseconds until the year 2255; pandas' own time ends soon after.
-MAX_TIME = 9_000_000_000_000
 
 
 def load_runs(
@@ -67,7 +61,7 @@ def load_runs(
 
 def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) -> pd.DataFrame:
     """As `load_runs`, from a store that is open. Raises RequestError when there is no such sweep."""
-    runs = _database_runs(store, experiment) if store.is_known else _server_runs(store, experiment)
+    runs = store.reader.networks(experiment, list(TAG_COLUMNS))
     if sweep is not None:
         keys = sweep_keys(store, experiment, sweep)
         runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
@@ -105,7 +99,7 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
     return pd.concat([frame, pd.DataFrame(values | last_values)], axis=1)
 
 
-def _that_count(runs: list[_Run]) -> list[_Run]:
+def _that_count(runs: list[Network]) -> list[Network]:
     """The runs without those that finished and whose record was edited: they are named."""
     lacking = {
         run.run_id: what
@@ -139,31 +133,9 @@ def read_history(
     """As `load_history`, from a store that is open; of a database, only the points at these epochs."""
     columns = ["run_id", "metric", "epoch", "value"]
     wanted = sorted(set(runs["run_id"]))
-    if store.is_known:
-        t = METRICS.c
-        are_asked = t.key.in_(list(metrics)) & (t.is_nan == sa.false())
-        query = sa.select(t.run_uuid, t.key, t.step, t.value).where(are_asked)
-        if epochs is not None:
-            query = query.where(t.step.in_(list(epochs)))
-        # Of few runs, or few of their points, the index knows where they are.
-        chunks = [wanted[i : i + MAX_NAMED] for i in range(0, len(wanted), MAX_NAMED)]
-        is_sparse = len(chunks) <= 1 or epochs is not None
-        queries = [query.where(t.run_uuid.in_(some)) for some in chunks] if is_sparse else [query]
-        with store.reading() as connection:
-            rows = [tuple(row) for some in queries for row in connection.execute(some)]
-        frame = pd.DataFrame.from_records(rows, columns=columns)
-        frame = frame[frame["run_id"].isin(wanted)]
-        if len(frame) and not frame[["epoch", "value"]].dtypes.map(pd.api.types.is_numeric_dtype).all():
-            raise RequestError(f"the curves of {', '.join(metrics)} hold values that are no numbers")
-    else:
-        asked = [(run_id, metric) for run_id in wanted for metric in metrics]
-        histories = store.each(lambda one: history(store, *one), asked)
-        points = [
-            (*one, point.step, point.value)
-            for one, curve in zip(asked, histories, strict=True)
-            for point in curve
-        ]
-        frame = pd.DataFrame(points, columns=columns)
+    frame = pd.DataFrame.from_records(store.reader.points(wanted, metrics, epochs), columns=columns)
+    if len(frame) and not frame[["epoch", "value"]].dtypes.map(pd.api.types.is_numeric_dtype).all():
+        raise RequestError(f"the curves of {', '.join(metrics)} hold values that are no numbers")
     return frame.sort_values(["run_id", "metric", "epoch"], ignore_index=True)
 
 
@@ -194,91 +166,6 @@ def sweep_keys(store: Store, experiment: Experiment, sweep: str) -> set[str]:
     if parent is None:
         raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
     return set(recorded_keys(store, parent))
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A recorded run without its curves; times in milliseconds."""
-
-    run_id: str
-    name: str
-    status: str
-    start_time: int
-    end_time: int | None
-    params: dict[str, str]
-    tags: dict[str, str]
-    metrics: dict[str, float]
-
-    def checked(self) -> _Run:
-        """The run, its texts fit to be printed. Raises RequestError for values of other types than these."""
-        texts = [self.name, self.status, *self.tags.values(), *self.params.values()]
-        times = [self.start_time, self.start_time if self.end_time is None else self.end_time]
-        if not (
-            all(isinstance(text, str) for text in texts)
-            and all(isinstance(value, int | float) for value in self.metrics.values())
-            and all(isinstance(time, int) and 0 <= time < MAX_TIME for time in times)
-        ):
-            raise RequestError(f"run {shortened(self.run_id)}: its record holds values of the wrong type")
-        if all(map(str.isprintable, [*texts, *self.params, *self.metrics])):
-            return self
-        return _Run(
-            self.run_id,
-            printable(self.name),
-            printable(self.status),
-            self.start_time,
-            self.end_time,
-            {printable(key): printable(value) for key, value in self.params.items()},
-            {key: printable(value) for key, value in self.tags.items()},
-            {printable(key): value for key, value in self.metrics.items()},
-        )
-
-
-def _database_runs(store: Store, experiment: Experiment) -> list[_Run]:
-    """The trained networks of the experiment. A run's params come as one JSON object, which is several times
-    sooner read than a row each; metrics do not, as SQLite's JSON has 15 of a double's 17 digits."""
-    r = RUNS.c
-    here = having(experiment, "nnexp.run_key")
-    ids = sa.select(r.run_uuid).where(here)
-    with store.reading() as connection:
-        is_sqlite = connection.dialect.name == "sqlite"
-        gather = sa.func.json_group_object if is_sqlite else sa.func.json_object_agg
-
-        def objects(table: sa.TableClause, *conditions: Any) -> dict[str, dict[str, str]]:
-            t = table.c
-            query = sa.select(t.run_uuid, gather(t.key, t.value)).where(t.run_uuid.in_(ids), *conditions)
-            rows = connection.execute(query.group_by(t.run_uuid)).all()
-            return {id_: json.loads(text) if is_sqlite else text for id_, text in rows}
-
-        params = objects(PARAMS)
-        tags = objects(TAGS, TAGS.c.key.in_(list(TAG_COLUMNS)))
-        t = LATEST_METRICS.c
-        latest = sa.select(t.run_uuid, t.key, t.value, t.is_nan).where(t.run_uuid.in_(ids))
-        metrics: dict[str, dict[str, float]] = {}
-        for id_, key, value, is_nan in connection.execute(latest).all():
-            metrics.setdefault(id_, {})[key] = math.nan if is_nan else value
-        heads = sa.select(r.run_uuid, r.name, r.status, r.start_time, r.end_time).where(here)
-        return [
-            _Run(id_, name, status, start, end, params.get(id_, {}), tags[id_], metrics.get(id_, {}))
-            for id_, name, status, start, end in connection.execute(heads).all()
-        ]
-
-
-def _server_runs(store: Store, experiment: Experiment) -> list[_Run]:
-    """The same, from MLflow's client."""
-    found = entities(store, experiment, "tags.`nnexp.run_key` != ''")
-    return [
-        _Run(
-            run.info.run_id,
-            run.info.run_name,
-            run.info.status,
-            run.info.start_time,
-            run.info.end_time,
-            run.data.params,
-            run.data.tags,
-            run.data.metrics,
-        )
-        for run in found
-    ]
 
 
 def _typed(texts: list[str | None]) -> pd.Series:

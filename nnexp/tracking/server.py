@@ -12,9 +12,9 @@ from pathlib import Path
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from nnexp.tracking.client import search
 from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.files import put
-from nnexp.tracking.find import search
 from nnexp.tracking.owner import Heartbeat
 from nnexp.tracking.places import local_path
 from nnexp.tracking.runs import (

@@ -32,6 +32,8 @@ from nnexp.tracking.places import SQLITE, ensure_id, new_id, root_of
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from nnexp.tracking.reader import Reader
+
 log = logging.getLogger("nnexp")
 
 _Item = TypeVar("_Item")
@@ -65,6 +67,17 @@ class Store:
         from mlflow import MlflowClient
 
         return MlflowClient(self.uri)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """What reads the store, chosen once."""
+        if self.is_known:
+            from nnexp.tracking.rows import DatabaseReader
+
+            return DatabaseReader(self)
+        from nnexp.tracking.client import ClientReader
+
+        return ClientReader(self)
 
     @cached_property
     def engine(self) -> sa.Engine:

@@ -11,12 +11,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import sqlalchemy as sa
-
-from nnexp.tracking.find import SWEEP_KEYS, Found
+from nnexp.tracking.find import SWEEP_KEYS
 from nnexp.tracking.places import place_of
+from nnexp.tracking.reader import Found
 from nnexp.tracking.store import Store
-from nnexp.tracking.tables import MAX_NAMED, RUNS, TAGS
 
 log = logging.getLogger("nnexp")
 
@@ -30,13 +28,10 @@ MOST_NAMED = 20
 def missing(store: Store, runs: Sequence[Found]) -> dict[str, str]:
     """By the id of each of these runs that lacks something, what that is. Of a server, files are not asked
     for: to ask for each run's takes as long as to record it."""
-    if not store.is_known:
-        lacking = {run.run_id: missing_tag(run.tags) for run in runs if "nnexp.run_key" in run.tags}
-        return {run_id: what for run_id, what in lacking.items() if what}
     found = {}
     is_network = {run.run_id: "nnexp.run_key" in run.tags for run in runs}
-    for run_id, uri, tags in _heads(store, list(is_network)):
-        place = place_of(store.uri, uri)
+    for run_id, uri, tags in store.reader.heads(runs, NEEDED_TAGS):
+        place = None if uri is None else place_of(store.uri, uri)
         what = missing_tag(tags) if is_network[run_id] else ""
         if not what and place is not None:
             what = missing_file(place, NEEDED_FILES if is_network[run_id] else (SWEEP_KEYS,))
@@ -69,19 +64,3 @@ def tell(lacking: Mapping[str, str], so: str) -> None:
         log.info(f"note: run {run_id}: {what}: {so}")
     if len(lacking) > MOST_NAMED:
         log.info(f"note: {len(lacking) - MOST_NAMED:,} more runs lack something: {so}")
-
-
-def _heads(store: Store, run_ids: Sequence[str]) -> list[tuple[str, str, Mapping[str, str]]]:
-    """Of each run its id, where its artifacts lie, and those of the needed tags that it has."""
-    r, t = RUNS.c, TAGS.c
-    found: list[tuple[str, str, Mapping[str, str]]] = []
-    with store.reading() as connection:
-        for start in range(0, len(run_ids), MAX_NAMED):
-            some = run_ids[start : start + MAX_NAMED]
-            tags: dict[str, dict[str, str]] = {}
-            query = sa.select(t.run_uuid, t.key).where(t.run_uuid.in_(some), t.key.in_(NEEDED_TAGS))
-            for run_id, key in connection.execute(query):
-                tags.setdefault(run_id, {})[key] = ""
-            places = sa.select(r.run_uuid, r.artifact_uri).where(r.run_uuid.in_(some))
-            found += [(run_id, uri, tags.get(run_id, {})) for run_id, uri in connection.execute(places)]
-    return found

@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 
 from nnexp.tracking.claims import claim
 from nnexp.tracking.experiments import Experiment
-from nnexp.tracking.find import Found
 from nnexp.tracking.owner import is_beating, is_owned
+from nnexp.tracking.reader import Found
 from nnexp.tracking.runs import Ended, Writer, identity
 from nnexp.tracking.store import Store
 

@@ -17,7 +17,7 @@ from nnexp.analysis.report.note import MAX_NOTE, begun, note
 from nnexp.analysis.report.page import page
 from nnexp.analysis.report.pictures import Picture, in_words
 from nnexp.analysis.summary import finished, summarize, varying
-from nnexp.tracking.find import Detail
+from nnexp.tracking.reader import Detail
 
 pytestmark = pytest.mark.slow
 

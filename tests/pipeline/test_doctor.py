@@ -54,7 +54,7 @@ def artifacts(place, run_id):
 
 def root(place):
     """The directory of the experiment, in the place of the store's own."""
-    return next(place.glob("mlartifacts/*/nnexp"))
+    return next(top for top in place.glob("mlartifacts/*/nnexp") if top.parent.suffix != ".aside")
 
 
 def sweep_id(place):

@@ -476,7 +476,7 @@ def test_a_point_of_a_sweep_that_is_asked_for_alone_gets_its_figures(nnexp, stor
     assert artifact(tmp_path, run_id, "figures/curves.png").exists()
     assert len(library.load_runs()) == 2
     artifact(tmp_path, run_id, "figures/curves.png").unlink()
-    artifact(tmp_path, run_id, "weights.npz").write_bytes(b"")
+    artifact(tmp_path, run_id, "weights.npz").write_bytes(b"no weights")
     ended = nnexp(*point)
     assert (ended.status, f"run {run_id}: weights.npz is damaged" in ended.err) == (2, True)
 

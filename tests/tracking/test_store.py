@@ -16,7 +16,7 @@ import nnexp as package
 from nnexp.config.errors import RequestError
 from nnexp.config.paths import CHECKOUT
 from nnexp.config.text import masked
-from nnexp.tracking import find
+from nnexp.tracking import client
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.experiments import ensure_experiment, find_experiment
 from nnexp.tracking.runs import RunRecord
@@ -441,7 +441,7 @@ class Pages(list):
 
 @pytest.mark.parametrize("new", [0, 1], ids=["the same page", "ever new items"])
 def test_a_server_that_sends_pages_without_end_is_given_up(monkeypatch, new):
-    monkeypatch.setattr(find, "MAX_ITEMS", 100)
+    monkeypatch.setattr(client, "MAX_ITEMS", 100)
     count = [0]
 
     def ask(token):
@@ -449,4 +449,4 @@ def test_a_server_that_sends_pages_without_end_is_given_up(monkeypatch, new):
         return Pages([count[0]])
 
     with pytest.raises(StoreLost, match="http://here: the server sends pages without end"):
-        find._all_pages(Store("http://here", None, False), ask, lambda item: item)
+        client._all_pages(Store("http://here", None, False), ask, lambda item: item)

@@ -13,8 +13,8 @@ from nnexp.analysis.summary import INCOMPARABLE, best_rows, finished, grouped_by
 from nnexp.analysis.summary_table import is_numeric, readable
 from nnexp.config.groups import find_option
 from nnexp.config.text import masked
-from nnexp.tracking.find import Detail
 from nnexp.tracking.labels import QUESTION
+from nnexp.tracking.reader import Detail
 
 # Metrics that get a column of their own, if a sweep has them.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")

@@ -11,9 +11,10 @@ from nnexp.analysis.summary import finished, overall
 from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
 from nnexp.tracking.experiments import find_experiment, get_experiment
-from nnexp.tracking.find import Detail, get_run, get_sweep, recorded_keys
+from nnexp.tracking.find import get_run, get_sweep, recorded_keys
 from nnexp.tracking.named import get_newest, whole_id
 from nnexp.tracking.read import read_runs
+from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store, open_store
 
 

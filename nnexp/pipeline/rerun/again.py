@@ -19,7 +19,7 @@ from nnexp.pipeline.rerun.verdict import LOOSE, Verdict, judge
 from nnexp.pipeline.session import tell_of_compiling
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.experiments import get_experiment
-from nnexp.tracking.find import Detail
+from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Ended, RunRecord
 from nnexp.tracking.store import Store
 from nnexp.tracking.write import open_writer

@@ -13,7 +13,8 @@ from nnexp.config.run import DatasetConfig, RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import FRAME, Dataset, Source, locate
 from nnexp.tracking.evidence import Evidence, kept_data, read_evidence, runs_of
-from nnexp.tracking.find import MAX_BYTES, Detail, get_any, get_run, get_sweep
+from nnexp.tracking.find import MAX_BYTES, get_any, get_run, get_sweep
+from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
 from nnexp.tracking.whole import missing_tag, tell
 from nnexp.training.checks import check

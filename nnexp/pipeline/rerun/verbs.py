@@ -6,8 +6,8 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -25,8 +25,9 @@ from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep
 from nnexp.pipeline.rerun.variation import Variation, is_other, settled
 from nnexp.pipeline.rerun.verdict import Verdict, is_prediction, weights_hash
 from nnexp.tracking.evidence import Evidence, times_of
-from nnexp.tracking.find import Detail, find_artifact, get_any, get_sweep, recorded_keys
+from nnexp.tracking.find import find_artifact, get_any, get_sweep, recorded_keys
 from nnexp.tracking.named import whole_id
+from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import tell
 from nnexp.training.shard import Trained
@@ -162,6 +163,7 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
     if not evidence:
         raise RequestError(f"sweep {some_id}: no run of it has all that a rerun needs")
     subjects, data = Subjects(kept_in(store)), {}
+    evidence = _without_deleted_sweeps(store, evidence)
     ready = [subjects.subject(one) for one in evidence]
     for subject in ready:
         if subject.data.dataset is None:
@@ -198,6 +200,22 @@ def _parents(store: Store, found: Detail, evidence: Sequence[Evidence]) -> list[
     return [bundles.Parent(s.run_id, s.name, s.status, s.params, s.tags, _keys(store, s)) for s in sweeps]
 
 
+def _without_deleted_sweeps(store: Store, evidence: Sequence[Evidence]) -> list[Evidence]:
+    """The runs, those of a sweep that was deleted as runs of their own."""
+    named = {one.tags["nnexp.sweep_id"] for one in evidence if "nnexp.sweep_id" in one.tags}
+    gone = {sweep_id for sweep_id in named if get_sweep(store, sweep_id) is None}
+
+    def alone(tags: Mapping[str, str]) -> dict[str, str]:
+        return {key: tags[key] for key in tags if key not in ("nnexp.sweep_id", "mlflow.parentRunId")}
+
+    return [
+        replace(one, tags=alone(one.tags), own_tags=alone(one.own_tags))
+        if one.tags.get("nnexp.sweep_id") in gone
+        else one
+        for one in evidence
+    ]
+
+
 def _keys(store: Store, sweep: Detail) -> bytes:
     return "".join(f"{key}\n" for key in recorded_keys(store, sweep)).encode()
 
@@ -219,7 +237,8 @@ def _judged(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
         try:
             ready.append(subjects.subject(one))
         except RequestError as error:
-            verdicts[one.run_id] = Verdict(one.run_id, one.name, f"it cannot be trained again: {error}")
+            reason = str(error).removeprefix(f"run {one.run_id}: ")
+            verdicts[one.run_id] = Verdict(one.run_id, one.name, f"it cannot be trained again: {reason}")
     verdicts |= {verdict.run_id: verdict for _, _, verdict in again.verify(ready)}
     return [verdicts[one.run_id] for one in evidence]
 

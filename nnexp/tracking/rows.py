@@ -1,0 +1,284 @@
+"""Read a database whose tables nnexp knows: rows, in a few queries, without MLflow."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from nnexp.tracking.reader import (
+    PAGE,
+    Curves,
+    Detail,
+    Entry,
+    ExperimentRow,
+    Found,
+    Kind,
+    Network,
+    Parts,
+    Row,
+    number_of,
+    text_of,
+    whole_of,
+)
+from nnexp.tracking.tables import EXPERIMENTS, LATEST_METRICS, MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
+from nnexp.tracking.view import BEST
+
+if TYPE_CHECKING:
+    from nnexp.tracking.experiments import Experiment
+    from nnexp.tracking.store import Store
+
+
+class DatabaseReader:
+    """Reads the tables; see Reader."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def experiment(self, id: str) -> ExperimentRow:
+        (found,) = self._experiments(EXPERIMENTS.c.experiment_id == int(id))
+        return found
+
+    def experiment_named(self, name: str) -> ExperimentRow | None:
+        e = EXPERIMENTS.c
+        return next(iter(self._experiments((e.name == name) & (e.workspace == "default"))), None)
+
+    def experiments(self) -> list[ExperimentRow]:
+        return self._experiments(sa.true())
+
+    def _experiments(self, where: sa.ColumnElement[bool]) -> list[ExperimentRow]:
+        e = EXPERIMENTS.c
+        query = sa.select(e.experiment_id, e.name, e.lifecycle_stage, e.artifact_location).where(where)
+        with self._store.reading() as connection:
+            return [ExperimentRow(str(id), *others) for id, *others in connection.execute(query)]
+
+    def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str]) -> list[Found]:
+        r, t = RUNS.c, TAGS.c
+        # One query, so that status and tags are of one moment, whoever else records.
+        query = (
+            sa.select(r.run_uuid, r.status, t.key, t.value)
+            .join(TAGS, t.run_uuid == r.run_uuid)
+            .where(having(experiment, tag), t.key.in_([tag, *others]))
+            .order_by(r.start_time, r.run_uuid)
+        )
+        tags_of: dict[tuple[str, str], dict[str, str]] = {}
+        with self._store.reading() as connection:
+            for run_id, status, key, value in connection.execute(query):
+                tags_of.setdefault((run_id, status), {})[key] = value
+        return [Found(run_id, status, tags) for (run_id, status), tags in tags_of.items()]
+
+    def parts(self, run_id: str) -> Parts | None:
+        r = RUNS.c
+        query = sa.select(r.name, r.status, r.artifact_uri, sa.cast(r.experiment_id, sa.Text))
+        with self._store.reading() as connection:
+            head = connection.execute(
+                query.where(r.run_uuid == run_id, r.lifecycle_stage == "active")
+            ).first()
+            if head is None:
+                return None
+            params, tags = (
+                connection.execute(sa.select(t.c.key, t.c.value).where(t.c.run_uuid == run_id)).all()
+                for t in (PARAMS, TAGS)
+            )
+            m = LATEST_METRICS.c
+            metrics = connection.execute(
+                sa.select(m.key, m.value, m.is_nan).where(m.run_uuid == run_id)
+            ).all()
+        return head, params, [(key, math.nan if is_nan else value) for key, value, is_nan in metrics], tags
+
+    def curve(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        t = METRICS.c
+        this = (t.run_uuid == run_id) & (t.key == metric)
+        query = sa.select(t.step, t.value, t.is_nan).where(this).order_by(t.step)
+        with self._store.reading() as connection:
+            return [
+                (whole_of(run_id, step), number_of(run_id, math.nan if is_nan else value))
+                for step, value, is_nan in connection.execute(query)
+            ]
+
+    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Network]:
+        # A run's params come as one JSON object, which is several times sooner read than a row each; metrics
+        # do not, as SQLite's JSON has 15 of a double's 17 digits.
+        r = RUNS.c
+        here = having(experiment, "nnexp.run_key")
+        ids = sa.select(r.run_uuid).where(here)
+        with self._store.reading() as connection:
+            is_sqlite = connection.dialect.name == "sqlite"
+            gather = sa.func.json_group_object if is_sqlite else sa.func.json_object_agg
+
+            def objects(table: sa.TableClause, *conditions: Any) -> dict[str, dict[str, str]]:
+                t = table.c
+                query = sa.select(t.run_uuid, gather(t.key, t.value)).where(t.run_uuid.in_(ids), *conditions)
+                rows = connection.execute(query.group_by(t.run_uuid)).all()
+                return {id_: json.loads(text) if is_sqlite else text for id_, text in rows}
+
+            params = objects(PARAMS)
+            tags = objects(TAGS, TAGS.c.key.in_(tag_names))
+            t = LATEST_METRICS.c
+            latest = sa.select(t.run_uuid, t.key, t.value, t.is_nan).where(t.run_uuid.in_(ids))
+            metrics: dict[str, dict[str, float]] = {}
+            for id_, key, value, is_nan in connection.execute(latest).all():
+                metrics.setdefault(id_, {})[key] = math.nan if is_nan else value
+            heads = sa.select(r.run_uuid, r.name, r.status, r.start_time, r.end_time).where(here)
+            return [
+                Network(id_, name, status, start, end, params.get(id_, {}), tags[id_], metrics.get(id_, {}))
+                for id_, name, status, start, end in connection.execute(heads).all()
+            ]
+
+    def points(
+        self, run_ids: Sequence[str], metrics: Sequence[str], epochs: Sequence[int] | None
+    ) -> list[tuple[Any, ...]]:
+        t = METRICS.c
+        are_asked = t.key.in_(list(metrics)) & (t.is_nan == sa.false())
+        query = sa.select(t.run_uuid, t.key, t.step, t.value).where(are_asked)
+        if epochs is not None:
+            query = query.where(t.step.in_(list(epochs)))
+        # Of few runs, or few of their points, the index knows where they are.
+        chunks = [run_ids[i : i + MAX_NAMED] for i in range(0, len(run_ids), MAX_NAMED)]
+        is_sparse = len(chunks) <= 1 or epochs is not None
+        queries = [query.where(t.run_uuid.in_(some)) for some in chunks] if is_sparse else [query]
+        wanted = set(run_ids)
+        with self._store.reading() as connection:
+            rows = (tuple(row) for some in queries for row in connection.execute(some))
+            return [row for row in rows if is_sparse or row[0] in wanted]
+
+    def evidence(self, run_ids: Sequence[str]) -> tuple[dict[str, Detail], dict[str, Curves]]:
+        details: dict[str, Detail] = {}
+        curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
+        r, m = RUNS.c, METRICS.c
+        with self._store.reading() as connection:
+            for start in range(0, len(run_ids), MAX_NAMED):
+                some = run_ids[start : start + MAX_NAMED]
+                texts: dict[str, dict[Any, dict[str, str]]] = {i: {PARAMS: {}, TAGS: {}} for i in some}
+                for table in (PARAMS, TAGS):
+                    t = table.c
+                    query = sa.select(t.run_uuid, t.key, t.value).where(t.run_uuid.in_(some))
+                    for run_id, key, value in connection.execute(query):
+                        texts[run_id][table][text_of(run_id, key)] = text_of(run_id, value)
+                heads = sa.select(r.run_uuid, r.name, r.status, r.artifact_uri, r.experiment_id)
+                for run_id, *head, experiment in connection.execute(heads.where(r.run_uuid.in_(some))):
+                    own, (name, status, place) = texts[run_id], (text_of(run_id, text) for text in head)
+                    where = str(experiment)
+                    details[run_id] = Detail(run_id, name, status, place, where, own[PARAMS], {}, own[TAGS])
+                points = sa.select(m.run_uuid, m.key, m.step, m.value, m.is_nan).where(m.run_uuid.in_(some))
+                for run_id, key, step, value, is_nan in connection.execute(
+                    points.order_by(m.run_uuid, m.key, m.step)
+                ):
+                    point = whole_of(run_id, step), math.nan if is_nan else number_of(run_id, value)
+                    curves.setdefault(run_id, {}).setdefault(key, []).append(point)
+        return details, dict(curves)
+
+    def times(self, run_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
+        r, times = RUNS.c, dict[str, tuple[int, int | None]]()
+        with self._store.reading() as connection:
+            for start in range(0, len(run_ids), MAX_NAMED):
+                some = r.run_uuid.in_(run_ids[start : start + MAX_NAMED])
+                query = sa.select(r.run_uuid, r.start_time, r.end_time).where(some)
+                times |= {run_id: (begun, ended) for run_id, begun, ended in connection.execute(query)}
+        return times
+
+    def heads(
+        self, runs: Sequence[Found], tags: Sequence[str]
+    ) -> list[tuple[str, str | None, Mapping[str, str]]]:
+        r, t = RUNS.c, TAGS.c
+        found: list[tuple[str, str | None, Mapping[str, str]]] = []
+        run_ids = [run.run_id for run in runs]
+        with self._store.reading() as connection:
+            for start in range(0, len(run_ids), MAX_NAMED):
+                some = run_ids[start : start + MAX_NAMED]
+                there: dict[str, dict[str, str]] = {}
+                query = sa.select(t.run_uuid, t.key).where(t.run_uuid.in_(some), t.key.in_(tags))
+                for run_id, key in connection.execute(query):
+                    there.setdefault(run_id, {})[key] = ""
+                places = sa.select(r.run_uuid, r.artifact_uri).where(r.run_uuid.in_(some))
+                found += [(run_id, uri, there.get(run_id, {})) for run_id, uri in connection.execute(places)]
+        return found
+
+    def entries(self, kind: Kind, most: int, experiment: Experiment | None) -> Iterator[Entry]:
+        r, e, m = RUNS.c, EXPERIMENTS.c, LATEST_METRICS.c
+        (sweep, of_sweep), (key, of_key), (child, of_child) = map(
+            _tag, ("nnexp.sweep", "nnexp.run_key", "nnexp.sweep_id")
+        )
+        is_sweep, is_alone = sweep.c.key.isnot(None), key.c.key.isnot(None) & child.c.key.is_(None)
+        named = sa.case((is_sweep, f"{BEST}loss"), else_="loss")
+        best = sa.select(m.value).where(m.run_uuid == r.run_uuid, m.key == named).scalar_subquery()
+        query = (
+            sa.select(r.run_uuid, r.name, r.status, r.start_time, e.name, is_sweep, best)
+            .join(EXPERIMENTS, e.experiment_id == r.experiment_id)
+            .join(sweep, of_sweep, isouter=True)
+            .join(key, of_key, isouter=True)
+            .join(child, of_child, isouter=True)
+            .where(r.lifecycle_stage == "active", e.lifecycle_stage == "active")
+            .where({"run": is_alone, "sweep": is_sweep}.get(kind, is_alone | is_sweep))
+            .order_by(r.start_time.desc(), r.run_uuid.desc())
+            .limit(most)
+        )
+        if experiment is not None:
+            query = query.where(r.experiment_id == int(experiment.id))
+        with self._store.reading() as connection:
+            for row in connection.execute(query).all():
+                run_id, name, status, start_time, experiment_name, is_of_sweep, loss = row
+                entry = Entry(run_id, name, status, start_time, experiment_name, bool(is_of_sweep), loss)
+                if entry.is_sweep and entry.best is None:
+                    entry = replace(entry, best=_best_of(connection, entry.run_id))
+                yield entry
+
+    def beginning(self, typed: str) -> dict[str, bool]:
+        sweep, of_sweep = _tag("nnexp.sweep")
+        query = (
+            sa.select(RUNS.c.run_uuid, sweep.c.key.isnot(None))
+            .join(sweep, of_sweep, isouter=True)
+            .where(RUNS.c.lifecycle_stage == "active", RUNS.c.run_uuid.like(f"{typed}%"))
+            .order_by(RUNS.c.run_uuid)
+            .limit(PAGE)
+        )
+        with self._store.reading() as connection:
+            return {run_id: bool(is_sweep) for run_id, is_sweep in connection.execute(query).all()}
+
+    def all_runs(self, experiments: Sequence[Experiment], tags: Sequence[str]) -> list[Row]:
+        r, t = RUNS.c, TAGS.c
+        heads = sa.select(r.run_uuid, r.status, r.lifecycle_stage, r.experiment_id, r.artifact_uri)
+        values: dict[str, dict[str, str]] = {}
+        with self._store.reading() as connection:
+            for run_id, key, value in connection.execute(
+                sa.select(t.run_uuid, t.key, t.value).where(t.key.in_(tags))
+            ):
+                values.setdefault(run_id, {})[key] = str(value)
+            rows = connection.execute(heads.order_by(r.start_time, r.run_uuid)).all()
+        return [
+            Row(run_id, status, stage == "active", str(experiment_id), str(uri), values[run_id])
+            for run_id, status, stage, experiment_id, uri in rows
+            if values.get(run_id, {}).keys() & {"nnexp.run_key", "nnexp.sweep"}
+        ]
+
+
+def having(experiment: Experiment, tag: str) -> sa.ColumnElement[bool]:
+    """The condition on a database's runs that they are of the experiment, not deleted, and have this tag."""
+    tagged = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == tag)
+    r = RUNS.c
+    return (r.experiment_id == int(experiment.id)) & (r.lifecycle_stage == "active") & r.run_uuid.in_(tagged)
+
+
+def _tag(key: str) -> tuple[sa.TableClause, Any]:
+    """Another look at the tags, and how a run's tag of this key is joined."""
+    tags: Any = TAGS.alias()
+    return tags, (tags.c.run_uuid == RUNS.c.run_uuid) & (tags.c.key == key)
+
+
+def _best_of(connection: sa.Connection, sweep_id: str) -> float | None:
+    """The lowest loss of a sweep's own runs, for one that goes on or was stopped."""
+    r, m = RUNS.c, LATEST_METRICS.c
+    (child, of_child), (outcome, of_outcome) = _tag("nnexp.sweep_id"), _tag("nnexp.outcome")
+    query = (
+        sa.select(sa.func.min(m.value))
+        .join(RUNS, r.run_uuid == m.run_uuid)
+        .join(child, of_child)
+        .join(outcome, of_outcome)
+        .where(m.key == "loss", child.c.value == sweep_id, outcome.c.value != "diverged")
+    )
+    best: float | None = connection.scalar(query)
+    return best
