@@ -82,8 +82,11 @@ class Store:
     @cached_property
     def engine(self) -> sa.Engine:
         """Return the engine for reading a database of known tables."""
-        arguments = {"timeout": BUSY_SECONDS} if self.uri.startswith(SQLITE) else {}
-        return sa.create_engine(existing(self.uri), connect_args=arguments)
+        if not self.uri.startswith(SQLITE):
+            return sa.create_engine(self.uri)
+        # A file is opened in no time; a pool would leave its connections to the garbage collector.
+        arguments = {"timeout": BUSY_SECONDS}
+        return sa.create_engine(existing(self.uri), connect_args=arguments, poolclass=sa.NullPool)
 
     def each(self, ask: Callable[[_Item], _Answer], items: Iterable[_Item]) -> list[_Answer]:
         """Return the answer for each item, in their order; a server is asked several at a time."""
