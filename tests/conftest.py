@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -55,8 +56,15 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    level, before = root.level, list(root.handlers)
     yield
     GlobalHydra.instance().clear()
+    # Hydra configures the root logger for a job: its streams are this test's.
+    root.setLevel(level)
+    for handler in [handler for handler in root.handlers if handler not in before]:
+        if type(handler).__module__.startswith(("logging", "hydra")):
+            root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -273,7 +273,9 @@ def _complete(
 
 
 def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
-    """The sweep as the store has it."""
+    """Read the sweep back from the store. Raises Ended where its parent was deleted meanwhile."""
+    if get_sweep(place.store, parent) is None:
+        raise Ended(parent, "was deleted")
     runs = read_runs(place.store, place.experiment, parent)
     done = finished(runs)
     losses = {} if done.empty else dict(zip(done["run_key"], done["loss"], strict=True))

@@ -243,7 +243,8 @@ def test_a_sweep_is_a_parent_with_its_runs_nested_and_tagged(configure, client, 
     assert (parent.info.run_id, parent.info.status) == (done.sweep_id, "FINISHED")
     assert parent.info.run_name == "two rates: 4 runs over learning_rate, seed"
     assert parent.data.params == {"learning_rate": "0.1, 1.0", "seed": "0, 1"}
-    assert parent.data.metrics == {}  # a chart would show them beside the runs
+    # Under names of their own: a chart of `loss` shows the runs alone.
+    assert set(parent.data.metrics) == {"best_loss", "best_accuracy", "best_grad_norm"}
     assert (parent.data.tags["nnexp.runs"], parent.data.tags["nnexp.failed"]) == ("4", "0")
     assert "summary.csv" in names(client, parent)
     assert "learning_rate |" in parent.data.tags["mlflow.note.content"]
@@ -318,14 +319,14 @@ def test_a_point_that_fails_does_not_stop_the_others(configure, client, only, th
 
 
 def test_an_interrupted_sweep_leaves_nothing_running(configure, only, monkeypatch, sweep):
-    record, count = sweeper._child_record, iter(range(10))
+    record, count = sweeper.child_record, iter(range(10))
 
     def interrupted(*args):
         if next(count) == 2:
             raise KeyboardInterrupt
         return record(*args)
 
-    monkeypatch.setattr(sweeper, "_child_record", interrupted)
+    monkeypatch.setattr(sweeper, "child_record", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sweep([configure("epochs=5", f"seed={s}") for s in range(5)])
     parent, *children = only()
@@ -392,9 +393,10 @@ def test_columns_that_are_named_like_ours_are_kept_apart(configure, client, only
 
 
 def test_passwords_are_not_recorded(monkeypatch):
+    from nnexp.config.text import masked
     from nnexp.pipeline import provenance
 
     secret = "tracking_uri=postgresql://me:hunter2@host/db"
     monkeypatch.setattr("sys.orig_argv", ["python", "/x/bin/nnexp", "train", secret])
-    assert "hunter2" not in provenance.masked("nnexp train '++tracking_uri=\"http://me:hunter2@host\"'")
-    assert provenance.command() == "nnexp train tracking_uri=postgresql://me:***@host/db"
+    assert "hunter2" not in masked("nnexp train '++tracking_uri=\"http://me:hunter2@host\"'")
+    assert provenance.command() == "nnexp train 'tracking_uri=postgresql://me:***@host/db'"

@@ -30,13 +30,7 @@ PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / 
 TARGETS = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
 # Blocks and pages that ask for what is not merged yet: a page by its name, a block by a part of its text.
 # Empty this list when it is.
-PENDING: dict[str, str] = {
-    "docs/how-to/python.md": "the Python API",
-    "nnexp.train(": "the Python API",
-    "nnexp.sweep(": "the Python API",
-    "docs/how-to/own-configuration.md": "own configuration and nnexp new",
-    "pip install": "the wheel",
-}
+PENDING: dict[str, str] = {}
 # At most so many blocks are not run.
 MOST_NOT_RUN = 12
 

@@ -192,7 +192,7 @@ def test_the_reader_of_a_pipe_may_leave(store):
     done = subprocess.run(
         f"'{NNEXP[0]}' train --help | head -1", shell=True, capture_output=True, text=True, check=False
     )
-    assert done.stdout == "usage: nnexp train [-m] [key=value …]\n"
+    assert done.stdout == "usage: nnexp train [-m] [--config-dir DIR] [key=value …]\n"
     assert done.stderr == ""
 
 

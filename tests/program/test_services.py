@@ -20,6 +20,7 @@ import pytest
 from mlflow import MlflowClient
 
 import nnexp as package
+from nnexp.config.paths import CHECKOUT
 from nnexp.pipeline.provenance import provenance
 from nnexp.tracking import owner
 from nnexp.tracking.experiments import ensure_experiment
@@ -287,7 +288,11 @@ def test_long_texts_are_recorded_in_postgresql_as_in_a_file(nnexp, database, sto
     """A command line, a run's name and an experiment's that are longer than the columns."""
     seeds = "seed=" + ",".join(map(str, range(3)))
     sweep = ["train", "-m", seeds, "epochs=5", f"dataset.name='{'漢' * 300}'", "figures=false"]
-    sweep += [f"experiment_name='{'漢' * 86}'"]
+    sweep += [
+        f"experiment_name='{'漢' * 86}'",
+        f"dataset.path={CHECKOUT}/data/gender.csv",
+        "dataset.new_rows=null",
+    ]
     monkeypatch.setattr("sys.orig_argv", ["python", "nnexp", *sweep, "x" * 9000])
     provenance.cache_clear()
     told = []

@@ -351,9 +351,21 @@ def test_files_are_on_the_disk_before_a_row_names_them(both, monkeypatch):
     seen.clear()
     run_id = writer.start(RunRecord("r", files={"a.txt": b"1"}, status="RUNNING"))
     writer.finish(run_id, "FINISHED", {"a.txt": b"2", "b.txt": b"3"}, {})
-    # What is there stays until its successor is on the disk, beside it.
-    beside = [".a.txt.half", ".b.txt.half", "a.txt"]
-    assert seen == [(["a.txt"], False), (beside, False), (["a.txt", "b.txt"], False)]
+    assert seen == [(["a.txt"], False), (["a.txt", "b.txt"], False)]
+
+
+def test_a_file_stays_until_its_successor_is_on_the_disk(both, monkeypatch):
+    _, writer = both[0]
+    run_id, done, replace = (
+        writer.start(RunRecord("r", files={"a.txt": b"1"}, status="RUNNING")),
+        [],
+        os.replace,
+    )
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("sync"))
+    monkeypatch.setattr(os, "replace", lambda *a, **k: (done.append("replace"), replace(*a, **k)))
+    monkeypatch.setattr("nnexp.tracking.database.flush", lambda place, names: None)
+    writer.finish(run_id, "FINISHED", {"a.txt": b"2", "b.txt": b"3"}, {})
+    assert done == ["sync", "replace"] * 2
 
 
 def test_a_flush_reaches_every_file_and_directory_where_there_is_no_call_for_all(tmp_path, monkeypatch):
