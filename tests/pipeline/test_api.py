@@ -19,6 +19,8 @@ from nnexp.tracking.find import get_run, read_artifact
 from nnexp.tracking.store import open_store
 from tests.conftest import FLOWERS, QUICK
 
+pytestmark = pytest.mark.slow
+
 FAST = {"epochs": 30, "log_every": 10, "figures": False, "model": False}
 
 

@@ -25,12 +25,11 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 TARGETS = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
-# Blocks and pages that ask for what is not merged yet: a page by its name, a block by a part of its text.
-# Empty this list when it is.
-PENDING: dict[str, str] = {}
 # At most so many blocks are not run.
 MOST_NOT_RUN = 12
 
@@ -59,10 +58,6 @@ class Block:
     def status(self) -> int:
         found = re.search(r"<!-- exit (\d+) -->", self.notes)
         return int(found[1]) if found else 0
-
-    @property
-    def pending(self) -> str:
-        return next((why for what, why in PENDING.items() if what == self.page or what in self.text), "")
 
 
 def blocks(path: Path) -> list[Block]:
@@ -155,20 +150,16 @@ class Reader:
 
 @pytest.mark.parametrize("page", ALL)
 def test_every_block_runs_and_prints_what_the_page_says(page, nnexp, store, monkeypatch):
-    reader, printed, waiting = Reader(nnexp, monkeypatch), "", set()
+    reader, printed = Reader(nnexp, monkeypatch), ""
     last: Block | None = None
     for block in ALL[page]:
         if block.language == "text":
-            if last is not None and not (last.not_run or last.pending):
+            if last is not None and not last.not_run:
                 assert says(printed, block.text), f"{block.where}: printed instead:\n{printed}"
             continue
         last = block
-        if block.pending:
-            waiting.add(block.pending)
-        elif not block.not_run:
+        if not block.not_run:
             printed = reader.follow(block)
-    if waiting:
-        pytest.skip(f"blocks of {page} wait for the merge of {', '.join(sorted(waiting))}; all others ran")
 
 
 def test_few_blocks_are_not_run_and_each_says_why():

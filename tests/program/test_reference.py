@@ -11,6 +11,8 @@ from docs.reference.generate import PAGES
 from nnexp.cli.main import nnexp as verbs
 from nnexp.config.request import key_names
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 RECORD = (REFERENCE / "record.md").read_text()
 
