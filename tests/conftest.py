@@ -55,6 +55,8 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test sees the project's own store, another test's, or what a command left in this process."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # `make test` is no business of a make that a test runs
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
     level, before = root.level, list(root.handlers)
