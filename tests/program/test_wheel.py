@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -38,7 +39,10 @@ def installed(wheel, tmp_path_factory):
     pinned = re.findall(r"^[\w.-]+==[^\\\n]+", (CHECKOUT / "requirements.lock").read_text(), re.MULTILINE)
     constraints.write_text("\n".join(pinned))
     install = ["pip", "install", "--python", str(place / "bin" / "python"), "--constraint", str(constraints)]
-    subprocess.run([*uv, *install, str(wheel)], check=True)
+    # As `make install` does: a proxy's own certificate is among the system's.
+    certificates = "true" if ssl.get_default_verify_paths().cafile else "false"
+    environment = {"UV_SYSTEM_CERTS": certificates, **os.environ}
+    subprocess.run([*uv, *install, str(wheel)], check=True, env=environment)
     return place
 
 
