@@ -288,7 +288,7 @@ def new(directory: Path) -> None:
 
 
 def main() -> None:
-    """The `nnexp` command, with the exit statuses that the README lists."""
+    """The `nnexp` command, with the exit statuses of docs/reference/exit-statuses.md."""
     prepare()
     catch_signals()
     # Imports make a million objects, none of them garbage; to look for some takes a tenth of a short command.

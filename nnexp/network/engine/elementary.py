@@ -107,7 +107,7 @@ def log1p(x: Lanes) -> Lanes:
 
 @compiled
 def sigmoid(z: Lanes) -> Lanes:
-    """1 / (1 + e^-z), within 1e-15; beyond 708 on either side as at 708, see network.sigmoid.
+    """1 / (1 + e^-z), within 1e-15; beyond 708 on either side as at 708, see reference.sigmoid.
 
     Small networks spend most of their time here, so e^-z is computed to two units in the last place
     only, of which 1 + e^-z hides much, and within bounds that need no care with 2^k.
