@@ -20,7 +20,7 @@ from nnexp.config.errors import Lost, RequestError
 from nnexp.pipeline.signals import Terminated, catch_signals, interruptible
 
 if TYPE_CHECKING:
-    from nnexp.config.request import SweepConfig
+    from nnexp.config.request import Request
     from nnexp.config.run import RunConfig
     from nnexp.pipeline.rerun.verbs import Change
 
@@ -233,7 +233,7 @@ def _change(typed: tuple[str, ...]) -> Change | None:
     if not typed:
         return None
 
-    def change(config: RunConfig) -> tuple[RunConfig, SweepConfig]:
+    def change(config: RunConfig) -> tuple[RunConfig, Request]:
         from nnexp.pipeline.points import variation  # imports Hydra, which a plain rerun does without
 
         return variation(config, typed)

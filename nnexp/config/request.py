@@ -62,7 +62,7 @@ class Executor:
 
 
 @dataclass(frozen=True)
-class SweepConfig:
+class Request:
     """How a command runs its points. Build it with `split`."""
 
     executor: Executor
@@ -99,19 +99,19 @@ class SweepConfig:
         return "all" if self.force else self.retry
 
 
-def split(values: Any) -> tuple[RunConfig, SweepConfig]:
+def split(values: Any) -> tuple[RunConfig, Request]:
     """Split a composed configuration into the run and how to run it.
 
     Raises RequestError if a value is wrong, or if a name or a path looks like a password.
     """
     if not isinstance(values, Mapping):
         raise RequestError("a configuration is a mapping of keys to values")
-    names = [f.name for f in fields(SweepConfig)]
+    names = [f.name for f in fields(Request)]
     ours = {name: values[name] for name in names if name in values}
     theirs = {str(name): value for name, value in values.items() if name not in names and name != "hydra"}
     run = RunConfig.from_mapping(theirs)
     _refuse_secrets(run)
-    return run, sweep_config(ours)
+    return run, build_request(ours)
 
 
 def _refuse_secrets(run: RunConfig) -> None:
@@ -128,15 +128,15 @@ def _refuse_secrets(run: RunConfig) -> None:
 _masked = lru_cache(maxsize=4096)(masked)
 
 
-def sweep_config(values: Mapping[str, Any]) -> SweepConfig:
-    """Build a SweepConfig from plain values. Raises RequestError."""
-    refuse_other_keys(values, [f.name for f in fields(SweepConfig)], "")
+def build_request(values: Mapping[str, Any]) -> Request:
+    """Build a Request from plain values. Raises RequestError."""
+    refuse_other_keys(values, [f.name for f in fields(Request)], "")
     parsed = {
         f.name: checked(f.name, values[f.name], f.metadata["rule"])
-        for f in fields(SweepConfig)
+        for f in fields(Request)
         if f.name != "executor"
     }
-    return SweepConfig(executor=_executor(values["executor"]), **parsed)
+    return Request(executor=_executor(values["executor"]), **parsed)
 
 
 def _executor(values: Any) -> Executor:
@@ -156,7 +156,7 @@ def _executor(values: Any) -> Executor:
 
 def key_help() -> list[tuple[str, str, str]]:
     """Return (key, allowed values, meaning) for every key that can be typed, except the groups' names."""
-    rows = [(f.name, f.metadata) for f in fields(SweepConfig) if f.name != "executor"]
+    rows = [(f.name, f.metadata) for f in fields(Request) if f.name != "executor"]
     ours = [(key, meta["rule"].allowed, meta["meaning"]) for key, meta in rows]
     options = [
         (f"executor.{option}", rule.allowed, meaning)

@@ -9,7 +9,7 @@ import logging
 from typing import Any
 
 from nnexp.config.errors import RequestError
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.pipeline import run as runner
 from nnexp.pipeline import sweep as sweeper
 from nnexp.pipeline.keywords import typed
@@ -150,6 +150,6 @@ def rerun(run: str | Run, *, tracking_uri: str | None = None) -> Rerun:
     return Rerun(run_id, word, verdict.difference, verdict.causes, verdict.notes, new_id)
 
 
-def _refuse_plan(request: SweepConfig) -> None:
+def _refuse_plan(request: Request) -> None:
     if request.plan:
         raise RequestError("plan=true runs nothing, and only says what there is to do: nnexp train says it")

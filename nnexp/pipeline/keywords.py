@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from nnexp.config.errors import RequestError, unknown
-from nnexp.config.request import GROUPS, SweepConfig, key_names
+from nnexp.config.request import GROUPS, Request, key_names
 from nnexp.config.rules import Rule
 from nnexp.config.run import DatasetConfig, is_item, rules
 from nnexp.dataset.load import FRAME, Source, locate
@@ -146,7 +146,7 @@ def _accepts(rule: Rule, value: Any) -> bool:
 
 
 def _rules() -> dict[str, Rule]:
-    ours = {f.name: f.metadata["rule"] for f in fields(SweepConfig) if f.name != "executor"}
+    ours = {f.name: f.metadata["rule"] for f in fields(Request) if f.name != "executor"}
     return rules() | ours
 
 

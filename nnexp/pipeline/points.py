@@ -18,7 +18,7 @@ from nnexp.config.errors import NotGiven, RequestError
 from nnexp.config.groups import options
 from nnexp.config.overrides import not_there, parse, plain_errors
 from nnexp.config.paths import CONF
-from nnexp.config.request import GROUPS, SweepConfig, split
+from nnexp.config.request import GROUPS, Request, split
 from nnexp.config.run import GROUPS as RUN_GROUPS
 from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Source, locate
@@ -28,7 +28,7 @@ from nnexp.pipeline.progress import Meter
 log = logging.getLogger("nnexp")
 
 
-def split_values(values: Any, source: Source | None = None) -> tuple[RunConfig, SweepConfig]:
+def split_values(values: Any, source: Source | None = None) -> tuple[RunConfig, Request]:
     """Validate composed values as a run and the way to go about it.
 
     Raises RequestError; where a data set's target is not given, it names the columns of the table, which is
@@ -45,7 +45,7 @@ def split_values(values: Any, source: Source | None = None) -> tuple[RunConfig, 
         raise NotGiven(error.key, f"one of the columns of {path.name}: {columns}") from error
 
 
-def one_run(overrides: Sequence[str], source: Source | None = None) -> tuple[RunConfig, SweepConfig]:
+def one_run(overrides: Sequence[str], source: Source | None = None) -> tuple[RunConfig, Request]:
     """Compose and validate what `nnexp train` would make of these overrides. Raises RequestError."""
     with plain_errors(), compose.loading() as loader:
         parse(list(overrides))
@@ -57,7 +57,7 @@ def one_run(overrides: Sequence[str], source: Source | None = None) -> tuple[Run
         return alone(*split_values(compose.plain_values(config), source))
 
 
-def alone(config: RunConfig, request: SweepConfig) -> tuple[RunConfig, SweepConfig]:
+def alone(config: RunConfig, request: Request) -> tuple[RunConfig, Request]:
     """One run. Raises RequestError where what is asked makes sense for a sweep only."""
     for key, value in (("zip", request.zip), ("exclude", request.exclude)):
         if value:
@@ -67,7 +67,7 @@ def alone(config: RunConfig, request: SweepConfig) -> tuple[RunConfig, SweepConf
 
 def whole_sweep(
     overrides: Sequence[str], source: Source | None = None
-) -> tuple[list[RunConfig], SweepConfig, str | None]:
+) -> tuple[list[RunConfig], Request, str | None]:
     """Compose and validate what `nnexp train -m` would make of these overrides: the points but for those that
     are excluded, the way to go about them, and the experiment's name. Raises RequestError."""
     with plain_errors(), compose.loading() as loader:
@@ -92,7 +92,7 @@ def sweep_points(
     config: DictConfig,
     overrides: Sequence[Sequence[str]],
     source: Source | None = None,
-) -> tuple[list[RunConfig], SweepConfig]:
+) -> tuple[list[RunConfig], Request]:
     """Compose and validate every point of a sweep, and the one way to go about them. Raises RequestError."""
     if not overrides:
         raise RequestError("the sweep has no points: one of its ranges is empty")
@@ -112,7 +112,7 @@ def sweep_points(
     for key, option in without_key:
         log.info(f"{option} has no {key}: it is left out there, and such points run once")
     if len(requests) > 1:
-        names = ", ".join(f.name for f in fields(SweepConfig))
+        names = ", ".join(f.name for f in fields(Request))
         raise RequestError(f"{names}: each is one for a whole sweep")
     (request,) = requests
     return configs, request
@@ -136,7 +136,7 @@ def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig
     return kept
 
 
-def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, SweepConfig]:
+def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, Request]:
     """A recorded configuration with `key=value`s set as in `nnexp train`, and the way to go about it.
 
     What is recorded never meets Hydra, which would resolve what it refers to: only what was typed is

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnexp.analysis.tables import as_text
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.config.run import MAX_PARAM, RunConfig
 from nnexp.dataset.load import Dataset
 from nnexp.network import engine
@@ -72,7 +72,7 @@ def with_result(
     )
 
 
-def sweep_record(name: str, key: str, asked: Sequence[Point], request: SweepConfig) -> RunRecord:
+def sweep_record(name: str, key: str, asked: Sequence[Point], request: Request) -> RunRecord:
     """A sweep as it begins: its ranges, and the keys of its runs."""
     from nnexp.analysis.report.findings import question, shown_ranges  # imports pandas
     from nnexp.analysis.report.note import MAX_NOTE, begun

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from nnexp.analysis.tables import Columns
 from nnexp.config.recorded import read_config
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Dataset, Source
@@ -68,7 +68,7 @@ class Recorded:
 
 def run(
     config: RunConfig,
-    request: SweepConfig,
+    request: Request,
     source: Source | None = None,
     more: Mapping[str, str] | None = None,
 ) -> Recorded | None:
@@ -132,7 +132,7 @@ def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) 
     )
 
 
-def _relabel(place: Place, run_id: str, request: SweepConfig) -> None:
+def _relabel(place: Place, run_id: str, request: Request) -> None:
     """Give a recorded run the name, the question and the tags that this command has for it."""
     labels = run_labels(request)
     if request.name is not None:

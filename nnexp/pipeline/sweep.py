@@ -18,7 +18,7 @@ from nnexp.analysis.report.pictures import Picture
 from nnexp.analysis.summary import finished, overall
 from nnexp.analysis.summary_table import as_table
 from nnexp.config.errors import Lost, RequestError
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Source
@@ -89,7 +89,7 @@ def _points(configs: Sequence[RunConfig], source: Source | None) -> list[Point]:
 
 
 def sweep(
-    configs: Sequence[RunConfig], request: SweepConfig, name: str | None, source: Source | None = None
+    configs: Sequence[RunConfig], request: Request, name: str | None, source: Source | None = None
 ) -> Sweep | None:
     """Train and record the points of a sweep under a parent run, but for those that are recorded; None where
     only the plan was asked for.
@@ -151,7 +151,7 @@ def _run_points(
     parent: str,
     todo: Plan,
     training: Training,
-    request: SweepConfig,
+    request: Request,
     failures: list[tuple[str, str]],
 ) -> bool:
     """Train and record what there is to do; whether it was stopped by too many failures."""
@@ -252,7 +252,7 @@ def _complete(
     failures: list[tuple[str, str]],
     asked: Sequence[Point],
     configs: Sequence[RunConfig],
-    request: SweepConfig,
+    request: Request,
 ) -> Sweep:
     """A sweep of which nothing is left to do, as the store has it, once it has the name, the question and the
     tags that this command has for it: they stand in its report and its description, too."""

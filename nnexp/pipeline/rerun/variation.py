@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Source, load, read_source
@@ -39,7 +39,7 @@ class Variation:
 
     was: Subject
     now: RunConfig
-    request: SweepConfig
+    request: Request
     dry_run: bool
 
     def changed(self) -> dict[str, tuple[object, object]]:

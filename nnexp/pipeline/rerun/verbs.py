@@ -14,7 +14,7 @@ from pathlib import Path
 from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import SCHEMA
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles
@@ -35,7 +35,7 @@ from nnexp.training.shard import Trained
 log = logging.getLogger("nnexp")
 
 # The recorded configuration with what was typed; what to do about it.
-Change = Callable[[RunConfig], tuple[RunConfig, SweepConfig]]
+Change = Callable[[RunConfig], tuple[RunConfig, Request]]
 
 
 @dataclass(frozen=True)
