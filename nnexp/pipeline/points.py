@@ -1,4 +1,4 @@
-"""Turn composed values into validated runs: one, the points of a sweep, or a variation of a recorded run."""
+"""Turn composed values into validated configs: of one run, of a sweep's points, of a variation of a run."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ log = logging.getLogger("nnexp")
 
 
 def split_values(values: Any, source: Source | None = None) -> tuple[RunConfig, Request]:
-    """Validate composed values as a run and the way to go about it.
+    """Validate composed values as a run and a request.
 
-    Raises RequestError; where a data set's target is not given, it names the columns of the table, which is
-    read from its path unless `source` has its bytes.
+    Raises RequestError. If a data set's target is not given, the error names the columns of the table, read
+    from `source` or, if that is None, from its path.
     """
     try:
         return split(values)
@@ -46,7 +46,7 @@ def split_values(values: Any, source: Source | None = None) -> tuple[RunConfig, 
 
 
 def one_run(overrides: Sequence[str], source: Source | None = None) -> tuple[RunConfig, Request]:
-    """Compose and validate what `nnexp train` would make of these overrides. Raises RequestError."""
+    """Compose and validate these overrides as `nnexp train` does. Raises RequestError."""
     with plain_errors(), compose.loading() as loader:
         parse(list(overrides))
         config = loader.load_configuration("config", list(overrides), RunMode.RUN, from_shell=False)
@@ -58,7 +58,7 @@ def one_run(overrides: Sequence[str], source: Source | None = None) -> tuple[Run
 
 
 def alone(config: RunConfig, request: Request) -> tuple[RunConfig, Request]:
-    """One run. Raises RequestError where what is asked makes sense for a sweep only."""
+    """Return the arguments. Raises RequestError if a key is set that makes sense for a sweep only."""
     for key, value in (("zip", request.zip), ("exclude", request.exclude)):
         if value:
             raise RequestError(f"{key} is for a sweep: add -m, and several values for a key")
@@ -68,15 +68,17 @@ def alone(config: RunConfig, request: Request) -> tuple[RunConfig, Request]:
 def whole_sweep(
     overrides: Sequence[str], source: Source | None = None
 ) -> tuple[list[RunConfig], Request, str | None]:
-    """Compose and validate what `nnexp train -m` would make of these overrides: the points but for those that
-    are excluded, the way to go about them, and the experiment's name. Raises RequestError."""
+    """Compose and validate these overrides as `nnexp train -m` does. Raises RequestError.
+
+    Returns the points without the excluded ones, the request, and the experiment's name if there is one.
+    """
     with plain_errors(), compose.loading() as loader:
         parse(list(overrides))
         config = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN, from_shell=False)
         for plugin in ("hydra/sweeper", "hydra/launcher"):
             if (name := config.hydra.runtime.choices[plugin]) != "nnexp":
                 asked = f"experiment={_experiment(config)}: asks for {plugin}={name}"
-                raise RequestError(f"{asked}, which only the command line has")
+                raise RequestError(f"{asked}, which works only on the command line")
         points = compose.grid_points(loader, config, config.hydra.sweeper.params, overrides)
         configs, request = sweep_points(loader, config, points, source)
     return without(configs, request.exclude), request, _experiment(config)
@@ -93,7 +95,7 @@ def sweep_points(
     overrides: Sequence[Sequence[str]],
     source: Source | None = None,
 ) -> tuple[list[RunConfig], Request]:
-    """Compose and validate every point of a sweep, and the one way to go about them. Raises RequestError."""
+    """Compose and validate every point of a sweep, and their one request. Raises RequestError."""
     if not overrides:
         raise RequestError("the sweep has no points: one of its ranges is empty")
     configs, requests = [], set()
@@ -110,16 +112,16 @@ def sweep_points(
             requests.add(request)
             meter.update(i)
     for key, option in without_key:
-        log.info(f"{option} has no {key}: it is left out there, and such points run once")
+        log.info(f"{option} has no {key}: it is ignored there, and equal points run once")
     if len(requests) > 1:
         names = ", ".join(f.name for f in fields(Request))
-        raise RequestError(f"{names}: each is one for a whole sweep")
+        raise RequestError(f"{names}: each must have one value for the whole sweep")
     (request,) = requests
     return configs, request
 
 
 def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig]:
-    """The configs for which the expression over the keys does not hold. Raises RequestError."""
+    """Return the configs for which the condition over the keys does not hold. Raises RequestError."""
     if exclude is None:
         return list(configs)
     import pandas as pd  # takes long to import
@@ -137,10 +139,10 @@ def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig
 
 
 def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, Request]:
-    """A recorded configuration with `key=value`s set as in `nnexp train`, and the way to go about it.
+    """Return a recorded configuration with `key=value`s applied as in `nnexp train`, and the request.
 
-    What is recorded never meets Hydra, which would resolve what it refers to: only what was typed is
-    composed, beside the groups that the record names. Raises RequestError.
+    Hydra composes only these overrides and the options that the record names. It never sees the recorded
+    values, since it would resolve references in them. Raises RequestError.
     """
     with plain_errors():
         typed = parse(list(overrides))
@@ -152,7 +154,7 @@ def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, R
                 )
             if override.is_sweep_override() or override.type != OverrideType.CHANGE:
                 raise RequestError(
-                    f"{override.input_line}: a variation takes key=value, and one value for a key"
+                    f"{override.input_line}: a variation takes key=value, with one value for each key"
                 )
         groups = {override.key_or_group for override in typed} & set(GROUPS)
         names = {group: getattr(config, group).name for group in RUN_GROUPS if group not in groups}
