@@ -349,7 +349,7 @@ def test_a_database_that_cuts_its_connections_is_told_and_the_same_command_does_
         assert process.wait(240) == 1
     failed, what_to_do = said().splitlines()[-2:]
     assert failed.startswith(f"nnexp: recording in {database} failed: ")
-    assert what_to_do.endswith("when the store is back, the same command does the rest")
+    assert what_to_do.endswith("when the store is back, the same command finishes the rest")
     assert "Traceback" not in said()
     assert nnexp(*LONG).status == 0
     assert finished(database) == 200
@@ -439,7 +439,7 @@ def test_a_server_that_goes_away_is_told_and_the_same_command_does_the_rest(nnex
         assert process.wait(240) == 1
     assert said().splitlines()[1:] == [
         f"nnexp: recording in {server.uri} failed: [Errno 111] Connection refused",
-        "what was recorded is kept; when the store is back, the same command does the rest",
+        "what is recorded is kept; when the store is back, the same command finishes the rest",
     ]
     before = server.count("away")
     assert 0 < before < 24
