@@ -1,4 +1,4 @@
-"""Write keys.md and verbs.md from the program itself: `make docs`. A test compares the pages with the program."""
+"""Write keys.md and verbs.md from the program (`make docs`). A test compares the pages with the program."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ A group, such as `init`, has several options; an option may have keys of its own
 VERBS = """\
 # Verbs
 
-`nnexp VERB --help` prints the same text. For an id, any unambiguous beginning will do; `last` is the newest run or
-sweep. [Exit statuses](exit-statuses.md) are the same for all verbs.
+`nnexp VERB --help` prints the same text. For an id, any unambiguous beginning will do; `last` is the newest
+run or sweep. [Exit statuses](exit-statuses.md) are the same for all verbs.
 
 After `eval "$(nnexp -sc install=bash)"`, Tab completes keys and values. Text with blanks needs quotes within
 quotes: `'experiment_name="my first sweep"'`.
