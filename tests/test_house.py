@@ -48,14 +48,14 @@ def loaded_by(*names):
     return set(done.stdout.split())
 
 
-def test_the_house_has_eight_packages_and_no_other_rooms():
+def test_the_package_has_eight_packages_and_nothing_else():
     rooms = [path for path in (CHECKOUT / "nnexp").iterdir() if path.name != "__pycache__"]
     assert sorted(path.name for path in rooms if path.is_dir()) == sorted(HOUSE)
     assert {path.name for path in rooms if path.is_file()} <= {"__init__.py", "py.typed"}
 
 
 @pytest.mark.parametrize("package", HOUSE)
-def test_a_package_says_what_it_promises(package):
+def test_every_package_states_its_contract(package):
     assert ast.get_docstring(ast.parse((CHECKOUT / "nnexp" / package / "__init__.py").read_text()))
 
 
@@ -72,7 +72,7 @@ def test_a_package_imports_only_those_above_it(package):
 
 
 @pytest.mark.parametrize("package", NEVER)
-def test_a_package_never_imports_what_it_does_without(package):
+def test_a_package_never_imports_a_library_that_is_barred_from_it(package):
     named = [
         f"{name_of(path)}, line {line}: {name}"
         for path in modules(package)
@@ -84,7 +84,7 @@ def test_a_package_never_imports_what_it_does_without(package):
 
 
 @pytest.mark.parametrize("module", CORE)
-def test_the_core_does_without_hydra_mlflow_matplotlib_and_click(module):
+def test_the_core_does_not_need_hydra_mlflow_matplotlib_or_click(module):
     assert not FORBIDDEN & loaded_by(f"nnexp.{module}")
 
 
@@ -104,7 +104,7 @@ def test_only_the_command_line_prints():
     assert prints == []
 
 
-def test_the_command_line_imports_nothing_heavy_before_a_verb_needs_it():
+def test_the_command_line_imports_nothing_slow_before_a_verb_needs_it():
     assert not {"hydra", "mlflow", "pandas", "numba", "numpy"} & loaded_by("nnexp.cli.main")
 
 

@@ -62,7 +62,7 @@ def loaded():
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OVERRIDES)
-def test_points_are_hydras_own(loaded, job):
+def test_points_are_composed_as_hydra_composes_them(loaded, job):
     loader, master = loaded
     try:
         expected = loader.load_sweep_config(master, list(job))
@@ -77,7 +77,7 @@ def test_points_are_hydras_own(loaded, job):
     assert point == OmegaConf.to_container(OmegaConf.create(theirs), resolve=True)
 
 
-def test_a_choice_is_composed_once_and_points_are_apart(loaded, monkeypatch):
+def test_a_choice_of_groups_is_composed_once_and_points_do_not_share_changes(loaded, monkeypatch):
     loader, master = loaded
     composed = []
     load = loader.load_sweep_config
@@ -88,7 +88,7 @@ def test_a_choice_is_composed_once_and_points_are_apart(loaded, monkeypatch):
     assert [point["seed"] for point in points] == [0, 1, 2, 3, 4] * 2
 
 
-def test_a_key_that_only_some_swept_options_have_is_left_out_of_the_others(loaded):
+def test_a_key_that_only_some_swept_options_have_is_ignored_for_the_others(loaded):
     loader, master = loaded
     jobs = [[f"optimizer={name}", f"optimizer.beta1={b}"] for name in ("sgd", "adam") for b in (0.5, 0.9)]
     points = list(compose.points(loader, master, jobs))

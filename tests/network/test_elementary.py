@@ -102,7 +102,9 @@ def test_tanh_is_within_two_units_in_the_last_place() -> None:
 @pytest.mark.parametrize(
     ("ours", "numpys"), [(array_exp, np.exp), (array_log, np.log), (array_tanh, np.tanh)]
 )
-def test_edges_are_as_in_numpy(ours: Callable[[Any], Array], numpys: Callable[[Any], Array]) -> None:
+def test_special_values_are_those_of_numpy(
+    ours: Callable[[Any], Array], numpys: Callable[[Any], Array]
+) -> None:
     with np.errstate(all="ignore"):
         expected = numpys(np.array(EDGES))
     np.testing.assert_allclose(ours(EDGES), expected, rtol=1e-15)

@@ -151,7 +151,7 @@ def test_a_run_has_the_same_bits_in_any_batch_at_any_place() -> None:
             assert np.array_equal(batch.weights, whole.weights[some])
 
 
-def test_neighbours_of_other_lengths_and_diverging_ones_change_nothing() -> None:
+def test_runs_of_other_lengths_and_diverging_runs_in_a_batch_change_no_bits() -> None:
     seeds = np.arange(40)
     alone = article_batch(seeds, 30)
     alone.advance(30)
@@ -181,7 +181,7 @@ def test_a_shorter_run_is_the_prefix_of_a_longer_one() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-def test_cutting_a_training_into_chunks_changes_nothing(optimizer: str) -> None:
+def test_splitting_a_training_into_calls_changes_no_bits(optimizer: str) -> None:
     model = Model((3, 4, 2), "tanh", "softmax", "cross_entropy", optimizer, 4, True)
     rng = np.random.RandomState(0)
     (X, y), w = samples(rng, model, 37, 10), rng.normal(size=(37, model.n_weights))
@@ -204,7 +204,7 @@ def test_cutting_a_training_into_chunks_changes_nothing(optimizer: str) -> None:
         assert parts.is_done
 
 
-def test_a_diverging_run_ends_and_its_neighbours_do_not() -> None:
+def test_a_diverging_run_ends_and_the_other_runs_go_on() -> None:
     model = Model((2, 3, 1), "relu", "identity", "mse", "sgd", 2, False)
     rng = np.random.RandomState(0)
     (X, y), w = samples(rng, model, 6), rng.normal(size=(5, model.n_weights))
@@ -232,7 +232,7 @@ def test_a_diverged_run_costs_nothing() -> None:
     batch.advance(10**9)
 
 
-def test_a_prediction_that_is_not_finite_is_wrong() -> None:
+def test_a_prediction_that_is_not_finite_counts_as_wrong() -> None:
     for sizes in ((1, 1), (1, 2)):
         model = Model(sizes, "identity", "identity", "mse", "sgd", 1, True)
         w = np.array([[1e308] * model.n_weights])
@@ -252,7 +252,7 @@ def test_a_prediction_that_is_not_finite_is_wrong() -> None:
         ({"batch_size": 0}, "at least 1"),
     ],
 )
-def test_a_model_that_is_not_defined_is_refused(change: dict[str, Any], message: str) -> None:
+def test_an_undefined_model_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(ARTICLES, **change)
 
@@ -276,7 +276,7 @@ def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any]) -> Non
         Batch(ARTICLES, learning_rate=0.1, epochs=1, **{**usual, **arguments})
 
 
-def test_a_chunk_that_does_not_follow_is_refused() -> None:
+def test_epochs_that_do_not_continue_the_training_are_refused() -> None:
     batch = article_batch(np.arange(2), 10)
     batch.advance(5)
     for until, log in ((4, []), (10, [5]), (10, [11]), (10, [8, 7])):
@@ -359,7 +359,7 @@ def test_two_processes_compile_at_once_and_a_third_loads(installed: Path, tmp_pa
     assert outputs(run_tiny(installed, tmp_path)) == ["42.0 1"]
 
 
-def test_edited_sources_are_compiled_anew(installed: Path, tmp_path: Path) -> None:
+def test_edited_sources_are_compiled_again(installed: Path, tmp_path: Path) -> None:
     outputs(run_tiny(installed, tmp_path))
     (installed / "tiny.py").write_text(TINY.replace("2.0", "3.0"))
     assert outputs(run_tiny(installed, tmp_path)) == ["63.0 0"]

@@ -41,7 +41,7 @@ def test_the_spread_is_the_papers_times_the_scale(name, spread):
     assert W.mean() == pytest.approx(0, abs=0.02)
 
 
-def test_one_seed_gives_one_network_and_another_another(configure):
+def test_the_same_seed_gives_the_same_network_and_another_seed_another_one(configure):
     def weights(*overrides):
         config = configure(*overrides)
         return flatten(initial_network(load(config.dataset), config).layers).tolist()

@@ -52,5 +52,5 @@ def test_different_runs_have_different_weights(expected):
 
 
 @pytest.mark.parametrize("name", ARRANGEMENTS)
-def test_every_run_has_the_same_bits_with(expected, name):
+def test_every_run_has_the_same_bits_in_every_arrangement(expected, name):
     assert hashes(*ARRANGEMENTS[name]) == expected

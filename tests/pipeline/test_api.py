@@ -108,7 +108,7 @@ def test_zipped_ranges_move_side_by_side(store):
     assert dict(zip(sweep.runs["learning_rate"], sweep.runs["epochs"], strict=True)) == {0.1: 20, 0.5: 10}
 
 
-def test_force_runs_again_what_is_recorded(store):
+def test_force_runs_recorded_points_again(store):
     first = package.train(dataset="xor", **FAST)
     assert package.train(dataset="xor", force=True, **FAST).run_id != first.run_id
 
@@ -132,7 +132,7 @@ def test_an_experiment_is_a_sweep(store):
         ("zip=[seed]", {"zip": ["seed"]}),
     ],
 )
-def test_errors_are_the_command_lines(typed, keys, nnexp, store):
+def test_errors_have_the_messages_of_the_command_line(typed, keys, nnexp, store):
     ended = nnexp("train", *typed.split())
     with pytest.raises(package.RequestError) as refused:
         package.train(**keys)
@@ -148,7 +148,7 @@ def test_a_wrong_point_is_named_and_nothing_is_recorded(store):
         package.load_runs()
 
 
-def test_a_plan_is_of_the_command_line(store):
+def test_plan_is_refused_in_python(store):
     for call in (package.train, package.sweep):
         with pytest.raises(package.RequestError, match="plan=true only prints what there is to do"):
             call(plan=True)
@@ -164,7 +164,7 @@ def test_the_store_and_the_experiment_are_keys(tmp_path):
 # --- DataFrames.
 
 
-def test_a_frame_has_the_key_of_a_file_of_its_bytes(flowers, nnexp, store):
+def test_a_run_on_a_frame_has_the_key_of_a_run_on_the_same_csv_file(flowers, nnexp, store):
     typed = nnexp(
         "train",
         *QUICK,
@@ -191,7 +191,7 @@ def test_a_run_on_a_frame_is_rerun_without_it(flowers, nnexp, store, tmp_path):
     assert "learning_rate" in nnexp("rerun", run.run_id, "learning_rate=0.5").out
 
 
-def test_a_sweep_on_a_frame_is_of_its_bytes(flowers, store):
+def test_a_sweep_on_a_frame_records_one_data_set_and_can_be_rerun(flowers, store):
     keys = {"output_activation": "softmax", "loss": "cross_entropy"} | FAST
     sweep = package.sweep(
         dataset=flowers, target="species", features=[["length"], ["length", "width"]], **keys
@@ -219,7 +219,7 @@ def test_new_rows_of_a_frame_are_predicted(flowers, store):
         ({"target": "kind"}, "<DataFrame>: no column 'kind'; it has length, width, species"),
     ],
 )
-def test_what_is_wrong_with_a_frame_is_named(change, message, flowers, store):
+def test_errors_in_a_frame_are_named(change, message, flowers, store):
     with pytest.raises(package.RequestError) as refused:
         package.train(dataset=flowers, **change)
     assert str(refused.value) == message
@@ -233,7 +233,7 @@ def test_a_missing_cell_of_a_frame_is_named(flowers, store):
         package.train(dataset=flowers, target="species")
 
 
-def test_a_frame_is_no_file(nnexp, store):
+def test_the_path_of_a_frame_cannot_be_typed(nnexp, store):
     ended = nnexp("train", "dataset=csv", "dataset.path='<DataFrame>'", "dataset.target=y")
     assert (ended.status, ended.err) == (
         2,
@@ -262,7 +262,7 @@ def test_a_run_has_its_numbers_its_curves_its_network_and_its_figures(store):
         run.figure("curve")
 
 
-def test_a_runs_figure_is_the_one_that_is_recorded(store):
+def test_a_runs_figure_equals_the_recorded_one(store):
     run = package.train(dataset="xor", **FAST | {"figures": True, "weights_every": 10})
     opened = open_store()
     for name in ("curves", "weights", "decision_surface", "surface_over_training", "network"):
@@ -289,7 +289,7 @@ def test_a_sweep_has_its_runs_its_summary_its_best_its_figures_and_its_report(st
         sweep.report("report.txt")
 
 
-def test_a_run_that_fails_stops_no_other(three_wide_fails, store):
+def test_a_run_that_fails_does_not_stop_the_others(three_wide_fails, store):
     sweep = package.sweep(dataset="xor", hidden=[[2], [3]], **FAST)
     assert len(sweep) == 1
     ((name, reason),) = sweep.failures
@@ -298,7 +298,7 @@ def test_a_run_that_fails_stops_no_other(three_wide_fails, store):
     assert repr(sweep).endswith(", 1 failed>")
 
 
-def test_what_is_shown_is_a_line_and_in_a_notebook_html(store):
+def test_results_are_shown_as_a_line_and_in_a_notebook_as_html(store):
     run = package.train(dataset="xor", name="<b>mine", **FAST)
     sweep = package.sweep(dataset="xor", seed=range(2), **FAST)
     again = package.rerun(run)
@@ -324,7 +324,7 @@ def test_a_rerun_says_what_differs(store):
 # --- The package.
 
 
-def test_the_names_are_listed_and_nothing_is_imported_before_it_is_used():
+def test_dir_lists_the_public_names_and_nothing_is_imported_before_use():
     code = "import sys, nnexp; print(*dir(nnexp)); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names, modules = done.stdout.splitlines()
@@ -390,7 +390,7 @@ def test_calls_are_quiet_and_log_to_nnexp(store, capfd, caplog):
     assert "this run is already recorded and is not run again; force=True runs it again" in caplog.messages
 
 
-def test_hydras_state_is_what_it_was(store):
+def test_a_call_leaves_hydras_global_state_unchanged(store):
     Singleton._instances.pop(GlobalHydra, None)
     before = set(Singleton._instances)
     with pytest.raises(package.RequestError):

@@ -67,7 +67,7 @@ def as_user(server, monkeypatch):
     return named
 
 
-def test_without_a_name_or_with_a_wrong_password_nothing_is_done_and_the_variables_are_named(nnexp, as_user):
+def test_a_missing_login_or_a_wrong_password_is_refused_and_the_variables_are_named(nnexp, as_user):
     anonymous = nnexp("train", "epochs=5")
     as_user("admin", "a-guess")
     guessed = nnexp("summarize")
@@ -78,7 +78,7 @@ def test_without_a_name_or_with_a_wrong_password_nothing_is_done_and_the_variabl
     assert "a-guess" not in guessed.err
 
 
-def test_who_has_a_password_trains_and_summarises_and_it_is_recorded_nowhere(nnexp, server, as_user):
+def test_a_user_with_a_password_can_train_and_summarise_and_it_is_recorded_nowhere(nnexp, server, as_user):
     place = server[1]
     as_user("admin", PASSWORD)
     ended = [nnexp(*TRAIN, "seed=1"), nnexp("summarize", "--format", "json")]
@@ -93,7 +93,7 @@ def test_who_has_a_password_trains_and_summarises_and_it_is_recorded_nowhere(nne
     assert PASSWORD not in rows + "".join(one.out + one.err for one in ended)
 
 
-def test_who_may_only_read_is_refused_before_anything_is_trained(nnexp, server, as_user):
+def test_a_user_who_may_only_read_is_refused_before_anything_is_trained(nnexp, server, as_user):
     as_user("admin", PASSWORD)
     assert nnexp("train", "plan=true").status == 0  # the experiment is the admin's
     new = json.dumps({"username": "reader", "password": ANOTHER}).encode()

@@ -103,7 +103,7 @@ def row_of(page, name):
     return {cell.get_attribute("col-id"): cell.inner_text() for cell in cells.all()}
 
 
-def test_it_answers_on_this_machine_only_and_records_as_a_file_does(
+def test_the_ui_answers_only_on_this_machine_and_records_as_a_file_does(
     site, served, nnexp, monkeypatch, tmp_path
 ):
     here, _, page = site.partition("/#")
@@ -169,7 +169,7 @@ def test_a_sweep_unfolds_into_its_runs(page, pictured):
     pictured(page, "charts")
 
 
-def test_the_charts_have_lines_where_all_sweeps_are_folded(site, page, pictured):
+def test_the_charts_have_lines_while_all_sweeps_are_folded(site, page, pictured):
     page.goto(site.replace("/experiments/1/", "/experiments/2/"))
     expect(page.get_by_role("link", name="sweep: 2 runs over seed")).to_be_visible()
     page.locator("label:has(input[name=runs-view-mode][value=CHART])").click()

@@ -168,7 +168,7 @@ def test_few_blocks_are_not_run_and_each_says_why():
     assert all(len(block.not_run) > 10 for block in kept)
 
 
-def test_what_is_not_run_is_still_a_command_of_ours():
+def test_blocks_that_are_not_run_have_commands_that_exist():
     for block in [block for page in ALL.values() for block in page if block.not_run]:
         for line in commands(block.text):
             words = shlex.split(line, comments=True)
@@ -211,5 +211,5 @@ def _anchor(title: str) -> str:
         ("b\na", "a\nb", False),
     ],
 )
-def test_what_a_page_expects_is_compared_in_order(printed, expected, is_said):
+def test_the_expected_lines_of_a_page_are_compared_in_order(printed, expected, is_said):
     assert says(printed, expected) is is_said

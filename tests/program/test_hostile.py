@@ -54,7 +54,7 @@ def hostile(results):
     return {name: result for name, result in results.items() if name not in ("good", "watch")}
 
 
-def test_the_good_record_is_read_by_all_and_the_watch_sees(results):
+def test_every_verb_reads_the_good_record_and_the_watch_works(results):
     assert {name: ended["status"] for name, ended in results["good"].items() if ended["status"]} == {}
     assert [event.split()[0] for event in results["watch"]["seen"]] == ["os.system", "open"]
     assert len(CONFIGS) + len(WEIGHTS) >= 40
@@ -65,12 +65,12 @@ def test_nothing_is_executed_and_nothing_is_written(results):
     assert [name for name, result in hostile(results).items() if result["is_changed"]] == []
 
 
-def test_no_record_makes_the_program_take_memory_that_its_files_do_not_have(results):
+def test_no_record_makes_the_program_use_150_mb_more_memory(results):
     more = {name: result["more_megabytes"] for name, result in hostile(results).items()}
     assert {name: megabytes for name, megabytes in more.items() if megabytes > 150} == {}
 
 
-def test_what_a_command_reads_is_refused_and_what_it_does_not_is_no_hindrance(results):
+def test_a_command_refuses_hostile_values_that_it_reads_and_ignores_others(results):
     wrong = []
     for name, result in hostile(results).items():
         ends = ENDS.get(name, ENDS.get(name.split(":")[0], {}))
@@ -80,7 +80,7 @@ def test_what_a_command_reads_is_refused_and_what_it_does_not_is_no_hindrance(re
     assert wrong == []
 
 
-def test_a_refusal_is_a_line_or_two_in_plain_words(results):
+def test_a_refusal_is_one_or_two_plain_lines(results):
     for name, result in hostile(results).items():
         for command, ended in result["ended"].items():
             said = ended["err"]
@@ -95,7 +95,7 @@ def test_a_refusal_is_a_line_or_two_in_plain_words(results):
             )
 
 
-def test_no_output_has_what_a_terminal_obeys_or_another_files_words(results):
+def test_no_output_has_control_characters_or_text_of_other_files(results):
     for name, result in hostile(results).items():
         for command, ended in result["ended"].items():
             printed = ended["out"] + ended["err"]

@@ -41,7 +41,7 @@ def test_no_cell_prints_or_leaves_a_bar(notebook):
     assert {output.output_type for output in outputs} == {"execute_result"}
 
 
-def test_the_notebooks_answers_are_those_that_are_kept_in_it(notebook):
+def test_the_notebooks_outputs_are_those_stored_in_it(notebook):
     kept = texts(nbformat.read(NOTEBOOK, as_version=4))
     assert len(kept) == 7
     assert texts(notebook) == kept

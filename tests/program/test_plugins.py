@@ -35,7 +35,7 @@ def test_hydra_finds_both_plugins():
     assert {"hydra_plugins.nnexp.NnexpLauncher", "hydra_plugins.nnexp.GridSweeper"} <= set(found)
 
 
-def test_the_launcher_takes_the_points_of_any_sweeper(nnexp, store):
+def test_the_launcher_runs_the_points_of_any_sweeper(nnexp, store):
     ended = nnexp("train", "-m", "figures=false", "hydra/sweeper=basic", "seed=1,2", "epochs=5")
     assert ended.status == 0
     assert "2 runs: 2 new" in ended.err

@@ -205,7 +205,7 @@ def test_a_wrong_request_is_refused_in_plain_words_and_records_nothing(nnexp, tm
         ("ui --port 0", "Invalid value"),
     ],
 )
-def test_a_wrong_question_is_refused_in_plain_words(nnexp, store, typed, words):
+def test_a_wrong_query_is_refused_in_plain_words(nnexp, store, typed, words):
     assert nnexp("train", "epochs=1", "figures=false", "model=false").status == 0
     ended = nnexp(*typed.split(" "))
     assert ended.status == 2
@@ -213,7 +213,7 @@ def test_a_wrong_question_is_refused_in_plain_words(nnexp, store, typed, words):
     assert "Traceback" not in ended.err
 
 
-def test_a_question_to_no_store_makes_none(nnexp, tmp_path):
+def test_a_query_without_a_store_does_not_make_one(nnexp, tmp_path):
     for typed in (["list"], ["summarize"], ["show", "x"], ["show", "last"], ["predict", "x", "y.csv"]):
         ended = nnexp(*typed)
         assert ended.status == 2
@@ -221,7 +221,7 @@ def test_a_question_to_no_store_makes_none(nnexp, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_traceback_is_there_for_who_asks(nnexp, monkeypatch):
+def test_a_traceback_is_printed_with_hydra_full_error(nnexp, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     ended = nnexp("train", "epochs=0")
     assert ended.status == 2

@@ -112,7 +112,7 @@ def database(postgres, tmp_path, monkeypatch):
     return uri
 
 
-def test_a_copied_database_takes_a_place_of_its_own_and_doctor_leaves_the_others(
+def test_a_copied_database_records_in_its_own_directory_and_doctor_leaves_the_others(
     nnexp, postgres, database, tmp_path, monkeypatch
 ):
     name = database.rpartition("/")[2]
@@ -338,7 +338,7 @@ def test_a_sweep_that_is_killed_is_finished_by_the_same_command(nnexp, postgres,
     assert "nothing is wrong" in nnexp("doctor").out
 
 
-def test_a_database_that_cuts_its_connections_is_told_and_the_same_command_does_the_rest(
+def test_a_database_that_cuts_its_connections_is_reported_and_the_same_command_finishes(
     nnexp, postgres, database
 ):
     name = database.rpartition("/")[2]
@@ -388,7 +388,7 @@ def test_two_of_the_same_sweep_at_once_on_a_server_leave_each_run_once(server):
     assert parents(server.uri, "at_once") == ["FINISHED"] * 2
 
 
-def test_what_a_stopped_sweep_left_twice_on_a_server_the_next_command_removes(nnexp, server):
+def test_duplicates_that_a_stopped_sweep_left_on_a_server_are_removed_by_the_next_command(nnexp, server):
     alone = [*ALONE, "experiment_name=twice"]
     assert nnexp(*alone).status == 0
     store = open_store(server.uri)
@@ -405,7 +405,7 @@ def test_what_a_stopped_sweep_left_twice_on_a_server_the_next_command_removes(nn
     assert package.load_runs("twice")["run_id"].item() in again.out
 
 
-def test_a_client_whose_clock_is_ahead_takes_no_live_run_of_a_server_for_dead(server, monkeypatch):
+def test_a_client_whose_clock_is_ahead_does_not_take_a_live_run_for_dead(server, monkeypatch):
     store = open_store(server.uri)
     place = ensure_experiment(store, "ahead")
     with open_writer(store, place) as writer:
@@ -419,7 +419,7 @@ def test_a_client_whose_clock_is_ahead_takes_no_live_run_of_a_server_for_dead(se
         assert writer.finish(run_id, "FINISHED", {}, {}) == run_id
 
 
-def test_ctrl_c_does_not_wait_for_what_a_server_has_yet_to_record(nnexp, server):
+def test_ctrl_c_does_not_wait_for_a_server_to_record_the_rest(nnexp, server):
     sweep = ["train", "-m", "figures=false", "seed=range(60)", "epochs=20", "experiment_name=stopped"]
     with typed(*sweep) as process:
         wait_for(lambda: server.count("stopped") > 4)
@@ -430,7 +430,7 @@ def test_ctrl_c_does_not_wait_for_what_a_server_has_yet_to_record(nnexp, server)
     assert parents(server.uri, "stopped") == ["KILLED"]
 
 
-def test_a_server_that_goes_away_is_told_and_the_same_command_does_the_rest(nnexp, server):
+def test_losing_the_server_is_reported_and_the_same_command_finishes(nnexp, server):
     sweep = ["train", "-m", "figures=false", "seed=range(24)", "epochs=20", "experiment_name=away"]
     # As it is, half a minute: five times, after 2, 4, 8 and 16 s.
     with typed(*sweep, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2") as process:

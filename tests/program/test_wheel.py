@@ -73,7 +73,7 @@ def typed(here, environment):
     return run
 
 
-def test_the_wheel_holds_what_is_shipped_and_nothing_else_of_the_repository(wheel):
+def test_the_wheel_contains_only_the_package_and_the_shipped_files(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     tracked = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     files = tracked.stdout.splitlines()
@@ -96,7 +96,7 @@ def test_one_run_a_sweep_and_an_experiment_train_and_are_found_again(typed, here
     assert all(path.name.startswith(("mlflow.db", "mlartifacts")) for path in here.iterdir())
 
 
-def test_what_is_recorded_is_summarised_reported_shown_and_rerun(typed, here):
+def test_recorded_runs_are_summarised_reported_shown_and_rerun(typed, here):
     assert "20" in typed("summarize", "--by", "dataset", "--sweep", "last")
     typed("report", "--out", "report.html")
     text = (here / "report.html").read_text()
@@ -106,12 +106,12 @@ def test_what_is_recorded_is_summarised_reported_shown_and_rerun(typed, here):
     typed("doctor")
 
 
-def test_an_unknown_data_set_is_told_with_the_shipped_ones(typed):
+def test_an_unknown_data_set_is_refused_with_the_shipped_ones_named(typed):
     assert "Known: alice, and, csv, gender, line, or, xor" in typed("train", "dataset=zzz", status=2)
     assert "nnexp is an installed package" in typed("train", "require_clean=true", status=2)
 
 
-def test_the_ui_serves_this_directory_s_store(here, environment, installed):
+def test_the_ui_serves_the_store_of_the_working_directory(here, environment, installed):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

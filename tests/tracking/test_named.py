@@ -87,7 +87,7 @@ def test_a_sweep_is_summarised_in_whatever_experiment_it_is(nnexp, store):
     assert f"sweep {sweep} is of experiment 'foo', not of 'nnexp'" in ended.err
 
 
-def test_a_beginning_and_last_do_in_every_verb(nnexp, store, tmp_path):
+def test_every_verb_accepts_the_beginning_of_an_id_and_last(nnexp, store, tmp_path):
     sweep = swept(nnexp("train", *SWEEP))
     run_id = ran(nnexp("train", *QUICK))
     (tmp_path / "rows.csv").write_text("weight_lb,height_in\n128,63\n")

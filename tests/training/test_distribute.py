@@ -77,13 +77,13 @@ def said():
     return Path("said").read_text()
 
 
-def test_processes_train_the_same_bits(nnexp, store, inline):
+def test_worker_processes_train_the_same_bits(nnexp, store, inline):
     ended = nnexp(*SWEEP, *PROCESSES)
     assert ended.status == 0, ended.err
     assert bits(package.load_runs()) == inline
 
 
-def test_a_worker_that_is_killed_is_made_up_for(store, inline):
+def test_the_shard_of_a_killed_worker_is_trained_again(store, inline):
     with sweeping(*PROCESSES) as process:
         wait_for(lambda: statuses(store).count("FINISHED"))  # one shard is done, the others are under way
         os.kill(workers_of(process)[0], signal.SIGKILL)
@@ -182,7 +182,7 @@ def test_a_cluster_trains_the_same_bits_though_one_of_its_workers_is_killed(stor
     assert not re.search("distributed|tornado|Traceback|Warning", said()), said()
 
 
-def test_a_cluster_that_is_not_there_is_told_before_anything_is_recorded(nnexp, store, monkeypatch):
+def test_a_missing_cluster_is_refused_before_anything_is_recorded(nnexp, store, monkeypatch):
     needs("Dask", DASK.exists())
     monkeypatch.setattr(workers, "ANSWER_SECONDS", 2)  # not 10
     ended = nnexp(*SWEEP, "executor=dask", "executor.address=tcp://127.0.0.1:9")
@@ -194,7 +194,7 @@ def test_a_cluster_that_is_not_there_is_told_before_anything_is_recorded(nnexp, 
     assert statuses(store) == []
 
 
-def test_a_cluster_without_workers_is_told_before_anything_is_recorded(nnexp, store, cluster):
+def test_a_cluster_without_workers_is_refused_before_anything_is_recorded(nnexp, store, cluster):
     ended = nnexp(*SWEEP, *cluster.executor)
     assert ended.status == 2
     assert ended.err.splitlines()[1:] == [
@@ -213,7 +213,7 @@ def test_workers_with_another_engine_are_refused(nnexp, store, cluster, monkeypa
 
 
 @pytest.mark.parametrize("whose", ["scheduler", "worker"])
-def test_a_cluster_that_goes_away_ends_the_sweep_and_the_same_command_does_the_rest(
+def test_losing_the_cluster_ends_the_sweep_and_the_same_command_finishes_it(
     nnexp, store, cluster, inline, whose
 ):
     worker = cluster.worker()

@@ -129,7 +129,7 @@ def test_training_follows_the_oracle(configure, overrides):
     np.testing.assert_allclose(flatten(run.final.layers), w, rtol=0, atol=1e-9)
 
 
-def test_points_are_at_0_every_log_every_and_the_last(configure):
+def test_curves_have_points_at_0_at_every_log_every_and_at_the_last_epoch(configure):
     (run,) = trained(configure("epochs=25", "log_every=10"))
     assert run.epochs.tolist() == [0, 10, 20, 25]
     assert run.curves["loss"].shape == run.curves["accuracy"].shape == (4,)
@@ -143,7 +143,7 @@ def test_kept_weights_are_those_of_their_epoch(configure):
     assert flatten(run.kept[0]).tolist() == flatten(run.initial.layers).tolist()
 
 
-def test_a_run_has_the_same_bits_alone_and_in_any_company(configure):
+def test_a_run_has_the_same_bits_alone_and_in_any_batch(configure):
     base = configure("epochs=200", "dataset=xor")
     company = [
         replace(base, seed=seed, learning_rate=rate, epochs=epochs)
@@ -161,7 +161,7 @@ def test_a_run_has_the_same_bits_alone_and_in_any_company(configure):
             assert values.tolist() == run.curves[name].tolist()
 
 
-def test_shuffled_and_split_runs_have_the_same_bits_in_any_company(configure):
+def test_shuffled_and_split_runs_have_the_same_bits_in_any_batch(configure):
     base = configure(
         "epochs=60", "shuffle=true", "validation_fraction=0.25", "optimizer=adam", "batch_size=2"
     )
@@ -172,7 +172,7 @@ def test_shuffled_and_split_runs_have_the_same_bits_in_any_company(configure):
     assert alone.curves["val_loss"].tolist() == together[13].curves["val_loss"].tolist()
 
 
-def test_a_run_that_diverges_ends_there_and_disturbs_no_other(configure):
+def test_a_run_that_diverges_ends_there_and_changes_no_other(configure):
     line = configure("dataset=line", "hidden=[]", "output_activation=identity", "learning_rate=0.02")
     good, bad = trained(line, replace(line, learning_rate=5.0))
     assert (good.outcome, bad.outcome) == ("converged", "diverged")
