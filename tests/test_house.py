@@ -1,4 +1,4 @@
-"""The house: which package may import which, what each never imports, and that what is named in it exists."""
+"""The structure of the code: which package may import which, and the libraries that each never imports."""
 
 import ast
 import subprocess
@@ -24,7 +24,7 @@ MAX_LINES = 450
 
 
 def modules(package):
-    """The files of a package."""
+    """Return the files of a package."""
     return sorted((CHECKOUT / "nnexp" / package).rglob("*.py"))
 
 
@@ -33,7 +33,7 @@ def name_of(path):
 
 
 def imports(path):
-    """(line, module) of every import in a file, wherever it stands."""
+    """Return (line, module) of every import in a file, at any level."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
@@ -42,7 +42,7 @@ def imports(path):
 
 
 def loaded_by(*names):
-    """All modules that a fresh process has loaded once it has imported these."""
+    """Return all modules that a new process has loaded after importing these."""
     code = f"import sys, {', '.join(names)}; print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())

@@ -1,4 +1,4 @@
-"""Figures: they show the numbers they are given, and whatever they are given can be drawn."""
+"""Figures: they show the numbers that they are given, and any input can be drawn."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ HOSTILE = r"a$b$_x \frac{1}{0} 中 " + "long" * 30
 
 @pytest.fixture(scope="module")
 def fitted_run(configure):
-    """A trained network of each data set, ready to be drawn."""
+    """Return a function that trains a network and returns what is needed to draw it."""
 
     def trained(*overrides):
         config = configure("epochs=20", *overrides)
@@ -46,7 +46,7 @@ def fitted_run(configure):
 
 
 def sweep_of(**params):
-    """Runs over every combination of the params' values, as `load_runs` gives them, with a loss each."""
+    """Make runs over every combination of the params' values, like those of `load_runs`, each with a loss."""
     params = {"seed": range(3), **params}
     index = pd.MultiIndex.from_product(params.values(), names=params.keys())
     runs = index.to_frame(index=False)
@@ -57,7 +57,7 @@ def sweep_of(**params):
 
 
 def history_of(runs, epochs=(0, 10, 20)):
-    """Curves that fall to each run's last loss."""
+    """Make curves that fall to each run's last loss."""
     return pd.DataFrame(
         [
             {"run_id": run.run_id, "metric": "loss", "epoch": e, "value": run.loss * (1 + max(epochs) - e)}
@@ -68,12 +68,12 @@ def history_of(runs, epochs=(0, 10, 20)):
 
 
 def texts(figure):
-    """All that is written in the figure."""
+    """Return all texts in the figure."""
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
 def drawn(figure):
-    """The figure's PNG, having made sure that nothing in it is read as a formula or lies outside of it."""
+    """Return the figure's PNG, after checking that no text is read as a formula or is cut off."""
     content = plots.png(figure)
     assert content.startswith(b"\x89PNG")
     wide, high = figure.get_size_inches()
@@ -153,7 +153,7 @@ def test_any_curve_can_be_drawn(loss):
     figure = curves(np.arange(len(loss)), {"loss": np.array(loss)}, HOSTILE, "mse")
     drawn(figure)
     (ax,) = figure.axes
-    assert ax.lines[0].get_marker() == "o"  # a point alone is seen
+    assert ax.lines[0].get_marker() == "o"  # so that a single point is visible
     assert ("0 is below" in ax.get_ylabel()) == (loss[-1] == 0.0 and loss[0] > 0)
 
 

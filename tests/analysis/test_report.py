@@ -1,4 +1,4 @@
-"""A sweep's report and its description: what they tell, and that nothing in a record can speak for them."""
+"""A sweep's report and its description: what they contain, and that a record cannot inject markup."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ HOSTILE = [
 
 
 def runs_of(n=24, name=lambda i: f"xor seed={i}", **columns):
-    """Runs as `load_runs` has them: of each rate some seeds; the last failed, the one before it diverged."""
+    """Make runs like those of `load_runs`, several seeds per rate; the last failed, another diverged."""
     frame = pd.DataFrame(
         {
             "run_id": [f"{i:032x}" for i in range(n)],
@@ -127,7 +127,7 @@ def test_a_point_that_failed_and_then_finished_is_done():
 def test_numbers_sort_by_all_their_digits():
     content = page(findings(runs_of()), []).decode()
     assert f'<td class="number" data-v="{1 / 3!r}">0.3333</td>' in content
-    assert '<td class="number">0.1</td>' in content  # nothing is lost, so nothing is added
+    assert '<td class="number">0.1</td>' in content  # the text is exact, so there is no data-v
     for button in re.findall(r"<th[^>]*>(.*?)</th>", content):
         assert button.startswith('<button type="button">')
 
@@ -238,7 +238,7 @@ def test_markdown_in_a_record_is_escaped(text):
     described = note(findings(runs, tags={"nnexp.question": text}, params={text: text}), [], "1")
     plain = note(findings(runs_of(init=["ones", "he"] * 12), tags={"nnexp.question": "q"}), [], "1")
     assert "<" not in described
-    # Not a paragraph, a row or a cell more than of harmless names.
+    # As many paragraphs, rows and cells as with harmless names.
     assert described.count("\n") == plain.count("\n")
     bars = [re.sub(r"\\.", "", line).count("|") for line in described.splitlines()]
     assert bars == [line.count("|") for line in plain.splitlines()]

@@ -1,4 +1,4 @@
-"""Summaries: the statistics against SciPy, what counts, what is told."""
+"""Summaries: the statistics against SciPy, which runs count, which conditions are allowed."""
 
 import json
 import math

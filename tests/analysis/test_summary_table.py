@@ -1,4 +1,4 @@
-"""Summaries for people: digits that mean something, the best row, the width of a terminal."""
+"""Summaries for people: significant digits, the best row, the width of a terminal."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from nnexp.cli.streams import Lines
 
 
 def summary(*rows, **params):
-    """A summary of (mean, half-width of its interval), with these params as its first columns."""
+    """Make a summary of (mean, half-width of its interval), with these params as its first columns."""
     table = pd.DataFrame(params | {"n": [10] * len(rows)})
     table["mean"] = [mean for mean, _ in rows]
     table["std"] = [2.1 * half for _, half in rows]
@@ -28,7 +28,7 @@ def summary(*rows, **params):
 
 
 def texts(table, metric="loss"):
-    """The rows as people see them, by column."""
+    """Return the rows as people see them, by column."""
     columns = summary_table.readable(table, metric)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -151,7 +151,7 @@ def test_programs_get_every_digit_and_no_mark():
 
 @pytest.fixture
 def terminal(monkeypatch, capsys):
-    """`terminal(width)` is what a terminal of that width shows of a table: its lines, and what is said."""
+    """`terminal(width)` prints a table on a terminal of that width; returns its lines and the messages."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     log = logging.getLogger("nnexp")

@@ -1,4 +1,4 @@
-"""The points of a sweep are what Hydra composes for them."""
+"""The points of a sweep are composed as Hydra composes them."""
 
 import pytest
 from hydra import initialize_config_dir
@@ -54,7 +54,7 @@ OVERRIDES = st.lists(
 
 @pytest.fixture
 def loaded():
-    """Hydra's loader, and the configuration that it takes the jobs of a sweep from."""
+    """Hydra's loader, and the configuration from which it composes the jobs of a sweep."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         yield loader, loader.load_configuration("config", [], RunMode.MULTIRUN)

@@ -227,7 +227,7 @@ def test_a_wrong_configuration_file_is_refused_in_a_line_that_names_it(nnexp, tm
     typed = ["experiment=own"] if name.endswith("own.yaml") else []
     for arguments in ([], ["-m", "seed=1,2"], ["--cfg", "job"]):
         if arguments[:1] == ["--cfg"] and WRONG[case].startswith(("epochs", "dataset.", "gone", "unknown")):
-            continue  # composes; the values are looked at when it runs
+            continue  # it composes; its values are checked when it runs
         ended = nnexp("train", *typed, *arguments)
         assert (ended.status, ended.out) == (2, "")
         assert WRONG[case] in ended.err

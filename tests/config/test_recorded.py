@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import MAX_BYTES, plain_values
 
-# Without control characters, which no key allows and PyYAML does not always bring back.
+# Without control characters, which no key allows and PyYAML does not always read back.
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]))
 PLAIN = st.one_of(
     st.none(),

@@ -1,4 +1,4 @@
-"""The configuration: what each key takes, its canonical form, its key."""
+"""The configuration: what each key allows, its canonical form, its run key."""
 
 from dataclasses import replace
 
@@ -60,7 +60,7 @@ def test_the_run_key_changes_with_everything_that_decides_the_result_and_nothing
 
 
 def test_the_run_key_is_pinned(default):
-    """A finished run is found by its key: this changes only when old records should not be found any more."""
+    """Finished runs are found by their key; it may change only if old records must not be found any more."""
     assert (
         default.run_key("0" * 64, "1") == "05173f6daf4c3d9ab76afd7a2e1b3fcfec8a3ea56d27de59af59ab211bcc7f1f"
     )

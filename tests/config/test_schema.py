@@ -1,4 +1,4 @@
-"""Records of every schema that ever was: they are read, and rerun, for ever."""
+"""Records of every earlier schema can be read and rerun."""
 
 import shutil
 import sqlite3

@@ -1,4 +1,4 @@
-"""Tables: what is read, how it is split and centred, and every way a file can be wrong."""
+"""Tables: how they are read, split and centred, and how wrong files are refused."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from nnexp.training.train import train
 
 @pytest.fixture
 def table(configure, tmp_path):
-    """`table("a,b,y\\n1,2,0\\n…")` is the data set of that file; features a and b, target y."""
+    """`table("a,b,y\\n1,2,0\\n…")` returns the data set of that file; features a and b, target y."""
 
     def loaded(text, *overrides):
         path = tmp_path / "own.csv"
@@ -96,7 +96,7 @@ def test_a_column_with_a_tiny_spread_is_not_constant(spread):
     inputs = (column - shift) / scale
     assert np.isfinite(inputs).all()
     assert len(set(inputs[:, 0])) == 4
-    if spread > 1e-320:  # else no number is left to be precise with
+    if spread > 1e-320:  # smaller numbers have no precision left
         np.testing.assert_allclose(inputs[:, 0], [-1.3416407865, -0.4472135955, 0.4472135955, 1.3416407865])
 
 
@@ -134,7 +134,7 @@ def test_zeros_and_ones_in_any_spelling_are_classes(table):
 @pytest.mark.parametrize(
     ("cells", "classes", "y"),
     [
-        # 2^53 and the number after it, which no double can tell from it.
+        # 2^53 and the next integer, which is the same double.
         (["9007199254740992", "9007199254740993"], "[9007199254740992,9007199254740993]", [0, 1]),
         (["1234", "01234"], "[1234,01234]", [0, 1]),
         (["01234", "1234"], "[1234,01234]", [1, 0]),

@@ -18,7 +18,7 @@ EDGES = [0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, -5e-324, 2.0**-1022, MAX, -
 
 
 def over_arrays(function: Callable[..., Any]) -> Callable[[Any], Array]:
-    """A function of lanes as one of arrays."""
+    """Turn a function of lanes into a function of arrays."""
 
     @njit(error_model="numpy")
     def fill(x: Array, out: Array) -> None:
@@ -42,7 +42,7 @@ array_exp, array_log, array_tanh = over_arrays(exp), over_arrays(log), over_arra
 
 
 def largest_error(got: Array, x: Array, exact: Callable[[Any], Any]) -> float:
-    """In units in the last place of the exact value; infinite if only one of the two is finite."""
+    """Return the largest error in units in the last place; infinite if only one of the two is finite."""
     worst = 0.0
     with mp.workprec(100):
         for value, argument in zip(got.tolist(), x.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""The engine against the oracle network.py, the golden trajectories, and itself in every other
+"""Compare the engine with the reference, with the golden trajectories, and with itself in every other
 arrangement.
 """
 
@@ -35,8 +35,8 @@ def oracle(
     model: Model, X: Array, y: Array, w: Array, rate: float, epochs: int, options: Any,
     X_val: Array, y_val: Array, order: Any,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """One run by network.py: its weights, and by epoch loss, accuracy, norm, validation loss,
-    accuracy.
+    """Train one run with the reference; return its weights, and for each epoch loss, accuracy, gradient
+    norm, validation loss and accuracy.
     """
 
     def net_of(v: Array) -> Network:
@@ -107,7 +107,7 @@ def test_engine_agrees_with_the_oracle(
                 {name: values[i] for name, values in options.items()},
                 data[2], data[3], None if order is None else order[i],
             )  # fmt: skip
-        # A training that runs away magnifies every rounding, and says nothing of the arithmetic.
+        # A diverging training magnifies every rounding, and so cannot test the arithmetic.
         assume(np.isfinite(records).all() and np.abs(weights).max() < 1e6)
         scale = max(1.0, np.abs(weights).max())
         np.testing.assert_allclose(batch.weights[i], weights, rtol=1e-9, atol=1e-9 * scale)
@@ -120,7 +120,7 @@ def test_engine_repeats_the_articles_trajectories(path: Path) -> None:
     w = np.random.RandomState(golden["seed"]).normal(size=(1, 9))
     X, y = {"xor": XOR, "gender": GENDER}[golden["dataset"]]
     batch = Batch(ARTICLES, X, y, w, golden["learning_rate"], golden["epochs"])
-    # The articles print an epoch's loss after it: their epoch e is e + 1 epochs completed.
+    # The articles print the loss after an epoch: their epoch e means e + 1 completed epochs.
     by_epoch = {int(e) + 1: value for e, value in golden["loss_at_epoch"].items()}
     by_epoch[golden["epochs"]] = golden["final_loss"]
     curves = batch.advance(golden["epochs"], sorted(by_epoch))
@@ -157,7 +157,7 @@ def test_runs_of_other_lengths_and_diverging_runs_in_a_batch_change_no_bits() ->
     alone.advance(30)
     w = np.stack([np.random.RandomState(seed).normal(size=9) for seed in seeds])
     rates = 0.5 / (1 + seeds % 5)
-    w[::3] = 1e200  # its loss stays finite, its neighbours' too, but its steps do not
+    w[::3] = 1e200  # the losses stay finite, here and in the neighbours, but the steps here do not
     rates[::3] = 1e300
     epochs = np.where(seeds % 3 == 1, 30, 7)
     batch = Batch(ARTICLES, *XOR, w, rates, epochs)
@@ -287,15 +287,15 @@ def test_epochs_that_do_not_continue_the_training_are_refused() -> None:
             batch.advance(10, [], order)
 
 
-# --- The same bits on every machine: the canary's hash covers every path through the engine. Here it is this
-# machine's, as it is; test_same_bits.py has it as other machines would.
+# --- The same bits on every machine: the canary's hash covers every path through the engine. Here it is
+# computed on this machine as it is; test_same_bits.py imitates other machines.
 
 
 def test_the_bits_change_only_with_the_version() -> None:
     assert canary() == CANARIES[VERSION]
 
 
-# --- The compiled code on disk, by a kernel that compiles faster than the engine's.
+# --- The compiled code on disk, tested with a kernel that compiles faster than the engine's.
 
 TINY = """
 from nnexp.network.engine.compilation import compiled, kernel
@@ -324,7 +324,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 def run_tiny(directory: Path, cache: Path) -> subprocess.Popen[str]:
-    """Run the program where `cache` is the user's; it prints 42 and how often it was loaded."""
+    """Run the program with `cache` as the user's cache; it prints 42 and how often it was loaded."""
     home = {"HOME": str(cache), "XDG_CACHE_HOME": str(cache), "NUMBA_CACHE_DIR": ""}
     return subprocess.Popen(
         [sys.executable, "tiny.py"],
@@ -337,7 +337,7 @@ def run_tiny(directory: Path, cache: Path) -> subprocess.Popen[str]:
 
 
 def outputs(*running: subprocess.Popen[str]) -> list[str]:
-    """What they print; they begin to compile together, once all are ready."""
+    """Let all processes compile at the same time, once all are ready; return what they print."""
     for process in running:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -354,7 +354,7 @@ def kernels(directory: Path) -> list[Path]:
 
 def test_two_processes_compile_at_once_and_a_third_loads(installed: Path, tmp_path: Path) -> None:
     both = outputs(*(run_tiny(installed, tmp_path) for _ in range(2)))
-    # Where one is much slower to begin, it finds the other's.
+    # A process that starts much later finds the other's result.
     assert set(both) <= {"42.0 0", "42.0 1"}
     assert outputs(run_tiny(installed, tmp_path)) == ["42.0 1"]
 

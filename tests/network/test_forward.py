@@ -1,4 +1,4 @@
-"""A network's outputs have the engine's bits, for whole batches and for a row alone."""
+"""A network's outputs have the engine's bits, for whole batches and for a single row."""
 
 import itertools
 
@@ -16,7 +16,7 @@ EDGES = [0.0, -0.0, 1e-300, 5e-324, 708.0, 709.9, -708.5, -745.2, 800.0, -800.0,
 
 
 def engine_losses(model, X, weights):
-    """The engine's mse of each network against zeros."""
+    """Compute the mse of each network against zeros with the engine."""
     y = np.zeros((len(X), model.sizes[-1]))
     return Batch(model, X, y, weights, 0.1, 1).advance(0, [0]).loss[:, 0]
 

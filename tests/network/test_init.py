@@ -1,4 +1,4 @@
-"""The initialisers: their draws, their spread, and what is drawn in which order."""
+"""The initialisers: their draws, their spread, and the order of the draws."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""nnexp from Python: the same runs as those of the command line, and what can be asked of them."""
+"""nnexp from Python: the same runs as on the command line, and the objects that calls return."""
 
 import doctest
 import logging
@@ -51,7 +51,7 @@ def ids():
     return package.load_runs()["run_id"].tolist()
 
 
-# --- One path.
+# --- The same runs as on the command line.
 
 
 def test_a_run_that_the_command_line_recorded_is_found_and_not_run_again(nnexp, store):

@@ -1,4 +1,4 @@
-"""An archive of a run or a sweep: it reruns where no store is, and one that was altered does not."""
+"""Bundles: one of a run or a sweep can be rerun without a store, and an altered one is refused or differs."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def content(original, tmp_path_factory):
 
 @pytest.fixture
 def archive(content, tmp_path, monkeypatch):
-    """That bundle in a place where no store is."""
+    """That bundle in a directory without a store."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////there/is/none/mlflow.db")
     (tmp_path / "sweep.zip").write_bytes(content)
     return tmp_path / "sweep.zip"
@@ -50,7 +50,7 @@ def members(path):
 
 
 def rewrite(path, contents, with_sums=True, mode=stat.S_IFREG | 0o644):
-    """The archive again with these contents, and sums that fit them."""
+    """Write the archive again with these contents, and matching hashes."""
     if with_sums:
         lines = [
             f"{hashlib.sha256(content).hexdigest()}  {name}\n"
@@ -138,7 +138,7 @@ def test_a_metric_that_training_does_not_produce_is_a_difference(nnexp, archive,
     ended = nnexp("rerun", "--bundle", "sweep.zip")
     assert (ended.status, "7 of 8 runs are identical" in ended.out) == (1, True)
     assert row.split(b",")[0].decode() in ended.out
-    # What differs is not counted among what is the same.
+    # Runs that differ are not counted among the identical ones.
     assert "84 points of 21 curves, final weights and 6 predictions" in ended.out
 
 

@@ -1,4 +1,4 @@
-"""nnexp doctor: what can be wrong with a store is found, and what can be put right without loss is."""
+"""nnexp doctor finds what is wrong with a store, and repairs what can be repaired without loss."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def recorded(empty_store, tmp_path_factory):
 
 @pytest.fixture
 def place(recorded, tmp_path, monkeypatch):
-    """The test's own copy, at the address that the artifacts are recorded at."""
+    """The test's own copy, at the path at which the artifacts were recorded."""
     kept = tmp_path / "kept"
     shutil.copytree(recorded, kept)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{recorded}/mlflow.db")
@@ -53,7 +53,7 @@ def artifacts(place, run_id):
 
 
 def root(place):
-    """The directory of the experiment, in the place of the store's own."""
+    """Return the directory of the experiment, inside the store's own directory."""
     return next(top for top in place.glob("mlartifacts/*/nnexp") if top.parent.suffix != ".aside")
 
 
@@ -172,13 +172,13 @@ def test_doctor_reports_damage_that_it_cannot_repair_and_changes_nothing(nnexp, 
 
 
 def results():
-    """The finished runs, and what came out of them."""
+    """Return the finished runs and their results."""
     runs = package.load_runs()
     return runs.loc[runs["status"] == "FINISHED", ["run_id", "weights_sha256", "loss"]].to_dict("records")
 
 
 def leave_a_run_going_on(place):
-    """As a process does that is killed."""
+    """Leave a RUNNING run, as a killed process does."""
     code = "import os; from nnexp.tracking.write import *; from nnexp.tracking.store import *\n"
     code += "from nnexp.tracking.runs import RunRecord\n"
     code += "from nnexp.tracking.experiments import ensure_experiment\n"
@@ -189,7 +189,7 @@ def leave_a_run_going_on(place):
 
 
 def grow_old(path):
-    """As if it had been left two hours ago."""
+    """Set the time of change to two hours ago."""
     for one in (path, *path.rglob("*")):
         os.utime(one, (one.stat().st_mtime - 7200,) * 2)
 
@@ -218,7 +218,7 @@ def leave_rows(place):
 
 
 def contents(place):
-    """What stands in the files, but for the database and for empty ones."""
+    """Return the contents of all files, except the database and empty files."""
     files = (path for path in place.rglob("*") if path.is_file() and path.name != "mlflow.db")
     return sorted(content for content in map(Path.read_bytes, files) if content)
 
@@ -282,7 +282,7 @@ def test_doctor_does_not_touch_files_that_were_just_written(nnexp, place):
 
 
 def recorded_in(uri):
-    """A store with a run, and the directory of the run, which is old."""
+    """Make a store with a run; return it and the run's directory, which is made to look old."""
     store = open_store(uri)
     with open_writer(store, ensure_experiment(store, "nnexp")) as writer:
         files = {"config.yaml": b"x"}
@@ -294,7 +294,7 @@ def recorded_in(uri):
 
 
 def put_into_the_older_layout(path):
-    """Make a store that nnexp has just made one as it was before stores had places of their own."""
+    """Turn a new store into one from before stores had their own directories."""
     store = open_store(f"sqlite:///{path}")
     ensure_experiment(store, "nnexp")
     sql(path.parent, "DELETE FROM experiment_tags WHERE key = 'nnexp.store'", file=path.name)

@@ -1,4 +1,4 @@
-"""Keyword arguments become the overrides that mean the same on the command line."""
+"""Keyword arguments become overrides with the same meaning on the command line."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How far the work is, as a notebook shows it."""
+"""The progress bar of a notebook."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from nnexp.pipeline.progress import Meter
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What a notebook shows in place of what it showed before."""
+    """The list of what a notebook shows, one update after another."""
     texts = []
 
     def put(data, raw, display_id=False):

@@ -1,4 +1,4 @@
-"""Where a result came from: git, the machine, and no secret."""
+"""Provenance: git and the machine are recorded, secrets are not."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from nnexp.config.text import masked, masked_arguments
 from nnexp.pipeline import git, provenance
 
 SECRET = "hunter2hunter2hunter2"
-# What a table of one's own asks for besides the key.
+# The keys that an own table needs besides the one under test.
 CSV = {
     "experiment_name": ["dataset.path=x.csv", "dataset.features=[a]", "dataset.target=b"],
     "dataset.path": ["dataset.features=[a]", "dataset.target=b"],
@@ -19,7 +19,7 @@ CSV = {
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A checkout with one committed file, taken for the project's; `run` is git in it."""
+    """A checkout with one committed file, in place of the project's; `run` runs git in it."""
     monkeypatch.setattr(git, "CHECKOUT", tmp_path)
 
     def run(*arguments):
@@ -35,7 +35,7 @@ def repository(tmp_path, monkeypatch):
 
 
 def looked(function):
-    """What it says now; each command of the program asks once."""
+    """Call a cached function anew, as each command of the program does."""
     git.checkout.cache_clear()
     git.diff.cache_clear()
     try:

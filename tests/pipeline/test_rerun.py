@@ -1,4 +1,4 @@
-"""Reruns: identical ones, and whatever was changed since, named by the verdict."""
+"""Reruns: unchanged records are identical, and the verdict names whatever was changed."""
 
 import io
 import shutil
@@ -70,7 +70,7 @@ def test_a_run_is_found_identical_and_linked_with_its_rerun_both_ways(nnexp, ids
         artifact(place, old["nnexp.rerun_by"], same).read_bytes()
         == artifact(place, ids[0], same).read_bytes()
     )
-    # It is no further run of the experiment.
+    # The rerun does not count as a run of the experiment.
     assert library.load_runs().equals(before)
     assert nnexp("show", old["nnexp.rerun_by"]).status == 0
     assert nnexp("rerun", old["nnexp.rerun_by"]).status == 0
@@ -118,7 +118,7 @@ def test_a_store_of_unknown_tables_is_read_and_written_through_mlflow(nnexp, ids
     assert tags(ids[2])["nnexp.rerun_verdict"] == "identical"
 
 
-# --- Whatever was changed is named.
+# --- Changed records.
 
 
 def edit_weights(change):
@@ -153,7 +153,7 @@ def flip_a_byte(place, run_id):
 
 
 def change_a_date(place, run_id):
-    """In the ZIP archive's own table, which has no part in the numbers."""
+    """Change a date in the ZIP archive's directory, which does not affect the numbers."""
     file = artifact(place, run_id, "weights.npz")
     content = bytearray(file.read_bytes())
     content[content.index(b"PK\x01\x02") + 12] ^= 1
@@ -321,7 +321,7 @@ def lose(tag):
 
 
 def make_another(client, run_id):
-    """A foreign run with a key of ours."""
+    """Make a foreign run with one of our run keys."""
     run = client.get_run(run_id)
     made = client.create_run(
         run.info.experiment_id, tags={"nnexp.run_key": run.data.tags["nnexp.run_key"]}, run_name="foreign"
@@ -332,7 +332,7 @@ def make_another(client, run_id):
 
 
 def make_a_copy(client, run_id):
-    """One with all its tags, and a param that is no number."""
+    """Make a run with all tags of another, and a param that is not a number."""
     made = make_another(client, run_id)
     for key, value in client.get_run(run_id).data.tags.items():
         client.set_tag(made, key, value)
@@ -359,7 +359,7 @@ def test_an_edited_record_is_named_and_left_out_and_the_others_are_read(nnexp, i
     }
     said = {command: one.out + one.err for command, one in ended.items()}
     assert [command for command, text in said.items() if "Error" in text or "Traceback" in text] == []
-    # The archive has no such run, and a whole twin of it is all that there need be.
+    # The archive leaves out such a run if it has a complete run with the same key.
     is_twin = edited != victim
     statuses = {command: one.status for command, one in ended.items()}
     assert statuses == dict.fromkeys(ended, 0) | ({} if is_twin else {"dry": 1, "rerun": 1})
@@ -430,7 +430,7 @@ def test_a_table_too_large_for_the_record_is_read_from_its_path(nnexp, place, mo
     assert nnexp("rerun", run_id).status == 2
 
 
-# --- A variation, and whether it could be.
+# --- Variations and dry runs.
 
 
 def test_a_variation_shows_what_changed_and_its_effect(nnexp, ids, tags):

@@ -1,4 +1,4 @@
-"""What a run and a sweep are in MLflow, read back with MLflow's own client."""
+"""The records of a run and a sweep in MLflow, read back with MLflow's own client."""
 
 import io
 import json
@@ -52,7 +52,7 @@ def sweep(asked):
 
 
 def trained(config):
-    """What training alone gives."""
+    """Train without recording; return the result."""
     for progress in train(load(config.dataset), [config]):
         for _, result in progress.ended:
             return result
@@ -243,7 +243,7 @@ def test_a_sweep_is_a_parent_with_its_runs_nested_and_tagged(configure, client, 
     assert (parent.info.run_id, parent.info.status) == (done.sweep_id, "FINISHED")
     assert parent.info.run_name == "two rates: 4 runs over learning_rate, seed"
     assert parent.data.params == {"learning_rate": "0.1, 1.0", "seed": "0, 1"}
-    # Under names of their own: a chart of `loss` shows the runs alone.
+    # Under different names, so that a chart of `loss` shows only the runs.
     assert set(parent.data.metrics) == {"best_loss", "best_accuracy", "best_grad_norm"}
     assert (parent.data.tags["nnexp.runs"], parent.data.tags["nnexp.failed"]) == ("4", "0")
     assert "summary.csv" in names(client, parent)

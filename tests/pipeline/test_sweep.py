@@ -1,4 +1,4 @@
-"""Sweeps: what is planned, what is run again, what fails, what a second command finds."""
+"""Sweeps: the plan, failures, reruns of points, and what a second command does."""
 
 import json
 import os
@@ -28,7 +28,7 @@ NNEXP = str(Path(sys.executable).with_name("nnexp"))
 
 @pytest.fixture
 def rows(store):
-    """`rows(query)` asks the store's tables directly."""
+    """`rows(query)` queries the store's tables directly."""
 
     def asked(query):
         with closing(sqlite3.connect(store)) as connection:
@@ -39,7 +39,7 @@ def rows(store):
 
 @pytest.fixture
 def recorded(rows):
-    """(status, key, sweep) of the trained networks in the store."""
+    """Return a function that lists (status, key, sweep) of the trained networks in the store."""
     return lambda: rows(
         "SELECT r.status, k.value, s.value FROM runs r JOIN tags k ON k.run_uuid = r.run_uuid AND "
         "k.key = 'nnexp.run_key' LEFT JOIN tags s ON s.run_uuid = r.run_uuid AND s.key = 'nnexp.sweep_id'"
@@ -48,7 +48,7 @@ def recorded(rows):
 
 @pytest.fixture
 def parents(rows):
-    """(id, status) of the sweeps in the store, oldest first."""
+    """Return a function that lists (id, status) of the sweeps in the store, oldest first."""
     return lambda: rows(
         "SELECT r.run_uuid, r.status FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND "
         "t.key = 'nnexp.sweep' ORDER BY r.start_time, r.run_uuid"
@@ -56,12 +56,12 @@ def parents(rows):
 
 
 def table_of(ended):
-    """The summary that a sweep printed."""
+    """Return the summary that a sweep printed."""
     return ended.out.split(" runs, recorded as")[0].rpartition("\n")[0]
 
 
 def artifacts_of(rows, seed):
-    """Where the finished run of this seed has its files."""
+    """Return the artifact directory of the finished run with this seed."""
     found = rows(
         "SELECT artifact_uri FROM runs JOIN params USING (run_uuid) WHERE status = 'FINISHED' "
         f"AND key = 'seed' AND params.value = '{seed}'"
@@ -290,7 +290,7 @@ def test_keys_for_sweeps_are_refused_for_one_run(nnexp, tmp_path, key):
 
 @pytest.fixture
 def failing(monkeypatch):
-    """`failing(error)`: the engine raises it for a batch that has the learning rate 0.3 in it."""
+    """`failing(error)` makes the engine raise it for a batch that contains the learning rate 0.3."""
 
     def made(error):
         begin = engine.Batch.__init__
@@ -351,7 +351,7 @@ def test_a_sweep_stops_after_max_failures(nnexp, store, recorded, failing):
 
 
 def killed_sweep(store, condition):
-    """A sweep of 1,200, killed without a word when the condition holds."""
+    """Start a sweep of 1,200 runs, and kill it when the condition holds."""
     typed = [NNEXP, "train", "-m", "figures=false", "seed=range(1200)", "epochs=50"]
     running = subprocess.Popen(typed, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not condition():
@@ -380,7 +380,7 @@ def test_a_killed_sweep_is_finished_by_the_same_command(nnexp, store, recorded, 
 
 
 def stopped_between_transactions(running, store):
-    """Stop the process where it neither writes nor reads the store, for which others would wait."""
+    """Stop the process while it does not use the store, so that others need not wait for a lock."""
     with closing(sqlite3.connect(store, timeout=0, isolation_level=None)) as connection:
         while True:
             running.send_signal(signal.SIGSTOP)

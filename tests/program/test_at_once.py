@@ -1,4 +1,4 @@
-"""Processes that work in one store at once: what one of them sees and does while another one records."""
+"""Several processes in one store at once: what one of them sees and does while another one records."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""A shared MLflow server that asks for a name and a password."""
+"""A shared MLflow server with names and passwords."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ TRAIN = ["train", "epochs=5", "figures=false", "model=false"]
 
 
 def answer(uri, content=None, **headers):
-    """The status of a server's answer, None where there is none."""
+    """Return the status of a server's answer, or None if there is no answer."""
     try:
         with urllib.request.urlopen(urllib.request.Request(uri, content, headers), timeout=5) as answered:
             return answered.status
@@ -34,7 +34,7 @@ def answer(uri, content=None, **headers):
 
 @pytest.fixture(scope="module")
 def server(empty_store, tmp_path_factory):
-    """As the README says: basic-auth, on loopback."""
+    """A server as in docs/how-to/servers.md: basic-auth, on loopback."""
     place = tmp_path_factory.mktemp("auth")
     (place / "mlflow.db").write_bytes(empty_store.read_bytes())
     (place / "auth.ini").write_text(
@@ -57,7 +57,7 @@ def server(empty_store, tmp_path_factory):
 
 @pytest.fixture
 def as_user(server, monkeypatch):
-    """`as_user(name, password)` is who asks the server from here on."""
+    """`as_user(name, password)` sets the login for the server from here on."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server[0])
 
     def named(name, password):

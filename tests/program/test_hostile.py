@@ -1,4 +1,4 @@
-"""Records made by somebody who means harm: refused in plain words or shown, nothing executed or written."""
+"""Hostile records are refused in plain words or shown; nothing is executed or written."""
 
 import json
 import re
@@ -14,11 +14,11 @@ pytestmark = pytest.mark.slow
 
 HOSTILE = Path(__file__).with_name("hostile")
 
-# One process runs all cases, for all tests.
+# One process runs all cases for all tests.
 
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# How a command ends that reads what the case spoils: 2, refused; 1, a rerun that differs or cannot be. The
-# others end with 0.
+# The exit statuses of commands that read what a case spoils: 2, refused; 1, a rerun that differs or is
+# impossible. All other commands end with 0.
 TABLES = ("summarize", "summarize csv", "summarize markdown", "summarize json")
 ENDS = {
     "config": {"dry rerun": 1, "rerun": 2},
@@ -27,7 +27,7 @@ ENDS = {
     "type": {"show": 2, "predict": 2, "dry rerun": 2, "bundle": 2} | dict.fromkeys(TABLES, 2),
     "time": dict.fromkeys(TABLES, 2),
     "run id": {"show": 2, "predict": 2, "dry rerun": 2},
-    # A text with an interpolation in it is a text; the data set is the copy that the record keeps.
+    # An interpolation in a text stays text; the data set is the copy that the record keeps.
     "config: environment": {},
     "config: a device for data": {},
     "config: another's file for data": {},
@@ -40,7 +40,7 @@ ENDS = {
 
 @pytest.fixture(scope="module")
 def results(empty_store, tmp_path_factory):
-    """What every command did with every case."""
+    """The result of every command on every case."""
     directory = tmp_path_factory.mktemp("hostile")
     (directory / "store").mkdir()
     (directory / "store" / "mlflow.db").write_bytes(empty_store.read_bytes())

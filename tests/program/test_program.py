@@ -1,4 +1,4 @@
-"""The real program in processes of its own: what is printed, how it ends, what an interrupt leaves."""
+"""The real program in separate processes: what it prints, how it ends, what an interrupt leaves."""
 
 import csv
 import io
@@ -207,7 +207,7 @@ QUIET = [*NNEXP, "train", "figures=false", "model=false"]
 
 
 def shell(line, **environment):
-    """What a shell's line ends with, and prints."""
+    """Run a line in a shell; return its exit status and output."""
     done = subprocess.run(
         ["bash", "-c", line, "bash", *QUIET],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""What the README and docs/ promise is what the program prints, and what its tables say."""
+"""The README and docs/ agree with what the program prints and with the benchmarks' tables."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The reference says what the program says: every key, every verb, and all that a record holds."""
+"""The reference agrees with the program: every key, every verb, and everything that a record contains."""
 
 import re
 from contextlib import closing
@@ -23,12 +23,12 @@ def test_the_generated_pages_are_up_to_date(name):
 
 
 def squashed(text: str) -> str:
-    """The text without blanks and line breaks, which help pages put anywhere."""
+    """Return the text without blanks and line breaks, which help pages put anywhere."""
     return re.sub(r"\s", "", text)
 
 
 def cells(page: str) -> list[list[str]]:
-    """The rows of a page's tables, without their heads."""
+    """Return the rows of a page's tables, without their headers."""
     rows = re.findall(r"^\| (`.+) \|$", (REFERENCE / page).read_text(), re.MULTILINE)
     return [[cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", row)] for row in rows]
 
@@ -61,7 +61,7 @@ def recorded(database: Path, table: str) -> set[str]:
 
 
 def named(text: str) -> list[re.Pattern[str]]:
-    """The names in backticks that begin rows of the tables, with words in capitals, … and * for anything."""
+    """Return patterns of the names that begin the tables' rows; words in capitals, … and * match anything."""
     found = re.findall(r"`([^`]+)`", "\n".join(re.findall(r"^\| (.+?) \|", text, re.MULTILINE)))
     return [re.compile(re.sub(r"[A-Z]{4,}|…|\\\*", ".+", re.escape(name))) for name in found]
 
@@ -72,7 +72,7 @@ def section(title: str) -> str:
 
 @pytest.fixture
 def all_kinds(nnexp, store, tmp_path):
-    """A store with a run, a sweep, a failed point's kin, reruns and a variation."""
+    """A store with runs, sweeps, a failed point, reruns and a variation."""
     (tmp_path / "own.csv").write_text("a,b,y\n" + "".join(f"{i},{i % 3},{'uvw'[i % 3]}\n" for i in range(9)))
     (tmp_path / "new.csv").write_text("name,a,b\none,1,2\n")
     own = ["dataset=csv", "dataset.path=own.csv", "dataset.target=y", "dataset.new_rows=new.csv"]

@@ -1,10 +1,10 @@
-"""Wrong requests: each ends with status 2 and a plain word, and nothing is recorded."""
+"""Wrong requests: each ends with status 2 and a plain message, and nothing is recorded."""
 
 import pytest
 
 TABLE = "dataset=csv dataset.path=own.csv dataset.features=[a,b] dataset.target=y"
 
-# What is typed after `nnexp train`, and what must stand in the answer.
+# Arguments of `nnexp train`, each with a text that its error must contain.
 WRONG = {
     # values
     "name=''": "at most 250 characters",

@@ -34,17 +34,17 @@ from tests.real import NNEXP, free_port, is_up, kill_group, needs, started, wait
 pytestmark = pytest.mark.slow
 
 ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
-# Runs of ten lengths, which are recorded one after the other over some seconds.
+# Runs of ten lengths, which are recorded one after another over a few seconds.
 LONG = ["train", "-m", "figures=false", "dataset=xor", "seed=range(20)", "log_every=200000"]
 LONG += ["epochs=" + ",".join(str(200_000 * i) for i in range(1, 11))]
 ALONE = ["train", "dataset=gender", "hidden=[3]", "epochs=40", "seed=7", "figures=false", "model=false"]
 
 
 class Postgres:
-    """A PostgreSQL server of this session's own, on loopback."""
+    """A PostgreSQL server of this session, on loopback."""
 
     def __init__(self, stack, programs, directory):
-        # The server refuses to be root's.
+        # The server refuses to run as root.
         who = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
         if who:
             shutil.chown(directory, "postgres", "postgres")
@@ -62,7 +62,7 @@ class Postgres:
         return f"postgresql://nnexp@127.0.0.1:{self._port}/{database}"
 
     def ask(self, question, database="postgres"):
-        """The rows that a statement, in a transaction of its own, gives."""
+        """Execute a statement in its own transaction; return its rows."""
         with closing(psycopg2.connect(self.uri(database))) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
@@ -70,7 +70,7 @@ class Postgres:
                 return cursor.fetchall() if cursor.description else []
 
     def stop(self):
-        # In good order and at once: what is killed leaves its shared memory behind.
+        # A fast, orderly shutdown, since a killed server leaves its shared memory behind.
         self._process.send_signal(signal.SIGINT)
         self._process.wait(30)
 
@@ -85,7 +85,7 @@ def postgres():
     found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
     program = found[-1] if found else shutil.which("initdb")
     needs("PostgreSQL", program)
-    # Not pytest's directory, which no other user may enter.
+    # Not in pytest's directory, which other users cannot enter.
     with ExitStack() as stack, tempfile.TemporaryDirectory() as directory:
         server = Postgres(stack, Path(program).parent, directory)
         server.ask("CREATE DATABASE made")
@@ -103,7 +103,7 @@ def postgres():
 
 @pytest.fixture
 def database(postgres, tmp_path, monkeypatch):
-    """The address of a database with MLflow's tables, whose artifacts lie in the test's directory."""
+    """The address of a database with MLflow's tables, whose artifacts are in the test's directory."""
     name = f"test_{random.SystemRandom().getrandbits(64)}"
     postgres.ask(f"CREATE DATABASE {name} TEMPLATE made")
     uri = postgres.uri(name)
@@ -148,7 +148,7 @@ class Server:
         self._command += ["--port", str(self._port), "--workers", "1"]
 
     def start(self):
-        # Without it MLflow starts five more processes, for jobs that nobody asks for.
+        # Otherwise MLflow starts five more processes, for jobs that are not used.
         quick = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self._running = started(*self._command, env=quick)
         self._process = self._running.__enter__()
@@ -158,7 +158,7 @@ class Server:
         kill_group(self._process)
 
     def count(self, experiment):
-        """How many runs of an experiment are FINISHED, by the database behind it."""
+        """Count the FINISHED runs of an experiment in the database behind the server."""
         which = f"name = '{experiment}' AND status = 'FINISHED'"
         joined = "runs JOIN experiments ON runs.experiment_id = experiments.experiment_id"
         rows = self._postgres.ask(f"SELECT count(*) FROM {joined} WHERE experiments.{which}", self._name)
@@ -182,7 +182,7 @@ def server(session_server, monkeypatch):
 
 @contextmanager
 def typed(*arguments, **environment):
-    """The program in a process of its own, and the file with what it says."""
+    """Start the program in a process of its own; yield the process and the file with its output."""
     whole = {**os.environ, **environment}
     with Path("said").open("w") as log, started(*NNEXP, *arguments, log=log, env=whole) as process:
         yield process
@@ -193,7 +193,7 @@ def said():
 
 
 def finished(uri, experiment="nnexp"):
-    """How many runs are FINISHED; none of them twice, and nothing is RUNNING any more."""
+    """Return how many runs are FINISHED, after checking that none is there twice and none is RUNNING."""
     runs = package.load_runs(experiment, tracking_uri=uri)
     assert "RUNNING" not in set(runs["status"])
     keys = runs.loc[runs["status"] == "FINISHED", "run_key"]
@@ -202,7 +202,7 @@ def finished(uri, experiment="nnexp"):
 
 
 def parents(uri, experiment="nnexp"):
-    """The statuses of the sweeps, oldest first."""
+    """Return the statuses of the sweeps, oldest first."""
     client = MlflowClient(uri)
     runs = client.search_runs(
         [client.get_experiment_by_name(experiment).experiment_id],
@@ -213,7 +213,7 @@ def parents(uri, experiment="nnexp"):
 
 
 def recorded(uri, experiment="nnexp"):
-    """All that two stores must agree about: by nnexp's own readers, and by MLflow's client."""
+    """Return all in which two stores must agree, read by nnexp and by MLflow's client."""
     runs = package.load_runs(experiment, tracking_uri=uri).sort_values("run_key", ignore_index=True)
     history = package.load_history(runs, ["loss", "accuracy"], tracking_uri=uri)
     key_of = dict(zip(runs["run_id"], runs["run_key"], strict=True))
@@ -242,7 +242,7 @@ SAME_TAGS = {"nnexp.run_key", "nnexp.weights_sha256", "nnexp.outcome", "nnexp.en
 
 @pytest.fixture
 def in_a_file(nnexp, store, monkeypatch):
-    """What ALIKE and ALONE leave in a file."""
+    """The record of ALIKE and ALONE in an SQLite file."""
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
         assert nnexp(*ALIKE).status == 0
@@ -251,7 +251,7 @@ def in_a_file(nnexp, store, monkeypatch):
 
 
 def assert_reruns(nnexp, run_id):
-    """The run and the sweep of six are found identical; their reruns are recorded, and count for nothing."""
+    """Check that the run and the sweep of six rerun identical, and that their reruns do not count as runs."""
     runs = package.load_runs()
     sweep_id = runs["sweep_id"].dropna().unique().item()
     listed = json.loads(nnexp("list", "--format", "json").out)
@@ -285,7 +285,7 @@ def test_postgresql_records_what_a_file_does(nnexp, database, in_a_file):
 
 
 def test_long_texts_are_recorded_in_postgresql_as_in_a_file(nnexp, database, store, monkeypatch):
-    """A command line, a run's name and an experiment's that are longer than the columns."""
+    """The command line and the names of a run and an experiment are longer than their columns."""
     seeds = "seed=" + ",".join(map(str, range(3)))
     sweep = ["train", "-m", seeds, "epochs=5", f"dataset.name='{'漢' * 300}'", "figures=false"]
     sweep += [
@@ -327,14 +327,16 @@ def test_a_sweep_that_is_killed_is_finished_by_the_same_command(nnexp, postgres,
         wait_for(lambda: postgres.ask("SELECT 1 FROM runs", name))
         time.sleep(random.uniform(0, 2))
         process.kill()
-    # The database is told of the dead end of a connection in its own time.
+    # The database takes a while to notice that a connection is dead.
     wait_for(lambda: not postgres.ask("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'", name))
     found = nnexp("doctor")
     assert (found.status, "its process has died; --fix: set it to KILLED" in found.out) == (1, True)
     assert nnexp(*LONG).status == 0
     assert finished(database) == 200
     assert parents(database) == ["KILLED", "FINISHED"]
-    assert nnexp("doctor", "--fix").status == 0  # what was killed may have left files of runs never recorded
+    assert (
+        nnexp("doctor", "--fix").status == 0
+    )  # a killed process may have left files of runs that were never recorded
     assert "nothing is wrong" in nnexp("doctor").out
 
 
@@ -432,7 +434,7 @@ def test_ctrl_c_does_not_wait_for_a_server_to_record_the_rest(nnexp, server):
 
 def test_losing_the_server_is_reported_and_the_same_command_finishes(nnexp, server):
     sweep = ["train", "-m", "figures=false", "seed=range(24)", "epochs=20", "experiment_name=away"]
-    # As it is, half a minute: five times, after 2, 4, 8 and 16 s.
+    # The default would be half a minute: five attempts, after 2, 4, 8 and 16 s.
     with typed(*sweep, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2") as process:
         wait_for(lambda: server.count("away") > 4)
         server.kill()

@@ -1,4 +1,4 @@
-"""The built wheel, installed where nothing else is: every verb works, in any directory."""
+"""The built wheel, installed in an empty environment: every verb works, in any directory."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """A new environment that holds the wheel and what it depends on, of the versions in the lock file."""
+    """A new environment with the wheel and its dependencies, in the versions of the lock file."""
     place = tmp_path_factory.mktemp("environment") / "venv"
     uv = [sys.executable, "-m", "uv", "--quiet"]
     subprocess.run([*uv, "venv", "--python", sys.executable, str(place)], check=True)
@@ -61,7 +61,7 @@ def environment(installed, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def typed(here, environment):
-    """`typed("train", "seed=1")`: its standard output; the command must end well."""
+    """`typed("train", "seed=1")` returns the command's standard output; its exit status must be 0."""
 
     def run(*arguments, status=0, at=here):
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What sweeps and runs are called by whoever types the command."""
+"""The name, the question and the tags that a user gives to runs and sweeps."""
 
 from pathlib import Path
 

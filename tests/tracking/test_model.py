@@ -33,7 +33,7 @@ ALONE = ("figures=false", "model=false", "epochs=20")
 
 @pytest.fixture
 def trained(nnexp, store):
-    """`trained("dataset=xor")` is the id of a run that was just recorded, without a model."""
+    """`trained("dataset=xor")` records a run without a model and returns its id."""
 
     def run(*keys):
         ended = nnexp("train", *ALONE, *keys)
@@ -45,7 +45,7 @@ def trained(nnexp, store):
 
 @pytest.fixture
 def exported(nnexp, trained, tmp_path):
-    """`exported("dataset=xor")` is the directory of such a run's model, and its id."""
+    """`exported("dataset=xor")` exports such a run's model; returns its directory and the run's id."""
 
     def make(*keys):
         run_id = trained(*keys)
@@ -57,7 +57,7 @@ def exported(nnexp, trained, tmp_path):
 
 
 def predicted(nnexp, run_id, rows):
-    """What `nnexp predict` answers to the rows."""
+    """Return what `nnexp predict` answers to the rows."""
     table = io.StringIO()
     writer = csv.DictWriter(table, rows[0])
     writer.writeheader()
@@ -210,7 +210,7 @@ def test_a_served_model_answers_over_http_as_predict_does(nnexp, exported):
             assert server.poll() is None, "the server ended"
             return False
 
-    # MLflow starts uvicorn by its name, as in an environment that is activated.
+    # MLflow starts uvicorn by its name, so PATH must be as in an activated environment.
     place = Path(sys.executable).parent
     activated = os.environ | {"PATH": f"{place}{os.pathsep}{os.environ['PATH']}"}
     serve = [str(place / "mlflow"), "models", "serve", "-m", str(directory), "--env-manager", "local"]

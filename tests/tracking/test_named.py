@@ -1,4 +1,4 @@
-"""What people call a run: hints that work as typed, ids in any experiment, beginnings and `last`."""
+"""Ways to name a run: printed hints that work as typed, ids in any experiment, beginnings of ids, `last`."""
 
 import json
 import shlex
@@ -18,7 +18,7 @@ SWEEP = ("-m", "epochs=5", "figures=false", "seed=1,2")
 
 
 def hints(ended):
-    """The commands that a command printed, as words after the program's name."""
+    """Return the commands that a command printed, as words after the program's name."""
     return [shlex.split(line)[1:] for line in ended.out.splitlines() if line.startswith("  ")]
 
 
@@ -148,7 +148,7 @@ def test_the_list_has_sweeps_and_single_runs_the_newest_first(nnexp, store, thre
     assert [row["experiment"] for row in listed] == ["nnexp", "nnexp", "foo", "nnexp"]
     losses = package.load_runs(sweep=sweep)["loss"]
     assert listed[2]["best loss"] == losses.min()
-    with sqlite3.connect(store) as connection:  # as a sweep that goes on has it
+    with sqlite3.connect(store) as connection:  # as for a running sweep
         connection.execute("DELETE FROM latest_metrics WHERE key = 'best_loss'")
     again = json.loads(nnexp("list", "--format", "json", "--experiment", "foo").out)
     assert [row["best loss"] for row in again] == [losses.min()]

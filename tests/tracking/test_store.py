@@ -47,7 +47,7 @@ def test_a_store_reached_by_a_link_is_the_store_itself(store, tmp_path, nnexp):
     linked = open_store(f"sqlite:///{tmp_path}/link.db")
     with open_writer(linked, ensure_experiment(linked, "nnexp")) as writer:
         run_id = writer.start(RunRecord("x", tags={"nnexp.run_key": "k"}, status="RUNNING"))
-        # Whoever looks by the file's own name sees that its process is alive.
+        # A command that opens the file by its own name sees that the run's process is alive.
         assert nnexp("doctor", "--fix").status == 0
         assert nnexp("train", "seed=1", "epochs=5", "figures=false", "model=false").status == 0
         assert writer.finish(run_id, "FINISHED", {}, {}) == run_id
@@ -124,7 +124,7 @@ def sql(path, statement, *values):
 
 
 def make_older(path):
-    """A new store as it was before stores had places of their own, with an experiment."""
+    """Make a store like those from before stores had their own directories, with an experiment."""
     ensure_experiment(open_store(f"sqlite:///{path}"), "nnexp")
     sql(path, "DELETE FROM experiment_tags WHERE key = 'nnexp.store'")
     location = f"file://{path.parent}/mlartifacts/nnexp"
@@ -259,7 +259,7 @@ def test_a_deleted_experiment_is_reported(store):
 def test_a_password_is_masked():
     assert masked("postgresql://me:secret@host:5432/db") == "postgresql://me:***@host:5432/db"
     assert masked("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
-    # One with an @ of its own, several in a text, one in an encoding, one in a query, a token for a name.
+    # A password with an @, several in a text, an encoded one, one in a query, a token in place of a name.
     assert masked("http://a:b@c@h/x,http://d:e/f@h2") == "http://a:***@h/x,http://d:***@h2"
     assert masked("x://u:p%40ss@h?sslpassword=q%26") == "x://u:***@h?sslpassword=***"
     assert masked("https://0123abcd@host/x@y") == "https://***@host/x@y"
@@ -324,7 +324,7 @@ def test_a_store_of_another_schema_is_not_changed(store, revision, words):
 
 @contextmanager
 def read_only(directory):
-    """Nobody may write in the directory; root, who always may, is somebody else meanwhile."""
+    """Make a directory read-only; root, who may always write, becomes another user meanwhile."""
     for path in [*directory.rglob("*"), directory]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     was = os.geteuid()
@@ -349,7 +349,7 @@ def test_a_read_only_store_can_be_read_but_not_trained_into(nnexp, empty_store, 
         sweep_id = re.search(r"sweep (\w{32})", nnexp(*sweep).out)[1]
         run_id = package.load_runs()["run_id"][0]
         reading = [["summarize"], ["show", run_id], ["report", sweep_id, "--out", f"{place}/report.html"]]
-        # What they import, somebody else may not be able to.
+        # Import these modules now, since the other user may not be able to read them.
         printed = [nnexp(*arguments).out for arguments in reading]
         Path(place, "report.html").unlink()
         reruns = [["rerun", run_id], ["rerun", "--sweep", sweep_id]]

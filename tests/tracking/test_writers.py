@@ -1,4 +1,4 @@
-"""The two writers: what the bulk writer puts into MLflow's tables is what MLflow's own client puts there."""
+"""The two writers: the bulk writer writes the same rows into MLflow's tables as MLflow's own client."""
 
 import errno
 import math
@@ -74,7 +74,7 @@ COMPARED = ["runs", "params", "tags", "metrics", "latest_metrics", "datasets", "
 
 @pytest.fixture
 def both(empty_store, tmp_path):
-    """(store, writer) of a database of its own for each of the two writers."""
+    """(store, writer) for each of the two writers, each with its own database."""
     made = []
     for kind in (DatabaseWriter, ClientWriter):
         (tmp_path / kind.__name__).mkdir()
@@ -87,7 +87,7 @@ def both(empty_store, tmp_path):
 
 
 def content(path, root):
-    """Every row of the tables, ids replaced by what they stand for: the run's name, the data set's digest."""
+    """Return every row of the tables, with ids replaced by the run's name or the data set's digest."""
     with closing(sqlite3.connect(path)) as connection:
         names = dict(connection.execute("SELECT run_uuid, name FROM runs"))
         names |= dict(connection.execute("SELECT dataset_uuid, 'data ' || digest FROM datasets"))
@@ -112,7 +112,7 @@ def content(path, root):
 
 
 def read_back(store):
-    """All that MLflow's client says of the runs, by name."""
+    """Return all that MLflow's client reads of the runs, by name."""
     client = MlflowClient(store.uri)
     (experiment,) = (e for e in client.search_experiments() if e.name == "one")
     told = {}
@@ -223,7 +223,7 @@ def test_the_known_schema_is_that_of_the_installed_mlflow():
 
 
 def test_a_store_of_an_unknown_schema_is_recorded_through_mlflow(nnexp, store, monkeypatch):
-    """As after an update of MLflow that nnexp has not seen: slower, with a word, and the same record."""
+    """After an update of MLflow that nnexp does not know, recording is slower, but the record is the same."""
     monkeypatch.setattr(tables, "REVISION", "0000")
     ended = nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=5")
     assert ended.status == 0
@@ -286,7 +286,7 @@ def test_on_its_own_machine_the_process_decides_and_not_the_clocks(monkeypatch):
     began = owner._began(child.pid)
     for beat in (now, now - 3600, now + 3600):
         assert owner.is_beating(store, owned(child.pid, began, beat))
-        # One that has its number now is another process.
+        # A process that has the same number now is another one.
         assert not owner.is_beating(store, owned(child.pid, str(int(began) - 1), beat))
     child.kill()
     while owner._began(child.pid) != "dead":  # it waits for us to take its exit status
@@ -301,7 +301,7 @@ def test_on_another_machine_the_heartbeat_counts_by_the_stores_clock(monkeypatch
     monkeypatch.setattr(owner, "_time_of", lambda store: 1000.0)
     for beat, alive in ((1000, True), (950, True), (930, False)):
         assert owner.is_beating(store, owned(1, "1", beat, "elsewhere")) is alive
-        # Nor can a process be asked of which the system does not say when it began.
+        # A process whose start time the system does not tell cannot be checked either.
         assert owner.is_beating(store, owned(os.getpid(), owner.UNKNOWN, beat)) is alive
 
 

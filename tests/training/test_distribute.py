@@ -1,4 +1,4 @@
-"""A sweep trained by other processes, real ones, that are killed: the bits are as in one process."""
+"""A sweep trained by real worker processes, some of which are killed, has the same bits as in one process."""
 
 import json
 import os
@@ -44,7 +44,7 @@ DASK = Path(sys.executable).with_name("dask")
 
 
 def bits(runs):
-    """The hash of each finished run's weights, by key; no key twice."""
+    """Return the hash of each finished run's weights, by key; no key may occur twice."""
     runs = runs[runs["status"] == "FINISHED"]
     assert runs["run_key"].is_unique
     return dict(zip(runs["run_key"], runs["weights_sha256"], strict=True))
@@ -61,13 +61,13 @@ def inline(configure):
 
 
 def workers_of(process):
-    """The processes that train for this one."""
+    """Return the worker processes of this process."""
     return [pid for pid, command in alive(process.pid).items() if "spawn_main" in command]
 
 
 @contextmanager
 def sweeping(*how, code=None):
-    """A sweep that goes on in a process of its own, and the file with what it says."""
+    """Start a sweep in another process; yield the process and the file with its output."""
     program = NNEXP if code is None else [sys.executable, "-c", code]
     with Path("said").open("w") as log, started(*program, *SWEEP, *how, log=log) as process:
         yield process

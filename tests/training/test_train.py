@@ -1,4 +1,4 @@
-"""Training: the articles' trajectories, the oracle's, and what a batch may not change."""
+"""Training: the trajectories of the articles and of the reference, and that batches change no bits."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ ORDER = ["w1", "w2", "w3", "w4", "w5", "w6", "b1", "b2", "b3"]
 
 
 def trained(*configs):
-    """The results in the order of the configs, which share a data set."""
+    """Train the configs, which share a data set; return the results in their order."""
     results = {}
     for progress in train(load(configs[0].dataset), configs):
         results.update(progress.ended)
@@ -29,7 +29,7 @@ def trained(*configs):
 
 
 def oracle(config):
-    """The same training with network.py: the loss at every recorded point, and the final weights."""
+    """Train with the reference; return the loss at every recorded point and the final weights."""
     (run,) = trained(replace(config, epochs=1, log_every=1))
     data, net, memory = run.prepared, run.initial, None
     size = len(data.X) if config.batch_size == "full" else config.batch_size
