@@ -17,7 +17,7 @@ def sigmoid(x):
 
 
 def train(rate: float, epochs: int, seed: int):
-    """Train a 2-2-1 network by single samples; return weights and (epoch, loss, accuracy) every ten epochs."""
+    """Train a 2-2-1 network by single samples; return weights, (epoch, loss, accuracy) every ten epochs."""
     rng = np.random.RandomState(seed)
     W1, W2 = rng.normal(size=(2, 2)), rng.normal(size=2)
     b1, b2 = rng.normal(size=2), rng.normal()
