@@ -1,11 +1,11 @@
-"""Passwords wherever the program looks, and code where it takes a condition."""
+"""Passwords wherever the program reads, and code in place of a condition."""
 
 from __future__ import annotations
 
 from tests.faults.program import Cases, Fault, Trial, driven, expect, not_refused
 from tests.planted import UNCOMMITTED, Planted, drive
 
-# Put where a condition belongs; each would make the file, were it executed.
+# Typed in place of a condition; each would make the file if it were executed.
 CODE = [
     "@pd.io.common.os.system('touch {canary}')",
     "@__import__('os').system('touch {canary}')",
@@ -28,14 +28,14 @@ CODE = [
 
 def rows(n: int) -> list[Fault]:
     return [
-        Fault("passwords typed, in the environment, and in what is not committed", passwords),
+        Fault("passwords typed, in the environment, and in uncommitted files", passwords),
         Fault("code in exclude= and --where", code),
     ]
 
 
 def passwords(trial: Trial) -> str:
-    """All work as if there were none, and none of them is found in the store, a file, a printed line, or an
-    argument of a process that the program started."""
+    """All commands work, and no password is found in the store, a file, a printed line, or an argument of a
+    process that the program started."""
     store = trial.with_store()
     planted = Planted(trial.place, f"sqlite:///{store}")
     wrong = drive(planted)
