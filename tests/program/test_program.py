@@ -172,22 +172,6 @@ def test_an_interrupt_is_one_even_if_a_library_makes_an_error_of_it(nnexp, monke
     assert (ended.status, ended.err) == (143, "nnexp: terminated\n")
 
 
-@pytest.mark.parametrize("after", [0.0, 0.7])
-def test_an_interrupted_sweep_leaves_nothing_running(store, after):
-    typed = [*NNEXP, "train", "-m", "figures=false", "seed=range(4000)", "epochs=20000"]
-    running = subprocess.Popen(typed, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: len(statuses(store)) > 0)
-    time.sleep(after)
-    running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=240)
-    assert running.returncode == 130
-    assert err.splitlines()[-1] == "nnexp: interrupted"
-    parent, *children = statuses(store)
-    assert parent == "KILLED"
-    assert set(children) <= {"FINISHED"}
-    assert len(children) < 4000
-
-
 def test_the_reader_of_a_pipe_may_leave(store):
     done = subprocess.run(
         f"'{NNEXP[0]}' train --help | head -1", shell=True, capture_output=True, text=True, check=False

@@ -381,24 +381,3 @@ def test_ctrl_c_does_not_wait_for_what_a_server_has_yet_to_record(nnexp, server)
     assert said().splitlines()[-1] == "nnexp: interrupted"
     assert finished(server.uri, "stopped") < 60
     assert parents(server.uri, "stopped") == ["KILLED"]
-
-
-def test_a_server_that_goes_away_is_told_and_the_same_command_does_the_rest(nnexp, server):
-    sweep = ["train", "-m", "figures=false", "seed=range(24)", "epochs=20", "experiment_name=away"]
-    # As it is, half a minute: five times, after 2, 4, 8 and 16 s.
-    with typed(*sweep, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2") as process:
-        wait_for(lambda: server.count("away") > 4)
-        server.kill()
-        assert process.wait(240) == 1
-    assert said().splitlines()[1:] == [
-        f"nnexp: recording in {server.uri} failed: [Errno 111] Connection refused",
-        "what was recorded is kept; when the store is back, the same command does the rest",
-    ]
-    before = server.count("away")
-    assert 0 < before < 24
-    server.start()
-    again = nnexp(*sweep)
-    assert again.status == 0
-    assert f"24 runs: {before} done, {24 - before} new" in again.err
-    assert finished(server.uri, "away") == 24
-    assert parents(server.uri, "away") == ["KILLED", "FINISHED"]
