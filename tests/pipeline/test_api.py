@@ -57,7 +57,7 @@ def test_a_run_that_python_recorded_is_found_by_the_command_line(nnexp, store):
     run = package.train(dataset="xor", learning_rate=0.5, seed=3, **FAST)
     typed = nnexp("train", *QUICK, "dataset=xor", "learning_rate=0.5", "seed=3")
     assert f"recorded as {run.run_id}" in typed.out
-    assert "was recorded before" in typed.err
+    assert "is already recorded" in typed.err
 
 
 def test_a_sweep_that_the_command_line_recorded_is_found_and_not_run_again(nnexp, store):
@@ -142,7 +142,7 @@ def test_a_wrong_point_is_named_and_nothing_is_recorded(store):
 
 def test_a_plan_is_of_the_command_line(store):
     for call in (package.train, package.sweep):
-        with pytest.raises(package.RequestError, match="plan=true runs nothing"):
+        with pytest.raises(package.RequestError, match="plan=true only prints what there is to do"):
             call(plan=True)
 
 
@@ -345,7 +345,7 @@ def test_calls_are_quiet_and_log_to_nnexp(store, capfd, caplog):
     sweep = package.sweep(dataset="xor", seed=range(2), **FAST)
     package.rerun(sweep.best)
     assert capfd.readouterr() == ("", "")
-    assert "this run was recorded before, and is not run again; force=True runs it again" in caplog.messages
+    assert "this run is already recorded and is not run again; force=True runs it again" in caplog.messages
 
 
 def test_hydras_state_is_what_it_was(store):

@@ -283,7 +283,7 @@ def test_a_sweep_that_is_killed_is_finished_by_the_same_command(nnexp, postgres,
     # The database is told of the dead end of a connection in its own time.
     wait_for(lambda: not postgres.ask("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'", name))
     found = nnexp("doctor")
-    assert (found.status, "its process died; --fix: set it to KILLED" in found.out) == (1, True)
+    assert (found.status, "its process has died; --fix: set it to KILLED" in found.out) == (1, True)
     assert nnexp(*LONG).status == 0
     assert finished(database) == 200
     assert parents(database) == ["KILLED", "FINISHED"]
