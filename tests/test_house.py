@@ -71,6 +71,7 @@ def test_a_package_imports_only_those_above_it(package):
     assert upwards == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", NEVER)
 def test_a_package_never_imports_what_it_does_without(package):
     named = [

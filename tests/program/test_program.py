@@ -17,6 +17,8 @@ from nnexp.pipeline import signals
 from nnexp.pipeline.signals import Terminated
 from tests.real import NNEXP, statuses, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_prints_what_came_out_and_what_to_do_next(nnexp, store):
     ended = nnexp("train", "figures=false", "model=false")
