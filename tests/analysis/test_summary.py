@@ -221,7 +221,7 @@ def test_a_condition_chooses_rows(where, seeds):
         "+".join(["seed"] * 1500) + " > 1": "nested too deeply",
         "a" * 20_000: "more than 10000 characters",
         "\0": "null bytes",
-        "start_time > 'soon'": "is no time",
+        "start_time > 'soon'": "is not a time",
     }.items(),
 )
 def test_what_is_no_condition_is_named_and_nothing_of_it_is_executed(where, words, tmp_path):

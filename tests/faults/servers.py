@@ -53,7 +53,7 @@ time.time = lambda: here() + {seconds}
 {more}
 cli.main()
 """
-LOST = "what was recorded is kept; when the store is back, the same command does the rest"
+LOST = "what is recorded is kept; when the store is back, the same command finishes the rest"
 
 
 def rows(n: int) -> list[Fault]:

@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 
 import nnexp as package
-from nnexp.pipeline import api, results
+from nnexp.pipeline import results
 from nnexp.tracking.find import get_run, read_artifact
 from nnexp.tracking.store import open_store
 from tests.conftest import FLOWERS, QUICK
@@ -33,10 +33,18 @@ def flowers(tmp_path):
     return frame
 
 
-@pytest.mark.parametrize("module", [api, results])
-def test_the_examples_do_what_they_show(module, store):
-    done = doctest.testmod(module)
-    assert (done.failed, done.attempted > 0) == (0, module is api)
+PUBLIC = [getattr(package, name) for name in package.__all__ if name != "__version__"]
+
+
+@pytest.mark.parametrize(
+    "public", [*PUBLIC, results.Run, results.Sweep, results.Rerun], ids=lambda p: p.__name__
+)
+def test_every_public_function_and_class_has_examples_and_they_print_what_they_show(public, store):
+    runner = doctest.DocTestRunner()
+    for example in doctest.DocTestFinder().find(public, public.__name__):
+        runner.run(example)
+    done = runner.summarize()
+    assert (done.failed, done.attempted > 0) == (0, True)
 
 
 def ids():
@@ -229,7 +237,7 @@ def test_a_frame_is_no_file(nnexp, store):
     ended = nnexp("train", "dataset=csv", "dataset.path='<DataFrame>'", "dataset.target=y")
     assert (ended.status, ended.err) == (
         2,
-        "nnexp: dataset.path=<DataFrame>: stands for a DataFrame, which is no file\n",
+        "nnexp: dataset.path=<DataFrame>: stands for a DataFrame, which is not a file\n",
     )
 
 

@@ -234,7 +234,7 @@ TAMPERED = {
     ),
     "a point taken away": (
         in_store("DELETE FROM metrics WHERE run_uuid = ? AND key = 'accuracy' AND step = 10"),
-        ["accuracy at epoch 10 is", "and is not recorded"],
+        ["accuracy at epoch 10 is", "but is not recorded"],
     ),
     "a prediction": (
         in_store("UPDATE metrics SET value = 0.5 WHERE run_uuid = ? AND key = 'prediction/Emily'"),

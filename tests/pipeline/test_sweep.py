@@ -432,7 +432,7 @@ def test_a_sweep_that_was_ended_or_deleted_meanwhile_says_so_and_fails(
     monkeypatch.setattr(sweeper, "_run_points", meanwhile)
     ended = nnexp(*sweep)
     assert (ended.status, words in ended.err, "Traceback" in ended.err) == (1, True, False)
-    assert ended.err.endswith("what is recorded stays; the same command does the rest\n")
+    assert ended.err.endswith("what is recorded is kept; the same command finishes the rest\n")
     monkeypatch.setattr(sweeper, "_run_points", train)
     assert "2 runs: 2 done, 0 new" in nnexp(*sweep).err
     assert [status for status, _, _ in recorded()] == ["FINISHED"] * 2

@@ -74,7 +74,7 @@ def test_without_a_name_or_with_a_wrong_password_nothing_is_done_and_the_variabl
     for ended in (anonymous, guessed):
         assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
         assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in ended.err
-    assert "refuses the name 'admin' or the password with it" in guessed.err
+    assert "refuses the user 'admin' or the password" in guessed.err
     assert "a-guess" not in guessed.err
 
 

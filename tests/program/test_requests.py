@@ -52,7 +52,7 @@ WRONG = {
     "weights_every=-1": "whole number >= 0",
     "hidden=2": "a list of whole numbers >= 1; [] for none; write hidden=[2]",
     "hidden=2,4": "hidden=[2],[4] with -m sweeps over 2, hidden=[2,4] is one",
-    "-m hidden=2,4": "hidden=2,4: each value is a list: hidden=[2],[4] with -m",
+    "-m hidden=2,4": "hidden=2,4: each value must be a list: hidden=[2],[4] with -m",
     "-m hidden=range(2,4)": "point 1 of 2: hidden=2: must be a list of whole numbers",
     "hidden=[2,0]": "a list of whole numbers",
     "hidden=[2,-1]": "a list of whole numbers",

@@ -302,7 +302,7 @@ def test_a_database_that_cuts_its_connections_is_told_and_the_same_command_does_
         assert process.wait(240) == 1
     failed, what_to_do = said().splitlines()[-2:]
     assert failed.startswith(f"nnexp: recording in {database} failed: ")
-    assert what_to_do.endswith("when the store is back, the same command does the rest")
+    assert what_to_do.endswith("when the store is back, the same command finishes the rest")
     assert "Traceback" not in said()
     assert nnexp(*LONG).status == 0
     assert finished(database) == 200

@@ -267,7 +267,7 @@ def test_a_network_shows_itself_in_a_line_and_takes_a_data_frame_by_its_columns(
         (rows[["weight_lb"]], "column 'height_in' is missing: the network takes weight_lb, height_in"),
         (rows.assign(height_in=[63, None]), "column 'height_in', row 2: nan is not a finite number"),
         (rows.astype({"height_in": str}), "column 'height_in', row 1: '63.0' is not a finite number"),
-        (pd.concat([rows, rows], axis=1), "column 'weight_lb' is there 2 times"),
+        (pd.concat([rows, rows], axis=1), "column 'weight_lb' occurs 2 times"),
     ]:
         with pytest.raises(ValueError, match=words):
             net.predict(wrong)

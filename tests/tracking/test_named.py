@@ -134,7 +134,7 @@ def test_a_beginning_of_several_ids_is_refused_and_names_them(nnexp, store):
     first, second = ran(nnexp("train", *QUICK)), ran(nnexp("train", *QUICK, "seed=1"))
     ended = nnexp("show", first[:4])
     assert ended.status == 2
-    assert f"{first[:4]}: 2 ids begin so: {first}, {second}; type more of it" in ended.err
+    assert f"{first[:4]}: 2 ids begin like this: {first}, {second}; type more of it" in ended.err
     assert "no run 'ffff' in this store" in nnexp("show", "ffff").err
 
 

@@ -231,7 +231,7 @@ def test_an_experiment_with_an_impossible_directory_is_told_and_spoils_nothing(n
         )
     connection.close()
     ended = nnexp("train", f"experiment_name='{name}'", "epochs=5")
-    assert (ended.status, "too long a path to be recorded: name another" in ended.err) == (2, True)
+    assert (ended.status, "too long a path to record: choose another name" in ended.err) == (2, True)
     assert "nothing is wrong" in nnexp("doctor").out
 
 
@@ -285,7 +285,7 @@ def test_a_database_of_something_else_is_refused(tmp_path):
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("CREATE TABLE photos (id)")
     connection.close()
-    with pytest.raises(RequestError, match="is no MLflow store"):
+    with pytest.raises(RequestError, match="not an MLflow store"):
         open_store()
 
 
@@ -411,7 +411,7 @@ def test_a_file_beside_which_no_lock_could_lie_is_refused(nnexp, tmp_path):
             patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/{name}")
             ended = nnexp(*verb)
         assert (ended.status, ended.out, len(ended.err.splitlines())) == (2, "", 1)
-        assert ("no store at" if is_read else "the file's name has 218 bytes, and may have 216") in ended.err
+        assert ("no store at" if is_read else "the file's name has 218 bytes, but may have 216") in ended.err
     assert list(tmp_path.iterdir()) == []
 
 
