@@ -71,6 +71,7 @@ def test_a_package_imports_only_those_above_it(package):
     assert upwards == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", NEVER)
 def test_a_package_never_imports_a_library_that_is_barred_from_it(package):
     named = [

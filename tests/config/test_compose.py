@@ -60,6 +60,7 @@ def loaded():
         yield loader, loader.load_configuration("config", [], RunMode.MULTIRUN)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OVERRIDES)
 def test_points_are_composed_as_hydra_composes_them(loaded, job):

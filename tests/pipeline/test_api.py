@@ -344,40 +344,6 @@ def test_dir_lists_the_public_names_and_nothing_is_imported_before_use():
         package.trian  # noqa: B018
 
 
-OUTSIDE = """
-import pandas as pd
-from matplotlib.figure import Figure
-
-import nnexp
-
-run = nnexp.train(dataset="xor", learning_rate=0.5, optimizer="adam", **{"optimizer.beta1": 0.8})
-frame: pd.DataFrame = run.history
-loss: float = run.loss
-figure: Figure = run.figure("curves")
-answers: pd.DataFrame = run.network.predict(frame)
-sweep = nnexp.sweep(dataset=frame, target="species", seed=range(20), hidden=[[2], [4, 4]])
-table: pd.DataFrame = sweep.summary(by=["init"])
-best: str = sweep.best.run_id
-verdict: str = nnexp.rerun(best).verdict
-version: str = nnexp.__version__
-runs: pd.DataFrame = nnexp.load_runs()
-try:
-    nnexp.train()
-except nnexp.RequestError as error:
-    print(error)
-# Were one of these no error, strict mypy would call its comment unused.
-nnexp.trian()  # type: ignore[attr-defined]
-number: int = nnexp.train().run_id  # type: ignore[assignment]
-"""
-
-
-def test_a_strict_type_checker_sees_the_types_from_outside(tmp_path):
-    (tmp_path / "outside.py").write_text(OUTSIDE)
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=cache", "outside.py"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
-
-
 def test_calls_are_quiet_and_log_to_nnexp(store, capfd, caplog):
     caplog.set_level(logging.INFO, logger="nnexp")
     log = logging.getLogger("nnexp")

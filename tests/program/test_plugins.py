@@ -56,6 +56,7 @@ def test_the_launcher_gives_a_searching_sweeper_the_last_loss(nnexp, store, monk
     assert 0 < losses[0] < 1
 
 
+@pytest.mark.slow
 def test_hydras_joblib_launcher_keeps_working(nnexp, store):
     """Its jobs are separate runs, in separate processes."""
     typed = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "figures=false", "model=false")

@@ -17,6 +17,8 @@ from nnexp.pipeline import signals
 from nnexp.pipeline.signals import Terminated
 from tests.real import NNEXP, statuses, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_prints_its_result_and_what_to_do_next(nnexp, store):
     ended = nnexp("train", "figures=false", "model=false")
@@ -170,22 +172,6 @@ def test_an_interrupt_that_a_library_turns_into_an_error_is_still_an_interrupt(n
     monkeypatch.setattr(app, "parse", interrupted)
     ended = nnexp("train")
     assert (ended.status, ended.err) == (143, "nnexp: terminated\n")
-
-
-@pytest.mark.parametrize("after", [0.0, 0.7])
-def test_an_interrupted_sweep_leaves_nothing_running(store, after):
-    typed = [*NNEXP, "train", "-m", "figures=false", "seed=range(4000)", "epochs=20000"]
-    running = subprocess.Popen(typed, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: len(statuses(store)) > 0)
-    time.sleep(after)
-    running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=240)
-    assert running.returncode == 130
-    assert err.splitlines()[-1] == "nnexp: interrupted"
-    parent, *children = statuses(store)
-    assert parent == "KILLED"
-    assert set(children) <= {"FINISHED"}
-    assert len(children) < 4000
 
 
 def test_a_closed_pipe_ends_the_program_quietly(store):
