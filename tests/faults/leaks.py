@@ -50,7 +50,7 @@ def passwords(trial: Trial) -> str:
 
 
 def passwords_of_a_server(trial: Trial) -> str:
-    """As in an SQLite store; the user's name is an e-mail address, and one password has a quote."""
+    """The same as in an SQLite store; the user's name is an e-mail address, and one password has a quote."""
     from nnexp.tracking.store import open_store
     from tests.postgres import find_initdb, postgres_server
 
