@@ -18,7 +18,7 @@ _GENERATOR = RandomState(0)
 
 
 def seeded(seed: int | list[int]) -> RandomState:
-    """Return a generator at the start of the seed's stream, valid until the next call, which seeds it anew.
+    """Return a generator at the start of the seed's stream, valid until the next call, which seeds it again.
 
     Making a RandomState takes seventy times as long as seeding one.
     """
