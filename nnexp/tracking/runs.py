@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 from nnexp.config.errors import Lost
@@ -138,8 +139,9 @@ def origin() -> dict[str, str]:
     return {"mlflow.user": user(), "mlflow.source.name": "nnexp", "mlflow.source.type": "LOCAL"}
 
 
+@cache
 def user() -> str:
-    """Return the user's name, "unknown" if the system has none."""
+    """Return the user's name, "unknown" if the system has none; the system is asked once."""
     try:
         return cut(getpass.getuser(), MAX_USER)
     except (KeyError, OSError):  # a user id without a name, as containers have

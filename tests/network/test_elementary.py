@@ -9,7 +9,7 @@ from mpmath import mp
 from numba import njit
 from numpy.typing import NDArray
 
-from nnexp.network.engine.elementary import exp, log, log1p, sigmoid, tanh
+from nnexp.network.engine.elementary import close_log, exp, log, log1p, sigmoid, tanh
 from nnexp.network.engine.lanes import N_LANES, load, pointer, store
 
 Array = NDArray[np.float64]
@@ -84,6 +84,19 @@ def test_log_is_within_one_unit_in_the_last_place() -> None:
     )
     x = x[x > 0]
     assert largest_error(array_log(x), x, mp.log) <= 1.0
+
+
+def test_close_log_is_nearly_always_the_double_that_is_nearest() -> None:
+    rng = np.random.RandomState(0)
+    x = np.concatenate(
+        [
+            rng.uniform(0, 1, 15000),
+            rng.uniform(0.68, 0.74, 5000),  # where the reduction changes its exponent
+            1.0 - 10.0 ** rng.uniform(-16, -1, 5000),
+            np.ldexp(rng.uniform(0.5, 1.0, 5000), rng.randint(-1021, 1025, 5000)),
+        ]
+    )
+    assert largest_error(over_arrays(close_log)(x), x, mp.log) <= 0.51
 
 
 def test_tanh_is_within_two_units_in_the_last_place() -> None:

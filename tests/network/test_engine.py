@@ -222,6 +222,17 @@ def test_a_diverging_run_ends_and_the_other_runs_go_on() -> None:
     assert batch.is_done
 
 
+def test_what_is_no_number_has_one_bit_pattern_when_it_leaves() -> None:
+    model = Model((2, 3, 1), "relu", "identity", "mse", "adam", 2, False)
+    rng = np.random.RandomState(0)
+    (X, y), w = samples(rng, model, 6), rng.normal(size=(5, model.n_weights))
+    batch = Batch(model, X, y, w, 1e200, 40, usual_options(model))
+    numbers = np.concatenate([stacked(batch.advance(40, range(0, 41, 10))).ravel(), batch.weights.ravel()])
+    patterns = numbers[np.isnan(numbers)].view(np.uint64)
+    assert np.isnan(batch.weights).any()
+    assert set(patterns.tolist()) == {0x7FF8000000000000}
+
+
 def test_a_diverged_run_costs_nothing() -> None:
     model = Model((30, 16, 1), "relu", "identity", "mse", "sgd", 8, False)
     rng = np.random.RandomState(0)

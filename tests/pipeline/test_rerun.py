@@ -303,10 +303,10 @@ def test_another_version_of_the_engine_is_the_cause_that_is_named(nnexp, ids, mo
     monkeypatch.setattr(canary, "is_sound", lambda: False)
     ended = nnexp("rerun", ids[0])
     assert ended.status == 1
-    assert "likely cause: engine arithmetic: this engine claims to be version 1" in ended.out
-    monkeypatch.setattr(engine, "VERSION", "2")
-    assert "likely cause: engine version: recorded by 1, but this is 2" in nnexp("rerun", ids[0]).out
-    assert "engine: recorded by version 1, but this is version 2" in nnexp("rerun", ids[0], "--dry-run").out
+    assert "likely cause: engine arithmetic: this engine claims to be version 2" in ended.out
+    monkeypatch.setattr(engine, "VERSION", "3")
+    assert "likely cause: engine version: recorded by 2, but this is 3" in nnexp("rerun", ids[0]).out
+    assert "engine: recorded by version 2, but this is version 3" in nnexp("rerun", ids[0], "--dry-run").out
 
 
 def test_the_canarys_hash_is_that_of_the_version():

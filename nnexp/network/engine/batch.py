@@ -36,7 +36,7 @@ from nnexp.network.engine.layout import (
     Settings,
 )
 
-VERSION = "1"  # changes whenever the bits of any run change
+VERSION = "2"  # changes whenever the bits of any run change
 
 # How many rows an evaluation holds in memory at a time; a mini-batch may be larger.
 _EVALUATED_ROWS = 32
@@ -107,6 +107,12 @@ class Curves:
     accuracy: Array | None
     val_loss: Array | None
     val_accuracy: Array | None
+
+
+def _with_one_nan(numbers: Array) -> Array:
+    """Give every nan the same bits, in place: x86 makes a negative one where ARM makes a positive one."""
+    numbers[np.isnan(numbers)] = np.nan
+    return numbers
 
 
 def _aligned(size: int) -> Array:
@@ -228,7 +234,7 @@ class Batch:
     @property
     def weights(self) -> Array:
         """Return a copy of all weights now, (runs, n_weights); a run that has ended keeps its last."""
-        return self._runs.weights.copy()
+        return _with_one_nan(self._runs.weights.copy())
 
     @property
     def diverged(self) -> IntArray:
@@ -265,7 +271,7 @@ class Batch:
                 raise ValueError(f"order must have rows 0 to {n - 1}")
         records = np.full((n_runs, len(epochs), 5), np.nan)
         self._train(until, epochs, visited, records)
-        self.epoch = until
+        self.epoch, records = until, _with_one_nan(records)
         is_classification = self.model.is_classification
         return Curves(
             epochs=epochs,
