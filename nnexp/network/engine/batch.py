@@ -110,7 +110,7 @@ class Curves:
 
 
 def _with_one_nan(numbers: Array) -> Array:
-    """Give every nan the same bits, in place: x86 makes a negative one where ARM makes a positive one."""
+    """Give every nan the same bits, in place; x86 makes negative ones where ARM makes positive ones."""
     numbers[np.isnan(numbers)] = np.nan
     return numbers
 
