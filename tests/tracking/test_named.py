@@ -52,6 +52,19 @@ def test_a_hint_works_as_it_is_printed(nnexp, store, tmp_path, where):
     assert (tmp_path / f"{swept(many)}.html").exists()
 
 
+def test_what_import_says_to_type_next_names_the_store_that_was_typed(nnexp, store):
+    elsewhere = ["--tracking-uri", f"sqlite:///{store.with_name('other.db')}"]
+    store.with_name("other.db").write_bytes(store.read_bytes())
+    run_id, sweep_id = ran(nnexp("train", *QUICK)), swept(nnexp("train", *SWEEP))
+    for some_id in (run_id, sweep_id):
+        assert nnexp("bundle", some_id, "--out", "some.zip").status == 0
+        ended = nnexp("import", "some.zip", *elsewhere)
+        assert len(hints(ended)) > 1
+        for words in hints(ended):
+            assert words[-2:] == elsewhere
+            assert nnexp(*words).status == 0, words
+
+
 def test_a_hint_has_no_password(configure):
     config = configure("tracking_uri=postgresql://me:hunter22@host/runs")
     typed = show.command(config, "show", "x")
