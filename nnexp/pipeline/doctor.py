@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from nnexp.config.errors import RequestError
 from nnexp.tracking.claims import aside_of
-from nnexp.tracking.experiments import Experiment, all_experiments
+from nnexp.tracking.experiments import all_experiments
 from nnexp.tracking.files import links_in, move_aside
 from nnexp.tracking.find import SWEEP_KEYS, read_artifact, read_model
 from nnexp.tracking.health import (
@@ -36,7 +36,7 @@ from nnexp.tracking.health import (
 )
 from nnexp.tracking.owner import is_owned
 from nnexp.tracking.places import SQLITE, local_path, place_of
-from nnexp.tracking.reader import Found, Row
+from nnexp.tracking.reader import Detail, Experiment
 from nnexp.tracking.runs import identity
 from nnexp.tracking.store import Store, open_store, resolve_uri
 from nnexp.tracking.whole import missing_tag
@@ -108,7 +108,7 @@ def _inside(uri: str, path: Path | None) -> tuple[int, list[Finding]]:
 # --- One generator of findings for each thing that can be wrong.
 
 
-def _left_beside(path: Path, runs: Sequence[Row]) -> Iterator[Finding]:
+def _left_beside(path: Path, runs: Sequence[Detail]) -> Iterator[Finding]:
     """Find what killed processes left beside an SQLite file: a half-made store, locks of ended runs."""
     half = path.with_name(f"{path.name}.creating")
     if half.exists() and _is_free(Path(f"{path}.lock")):
@@ -179,23 +179,22 @@ def _move_rows(path: Path, table: str) -> bool:
     return True
 
 
-def _stale(store: Store, experiments: Sequence[Experiment], runs: Sequence[Row]) -> Iterator[Finding]:
+def _stale(store: Store, experiments: Sequence[Experiment], runs: Sequence[Detail]) -> Iterator[Finding]:
     """Find RUNNING runs whose process has died."""
     by_id = {experiment.id: experiment for experiment in experiments}
-    found = [Found(run.run_id, run.status, run.tags) for run in runs]
-    for run, one in zip(runs, found, strict=True):
-        if run.is_active and run.status == "RUNNING" and not is_alive(store, one, found):
+    for run in runs:
+        if run.is_active and run.status == "RUNNING" and not is_alive(store, run, runs):
             text = f"run {run.run_id}: is recorded as running, but its process has died"
-            end = partial(_end, store, by_id[run.experiment_id], one)
+            end = partial(_end, store, by_id[run.experiment_id], run)
             yield Finding("stale", text, "set it to KILLED", end)
 
 
-def _end(store: Store, experiment: Experiment, run: Found) -> bool:
+def _end(store: Store, experiment: Experiment, run: Detail) -> bool:
     with open_writer(store, experiment) as writer:
         return end_dead(store, writer, [run])
 
 
-def _twice(runs: Sequence[Row]) -> Iterator[Finding]:
+def _twice(runs: Sequence[Detail]) -> Iterator[Finding]:
     """Find runs that are recorded as finished twice."""
     first: dict[tuple[str, tuple[str, int]], str] = {}
     for run in runs:
@@ -206,7 +205,7 @@ def _twice(runs: Sequence[Row]) -> Iterator[Finding]:
                 yield Finding("twice", text)
 
 
-def _without_sweep(runs: Sequence[Row]) -> Iterator[Finding]:
+def _without_sweep(runs: Sequence[Detail]) -> Iterator[Finding]:
     """Find runs whose sweep is not in the store."""
     there = {run.run_id for run in runs if run.is_active}
     for run in runs:
@@ -218,7 +217,7 @@ def _without_sweep(runs: Sequence[Row]) -> Iterator[Finding]:
 _LINK = "nothing is read or written through it"
 
 
-def _links(store: Store, runs: Sequence[Row]) -> Mapping[str, list[Path]]:
+def _links(store: Store, runs: Sequence[Detail]) -> Mapping[str, list[Path]]:
     """Return the symbolic links in runs' directories on this machine, by run id; only runs that have some."""
     links = {}
     for run in runs:
@@ -228,7 +227,7 @@ def _links(store: Store, runs: Sequence[Row]) -> Mapping[str, list[Path]]:
     return {run_id: some for run_id, some in links.items() if some}
 
 
-def _artifacts(store: Store, runs: Sequence[Row]) -> Iterator[Finding]:
+def _artifacts(store: Store, runs: Sequence[Detail]) -> Iterator[Finding]:
     """Find finished runs whose tags, or whose files on this machine, are missing or were altered."""
     for run in runs:
         if not run.is_active or run.status != "FINISHED" or local_path(run.artifact_uri) is None:
@@ -237,10 +236,10 @@ def _artifacts(store: Store, runs: Sequence[Row]) -> Iterator[Finding]:
         if what := missing_tag(run.tags) if "nnexp.run_key" in run.tags else "":
             yield Finding("files", f"run {run.run_id}: {what}")
         try:
-            if not read_artifact(store, run.detail(), needed):
+            if not read_artifact(store, run, needed):
                 yield Finding("files", f"run {run.run_id}: its artifact {needed} is empty")
             if "nnexp.run_key" in run.tags:
-                read_model(store, run.detail())
+                read_model(store, run)
         except FileNotFoundError:
             yield Finding("files", f"run {run.run_id}: its artifact {needed} is missing")
         except RequestError as error:

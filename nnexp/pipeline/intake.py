@@ -23,9 +23,10 @@ from nnexp.pipeline.rerun.subject import Subject, Subjects
 from nnexp.pipeline.rerun.verdict import key_of, twice, weights_hash
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.evidence import data_file
-from nnexp.tracking.experiments import Experiment, ensure_experiment
+from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import SWEEP_KEYS, get_sweep, recorded_keys
 from nnexp.tracking.labels import DESCRIPTION
+from nnexp.tracking.reader import Experiment
 from nnexp.tracking.runs import RunRecord, Writer
 from nnexp.tracking.store import Store, open_store, told_if_lost
 from nnexp.tracking.tables import MAX_NAMED, RUNS, TAGS
@@ -185,8 +186,8 @@ def _write(writer: Writer, there: Bundle, data: Mapping[str, dict[str, bytes]], 
             _tags(parent.tags, there),
             files={SWEEP_KEYS: parent.keys, **data.get(sweep_id, {})},
             status="KILLED" if parent.status == "RUNNING" else parent.status,
-            start_time=there.begun(sweep_id),
-            end_time=there.ended(sweep_id),
+            start_time=parent.start_time,
+            end_time=parent.end_time,
             run_id=sweep_id,
         )
         for sweep_id, parent in there.sweeps.items()
@@ -213,8 +214,8 @@ def _record(there: Bundle, subject: Subject, more: Mapping[str, bytes]) -> RunRe
         points=[(metric, epoch, value) for metric, curve in one.curves.items() for epoch, value in curve],
         files={"config.yaml": one.config, "weights.npz": one.weights, **more},
         data=data_input(dataset),
-        start_time=there.begun(one.run_id),
-        end_time=there.ended(one.run_id),
+        start_time=one.start_time,
+        end_time=one.end_time,
         run_id=one.run_id,
     )
 

@@ -12,10 +12,10 @@ from nnexp.config.run import RunConfig
 from nnexp.network import engine
 from nnexp.pipeline.identity import numbered
 from nnexp.pipeline.signals import Terminated, interruptible, raise_if_interrupted, uninterrupted
-from nnexp.tracking.experiments import Experiment, ensure_experiment
+from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER
-from nnexp.tracking.reader import Found
+from nnexp.tracking.reader import Experiment, Found
 from nnexp.tracking.runs import Ended, RunRecord, Writer, identity
 from nnexp.tracking.store import Store, StoreLost, open_store, told_if_lost
 from nnexp.tracking.whole import missing, tell

@@ -11,8 +11,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError
-from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.places import SQLITE, STORE_ID, file_of, find_id, local_path, new_id
+from nnexp.tracking.reader import Experiment
 from nnexp.tracking.store import Store
 from nnexp.tracking.tables import EXPERIMENT_TAGS, EXPERIMENTS
 

@@ -21,11 +21,11 @@ from sqlalchemy.exc import OperationalError
 
 from nnexp.config.errors import RequestError
 from nnexp.tracking.durable import flush
-from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.files import put
 from nnexp.tracking.labels import NAME
 from nnexp.tracking.owner import Owner
 from nnexp.tracking.places import MAX_FILE_NAME, SQLITE, local_path
+from nnexp.tracking.reader import Experiment
 from nnexp.tracking.runs import (
     Ended,
     Point,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from nnexp.config.errors import RequestError
 from nnexp.dataset.load import Source
 from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.find import find_artifact, find_runs, get_sweep, recorded_keys
@@ -13,22 +14,18 @@ from nnexp.tracking.store import Store
 from nnexp.tracking.whole import NEEDED_TAGS
 
 
-@dataclass(frozen=True)
-class Evidence:
+@dataclass(frozen=True, kw_only=True)
+class Evidence(Detail):
     """One finished run as it is recorded.
 
     `config` and `weights` are the artifacts' bytes, None if they are missing. `tags` include the provenance,
-    which for a sweep's runs is that of their parent.
+    which for a sweep's runs is that of their parent; `own_tags` do not.
     """
 
-    run_id: str
-    name: str
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
+    own_tags: Mapping[str, str]
     curves: Curves
     config: bytes | None
     weights: bytes | None
-    own_tags: Mapping[str, str] = field(default_factory=dict)  # without those of its sweep
 
     @property
     def key(self) -> str:
@@ -61,35 +58,25 @@ def runs_of(store: Store, sweep: Detail) -> tuple[list[str], int]:
 
 
 def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:
-    """Read the records of these runs, in their order."""
-    details, curves = store.reader.evidence(run_ids)
-    parents: dict[str, Mapping[str, str]] = {}
-    runs = [details[run_id] for run_id in run_ids]
+    """Read the records of these runs, in their order. Raises RequestError if one is not there."""
+    details = store.reader.details(run_ids)
+    if gone := set(run_ids) - details.keys():
+        raise RequestError(f"no run {gone.pop()!r} in this store")
+    metrics = sorted({metric for run in details.values() for metric in run.metrics})
+    curves = store.reader.curves(run_ids, metrics)
+    runs = [details[run_id].checked() for run_id in run_ids]
     configs = store.each(lambda run: find_artifact(store, run, "config.yaml"), runs)
     weights = store.each(lambda run: find_artifact(store, run, "weights.npz"), runs)
+    parents = {sweep_id: get_sweep(store, sweep_id) for sweep_id in {_sweep_of(run) for run in runs}}
     result = []
     for run, config, packed in zip(runs, configs, weights, strict=True):
-        sweep_id = run.tags.get("nnexp.sweep_id", "")
-        if sweep_id and sweep_id not in parents:
-            parent = get_sweep(store, sweep_id)
-            tags = {} if parent is None else parent.tags
-            # Tags that describe a result must be the run's own, not its parent's.
-            parents[sweep_id] = {key: value for key, value in tags.items() if key not in NEEDED_TAGS}
-        result.append(
-            Evidence(
-                run.run_id,
-                run.name,
-                run.params,
-                {**parents.get(sweep_id, {}), **run.tags},
-                curves.get(run.run_id, {}),
-                config,
-                packed,
-                run.tags,
-            )
-        )
+        parent = parents[_sweep_of(run)]
+        # Tags that describe a result must be the run's own, not its parent's.
+        shared = {} if parent is None else {k: v for k, v in parent.tags.items() if k not in NEEDED_TAGS}
+        whole = vars(run) | {"tags": {**shared, **run.tags}, "own_tags": run.tags}
+        result.append(Evidence(**whole, curves=curves[run.run_id], config=config, weights=packed))
     return result
 
 
-def times_of(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
-    """Return when these runs began and ended, in milliseconds since 1970."""
-    return store.reader.times(run_ids)
+def _sweep_of(run: Detail) -> str:
+    return run.tags.get("nnexp.sweep_id", "")

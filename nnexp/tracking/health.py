@@ -14,10 +14,9 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.places import SQLITE
-from nnexp.tracking.reader import Row
+from nnexp.tracking.reader import Detail, Experiment
 from nnexp.tracking.store import BUSY_SECONDS, Store, existing
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 from nnexp.tracking.whole import NEEDED_TAGS
@@ -50,7 +49,7 @@ def _connected(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_SECONDS)
 
 
-def all_runs(store: Store, experiments: Sequence[Experiment]) -> list[Row]:
+def all_runs(store: Store, experiments: Sequence[Experiment]) -> list[Detail]:
     """Return every run of nnexp, oldest first."""
     return store.reader.all_runs(experiments, _TAGS)
 

@@ -13,10 +13,10 @@ from nnexp.config.errors import RequestError
 from nnexp.config.run import key_names
 from nnexp.config.text import shortened
 from nnexp.network.weights import Model, NotWeights, unpack
-from nnexp.tracking.experiments import Experiment, find_experiment, get_experiment
+from nnexp.tracking.experiments import find_experiment, get_experiment
 from nnexp.tracking.find import get_run, get_sweep, read_model, recorded_keys
 from nnexp.tracking.named import whole_id
-from nnexp.tracking.reader import Network
+from nnexp.tracking.reader import MAX_TIME, Detail, Experiment, wrong_value
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import missing_tag, tell
 
@@ -90,6 +90,10 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
         keys = sweep_keys(store, experiment, sweep)
         runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
     runs = _that_count([run.checked() for run in runs])
+    for run in runs:
+        times = [run.start_time, run.start_time if run.end_time is None else run.end_time]
+        if not all(isinstance(time, int) and 0 <= time < MAX_TIME for time in times):
+            raise wrong_value(run.run_id, times, "its times")
     runs.sort(key=lambda run: (run.start_time, run.name, run.tags["nnexp.run_key"]))
     frame = pd.DataFrame(
         {
@@ -123,7 +127,7 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
     return pd.concat([frame, pd.DataFrame(values | last_values)], axis=1)
 
 
-def _that_count(runs: list[Network]) -> list[Network]:
+def _that_count(runs: list[Detail]) -> list[Detail]:
     """Leave out, and log, the finished runs whose record is incomplete or was edited."""
     lacking = {
         run.run_id: what

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import sqlalchemy as sa
 
 # The MLflow migration that made the tables below; a test compares it with the installed MLflow's.
@@ -66,3 +68,8 @@ INPUTS = _table(
     "inputs", "input_uuid", "source_type", "source_id", "destination_type", "destination_id", "step"
 )
 INPUT_TAGS = _table("input_tags", "input_uuid", "name", "value")
+
+
+def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the ids in parts that a query may name."""
+    yield from (ids[start : start + MAX_NAMED] for start in range(0, len(ids), MAX_NAMED))

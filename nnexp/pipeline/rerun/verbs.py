@@ -24,7 +24,7 @@ from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in, lack
 from nnexp.pipeline.rerun.variation import Variation, is_other, settled
 from nnexp.pipeline.rerun.verdict import Verdict, is_prediction, weights_hash
-from nnexp.tracking.evidence import Evidence, times_of
+from nnexp.tracking.evidence import Evidence
 from nnexp.tracking.find import find_artifact, get_any, get_sweep, recorded_keys
 from nnexp.tracking.named import whole_id
 from nnexp.tracking.reader import Detail
@@ -188,8 +188,7 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
         log.info("note: requirements.lock has changed since this was recorded, and is left out")
     out = out or Path(f"{found.run_id}.zip")
     parents = _parents(store, found, evidence)
-    times = times_of(store, [*(one.run_id for one in evidence), *(sweep.run_id for sweep in parents)])
-    size = bundles.write(out, found.name, evidence, data, more, parents, times)
+    size = bundles.write(out, found.name, evidence, data, more, parents)
     return Written(out, len(evidence), size)
 
 
@@ -198,7 +197,8 @@ def _parents(store: Store, found: Detail, evidence: Sequence[Evidence]) -> list[
     named = dict.fromkeys(one.tags["nnexp.sweep_id"] for one in evidence if "nnexp.sweep_id" in one.tags)
     first = [found.run_id] if "nnexp.sweep" in found.tags else []
     sweeps = [get_any(store, sweep_id) for sweep_id in dict.fromkeys([*first, *named])]
-    return [bundles.Parent(s.run_id, s.name, s.status, s.params, s.tags, _keys(store, s)) for s in sweeps]
+    keys = {s.run_id: "".join(f"{key}\n" for key in recorded_keys(store, s)).encode() for s in sweeps}
+    return [bundles.Parent(**vars(s), keys=keys[s.run_id]) for s in sweeps]
 
 
 def _without_deleted_sweeps(store: Store, evidence: Sequence[Evidence]) -> list[Evidence]:
@@ -215,11 +215,6 @@ def _without_deleted_sweeps(store: Store, evidence: Sequence[Evidence]) -> list[
         else one
         for one in evidence
     ]
-
-
-def _keys(store: Store, sweep: Detail) -> bytes:
-    """Return a sweep's run keys, one per line."""
-    return "".join(f"{key}\n" for key in recorded_keys(store, sweep)).encode()
 
 
 def _verified(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> Reruns:
