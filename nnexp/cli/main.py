@@ -11,18 +11,12 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from nnexp.cli.streams import finish_output, prepare
 from nnexp.config.errors import Lost, RequestError
 from nnexp.pipeline.signals import Terminated, catch_signals, interruptible
-
-if TYPE_CHECKING:
-    from nnexp.config.request import Request
-    from nnexp.config.run import RunConfig
-    from nnexp.pipeline.rerun.verbs import Change
 
 log = logging.getLogger("nnexp")
 
@@ -198,7 +192,7 @@ def rerun(
     elif bundle is not None:
         is_well = again.bundle(bundle, dry_run)
     else:
-        is_well = again.one(str(run_id), _change(changes), dry_run)
+        is_well = again.one(str(run_id), changes, dry_run)
     if not is_well:
         sys.exit(1)
 
@@ -226,19 +220,6 @@ def import_(bundle: Path, experiment: str | None) -> None:
     from nnexp.cli import bundle as archive
 
     archive.bring(bundle, experiment)
-
-
-def _change(typed: tuple[str, ...]) -> Change | None:
-    """Return a function that applies typed key=values to a recorded configuration; None if there are none."""
-    if not typed:
-        return None
-
-    def change(config: RunConfig) -> tuple[RunConfig, Request]:
-        from nnexp.pipeline.points import variation  # imports Hydra, which a plain rerun does not need
-
-        return variation(config, typed)
-
-    return change
 
 
 @nnexp.command()
@@ -301,16 +282,11 @@ def main() -> None:
         with interruptible():
             nnexp.main(arguments, prog_name="nnexp", standalone_mode=False)
             sys.stdout.flush()
-    except RequestError as error:
+    except (RequestError, Lost) as error:
         if traced:
             log.error(traceback.format_exc())
         log.error(f"nnexp: {error}")
-        sys.exit(2)
-    except Lost as error:
-        if traced:
-            log.error(traceback.format_exc())
-        log.error(f"nnexp: {error}")
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, RequestError) else 1)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

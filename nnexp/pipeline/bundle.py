@@ -31,7 +31,7 @@ from nnexp.config.text import on_one_line, printable, shortened
 from nnexp.dataset.load import Source
 from nnexp.pipeline.archive import FREE_TEXT, RATIO, SUMS, TEXTS, Archive
 from nnexp.pipeline.rerun.subject import Kept
-from nnexp.tracking.evidence import Evidence, data_file
+from nnexp.tracking.evidence import Evidence, data_files, kept_data
 from nnexp.tracking.reader import MAX_TIME, Detail
 from nnexp.tracking.runs import now
 
@@ -83,9 +83,7 @@ def write(
         )
         members[f"sweeps/{sweep.run_id}/run_keys.txt"] = sweep.keys
     for sha256, source in data.items():
-        members[data_file(sha256, "table")] = source.table
-        if source.new_rows is not None:
-            members[data_file(sha256, "new_rows")] = source.new_rows
+        members |= data_files(sha256, source)
     for one in evidence:
         run = f"runs/{one.run_id}/"
         members[f"{run}run.json"] = _json(_said(one, one.own_tags))
@@ -190,11 +188,7 @@ class Bundle:
         def kept(evidence: Evidence) -> Source | None:
             sha256 = evidence.tags.get("nnexp.data_sha256", "")
             if sha256 not in self._data:
-                with _plainly(self.path):
-                    table, new_rows = (
-                        self._archive.find(data_file(sha256, part)) for part in ("table", "new_rows")
-                    )
-                self._data[sha256] = None if table is None else Source(table, new_rows)
+                self._data[sha256] = kept_data(self.find, sha256)
             return self._data[sha256]
 
         return kept

@@ -11,6 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -19,21 +20,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nnexp.config.errors import RequestError
+from nnexp.tracking import health
 from nnexp.tracking.claims import aside_of
+from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.experiments import all_experiments
 from nnexp.tracking.files import links_in, move_aside
 from nnexp.tracking.find import SWEEP_KEYS, read_artifact, read_model
-from nnexp.tracking.health import (
-    OF_RUNS,
-    all_ids,
-    all_runs,
-    file_faults,
-    has_run,
-    move_rows_of_nothing,
-    nobody_records,
-    rows_of_nothing,
-    running_ids,
-)
 from nnexp.tracking.owner import is_owned
 from nnexp.tracking.places import SQLITE, local_path, place_of
 from nnexp.tracking.reader import Detail, Experiment
@@ -57,7 +49,7 @@ class Finding:
     kind: str
     text: str
     remedy: str = ""  # what the repair does, in words
-    repair: Callable[[], bool] | None = None  # repairs it, and returns whether it did
+    repair: Callable[[], object] | None = None  # returns False if it left all as it was
 
 
 # The kind of a finding that needs no repair.
@@ -85,14 +77,14 @@ def examine() -> Examined:
 def _inside(uri: str, path: Path | None) -> tuple[int, list[Finding]]:
     """Return the number of runs and the findings. A damaged store or one of another schema is not examined
     further."""
-    if path is not None and (faults := file_faults(path)):
+    if path is not None and (faults := health.file_faults(path)):
         return 0, [Finding("damage", f"{path}: {fault}") for fault in faults]
     try:
         store = open_store(create=False)
     except RequestError as error:
         return 0, [Finding("store", str(error))]
     experiments = all_experiments(store)
-    runs = all_runs(store, experiments)
+    runs = health.all_runs(store, experiments)
     findings = [*_stale(store, experiments, runs)]
     if path is not None:
         findings += [*_left_beside(path, runs), *_rows(path)]
@@ -121,7 +113,7 @@ def _left_beside(path: Path, runs: Sequence[Detail]) -> Iterator[Finding]:
         # A run that is about to begin makes its lock before its row.
         if run_id not in running and _is_old(lock) and _is_free(lock):
             text = f"{lock} was left by a process that was killed"
-            yield Finding("left", text, "delete the empty file", partial(_unlink, lock))
+            yield Finding("left", text, "delete the empty file", partial(lock.unlink, missing_ok=True))
 
 
 def _aside(path: Path) -> Path:
@@ -136,11 +128,6 @@ def _move_half(path: Path, half: Path) -> bool:
             move_aside(half.parent, half.name, _aside(path))
     except (Timeout, FileNotFoundError):
         return False
-    return True
-
-
-def _unlink(lock: Path) -> bool:
-    lock.unlink(missing_ok=True)
     return True
 
 
@@ -165,18 +152,13 @@ def _is_free(lock: Path) -> bool:
 
 def _rows(path: Path) -> Iterator[Finding]:
     """Find rows that refer to rows that are not in the store."""
-    for table, count in sorted(rows_of_nothing(path).items()):
+    for table, count in sorted(health.rows_of_nothing(path).items()):
         text = f"table {table}: {count:,} rows refer to missing rows"
-        if table in OF_RUNS:
-            move = partial(_move_rows, path, table)
+        if table in health.OF_RUNS:
+            move = partial(health.move_rows_of_nothing, path, table, _aside(path))
             yield Finding("rows", text, f"move them to {_aside(path)}", move)
         else:
             yield Finding("rows", text)
-
-
-def _move_rows(path: Path, table: str) -> bool:
-    move_rows_of_nothing(path, table, _aside(path))
-    return True
 
 
 def _stale(store: Store, experiments: Sequence[Experiment], runs: Sequence[Detail]) -> Iterator[Finding]:
@@ -232,13 +214,14 @@ def _artifacts(store: Store, runs: Sequence[Detail]) -> Iterator[Finding]:
     for run in runs:
         if not run.is_active or run.status != "FINISHED" or local_path(run.artifact_uri) is None:
             continue
-        needed = "config.yaml" if "nnexp.run_key" in run.tags else SWEEP_KEYS
-        if what := missing_tag(run.tags) if "nnexp.run_key" in run.tags else "":
+        is_network = "nnexp.run_key" in run.tags
+        needed = "config.yaml" if is_network else SWEEP_KEYS
+        if is_network and (what := missing_tag(run.tags)):
             yield Finding("files", f"run {run.run_id}: {what}")
         try:
             if not read_artifact(store, run, needed):
                 yield Finding("files", f"run {run.run_id}: its artifact {needed} is empty")
-            if "nnexp.run_key" in run.tags:
+            if is_network:
                 read_model(store, run)
         except FileNotFoundError:
             yield Finding("files", f"run {run.run_id}: its artifact {needed} is missing")
@@ -250,7 +233,7 @@ def _orphans(store: Store, experiments: Sequence[Experiment]) -> Iterator[Findin
     """Find directories of runs that are not in the store: their writer was killed before adding them."""
     places = [(experiment, local_path(experiment.artifact_location)) for experiment in experiments]
     names = {e.id: _names(place) for e, place in places if place is not None and place.is_dir()}
-    known = all_ids(store)  # read after the names, since a run's files are there before its row
+    known = health.all_ids(store)  # read after the names, since a run's files are there before its row
     for experiment, place in places:
         unnamed = [name for name in names.get(experiment.id, []) if _run_id(name) not in known]
         if place is None or not unnamed:
@@ -285,9 +268,7 @@ def _run_id(name: str) -> str:
 
 def _is_live(store: Store, experiment: Experiment) -> bool:
     """Return whether a living process owns a run of the experiment."""
-    with store.reading() as connection:
-        running = running_ids(connection, experiment.id)
-    return any(is_owned(store, run_id) for run_id in running)
+    return any(is_owned(store, run_id) for run_id in health.running_ids(store, experiment))
 
 
 def _set_aside(store: Store, experiment: Experiment, place: Path, name: str, aside: Path) -> bool:
@@ -295,8 +276,8 @@ def _set_aside(store: Store, experiment: Experiment, place: Path, name: str, asi
 
     A writer puts files and rows in place in one transaction, or owns the run before.
     """
-    with nobody_records(store, experiment.id) as connection:
-        is_named = has_run(connection, _run_id(name)) or is_owned(store, _run_id(name))
+    with closing(DatabaseWriter(store, experiment)) as writer, writer.transaction() as connection:
+        is_named = health.has_run(connection, _run_id(name)) or is_owned(store, _run_id(name))
         if is_named or _is_live(store, experiment) or not _is_old(place / name):
             return False
         move_aside(place, name, aside)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nnexp.config.errors import RequestError
 from nnexp.dataset.load import Source
-from nnexp.tracking.experiments import get_experiment
-from nnexp.tracking.find import find_artifact, find_runs, get_sweep, recorded_keys
+from nnexp.tracking.find import find_artifact, get_sweep
 from nnexp.tracking.reader import Curves, Detail
 from nnexp.tracking.store import Store
 from nnexp.tracking.whole import NEEDED_TAGS
@@ -41,20 +40,16 @@ def data_file(sha256: str, part: str) -> str:
     return f"data/{sha256[:16]}/{part}.csv"
 
 
-def kept_data(store: Store, holder: Detail, sha256: str) -> Source | None:
-    """Return the copy of a data set that a record keeps, or None if it keeps none."""
-    table = find_artifact(store, holder, data_file(sha256, "table"))
-    if table is None:
-        return None
-    return Source(table, find_artifact(store, holder, data_file(sha256, "new_rows")))
+def data_files(sha256: str, source: Source) -> dict[str, bytes]:
+    """Return a data set's bytes as artifacts."""
+    files = {data_file(sha256, "table"): source.table}
+    return files if source.new_rows is None else {**files, data_file(sha256, "new_rows"): source.new_rows}
 
 
-def runs_of(store: Store, sweep: Detail) -> tuple[list[str], int]:
-    """Return the ids of a sweep's finished runs, recorded by any sweep, and how many have not finished."""
-    keys = set(recorded_keys(store, sweep))
-    found = find_runs(store, get_experiment(store, sweep.experiment_id), "nnexp.run_key")
-    finished = [run for run in found if run.status == "FINISHED" and run.tags["nnexp.run_key"] in keys]
-    return [run.run_id for run in finished], len(keys - {run.tags["nnexp.run_key"] for run in finished})
+def kept_data(find: Callable[[str], bytes | None], sha256: str) -> Source | None:
+    """Return the copy of a data set that is kept, or None; `find` returns the file of a name, if any."""
+    table, new_rows = (find(data_file(sha256, part)) for part in ("table", "new_rows"))
+    return None if table is None else Source(table, new_rows)
 
 
 def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ TAG_COLUMNS = {
 NUMBERS = frozenset(
     {"learning_rate", "epochs", "seed", "validation_fraction", "log_every", "weights_every", "init.scale"}
 )
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
 def load_runs(
@@ -87,7 +89,10 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
     """Read runs like `load_runs`, from an open store. Raises RequestError if there is no such sweep."""
     runs = store.reader.networks(experiment, list(TAG_COLUMNS))
     if sweep is not None:
-        keys = sweep_keys(store, experiment, sweep)
+        parent = get_sweep(store, sweep)
+        if parent is None:
+            raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
+        keys = set(recorded_keys(store, parent))
         runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
     runs = _that_count([run.checked() for run in runs])
     for run in runs:
@@ -129,23 +134,16 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
 
 def _that_count(runs: list[Detail]) -> list[Detail]:
     """Leave out, and log, the finished runs whose record is incomplete or was edited."""
-    lacking = {
-        run.run_id: what
-        for run in runs
-        if run.status == "FINISHED" and (what := missing_tag(run.tags) or _no_number(run.params))
-    }
+    lacking = {}
+    for run in runs:
+        wrong = (key for key in NUMBERS & run.params.keys() if not _NUMBER.fullmatch(run.params[key]))
+        if run.status == "FINISHED" and (what := missing_tag(run.tags)):
+            lacking[run.run_id] = what
+        elif run.status == "FINISHED" and (key := next(wrong, None)):
+            text = shortened(run.params[key], 40)
+            lacking[run.run_id] = f"its param {key} is {text!r}, which is not a number"
     tell(lacking, "it is left out")
     return [run for run in runs if run.run_id not in lacking]
-
-
-def _no_number(params: Mapping[str, str]) -> str:
-    """Return which numeric param is not a number, in words; empty if all are."""
-    for key in NUMBERS & params.keys():
-        try:
-            float(params[key])
-        except ValueError:
-            return f"its param {key} is {shortened(params[key], 40)!r}, which is not a number"
-    return ""
 
 
 def load_history(
@@ -239,14 +237,6 @@ def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise RequestError(f"{path}: is not a weights.npz: {error}") from error
-
-
-def sweep_keys(store: Store, experiment: Experiment, sweep: str) -> set[str]:
-    """Return the keys of a sweep's runs. Raises RequestError if there is no such sweep."""
-    parent = get_sweep(store, sweep)
-    if parent is None:
-        raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
-    return set(recorded_keys(store, parent))
 
 
 def _typed(texts: list[str | None]) -> pd.Series:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -14,8 +14,6 @@ from pathlib import Path
 from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import SCHEMA
-from nnexp.config.request import Request
-from nnexp.config.run import RunConfig
 from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.bundle import Bundle
@@ -33,9 +31,6 @@ from nnexp.tracking.whole import tell
 from nnexp.training.shard import Trained
 
 log = logging.getLogger("nnexp")
-
-# Applies the typed keys to a recorded configuration; returns the new configuration and the request.
-Change = Callable[[RunConfig], tuple[RunConfig, Request]]
 
 
 @dataclass(frozen=True)
@@ -104,7 +99,7 @@ class Written:
     size: int
 
 
-def one(run_id: str, change: Change | None, dry_run: bool) -> Forecast | Rerun | Variation:
+def one(run_id: str, changes: Sequence[str], dry_run: bool) -> Forecast | Rerun | Variation:
     """Carry out `nnexp rerun RUN_ID [key=value …]`. Raises RequestError.
 
     If the keys make another run, a Variation is returned that is not trained yet.
@@ -113,9 +108,11 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> Forecast | Rerun |
     run_id = whole_id(store, run_id, "run")
     found, evidence = find_run(store, run_id)
     subjects, moved = Subjects(kept_in(store)), None
-    if change is not None:
+    if changes:
+        from nnexp.pipeline.points import variation  # imports Hydra, which a plain rerun does not need
+
         was = subjects.subject(evidence)
-        moved, request = change(was.config)
+        moved, request = variation(was.config, changes)
         moved = settled(moved)
         dry_run = dry_run or request.plan
         if is_other(was, moved) or request.labels:
