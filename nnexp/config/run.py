@@ -93,6 +93,11 @@ _OPTIONS = {
     "optimizer.beta1": (number(at_least=0, below=1), "decay of the gradient's running mean"),
     "optimizer.beta2": (number(at_least=0, below=1), "decay of its running square"),
     "optimizer.epsilon": (number(above=0), "keeps the division finite"),
+    "optimizer.weight_decay": (
+        number(at_least=0),
+        "pulls all weights to 0: adamw shrinks them by learning_rate times this a step, the others add "
+        "this times the weights to the gradient",
+    ),
 }
 
 
@@ -176,9 +181,11 @@ class RunConfig:
     def run_key(self, data_sha256: str, engine: str) -> str:
         """Return the SHA-256 of all that decides the result: runs with the same key have the same bits.
 
-        The data count by their bytes; the data set's name and paths and the keys of NOT_RESULT do not count.
+        The data count by their bytes; the data set's name and paths, the keys of NOT_RESULT, and those of
+        ADDED at the value there, do not count.
         """
-        decisive = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | LOCATIONS}
+        counted = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | LOCATIONS}
+        decisive = {k: v for k, v in counted.items() if k not in ADDED or v != ADDED[k]}
         canonical = {"config": decisive, "data": data_sha256, "engine": engine}
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -217,6 +224,14 @@ GROUPS = ("dataset", "init", "optimizer")
 NOT_RESULT = frozenset({"figures", "model", "experiment_name", "tracking_uri"})
 # Keys that the run key ignores, because it has the SHA-256 of the data instead.
 LOCATIONS = frozenset({"dataset", "dataset.path", "dataset.new_rows"})
+# Keys that records of earlier schemas lack, each with the value that those were trained with. The run key
+# leaves out a key that has this value, and so is the one that such a record has.
+ADDED = {"optimizer.weight_decay": 0.0}
+
+
+def added_params() -> dict[str, str]:
+    """Return the params that earlier records lack, as those were trained."""
+    return {key: _as_text(value) for key, value in ADDED.items() if value is not None}
 
 
 def rules() -> dict[str, Rule]:

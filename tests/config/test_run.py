@@ -51,7 +51,15 @@ def test_whole_numbers_and_floats_are_read_as_what_they_are(configure):
 
 def test_the_run_key_changes_with_all_that_decides_the_result_and_nothing_else(configure, default):
     key = default.run_key("data", "1")
-    for other in ("seed=1", "init.scale=2", "hidden=[3]", "dataset.center=mean", "optimizer=momentum"):
+    for other in (
+        "seed=1",
+        "init.scale=2",
+        "hidden=[3]",
+        "dataset.center=mean",
+        "optimizer=momentum",
+        "optimizer.weight_decay=0.1",
+        "optimizer=adamw",
+    ):
         assert configure(other).run_key("data", "1") != key
     for same in ("figures=false", "model=false", "experiment_name=x", "learning_rate=1e-1", "hidden=[2]"):
         assert configure(same).run_key("data", "1") == key

@@ -102,7 +102,7 @@ WRONG = {
     "experiment_name.x=1": "Did you mean experiment_name?",
     "dataset=genderr": "Did you mean gender?",
     "init=glorot": "Known: he, normal, ones, uniform, xavier, zeros",
-    "optimizer=rmsprop": "Known: adam, momentum, sgd",
+    "optimizer=rmsprop": "Known: adam, adamw, momentum, sgd",
     "experiment=nothing": "unknown experiment 'nothing'",
     "executor=processes executor.workers=1e18": "at most 4096",
     "init=" + "x" * 300: "unknown init 'xxx",

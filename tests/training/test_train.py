@@ -109,6 +109,8 @@ def test_the_line_is_learned_by_the_program(configure):
     [
         ["optimizer=momentum", "batch_size=2"],
         ["optimizer=adam", "batch_size=3", "activation=tanh"],
+        ["optimizer=adamw", "optimizer.weight_decay=0.1", "batch_size=2"],
+        ["optimizer.weight_decay=0.01"],
         ["batch_size=full", "shuffle=true"],
         ["shuffle=true", "batch_size=3", "seed=7"],
         ["output_activation=softmax", "loss=cross_entropy", "hidden=[3,3]"],

@@ -28,6 +28,7 @@ from nnexp.network.engine.kernel import train_blocks
 from nnexp.network.engine.lanes import N_LANES
 from nnexp.network.engine.layout import (
     ACTIVATIONS,
+    COLUMNS,
     LOSSES,
     OPTIMIZERS,
     OPTIONS,
@@ -100,7 +101,7 @@ class Curves:
     """What was measured at the logged epochs; arrays of shape (runs, logged epochs), accuracies
     from 0 to 1.
 
-    An entry is nan after its run's last epoch, or after the one at which it diverged.
+    An entry is nan after its run's last epoch, or after the one at which it stopped or diverged.
     """
 
     epochs: IntArray  # (logged epochs,)
@@ -160,7 +161,7 @@ def _parts(model: Model, rows: int) -> IntArray:
     """Where the parts of a Block begin in its memory, in elements, and where the last ends."""
     n, outputs = model.n_weights, rows * sum(model.sizes[1:])
     samples = rows * model.sizes[0], rows * model.sizes[-1]
-    lengths = [n, n, n, n, 6, rows * max(model.sizes[1:]), outputs, outputs, *samples, 3]
+    lengths = [n, n, n, n, 7, rows * max(model.sizes[1:]), outputs, outputs, *samples, 3]
     return np.cumsum([0, *lengths]) * N_LANES
 
 
@@ -168,10 +169,13 @@ class Batch:
     """Runs of one model in training.
 
     weights: (runs, n_weights), the initial weights as `network.flatten` orders them. They are
-    copied. learning_rate and each of `options` (those of the optimizer): one number, or one of each
-    run. epochs: how many to train, one number or one of each run. X, y: samples (n, fan_in) and (n,
-    outputs), or (runs, n, fan_in) and (runs, n, outputs) where every run has its own; X_val, y_val
-    likewise. threads: how many, by default Numba's (NUMBA_NUM_THREADS).
+    copied. learning_rate and each of `options` (those of the optimizer, and weight_decay, by default
+    0): one number, or one of each run. epochs: how many to train, one number or one of each run. X,
+    y: samples (n, fan_in) and (n, outputs), or (runs, n, fan_in) and (runs, n, outputs) where every
+    run has its own; X_val, y_val likewise. threads: how many, by default Numba's
+    (NUMBA_NUM_THREADS). patience: after how many epochs without a lower validation loss a run
+    stops, one number or one of each run; 0: never. The loss is looked at where it is measured, at
+    log_epochs.
 
     Raises ValueError for shapes that do not fit and for missing or unknown options.
     """
@@ -188,6 +192,7 @@ class Batch:
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         threads: int | None = None,
+        patience: ArrayLike = 0,
     ) -> None:
         start = np.array(weights, dtype=np.float64, order="C")
         if start.ndim != 2 or start.shape[1] != model.n_weights:
@@ -197,21 +202,31 @@ class Batch:
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
         n_runs = len(start)
-        given, names = dict(options or {}), OPTIONS[model.optimizer]
+        names = (*OPTIONS[model.optimizer], "weight_decay")
+        given = {"weight_decay": 0.0, **(options or {})}
         if set(given) != set(names):
             raise ValueError(f"{model.optimizer} takes the options {names}, not {tuple(given)}")
-        columns = np.zeros((n_runs, 3))
-        for i, name in enumerate(names):
-            columns[:, i] = given[name]
+        columns = np.zeros((n_runs, 4))
+        for name in names:
+            columns[:, COLUMNS[name]] = given[name]
+        waits = _per_run(patience, n_runs, np.int64)
+        if waits.min(initial=0) < 0 or (waits.any() and X_val is None):
+            raise ValueError("patience must be at least 0, and 0 without X_val")
+        is_adam = model.optimizer in ("adam", "adamw")
         self._runs = Runs(
             weights=start,
             first_moment=np.zeros((1, 1) if model.optimizer == "sgd" else start.shape),
-            second_moment=np.zeros(start.shape if model.optimizer == "adam" else (1, 1)),
+            second_moment=np.zeros(start.shape if is_adam else (1, 1)),
             powers=np.ones((n_runs, 2)),
             learning_rate=_per_run(learning_rate, n_runs, np.float64),
             options=columns,
             epochs=_per_run(epochs, n_runs, np.int64),
             diverged=np.full(n_runs, -1),
+            patience=waits,
+            stopped=np.full(n_runs, -1),
+            best_epoch=np.zeros(n_runs, dtype=np.int64),
+            best_loss=np.full(n_runs, np.inf),
+            best_weights=start.copy() if waits.any() else np.zeros((1, 1)),
         )
         self.model = model
         self.epoch = 0
@@ -238,8 +253,26 @@ class Batch:
         return self._runs.diverged.copy()
 
     @property
+    def stopped(self) -> IntArray:
+        """By run, the epoch at which its patience was at an end, or -1."""
+        return self._runs.stopped.copy()
+
+    @property
+    def best_epoch(self) -> IntArray:
+        """By run with patience, the logged epoch with the lowest validation loss so far, the first of
+        several; -1 for other runs."""
+        return np.where(self._runs.patience > 0, self._runs.best_epoch, -1)
+
+    @property
+    def best_weights(self) -> Array:
+        """A copy of the weights that each run had at its best epoch, (runs, n_weights); of a run
+        without patience its weights now."""
+        has_patience = self._runs.patience[:, np.newaxis] > 0
+        return np.where(has_patience, self._runs.best_weights, self._runs.weights)
+
+    @property
     def is_done(self) -> bool:
-        """Whether every run has ended: trained all its epochs, or diverged."""
+        """Whether every run has ended: trained all its epochs, stopped, or diverged."""
         return len(self._active()) == 0
 
     def advance(self, until: int, log_epochs: Sequence[int] = (), order: ArrayLike | None = None) -> Curves:
@@ -281,9 +314,10 @@ class Batch:
     def _active(self) -> IntArray:
         """The runs that have not ended, those that end first before the others."""
         first = self.epoch + 1 if self.epoch > 0 else 0
-        is_active = (self._runs.diverged < 0) & (self._runs.epochs >= first)
-        runs = np.flatnonzero(is_active)
-        return runs[np.argsort(self._runs.epochs[runs], kind="stable")]
+        runs = self._runs
+        is_active = (runs.diverged < 0) & (runs.stopped < 0) & (runs.epochs >= first)
+        active = np.flatnonzero(is_active)
+        return active[np.argsort(runs.epochs[active], kind="stable")]
 
     def _train(self, until: int, epochs: IntArray, order: NDArray[np.int32], records: Array) -> None:
         """Share the blocks of active runs among threads."""
@@ -293,14 +327,17 @@ class Batch:
 
         layers, parts = _layers(self.model, self._rows), _parts(self.model, self._rows)
         is_classification = self.model.is_classification
+        has_decay = bool(self._runs.options[:, COLUMNS["weight_decay"]].any())
+        is_articles = self.model == replace(ARTICLES, is_classification=is_classification)
         settings = Settings(
             n_lanes=N_LANES,
             loss=LOSSES[self.model.loss],
             optimizer=OPTIMIZERS[self.model.optimizer],
+            has_decay=has_decay,
             batch_size=self.model.batch_size,
             rows=self._rows,
             is_classification=is_classification,
-            is_articles=self.model == replace(ARTICLES, is_classification=is_classification),
+            is_articles=is_articles and not has_decay,
         )
 
         def train(task: int) -> None:
