@@ -21,7 +21,7 @@ MOST_DIGITS = 6
 ROUNDING = 1e-12
 # What is left out where a terminal is narrow, in this order.
 LEAST_NEEDED = (
-    *("max", "min", "median", "std", "diverged", "solved", "val_solved", "epochs_to"),
+    *("max", "min", "median", "std", "diverged", "solved", "val_solved", "test_solved", "epochs_to"),
     *("ci95_high", "ci95_low"),
 )
 # A param's value is shown so long at most, and any cell of a table for people (tables.MAX_CELL).
@@ -51,7 +51,7 @@ def readable(table: pd.DataFrame, metric: str = "loss") -> Columns:
             ]
         elif name in ("min", "median", "max"):
             columns[name] = [significant(value, 3) for value in column]
-        elif name in ("solved", "val_solved", "diverged"):
+        elif name in ("solved", "val_solved", "test_solved", "diverged"):
             columns[name] = [_share(value) for value in column]
         elif name == "epochs_to":
             columns[name] = ["never" if math.isinf(value) else f"{value:.15g}" for value in column]

@@ -25,7 +25,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.run import NOT_RESULT, RunConfig
 from nnexp.dataset.load import Dataset
 from nnexp.network.weights import Model
-from nnexp.pipeline.artifacts import read_back
+from nnexp.pipeline.artifacts import read_back, without_test_rows
 from nnexp.pipeline.identity import run_name
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
 from nnexp.tracking.experiments import get_experiment
@@ -52,8 +52,10 @@ class Run:
         What the run is at a glance, such as `xor lr=0.5 init=normal seed=3`.
     loss, accuracy : float
         The last values; `accuracy` is None for a regression. Of a run that diverged, the last finite ones.
+    metrics : dict
+        The last value of every metric, such as `val_loss`, `test_loss` or `best_epoch`.
     epochs : int
-        How many epochs were completed.
+        How many epochs the network was trained for; with patience, up to its lowest `val_loss`.
     outcome : str
         `converged`, `diverged` or `finished`.
     params : dict
@@ -66,6 +68,7 @@ class Run:
         self.name = self._record.name
         self.loss = self._record.metrics.get("loss", math.nan)
         self.accuracy = self._record.metrics.get("accuracy")
+        self.metrics = dict(self._record.metrics)
         self.outcome = self._record.tags["nnexp.outcome"]
 
     @property
@@ -109,7 +112,8 @@ class Run:
         config, dataset = self._trained
         run = read_back(self.store, self.run_id, config, dataset, self.outcome)
         title = f"{run_name(config, dataset)}, {self.outcome}"
-        return plots.of_run(run.model, dataset, run.epochs, run.curves, title, run.kept, name)[name]
+        shown = without_test_rows(dataset, config)
+        return plots.of_run(run.model, shown, run.epochs, run.curves, title, run.kept, name)[name]
 
     @cached_property
     def _trained(self) -> tuple[RunConfig, Dataset]:

@@ -32,7 +32,8 @@ TAG_COLUMNS = {
 }
 # Params that are numbers in every record.
 NUMBERS = frozenset(
-    {"learning_rate", "epochs", "seed", "validation_fraction", "log_every", "weights_every", "init.scale"}
+    {"learning_rate", "epochs", "patience", "seed", "validation_fraction", "folds", "fold", "test_fraction"}
+    | {"split_seed", "log_every", "weights_every", "init.scale", "optimizer.weight_decay"}
 )
 
 

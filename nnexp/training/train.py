@@ -79,22 +79,23 @@ def _shards(
     """Yield the positions of runs that train together: of one shape, and few enough for memory."""
     groups: dict[tuple[Hashable, ...], list[int]] = {}
     for i, config in enumerate(configs):
-        groups.setdefault(_shape(config), []).append(i)
+        groups.setdefault(_shape(config, prepared[i]), []).append(i)
     for group in groups.values():
         config, data = configs[group[0]], prepared[group[0]]
         epochs = max(configs[i].epochs for i in group)
         kept = epochs // config.weights_every if config.weights_every else 0
         # A run's curves, its weights as often as they are held, and rows if it has its own.
-        floats = 5 * (epochs // config.log_every + 2) + (kept + 6) * weight_count(dataset, config)
-        floats += (config.validation_fraction > 0) * (data.X.size + data.X_val.size)
+        floats = 5 * (epochs // config.log_every + 2) + (kept + 7) * weight_count(dataset, config)
+        if any(prepared[i] is not data for i in group):
+            floats += data.X.size + data.X_val.size + data.X_test.size
         size = max(engine.N_LANES, min(MAX_SHARD, SHARD_BYTES // (8 * floats)))
         # By length, so that the lanes of a block end together.
         group.sort(key=lambda i: (configs[i].epochs, configs[i].seed))
         yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
-def _shape(config: RunConfig) -> tuple[Hashable, ...]:
-    """Return what all runs of a batch must share; all else may differ: initialisation, rates, seed, length.
+def _shape(config: RunConfig, data: Prepared) -> tuple[Hashable, ...]:
+    """Return what all runs of a batch must share; all else may differ: initialisation, rates, seeds, length.
 
     Runs whose last epoch is not one of the regular points stay among themselves: a point more would look
     for divergence where the run alone would not.
@@ -108,7 +109,7 @@ def _shape(config: RunConfig) -> tuple[Hashable, ...]:
         config.optimizer.name,
         config.batch_size,
         config.shuffle,
-        config.validation_fraction,
+        *(len(rows) for rows in (data.X, data.X_val, data.X_test)),
         config.log_every,
         config.weights_every,
         config.epochs if config.epochs % config.log_every else None,
