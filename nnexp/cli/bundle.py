@@ -5,13 +5,16 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import click
+
 from nnexp.cli.show import PROGRAM
+from nnexp.config.text import masked
 from nnexp.pipeline import intake
 from nnexp.pipeline.rerun import verbs
 
 
 def write(some_id: str, out: Path | None) -> None:
-    """`nnexp bundle RUN_ID|SWEEP_ID`."""
+    """Carry out `nnexp bundle RUN_ID|SWEEP_ID`."""
     done = verbs.write_bundle(some_id, out)
     runs = f"{done.runs:,} run{'s' * (done.runs != 1)}"
     path = str(done.path)
@@ -19,7 +22,7 @@ def write(some_id: str, out: Path | None) -> None:
 
 
 def bring(path: Path, experiment_name: str | None) -> None:
-    """`nnexp import BUNDLE`."""
+    """Carry out `nnexp import BUNDLE`."""
     done = intake.bring(path, experiment_name)
     total = len(done.run_ids)
     print(f"imported {done.new:,} of {total:,} runs of {done.what} into {done.experiment}", end="")
@@ -27,8 +30,19 @@ def bring(path: Path, experiment_name: str | None) -> None:
     for run_id in done.left_out:
         print(f"  {run_id} is left out: the experiment has the same run under another id")
     if done.sweep_id is None:
-        print(f"  {PROGRAM} show {done.run_ids[0]}\n  {PROGRAM} rerun {done.run_ids[0]}")
+        _next(["show", done.run_ids[0]], ["rerun", done.run_ids[0]])
         return
     where = [] if done.experiment == "nnexp" else ["--experiment", done.experiment]
-    print("  " + shlex.join([PROGRAM, "summarize", *where, "--sweep", done.sweep_id]))
-    print(f"  {PROGRAM} report {done.sweep_id}\n  {PROGRAM} rerun --sweep {done.sweep_id}")
+    _next(
+        ["summarize", *where, "--sweep", done.sweep_id],
+        ["report", done.sweep_id],
+        ["rerun", "--sweep", done.sweep_id],
+    )
+
+
+def _next(*commands: list[str]) -> None:
+    """Print commands to type next, with the store that was typed, if any."""
+    uri = click.get_current_context().meta.get("nnexp.tracking_uri")
+    where = [] if uri is None else ["--tracking-uri", masked(uri)]
+    for words in commands:
+        print("  " + shlex.join([PROGRAM, *words, *where]))

@@ -1,4 +1,4 @@
-"""The errors whose text is written for the user: a wrong request, and a resource lost during the work."""
+"""Define the errors whose text is for the user: a wrong request, and a resource lost during the work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from nnexp.config.text import shortened
 
 
 class RequestError(ValueError):
-    """A wrong request: nothing was run or recorded. The text is for the person who typed it."""
+    """A wrong request: nothing was run or recorded. The text names what is wrong and what is allowed.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> nnexp.train(dataset="xor", epochs=0)
+    Traceback (most recent call last):
+        ...
+    nnexp.config.errors.RequestError: epochs=0: must be a whole number >= 1
+    """
 
 
 class NotGiven(RequestError):

@@ -18,7 +18,7 @@ EDGES = [0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, -5e-324, 2.0**-1022, MAX, -
 
 
 def over_arrays(function: Callable[..., Any]) -> Callable[[Any], Array]:
-    """A function of lanes as one of arrays."""
+    """Turn a function of lanes into a function of arrays."""
 
     @njit(error_model="numpy")
     def fill(x: Array, out: Array) -> None:
@@ -42,7 +42,7 @@ array_exp, array_log, array_tanh = over_arrays(exp), over_arrays(log), over_arra
 
 
 def largest_error(got: Array, x: Array, exact: Callable[[Any], Any]) -> float:
-    """In units in the last place of the exact value; infinite if only one of the two is finite."""
+    """Return the largest error in units in the last place; infinite if only one of the two is finite."""
     worst = 0.0
     with mp.workprec(100):
         for value, argument in zip(got.tolist(), x.tolist(), strict=True):
@@ -115,7 +115,9 @@ def test_tanh_is_within_two_units_in_the_last_place() -> None:
 @pytest.mark.parametrize(
     ("ours", "numpys"), [(array_exp, np.exp), (array_log, np.log), (array_tanh, np.tanh)]
 )
-def test_edges_are_as_in_numpy(ours: Callable[[Any], Array], numpys: Callable[[Any], Array]) -> None:
+def test_special_values_are_those_of_numpy(
+    ours: Callable[[Any], Array], numpys: Callable[[Any], Array]
+) -> None:
     with np.errstate(all="ignore"):
         expected = numpys(np.array(EDGES))
     np.testing.assert_allclose(ours(EDGES), expected, rtol=1e-15)

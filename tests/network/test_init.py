@@ -1,4 +1,4 @@
-"""The initialisers: their draws, their spread, and what is drawn in which order."""
+"""The initialisers: their draws, their spread, and the order of the draws."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_the_spread_is_the_papers_times_the_scale(name, spread):
     assert W.mean() == pytest.approx(0, abs=0.02)
 
 
-def test_one_seed_gives_one_network_and_another_another():
+def test_the_same_seed_gives_the_same_network_and_another_seed_another_one():
     weights = drawn(Choice("he", (("scale", 1.0),)), SIZES, [1, 1, 2])
     assert np.array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[0], weights[2])

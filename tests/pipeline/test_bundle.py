@@ -1,4 +1,4 @@
-"""An archive of a run or a sweep: it reruns where no store is, and one that was altered does not."""
+"""Bundles: one of a run or a sweep can be rerun without a store, and an altered one is refused or differs."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def content(original, tmp_path_factory):
 
 @pytest.fixture
 def archive(content, tmp_path, monkeypatch):
-    """That bundle in a place where no store is."""
+    """That bundle in a directory without a store."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////there/is/none/mlflow.db")
     (tmp_path / "sweep.zip").write_bytes(content)
     return tmp_path / "sweep.zip"
@@ -50,7 +50,7 @@ def members(path):
 
 
 def rewrite(path, contents, with_sums=True, mode=stat.S_IFREG | 0o644):
-    """The archive again with these contents, and sums that fit them."""
+    """Write the archive again with these contents, and matching hashes."""
     if with_sums:
         lines = [
             f"{hashlib.sha256(content).hexdigest()}  {name}\n"
@@ -80,13 +80,13 @@ def test_a_bundle_of_one_run_has_that_run(nnexp, place):
     assert nnexp("bundle", run_id).status == 0
     assert "1 of 1 runs are identical" in nnexp("rerun", "--bundle", f"{run_id}.zip").out
     next(place.glob(f"mlartifacts/*/nnexp/{run_id}/artifacts/weights.npz")).unlink()
-    assert "note: of 1 of the runs weights.npz is not there" in nnexp("bundle", run_id).err
-    assert "weights.npz is not there" in nnexp("rerun", "--bundle", f"{run_id}.zip").out
+    assert "note: weights.npz of 1 of the runs is missing" in nnexp("bundle", run_id).err
+    assert "weights.npz is missing" in nnexp("rerun", "--bundle", f"{run_id}.zip").out
     assert nnexp("bundle", "nothing").status == 2
     assert nnexp("bundle", run_id, "--out", "no/where.zip").status == 2
 
 
-def test_a_point_that_was_altered_with_its_sum_is_found(nnexp, archive):
+def test_a_point_altered_together_with_its_hash_is_found(nnexp, archive):
     contents = members(archive)
     name = next(name for name in contents if name.endswith("metrics.csv"))
     contents[name] = contents[name].replace(b"loss,30,", b"loss,30,1")
@@ -104,7 +104,7 @@ def first(contents, end):
     return next(name for name in sorted(contents) if name.endswith(end))
 
 
-def test_what_a_bundle_says_does_not_drive_the_terminal(nnexp, archive):
+def test_control_characters_in_a_bundle_are_escaped(nnexp, archive):
     contents = members(archive)
     name = first(contents, "run.json")
     tags = json.loads(contents[name])["tags"] | {"nnexp.engine": "\x1b[2J\nverdict: identical"}
@@ -131,18 +131,18 @@ def test_a_false_row_beside_the_true_one_is_found(nnexp, archive):
 
 
 @pytest.mark.parametrize("row", [b"evil/metric,30,1.0\n", b"evil,30,1.0\n", b"prediction/Emily,20,0.9\n"])
-def test_a_metric_that_training_does_not_give_is_a_difference(nnexp, archive, row):
+def test_a_metric_that_training_does_not_produce_is_a_difference(nnexp, archive, row):
     contents = members(archive)
     name = next(n for n, c in contents.items() if n.endswith("metrics.csv") and b"prediction" in c)
     rewrite(archive, contents | {name: contents[name] + row})
     ended = nnexp("rerun", "--bundle", "sweep.zip")
     assert (ended.status, "7 of 8 runs are identical" in ended.out) == (1, True)
     assert row.split(b",")[0].decode() in ended.out
-    # What differs is not counted among what is the same.
+    # Runs that differ are not counted among the identical ones.
     assert "84 points of 21 curves, final weights and 6 predictions" in ended.out
 
 
-def test_an_archive_that_inflates_beyond_its_size_is_refused_before_it_does(nnexp, archive):
+def test_an_archive_that_would_inflate_too_much_is_refused_before_it_does(nnexp, archive):
     contents = members(archive)
     metrics, weights, table = (first(contents, end) for end in ("metrics.csv", "weights.npz", "table.csv"))
     points = contents[metrics] + b"loss,40,0.0\n" * 10_000_000
@@ -154,18 +154,18 @@ def test_an_archive_that_inflates_beyond_its_size_is_refused_before_it_does(nnex
         ended = nnexp("rerun", "--bundle", "sweep.zip")
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert (ended.status, "no bundle is so large" in ended.err) == (2, True), ended.err
+        assert (ended.status, "more than any bundle" in ended.err) == (2, True), ended.err
         assert most < 50_000_000
 
 
-def test_the_runs_of_a_bundle_are_read_some_at_a_time(nnexp, archive, monkeypatch):
+def test_the_runs_of_a_bundle_are_read_in_groups(nnexp, archive, monkeypatch):
     monkeypatch.setattr(bundle, "GROUP_BYTES", 1)
     with bundle.opened(archive) as there:
         assert [len(group) for group in there.groups()] == [1] * 8
     assert "8 of 8 runs are identical" in nnexp("rerun", "--bundle", "sweep.zip").out
 
 
-def test_what_compresses_too_well_to_be_believed_is_stored_as_it_is(tmp_path):
+def test_content_that_compresses_suspiciously_well_is_stored_uncompressed(tmp_path):
     data = {"0" * 64: Source(b"a,b\n" + b"0,0\n" * 1_000_000)}
     tags = {"nnexp.data_sha256": "0" * 64}
     one = Evidence("0" * 32, "zeros", {}, tags, {}, None, bytes(2**24), tags)
@@ -190,31 +190,35 @@ def without_data(contents):
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
-        (lambda c: c | {"../outside": b"x"}, {}, "no member of a bundle"),
-        (lambda c: c | {"/etc/outside": b"x"}, {}, "no member of a bundle"),
-        (lambda c: c | {"more.txt": b"x"}, {"with_sums": False}, "not both in the archive and in"),
+        (lambda c: c | {"../outside": b"x"}, {}, "is not a member of a bundle"),
+        (lambda c: c | {"/etc/outside": b"x"}, {}, "is not a member of a bundle"),
+        (lambda c: c | {"more.txt": b"x"}, {"with_sums": False}, "must be both in the archive and in"),
         (altered, {"with_sums": False}, "the archive was altered"),
-        (without_data, {"with_sums": False}, "not both in the archive and in"),
+        (without_data, {"with_sums": False}, "must be both in the archive and in"),
         (lambda c: c, {"mode": stat.S_IFLNK | 0o777}, "is not a plain file"),
         (lambda c: c | {"bundle.json": b"{}"}, {}, "its format is None"),
         (lambda c: c | {"bundle.json": b"[]"}, {}, "cannot be used"),
         (lambda c: c | {"bundle.json": b'{"format":1,"what":"x","runs":["../.."]}'}, {}, "cannot be used"),
         (lambda c: {k: v for k, v in c.items() if k != "SHA256SUMS"}, {"with_sums": False}, "no SHA256SUMS"),
-        (lambda c: in_json(c, "bundle.json", runs=[]), {}, "names none"),
-        (lambda c: in_json(c, "bundle.json", runs=None), {}, "no list of ids"),
+        (lambda c: in_json(c, "bundle.json", runs=[]), {}, "is empty, so there is nothing to compare"),
+        (lambda c: in_json(c, "bundle.json", runs=None), {}, "is not a list of ids"),
         (
             lambda c: in_json(c, "bundle.json", runs=[first(c, "run.json")[5:37]]),
             {},
-            "not both named and there",
+            "must be both listed and in the archive",
         ),
-        (lambda c: in_json(c, "bundle.json", runs=[first(c, "run.json")[5:37]] * 2), {}, "names one twice"),
-        (lambda c: in_json(c, "bundle.json", what=["x"]), {}, "bundle.json: what: is no text"),
+        (lambda c: in_json(c, "bundle.json", runs=[first(c, "run.json")[5:37]] * 2), {}, "has an id twice"),
+        (lambda c: in_json(c, "bundle.json", what=["x"]), {}, "bundle.json: what: is not a text"),
         (lambda c: in_json(c, "bundle.json", more="x" * 100_000), {}, "more than its runs need"),
-        (lambda c: c | {"bundle.json": b"[" * 60_000}, {}, "or was damaged"),
-        (lambda c: in_json(c, first(c, "run.json"), tags={"a": 1}), {}, "tags: 'a': is no text"),
-        (lambda c: in_json(c, first(c, "run.json"), params=[]), {}, "params: is no mapping"),
+        (lambda c: c | {"bundle.json": b"[" * 60_000}, {}, "or is damaged"),
+        (lambda c: in_json(c, first(c, "run.json"), tags={"a": 1}), {}, "tags: 'a': is not a text"),
+        (lambda c: in_json(c, first(c, "run.json"), params=[]), {}, "params: is not a mapping"),
         (lambda c: c | {first(c, "metrics.csv"): b""}, {}, "its first row must be metric,epoch,value"),
-        (lambda c: c | {first(c, "metrics.csv"): b"metric,epoch,value\nloss,0\n"}, {}, "line 2: is no point"),
+        (
+            lambda c: c | {first(c, "metrics.csv"): b"metric,epoch,value\nloss,0\n"},
+            {},
+            "line 2: is not a point",
+        ),
         (
             lambda c: c | {first(c, "metrics.csv"): b"metric,epoch,value\n\0,0," + b"1" * 200_000},
             {},
@@ -223,9 +227,7 @@ def without_data(contents):
     ],
     ids=range(22),
 )
-def test_an_archive_that_is_not_what_it_should_be_is_refused(
-    nnexp, archive, tmp_path, change, options, words
-):
+def test_an_inconsistent_archive_is_refused(nnexp, archive, tmp_path, change, options, words):
     rewrite(archive, change(members(archive)), **options)
     before = sorted(tmp_path.parent.iterdir())
     ended = nnexp("rerun", "--bundle", "sweep.zip")
@@ -233,13 +235,13 @@ def test_an_archive_that_is_not_what_it_should_be_is_refused(
     assert sorted(tmp_path.parent.iterdir()) == before
 
 
-def test_what_is_no_archive_is_refused(nnexp, archive):
+def test_a_file_that_is_not_an_archive_is_refused(nnexp, archive):
     archive.write_bytes(archive.read_bytes()[:-200])
-    assert "was damaged" in nnexp("rerun", "--bundle", "sweep.zip").err
+    assert "is damaged" in nnexp("rerun", "--bundle", "sweep.zip").err
     assert "cannot be read" in nnexp("rerun", "--bundle", "other.zip").err
 
 
-def test_data_left_out_of_a_bundle_are_missed(nnexp, archive):
+def test_runs_whose_data_are_missing_from_a_bundle_are_not_identical(nnexp, archive):
     rewrite(archive, without_data(members(archive)))
     ended = nnexp("rerun", "--bundle", "sweep.zip")
     assert (ended.status, "4 of 8 runs are identical" in ended.out) == (1, True)
@@ -264,7 +266,7 @@ def elsewhere(archive, store, tmp_path, monkeypatch):
     return sql
 
 
-def test_an_imported_sweep_is_seen_by_every_verb_under_its_ids_and_only_once(nnexp, elsewhere, archive):
+def test_every_verb_finds_an_imported_sweep_once_under_its_own_ids(nnexp, elsewhere, archive):
     head = json.loads(members(archive)["bundle.json"])
     (sweep_id,) = head["sweeps"]
     ended = nnexp("import", "sweep.zip")
@@ -287,7 +289,7 @@ def test_an_imported_sweep_is_seen_by_every_verb_under_its_ids_and_only_once(nne
     assert members(archive)["bundle.json"] == members(archive.with_name("again.zip"))["bundle.json"]
 
 
-def test_a_run_that_is_there_under_another_id_is_left_out(nnexp, elsewhere):
+def test_a_run_that_the_store_has_under_another_id_is_not_imported(nnexp, elsewhere):
     assert nnexp("train", *QUICK, "dataset=xor", "learning_rate=5").status == 0
     ended = nnexp("import", "sweep.zip")
     assert "imported 7 of 8 runs" in ended.out
@@ -298,17 +300,17 @@ def test_a_run_that_is_there_under_another_id_is_left_out(nnexp, elsewhere):
 @pytest.mark.parametrize(
     ("tags", "words"),
     [
-        ({"nnexp.run_key": "f" * 64}, "config.yaml is not what the run's key is of"),
-        ({"nnexp.weights_sha256": "f" * 64}, "weights.npz is not there, or not the file"),
-        ({"nnexp.data_sha256": "f" * 64}, "its data are not there"),
-        ({"nnexp.sweep_id": "f" * 32}, "names a sweep that is not there"),
+        ({"nnexp.run_key": "f" * 64}, "config.yaml does not match the run's key"),
+        ({"nnexp.weights_sha256": "f" * 64}, "weights.npz is missing, or is not the file"),
+        ({"nnexp.data_sha256": "f" * 64}, "its data set is missing"),
+        ({"nnexp.sweep_id": "f" * 32}, "names a sweep that is not in the archive"),
         ({"nnexp.sweep": "x"}, "not those of one trained network"),
-        ({"nnexp.outcome": "solved"}, "nnexp.outcome is none"),
+        ({"nnexp.outcome": "solved"}, "nnexp.outcome is not one"),
         ({"a": "x" * 8001}, "more than 8,000 characters"),
-        ({"../a": "x"}, "no name that MLflow takes"),
+        ({"../a": "x"}, "is not a name that MLflow accepts"),
     ],
 )
-def test_what_was_not_recorded_so_is_not_imported(nnexp, elsewhere, archive, tags, words):
+def test_a_record_that_nnexp_would_not_write_is_not_imported(nnexp, elsewhere, archive, tags, words):
     contents = members(archive)
     name = first(contents, "run.json")
     rewrite(archive, in_json(contents, name, tags=json.loads(contents[name])["tags"] | tags))
@@ -329,4 +331,4 @@ def test_a_bundle_of_the_first_format_is_verified_and_not_imported(nnexp, elsewh
     del head["sweeps"]
     rewrite(archive, old | {"bundle.json": json.dumps(head | {"format": 1}).encode()})
     assert "8 of 8 runs are identical" in nnexp("rerun", "--bundle", "sweep.zip").out
-    assert "an older nnexp wrote it" in nnexp("import", "sweep.zip").err
+    assert "was written by an older nnexp" in nnexp("import", "sweep.zip").err

@@ -1,4 +1,4 @@
-"""What sweeps and runs are called by whoever types the command."""
+"""The name, the question and the tags that a user gives to runs and sweeps."""
 
 from pathlib import Path
 
@@ -34,13 +34,13 @@ def test_a_sweep_has_the_name_the_question_and_the_tags_that_are_typed(nnexp, st
     assert not any({"team", "nnexp.question"} & child.data.tags.keys() for child in children)
 
 
-def test_a_tag_that_is_called_as_a_secret_is_keeps_it_to_itself(nnexp, store, client):
+def test_the_value_of_a_tag_with_the_name_of_a_secret_is_masked(nnexp, store, client):
     typed = nnexp("train", *QUICK, "tags={api_token: correct-horse, team: 'http://me:battery@host'}")
     _, tags = labels(client, typed.out.split("recorded as ")[1].split()[0])
     assert (tags["api_token"], tags["team"]) == ("***", "http://me:***@host")
 
 
-def test_a_finished_sweep_takes_the_name_and_the_question_of_the_command_that_finds_it(nnexp, store, client):
+def test_a_finished_sweep_gets_the_name_and_the_question_of_a_later_command(nnexp, store, client):
     sweep_id = nnexp("train", "-m", *QUICK, "seed=1,2").out.split("as sweep ")[1].split()[0]
     ended = nnexp("train", "-m", *QUICK, "seed=1,2", *NAMED)
     assert f"as sweep {sweep_id}" in ended.out
@@ -54,7 +54,7 @@ def test_a_finished_sweep_takes_the_name_and_the_question_of_the_command_that_fi
     )
 
 
-def test_a_run_alone_has_a_name_and_tags_too_and_the_same_key(nnexp, store, client):
+def test_a_single_run_has_a_name_and_tags_which_do_not_change_its_key(nnexp, store, client):
     run_id = nnexp("train", *QUICK, *NAMED).out.split("recorded as ")[1].split()[0]
     name, tags = labels(client, run_id)
     assert (name, tags["team"], tags["mlflow.note.content"]) == ("widths", "blue", "How wide, and *why*?")
@@ -74,7 +74,7 @@ def test_an_experiment_file_may_have_a_name_a_question_and_tags(nnexp, store, cl
     ended = nnexp("train", "experiment=own", "figures=false")
     name, tags = labels(client, ended.out.split("as sweep ")[1].split()[0])
     assert (name, tags["nnexp.question"], tags["a"]) == ("mine", "Which seed?", "b")
-    assert "adds to them" in nnexp("train", "experiment=own", "tags={c: d}").err
+    assert "add to them" in nnexp("train", "experiment=own", "tags={c: d}").err
     ended = nnexp("train", "experiment=own", "figures=false", "++tags={c: d}")
     tags = labels(client, ended.out.split("as sweep ")[1].split()[0])[1]
     assert (tags["a"], tags["c"]) == ("b", "d")
@@ -82,4 +82,4 @@ def test_an_experiment_file_may_have_a_name_a_question_and_tags(nnexp, store, cl
 
 def test_several_names_for_one_sweep_are_refused(nnexp, store):
     ended = nnexp("train", "-m", *QUICK, "name=a,b")
-    assert (ended.status, "each is one for a whole sweep" in ended.err) == (2, True)
+    assert (ended.status, "each must have one value for the whole sweep" in ended.err) == (2, True)
