@@ -256,8 +256,8 @@ def test_a_prediction_that_is_not_finite_counts_as_wrong() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss": "mae"}, "none of"),
-        ({"activation": "softmax"}, "none of"),
+        ({"loss": "mae"}, "is not one of"),
+        ({"activation": "softmax"}, "is not one of"),
         ({"loss": "bce", "output_activation": "tanh"}, "needs a sigmoid"),
         ({"sizes": (2,)}, "two or more"),
         ({"batch_size": 0}, "at least 1"),
