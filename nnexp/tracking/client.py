@@ -50,7 +50,9 @@ class ClientReader:
     def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Detail]:
         return [_detail(run) for run in entities(self._store, experiment, "tags.`nnexp.run_key` != ''")]
 
-    def curves(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, Curves]:
+    def curves(self, run_ids: Sequence[str], metrics: Sequence[str] | None = None) -> dict[str, Curves]:
+        if metrics is None:
+            metrics = sorted({metric for run in self.details(run_ids).values() for metric in run.metrics})
         curves: dict[str, dict[str, list[tuple[int, float]]]] = {run_id: {} for run_id in run_ids}
         for run_id, metric, epoch, value in sorted(self.points(run_ids, metrics, None)):
             curves[run_id].setdefault(metric, []).append((epoch, value))

@@ -57,8 +57,7 @@ def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:
     details = store.reader.details(run_ids)
     if gone := set(run_ids) - details.keys():
         raise RequestError(f"no run {gone.pop()!r} in this store")
-    metrics = sorted({metric for run in details.values() for metric in run.metrics})
-    curves = store.reader.curves(run_ids, metrics)
+    curves = store.reader.curves(run_ids)
     runs = [details[run_id].checked() for run_id in run_ids]
     configs = store.each(lambda run: find_artifact(store, run, "config.yaml"), runs)
     weights = store.each(lambda run: find_artifact(store, run, "weights.npz"), runs)

@@ -133,8 +133,8 @@ class Reader(Protocol):
     def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Detail]:
         """Return the trained networks of the experiment, with these tags, and maybe others."""
 
-    def curves(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, Curves]:
-        """Return the curves of these runs, by id, that have these metrics.
+    def curves(self, run_ids: Sequence[str], metrics: Sequence[str] | None = None) -> dict[str, Curves]:
+        """Return the curves of these runs, by id: of these metrics, or of all.
 
         Raises RequestError if a value is not a number.
         """

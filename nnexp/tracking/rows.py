@@ -93,11 +93,11 @@ class DatabaseReader:
                 found.append(Detail(*(*head, *parts, start, end)))
         return found
 
-    def curves(self, run_ids: Sequence[str], metrics: Sequence[str]) -> dict[str, Curves]:
+    def curves(self, run_ids: Sequence[str], metrics: Sequence[str] | None = None) -> dict[str, Curves]:
         m = METRICS.c
         curves: dict[str, dict[str, list[tuple[int, float]]]] = {run_id: {} for run_id in run_ids}
         query = sa.select(m.run_uuid, m.key, m.step, m.value, m.is_nan).order_by(m.run_uuid, m.key, m.step)
-        if len(metrics) <= MAX_NAMED:
+        if metrics is not None:
             query = query.where(m.key.in_(metrics))
         with self._store.reading() as connection:
             for some in chunks(run_ids):
