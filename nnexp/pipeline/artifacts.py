@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count, repeat
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from nnexp.analysis.tables import Columns, apart, as_text
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import SCHEMA
-from nnexp.config.run import RunConfig, nested
+from nnexp.config.run import GROUPS, RunConfig
 from nnexp.config.text import masked_value, shortened
 from nnexp.dataset.load import Dataset
 from nnexp.network.forward import outputs
@@ -190,18 +190,18 @@ def model_of(trained: Trained, dataset: Dataset) -> Model:
 
 def run_files(trained: Trained, weights: bytes) -> dict[str, bytes]:
     """Return the artifacts that every run has: config.yaml and weights.npz."""
-    config = trained.config
-    text = "".join(_yaml(f.name, getattr(config, f.name)) for f in fields(config))
+    text = "".join(_yaml(name, value) for name, value in vars(trained.config).items())
     return {"config.yaml": f"schema: {SCHEMA}\n{text}".encode(), "weights.npz": weights}
 
 
 @lru_cache(maxsize=4096)
 def _yaml(name: str, value: Any) -> str:
     """Return one key of config.yaml. Cached, as a sweep's runs share most keys and PyYAML is slow."""
-    values = nested({name: value})
-    if name == "tracking_uri":
-        values = {name: value and masked_value(value)}
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if name in GROUPS:
+        value = value.nested()
+    elif name == "tracking_uri":
+        value = value and masked_value(value)
+    return yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True)
 
 
 @dataclass(frozen=True)

@@ -113,25 +113,18 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
         }
         | {name: [run.tags.get(tag) for run in runs] for tag, name in TAG_COLUMNS.items()}
     ).astype({"seconds": float})
-    order = {key: i for i, key in enumerate(key_names())}
-    all_metrics = [run.metrics for run in runs]
-    params: set[str] = set().union(*(run.params for run in runs))
     # What an earlier record lacks it has as it was trained, so that it groups with the later ones.
-    before = {key: text for key, text in added_params().items() if key in params}
-    all_params = [{**before, **run.params} for run in runs]
-    metrics: set[str] = set().union(*all_metrics)
+    params = pd.DataFrame([run.params for run in runs], dtype=object).fillna(added_params())
+    metrics = pd.DataFrame([run.metrics for run in runs], dtype=float)
+    ours = [key for key in key_names() if key in params]
     # The loss is a param (which function) and a metric (its value); the value keeps the short name.
     values = {
-        f"params.{key}" if key == "loss" or key in frame else key: _typed(
-            [some.get(key) for some in all_params]
-        )
-        for key in sorted(params, key=lambda key: (order.get(key, len(order)), key))
+        f"params.{key}" if key == "loss" or key in frame else key: _typed(params[key])
+        for key in (*ours, *params.columns.difference(ours))
     }
     last_values = {
-        f"metrics.{key}" if key in frame or key in values else key: pd.Series(
-            [last.get(key) for last in all_metrics], dtype=float
-        )
-        for key in sorted(metrics)
+        f"metrics.{key}" if key in frame or key in values else key: metrics[key]
+        for key in sorted(map(str, metrics))
     }
     return pd.concat([frame, pd.DataFrame(values | last_values)], axis=1)
 
@@ -243,10 +236,10 @@ def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None
         raise RequestError(f"{path}: is not a weights.npz: {error}") from error
 
 
-def _typed(texts: list[str | None]) -> pd.Series:
+def _typed(texts: pd.Series) -> pd.Series:
     """Convert texts to numbers or booleans if all of them are. Most repeat, so each is parsed once."""
-    distinct = [text for text in dict.fromkeys(texts) if text is not None]
-    typed: dict[str | None, Any]
+    distinct = texts.dropna().unique().tolist()
+    typed: dict[str, Any]
     if set(distinct) <= {"true", "false"}:
         typed = {text: text == "true" for text in distinct}
     elif pd.to_numeric(pd.Series(distinct), errors="coerce").isna().any():
