@@ -11,6 +11,7 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -102,18 +103,7 @@ def list_(experiment: str | None, number: int, style: str | None, out: Path | No
 @into_file
 @click.option("--plot", type=FILE, help="Draw it: FILE.png, FILE.svg or FILE.pdf.")
 @in_store
-def summarize(
-    experiment: str | None,
-    sweep: str | None,
-    by: str | None,
-    over: str,
-    metric: str,
-    where: str | None,
-    threshold: float | None,
-    style: str | None,
-    out: Path | None,
-    plot: Path | None,
-) -> None:
+def summarize(by: str | None, **options: Any) -> None:
     """Summarise recorded runs, grouped by any params: count, mean, spread, interval, shares.
 
     In tables, a mean has as many digits as its interval supports, intervals stop at the bounds of the metric,
@@ -122,7 +112,7 @@ def summarize(
     from nnexp.cli import show
 
     groups = None if by is None else [name.strip() for name in by.split(",") if name.strip()]
-    show.summary(experiment, sweep, groups, over, metric, where, threshold, style, out, plot)
+    show.summary(groups, **options)
 
 
 @nnexp.command()

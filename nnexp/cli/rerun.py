@@ -54,7 +54,7 @@ def bundle(path: Path, dry_run: bool) -> bool:
 
 
 def _print_rerun(done: Rerun) -> bool:
-    print(f"rerun of {done.found.name} ({done.found.run_id})")
+    print(f"rerun of {done.verdict.name} ({done.verdict.run_id})")
     _print_verdict(done.verdict)
     if done.verdict.is_identical:
         print(f"  {_words(done.extent)}: every bit is the same")

@@ -26,7 +26,7 @@ from nnexp.network.forward import outputs
 from nnexp.network.reference import Layers, equation, sizes
 from nnexp.network.weights import Model, unpack, unpack_kept
 from nnexp.pipeline.identity import run_name
-from nnexp.tracking.evidence import data_file
+from nnexp.tracking import evidence
 from nnexp.tracking.find import get_curve, get_run, read_artifact
 from nnexp.tracking.runs import DataInput, cut
 from nnexp.tracking.store import Store
@@ -71,14 +71,12 @@ def data_files(used: Iterable[Dataset]) -> dict[str, bytes]:
 
     Data sets of more than MAX_KEPT_DATA bytes are left out.
     """
-    files = {}
+    files = dict[str, bytes]()
     for dataset in used:
         source = dataset.source
         if source is None or len(source.table) + len(source.new_rows or b"") > MAX_KEPT_DATA:
             continue
-        files[data_file(dataset.sha256, "table")] = source.table
-        if source.new_rows is not None:
-            files[data_file(dataset.sha256, "new_rows")] = source.new_rows
+        files |= evidence.data_files(dataset.sha256, source)
     return files
 
 
@@ -234,9 +232,7 @@ def single_files(run: Whole) -> dict[str, bytes]:
         "predictions.csv": f"{table}\n".encode(),
     }
     if run.config.figures:
-        from nnexp.analysis import (
-            plots,  # matplotlib takes long to import, and a sweep's runs have no figures
-        )
+        from nnexp.analysis import plots  # matplotlib takes long to import, and most runs have no figures
 
         title = f"{run_name(run.config, run.dataset)}, {run.outcome}"
         shown = without_test_rows(run.dataset, run.config)

@@ -82,15 +82,14 @@ def _verdict(
 # --- Recording.
 
 
-def record_run(store: Store, run: Detail, subject: Subject, again: Trained, verdict: Verdict) -> str | None:
+def record_run(store: Store, subject: Subject, again: Trained, verdict: Verdict) -> str | None:
     """Record a rerun beside its run, each with a link to the other; return its id.
 
     Returns None if the store refuses it.
     """
-    dataset = subject.data.dataset
+    run, dataset = subject.evidence, subject.data.dataset
     assert dataset is not None  # it was trained
-    record = rerun_record(run, subject.config, dataset, again)
-    return _record(store, run, verdict, record)
+    return _record(store, run, verdict, rerun_record(run, subject.config, dataset, again))
 
 
 def record_sweep(store: Store, sweep: Detail, verdicts: Sequence[Verdict]) -> str | None:

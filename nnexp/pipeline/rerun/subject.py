@@ -59,7 +59,7 @@ class Subject:
         return self.evidence.tags.get("nnexp.data_sha256", "")
 
 
-def find_run(store: Store, run_id: str) -> tuple[Detail, Evidence]:
+def find_run(store: Store, run_id: str) -> Evidence:
     """Return a finished run of the store. Raises RequestError if there is none."""
     found = get_any(store, run_id)
     if "nnexp.sweep" in found.tags:
@@ -67,7 +67,7 @@ def find_run(store: Store, run_id: str) -> tuple[Detail, Evidence]:
     run = get_run(store, run_id)
     if run.status != "FINISHED":
         raise RequestError(f"run {run_id} did not finish ({run.status.lower()}): there is nothing to compare")
-    return run, read_evidence(store, [run_id])[0]
+    return read_evidence(store, [run_id])[0]
 
 
 def find_sweep(store: Store, sweep_id: str) -> tuple[Detail, list[Evidence]]:

@@ -47,7 +47,6 @@ class Rerun:
     """A recorded run trained again, and the verdict. `trained` is None if it could not be trained."""
 
     store: Store
-    found: Detail
     subject: Subject
     trained: Trained | None
     verdict: Verdict
@@ -61,7 +60,7 @@ class Rerun:
         """Record the rerun beside the run; return its id, None if nothing was trained or recorded."""
         if self.trained is None:
             return None
-        return again.record_run(self.store, self.found, self.subject, self.trained, self.verdict)
+        return again.record_run(self.store, self.subject, self.trained, self.verdict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def one(run_id: str, changes: Sequence[str], dry_run: bool) -> Forecast | Rerun 
     """
     store = open_store(create=False)
     run_id = whole_id(store, run_id, "run")
-    found, evidence = find_run(store, run_id)
+    evidence = find_run(store, run_id)
     subjects, moved = Subjects(kept_in(store)), None
     if changes:
         from nnexp.pipeline.points import variation  # imports Hydra, which a plain rerun does not need
@@ -125,7 +124,7 @@ def one(run_id: str, changes: Sequence[str], dry_run: bool) -> Forecast | Rerun 
     if dry_run:
         return _forecast([[evidence]], subjects)
     ((subject, trained, verdict),) = again.verify([subjects.subject(evidence, moved)])
-    return Rerun(store, found, subject, trained, verdict)
+    return Rerun(store, subject, trained, verdict)
 
 
 def sweep(sweep_id: str, dry_run: bool) -> Forecast | SweepRerun:
@@ -150,16 +149,17 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
         check_ending("--out", out, ".zip")
     store = open_store(create=False)
     some_id = whole_id(store, some_id)
-    if get_sweep(store, some_id) is not None:
-        found, evidence = find_sweep(store, some_id)
+    sweep = get_sweep(store, some_id)
+    if sweep is not None:
+        _, evidence = find_sweep(store, some_id)
         lacking = {one.run_id: what for one in evidence if (what := lack(one))}
         tell(lacking, "it is left out")
         evidence = [one for one in evidence if one.run_id not in lacking]
     else:
-        found, one = find_run(store, some_id)
-        evidence = [one]
+        evidence = [find_run(store, some_id)]
     if not evidence:
         raise RequestError(f"sweep {some_id}: none of its runs has all that a rerun needs")
+    found = sweep or evidence[0]
     subjects, data = Subjects(kept_in(store)), {}
     evidence = _without_deleted_sweeps(store, evidence)
     ready = [subjects.subject(one) for one in evidence]
@@ -184,15 +184,15 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
     else:
         log.info("note: requirements.lock has changed since this was recorded, and is left out")
     out = out or Path(f"{found.run_id}.zip")
-    parents = _parents(store, found, evidence)
+    parents = _parents(store, sweep, evidence)
     size = bundles.write(out, found.name, evidence, data, more, parents)
     return Written(out, len(evidence), size)
 
 
-def _parents(store: Store, found: Detail, evidence: Sequence[Evidence]) -> list[bundles.Parent]:
+def _parents(store: Store, sweep: Detail | None, evidence: Sequence[Evidence]) -> list[bundles.Parent]:
     """Return the sweep that is bundled, if it is one, and the other sweeps that its runs belong to."""
     named = dict.fromkeys(one.tags["nnexp.sweep_id"] for one in evidence if "nnexp.sweep_id" in one.tags)
-    first = [found.run_id] if "nnexp.sweep" in found.tags else []
+    first = [] if sweep is None else [sweep.run_id]
     sweeps = [get_any(store, sweep_id) for sweep_id in dict.fromkeys([*first, *named])]
     keys = {s.run_id: "".join(f"{key}\n" for key in recorded_keys(store, s)).encode() for s in sweeps}
     return [bundles.Parent(**vars(s), keys=keys[s.run_id]) for s in sweeps]
