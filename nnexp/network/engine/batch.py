@@ -36,7 +36,9 @@ from nnexp.network.engine.layout import (
     Runs,
     Settings,
 )
+from nnexp.network.engine.wide.layout import wide_layers, wide_parts
 
+WIDE = False
 VERSION = "1"  # changes whenever the bits of any run change
 
 # Rows that an evaluation holds in memory at a time; a mini-batch may be larger.
@@ -156,12 +158,12 @@ def _layers(model: Model, rows: int) -> IntArray:
     return layers
 
 
-def _parts(model: Model, rows: int) -> IntArray:
+def _parts(model: Model, rows: int, n_lanes: int) -> IntArray:
     """Where the parts of a Block begin in its memory, in elements, and where the last ends."""
     n, outputs = model.n_weights, rows * sum(model.sizes[1:])
     samples = rows * model.sizes[0], rows * model.sizes[-1]
     lengths = [n, n, n, n, 6, rows * max(model.sizes[1:]), outputs, outputs, *samples, 3]
-    return np.cumsum([0, *lengths]) * N_LANES
+    return np.cumsum([0, *lengths]) * n_lanes
 
 
 class Batch:
@@ -288,27 +290,33 @@ class Batch:
     def _train(self, until: int, epochs: IntArray, order: NDArray[np.int32], records: Array) -> None:
         """Share the blocks of active runs among threads."""
         active = self._active()
-        n_blocks = -(-len(active) // N_LANES)
+        is_wide = WIDE
+        n_lanes = 1 if is_wide else N_LANES
+        n_blocks = -(-len(active) // n_lanes)
         n_tasks = min(n_blocks, 1 if self._threads == 1 else 8 * self._threads)
 
-        layers, parts = _layers(self.model, self._rows), _parts(self.model, self._rows)
+        layers, parts = _layers(self.model, self._rows), _parts(self.model, 0 if is_wide else self._rows, n_lanes)
+        by_neurons = wide_layers(self.model.sizes, layers[4])
+        places = wide_parts(self.model.sizes) if is_wide else np.zeros(15, dtype=np.int64)
         is_classification = self.model.is_classification
         settings = Settings(
-            n_lanes=N_LANES,
+            n_lanes=n_lanes,
             loss=LOSSES[self.model.loss],
             optimizer=OPTIMIZERS[self.model.optimizer],
             batch_size=self.model.batch_size,
             rows=self._rows,
             is_classification=is_classification,
-            is_articles=self.model == replace(ARTICLES, is_classification=is_classification),
+            is_articles=not is_wide and self.model == replace(ARTICLES, is_classification=is_classification),
+            is_wide=is_wide,
         )
 
         def train(task: int) -> None:
             first, last = (n_blocks * t // n_tasks for t in (task, task + 1))
-            memory, lane_memory = _aligned(parts[-1]), np.zeros(2 * N_LANES, dtype=np.int64)
+            memory, wide_memory = _aligned(parts[-1]), _aligned(places[-1])
+            lane_memory = np.zeros(2 * N_LANES, dtype=np.int64)
             train_blocks(
                 layers, settings, self._runs, self._X, self._y, self._X_val, self._y_val, order,
-                memory, parts, lane_memory, active, first, last,
+                memory, parts, lane_memory, by_neurons, wide_memory, places, active, first, last,
                 self.epoch, until, epochs, records,
             )  # fmt: skip
 

@@ -6,37 +6,50 @@ from nnexp.network.engine.compilation import compiled
 from nnexp.network.engine.elementary import sigmoid
 from nnexp.network.engine.evaluation import gather_row
 from nnexp.network.engine.lanes import Pointer, lanes, load, sqrt, store
-from nnexp.network.engine.layout import MOMENTUM, SGD, Block, Net, Samples
+from nnexp.network.engine.layout import ADAM, MOMENTUM, SGD, Block, Net, Samples
 from nnexp.network.engine.passes import backward, deriv_loss, forward
 
 
 @compiled
 def step(net: Net, s: Block) -> None:
+    """One step of all weights, from their gradients."""
+    count_step(net, s)
+    update(net, s, 0, s.grad, 0, net.n_weights)
+
+
+@compiled
+def count_step(net: Net, s: Block) -> None:
+    """What the optimizer does once a step, before it updates weights."""
+    if net.optimizer == ADAM:
+        store(s.rates, 4, load(s.rates, 4) * load(s.rates, 1))
+        store(s.rates, 5, load(s.rates, 5) * load(s.rates, 2))
+
+
+@compiled
+def update(net: Net, s: Block, first: int, grad: Pointer, at: int, count: int) -> None:
+    """Update `count` weights from number `first` on, of which the gradients begin at number `at`."""
     rate = load(s.rates, 0)
     if net.optimizer == SGD:
-        for i in range(net.n_weights):
-            store(s.w, i, load(s.w, i) - rate * load(s.grad, i))
+        for i in range(count):
+            store(s.w, first + i, load(s.w, first + i) - rate * load(grad, at + i))
     elif net.optimizer == MOMENTUM:
         momentum = load(s.rates, 1)
-        for i in range(net.n_weights):
-            velocity = momentum * load(s.m, i) + load(s.grad, i)
-            store(s.m, i, velocity)
-            store(s.w, i, load(s.w, i) - rate * velocity)
+        for i in range(count):
+            velocity = momentum * load(s.m, first + i) + load(grad, at + i)
+            store(s.m, first + i, velocity)
+            store(s.w, first + i, load(s.w, first + i) - rate * velocity)
     else:
         beta1, beta2 = load(s.rates, 1), load(s.rates, 2)
         epsilon = load(s.rates, 3)
-        power1 = load(s.rates, 4) * beta1
-        power2 = load(s.rates, 5) * beta2
-        store(s.rates, 4, power1)
-        store(s.rates, 5, power2)
-        for i in range(net.n_weights):
-            grad = load(s.grad, i)
-            m = beta1 * load(s.m, i) + (1.0 - beta1) * grad
-            v = beta2 * load(s.v, i) + (1.0 - beta2) * (grad * grad)
-            store(s.m, i, m)
-            store(s.v, i, v)
+        power1, power2 = load(s.rates, 4), load(s.rates, 5)
+        for i in range(count):
+            g, w = load(grad, at + i), load(s.w, first + i)
+            m = beta1 * load(s.m, first + i) + (1.0 - beta1) * g
+            v = beta2 * load(s.v, first + i) + (1.0 - beta2) * (g * g)
+            store(s.m, first + i, m)
+            store(s.v, first + i, v)
             m_hat, v_hat = m / (1.0 - power1), v / (1.0 - power2)
-            store(s.w, i, load(s.w, i) - rate * m_hat / (sqrt(v_hat) + epsilon))
+            store(s.w, first + i, w - rate * m_hat / (sqrt(v_hat) + epsilon))
 
 
 @compiled

@@ -19,37 +19,47 @@ def gather_row(net: Net, s: Block, data: Samples, r: int, lane: int, row: int) -
 
 
 @compiled
+def bce(z: Lanes, y: Lanes) -> Lanes:
+    """The loss of one output, from its total."""
+    zero = lanes(0.0)
+    positive = if_greater(zero, z, zero, z)
+    tail = log1p(exp(if_greater(zero, z, z, zero - z)))
+    return positive - y * z + tail
+
+
+@compiled
+def cross_entropy(z: Pointer, first: int, y: Pointer, y_at: int, shared: bool, width: int) -> Lanes:
+    """The loss of one row, from the totals of its outputs."""
+    top = largest(z, first, first + width)
+    powers, own = lanes(0.0), lanes(0.0)
+    for k in range(width):
+        total = load(z, first + k)
+        powers = powers + exp(total - top)
+        own = own + sample(y, y_at + k, shared) * total
+    return top + log(powers) - own
+
+
+@compiled
 def _losses(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int) -> Lanes:
     """The losses of `rows` rows, added to those of earlier rows."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
-    total, zero = load(s.sums, 0), lanes(0.0)
+    total = load(s.sums, 0)
     if net.loss == MSE:
         for i in range(rows * width):
-            output = load(s.a, at + i)
-            error = sample(y, y_at + i, shared) - output
+            error = sample(y, y_at + i, shared) - load(s.a, at + i)
             total = total + error * error
     elif net.loss == BCE:
         for i in range(rows * width):
-            z = load(s.z, i)
-            positive = if_greater(zero, z, zero, z)
-            tail = log1p(exp(if_greater(zero, z, z, zero - z)))
-            total = total + (positive - sample(y, y_at + i, shared) * z + tail)
+            total = total + bce(load(s.z, i), sample(y, y_at + i, shared))
     else:
         for r in range(rows):
-            first = r * width
-            top = largest(s.z, first, first + width)
-            powers, own = zero, zero
-            for k in range(width):
-                z = load(s.z, first + k)
-                powers = powers + exp(z - top)
-                own = own + sample(y, y_at + r * width + k, shared) * z
-            total = total + (top + log(powers) - own)
+            total = total + cross_entropy(s.z, r * width, y, y_at + r * width, shared, width)
     return total
 
 
 @compiled
-def _correct(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int) -> Lanes:
+def count_correct(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int) -> Lanes:
     """How many of `rows` rows are classified rightly, added to those of earlier rows."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
@@ -97,7 +107,7 @@ def evaluate(net: Net, s: Block, data: Samples, with_gradient: bool) -> None:
         forward(net, s, x, x_at, data.shared, rows)
         store(s.sums, 0, _losses(net, s, y, y_at, data.shared, rows))
         if net.is_classification:
-            store(s.sums, 1, _correct(net, s, y, y_at, data.shared, rows))
+            store(s.sums, 1, count_correct(net, s, y, y_at, data.shared, rows))
         if with_gradient:
             deriv_loss(net, s, y, y_at, data.shared, rows, data.n)
             backward(net, s, x, x_at, data.shared, rows, first == 0)

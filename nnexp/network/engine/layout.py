@@ -36,7 +36,8 @@ class Net(NamedTuple):
     first.
     """
 
-    # N_LANES, but not as a constant: unrolled, the loops over lanes would compile for seconds.
+    # N_LANES, or 1 for a wide network, and not a constant: unrolled, the loops over lanes would compile for
+    # seconds.
     n_lanes: int
     n_layers: int
     sizes: Pointer  # layer widths, input first
@@ -51,6 +52,7 @@ class Net(NamedTuple):
     rows: int
     is_classification: bool
     is_articles: bool  # whether the model is ARTICLES
+    is_wide: bool
 
 
 class Settings(NamedTuple):
@@ -61,6 +63,7 @@ class Settings(NamedTuple):
     rows: int  # that go through the network at a time
     is_classification: bool
     is_articles: bool
+    is_wide: bool  # whether each run is trained by itself, in the arrangement of `engine.wide`
 
 
 class Samples(NamedTuple):
@@ -124,6 +127,7 @@ def view_net(layers: IntArray, settings: Settings) -> Net:
         settings.rows,
         settings.is_classification,
         settings.is_articles,
+        settings.is_wide,
     )
 
 

@@ -1,0 +1,143 @@
+"""One pass of one network, forward and backward, eight neurons side by side.
+
+Rows lie one after another in every layer but the last, whose rows are lanes: there softmax and losses
+take a row's outputs in order. All but sums is what `engine.passes` does where lanes are runs.
+"""
+
+import numpy as np
+
+from nnexp.network.engine.compilation import compiled
+from nnexp.network.engine.epochs import update
+from nnexp.network.engine.lanes import N_LANES, Pointer, load_octet, octet, shifted, store_octet, transpose
+from nnexp.network.engine.layout import SOFTMAX, Net
+from nnexp.network.engine.passes import activate, deriv_loss, derive, softmax
+from nnexp.network.engine.wide.layout import ROWS, Wide, panels_of
+from nnexp.network.engine.wide.products import Octets, Scalars, add_product, fill
+
+
+@compiled
+def _vectors(count: int) -> int:
+    return (count + N_LANES - 1) // N_LANES
+
+
+@compiled
+def forward(net: Net, wide: Wide, x: Pointer, rows: int) -> None:
+    """Every layer's outputs, and in s.z the last layer's totals."""
+    s, last = wide.s, net.n_layers - 1
+    inputs = Scalars(x, net.sizes[0], 1)
+    for layer in range(net.n_layers):
+        n_inputs, n_outputs = panels_of(net, layer)
+        at, function = net.outputs_at[layer], net.activations[layer]
+        z = wide.rows if layer == last else shifted(s.a, at * N_LANES)
+        w, b = shifted(s.w, net.weights_at[layer]), shifted(s.w, net.biases_at[layer])
+        for row in range(rows):
+            for panel in range(n_outputs):
+                store_octet(z, row * n_outputs + panel, load_octet(b, panel))
+        totals, weights = Octets(z, n_outputs, 1), Octets(w, 1, 8 * n_inputs)
+        add_product(totals, inputs, weights, rows, n_outputs, net.sizes[layer])
+        if layer < last:
+            activate(function, z, s.a, at, _vectors(rows * 8 * n_outputs))
+        else:
+            _rows_to_lanes(z, n_outputs, s.z, rows)
+            if function == SOFTMAX:
+                softmax(s.z, s.a, at, 1, net.sizes[layer + 1])
+            else:
+                activate(function, s.z, s.a, at, net.sizes[layer + 1])
+        inputs = Scalars(z, 8 * n_outputs, 1)
+
+
+@compiled
+def _rows_to_lanes(by_rows: Pointer, panels: int, by_lanes: Pointer, rows: int) -> None:
+    """From rows of `panels` octets to vectors of ROWS rows."""
+    for row in range(0, rows, 8):
+        for panel in range(panels):
+            source = shifted(by_rows, 8 * (row * panels + panel))
+            transpose(source, panels, shifted(by_lanes, 8 * panel * ROWS + row), ROWS // 8)
+
+
+@compiled
+def _lanes_to_rows(by_lanes: Pointer, panels: int, by_rows: Pointer, rows: int) -> None:
+    for row in range(0, rows, 8):
+        for panel in range(panels):
+            target = shifted(by_rows, 8 * (row * panels + panel))
+            transpose(shifted(by_lanes, 8 * panel * ROWS + row), ROWS // 8, target, panels)
+
+
+@compiled
+def _backpropagate(net: Net, wide: Wide, layer: int, d: Pointer, rows: int) -> None:
+    """dL/da of the layer below, W' dL/dz, four panels at a time."""
+    n_inputs, n_outputs = panels_of(net, layer)
+    w = shifted(wide.s.w, net.weights_at[layer])
+    below = shifted(wide.s.d, net.outputs_at[layer - 1] * N_LANES)
+    for first in range(0, n_inputs, 4):
+        panels = min(4, n_inputs - first)
+        for i in range(panels):
+            for j in range(n_outputs):
+                source = shifted(w, 64 * (j * n_inputs + first + i))
+                transpose(source, 1, shifted(wide.turned, 64 * (i * n_outputs + j)), 1)
+        sums = Octets(shifted(below, 8 * first), n_inputs, 1)
+        # The first term alone is the first sum: to -0.0 every number can be added and stays what it is.
+        fill(sums, -0.0, rows, panels)
+        slopes, weights = Scalars(d, 8 * n_outputs, 1), Octets(wide.turned, 1, 8 * n_outputs)
+        add_product(sums, slopes, weights, rows, panels, net.sizes[layer + 1])
+
+
+@compiled
+def _add_bias_gradients(d: Pointer, panels: int, rows: int, grad: Pointer, is_first: bool | np.bool) -> None:
+    for panel in range(panels):
+        total = octet(0.0) if is_first else load_octet(grad, panel)
+        for row in range(rows):
+            total = total + load_octet(d, row * panels + panel)
+        store_octet(grad, panel, total)
+
+
+@compiled
+def backward(
+    net: Net, wide: Wide, x: Pointer, rows: int, n: int, is_first: bool | np.bool, is_whole: bool | np.bool
+) -> None:
+    """Gradients of all weights, for a loss that is the mean over n rows, begun anew or added to those of earlier
+    rows.
+
+    Where these rows are a whole mini-batch, each layer's W is updated at once, while its gradients
+    are at hand, and they are not kept.
+    """
+    s, last = wide.s, net.n_layers - 1
+    deriv_loss(net, s, s.y, 0, False, 1, n)
+    d, n_outputs = wide.rows, panels_of(net, last)[1]
+    _lanes_to_rows(shifted(s.d, net.outputs_at[last] * N_LANES), n_outputs, d, rows)
+    for layer in range(last, -1, -1):
+        n_inputs, n_outputs = panels_of(net, layer)
+        inputs = Scalars(x, 1, net.sizes[0])
+        if layer > 0:
+            _backpropagate(net, wide, layer, d, rows)
+            below = net.outputs_at[layer - 1]
+            inputs = Scalars(shifted(s.a, below * N_LANES), 1, 8 * n_inputs)
+            derive(net.activations[layer - 1], s.a, s.d, below, _vectors(rows * 8 * n_inputs))
+        slopes = Octets(d, n_outputs, 1)
+        _add_bias_gradients(d, n_outputs, rows, shifted(s.grad, net.biases_at[layer]), is_first)
+        if is_whole:
+            _descend(net, wide, layer, inputs, slopes, rows)
+        else:
+            grad = Octets(shifted(s.grad, net.weights_at[layer]), 1, 8 * n_inputs)
+            if is_first:
+                fill(grad, 0.0, net.sizes[layer], n_outputs)
+            add_product(grad, inputs, slopes, net.sizes[layer], n_outputs, rows)
+        if layer > 0:
+            d = shifted(s.d, net.outputs_at[layer - 1] * N_LANES)
+    if is_whole:
+        first = net.biases_at[0] // N_LANES
+        update(net, s, first, s.grad, first, net.n_weights - first)
+
+
+@compiled
+def _descend(net: Net, wide: Wide, layer: int, inputs: Scalars, slopes: Octets, rows: int) -> None:
+    """Update a layer's W, eight inputs' weights at a time."""
+    n_inputs, n_outputs = panels_of(net, layer)
+    block = Octets(wide.block, 1, 8)
+    for j in range(n_inputs):
+        fill(block, 0.0, 8, n_outputs)
+        own = Scalars(shifted(inputs.first, 8 * j), 1, inputs.column)
+        add_product(block, own, slopes, min(8, net.sizes[layer] - 8 * j), n_outputs, rows)
+        for panel in range(n_outputs):
+            first = net.weights_at[layer] + 64 * (panel * n_inputs + j)
+            update(net, wide.s, first // N_LANES, wide.block, 64 * panel // N_LANES, 64 // N_LANES)
