@@ -1,8 +1,8 @@
-"""Where Hydra finds nnexp: its configuration directories, a sweeper that lists the points of a grid, a
+"""Hydra's plugins for nnexp: its configuration directories, a sweeper that lists the points of a grid, and a
 launcher that runs them as one sweep.
 
-Hydra looks for plugins in the namespace `hydra_plugins`, so this directory has no __init__.py. It executes
-this file without registering the module, which is why no annotation here may be a postponed one.
+Hydra looks for plugins in the namespace `hydra_plugins`, so this directory has no __init__.py. Hydra executes
+this file without registering the module, so its annotations must not be postponed.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class LauncherConf:
 @dataclass
 class SweeperConf:
     _target_: str = "hydra_plugins.nnexp.GridSweeper"
-    # Ranges of an experiment file, such as `learning_rate: 0.01,0.1`; the command line comes after them.
+    # Ranges of an experiment file, such as `learning_rate: 0.01,0.1`; the command line's come after them.
     params: dict[str, str] = field(default_factory=dict)
 
 
@@ -44,7 +44,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="nnexp", node=SweeperCo
 
 
 class NnexpSearchPath(SearchPathPlugin):
-    """Where nnexp's own directory is the program's, those of the user come before it."""
+    """Put the user's configuration directories before nnexp's own in Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         elements = search_path.get_path()
@@ -57,12 +57,12 @@ class NnexpSearchPath(SearchPathPlugin):
 
 
 class NnexpDirectory(ConfigSource):
-    """A configuration directory, read by `nnexp.config.groups`. Hydra's own settings are no part of it."""
+    """A configuration directory, read by `nnexp.config.groups`, without Hydra's own settings."""
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider, path)
         self._directory = Path(self.path)
-        # A launcher may compose again in another process, which knows of no --config-dir.
+        # A launcher may compose again in another process, which does not know --config-dir.
         directories = config_dirs()
         self._from_here = directories[directories.index(self._directory) :]
 
@@ -106,9 +106,9 @@ class NnexpDirectory(ConfigSource):
 
 
 class GridSweeper(Sweeper):
-    """Every combination of the ranges, in Hydra's override grammar, given to the launcher at once.
+    """List every combination of the ranges, in Hydra's override grammar, and launch all of them at once.
 
-    Unlike Hydra's own it neither composes each job to try it first nor writes a multirun.yaml.
+    Unlike Hydra's own sweeper it does not compose each job first, and writes no multirun.yaml.
     """
 
     def __init__(self, params: DictConfig) -> None:
@@ -128,7 +128,7 @@ class GridSweeper(Sweeper):
 
 
 class NnexpLauncher(Launcher):
-    """Composes every point, then hands all of them to nnexp as one sweep."""
+    """Compose every point, then run all of them as one sweep of nnexp."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context = hydra_context
@@ -139,10 +139,10 @@ class NnexpLauncher(Launcher):
 
         loader = self._context.config_loader
         if not isinstance(loader, ConfigLoaderImpl):
-            raise TypeError(f"composes with Hydra's own loader, not {type(loader).__name__}")
+            raise TypeError(f"the launcher needs Hydra's own ConfigLoaderImpl, not {type(loader).__name__}")
         name = self._config.hydra.runtime.choices.get("experiment")
         losses = app.run_sweep(loader, self._config, job_overrides, name)
-        # The last loss is what a sweeper that searches, rather than lists, wants to know of a point.
+        # The last loss is for sweepers that search.
         return [
             JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=loss)
             for overrides, loss in zip(job_overrides, losses, strict=True)

@@ -1,4 +1,7 @@
-"""Train small networks from scratch, track them in MLflow, and say honestly what a sweep found."""
+"""Train small networks from scratch, record them in MLflow, and summarise what a sweep found.
+
+The public API is the names in `__all__`; each is imported when it is first used.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ __all__ = [
     "train",
 ]
 
-# Where each name is; imported when it is first used, as MLflow's and pandas' imports take seconds.
+# The module of each name, imported on first use, since importing MLflow and pandas takes seconds.
 _PLACES = {
     **dict.fromkeys(("rerun", "sweep", "train"), "nnexp.pipeline.api"),
     **dict.fromkeys(("load_history", "load_network", "load_runs"), "nnexp.tracking.read"),

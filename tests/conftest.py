@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from nnexp.cli import main as cli
 from nnexp.config.compose import plain_values
 from nnexp.config.paths import CONF
-from nnexp.config.request import SweepConfig, split, sweep_config
+from nnexp.config.request import Request, build_request, split
 from nnexp.config.run import RunConfig
 from nnexp.network import engine
 
@@ -116,7 +116,7 @@ def configure() -> Callable[..., RunConfig]:
 
 
 @pytest.fixture(scope="session")
-def asked() -> Callable[..., SweepConfig]:
+def asked() -> Callable[..., Request]:
     """`asked(force=True)` is how a command goes about its points, defaults for the rest."""
     defaults = {
         "plan": False,
@@ -131,8 +131,8 @@ def asked() -> Callable[..., SweepConfig]:
         "tags": None,
     }
 
-    def made(**values: Any) -> SweepConfig:
-        return sweep_config({**defaults, "executor": {"name": "inline"}, **values})
+    def made(**values: Any) -> Request:
+        return build_request({**defaults, "executor": {"name": "inline"}, **values})
 
     return made
 

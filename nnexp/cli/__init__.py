@@ -1,4 +1,4 @@
-"""The verbs of the command line; only this package prints.
+"""Define the verbs of the command line, and print what they return. Only this package prints.
 
-Nothing heavy is imported until a verb needs it.
+Slow imports wait until a verb needs them.
 """

@@ -11,7 +11,7 @@ from nnexp.pipeline.rerun import verbs
 
 
 def write(some_id: str, out: Path | None) -> None:
-    """`nnexp bundle RUN_ID|SWEEP_ID`."""
+    """Carry out `nnexp bundle RUN_ID|SWEEP_ID`."""
     done = verbs.write_bundle(some_id, out)
     runs = f"{done.runs:,} run{'s' * (done.runs != 1)}"
     path = str(done.path)
@@ -19,7 +19,7 @@ def write(some_id: str, out: Path | None) -> None:
 
 
 def bring(path: Path, experiment_name: str | None) -> None:
-    """`nnexp import BUNDLE`."""
+    """Carry out `nnexp import BUNDLE`."""
     done = intake.bring(path, experiment_name)
     total = len(done.run_ids)
     print(f"imported {done.new:,} of {total:,} runs of {done.what} into {done.experiment}", end="")

@@ -1,4 +1,4 @@
-"""Print what `nnexp doctor` finds in a store, and repair it where asked to."""
+"""Print what `nnexp doctor` finds in a store, and with --fix repair it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from itertools import groupby
 from nnexp.config.text import masked, on_one_line
 from nnexp.pipeline.doctor import NOTE, Finding, examine
 
-# Lines of one kind that are printed; of the others how many there are.
+# How many findings of one kind are printed; the rest are only counted.
 MOST_LINES = 20
 
 
 def doctor(fix: bool) -> bool:
-    """`nnexp doctor`: a line for each finding; whether nothing is wrong, or all was put right."""
+    """Print a line for each finding; return whether nothing is wrong or everything was repaired."""
     seen, repaired = examine(), 0
     for kind, group in groupby(seen.findings, lambda finding: finding.kind):
         some = list(group)

@@ -1,6 +1,6 @@
-"""Print `nnexp train --help`: every key with its default, what it allows and what it means.
+"""Write the page of `nnexp train --help`: every key with its default, its allowed values and its meaning.
 
-Defaults come from conf/, rules and meanings from nnexp.config: the page cannot disagree with the program.
+Defaults come from conf/, rules and meanings from nnexp.config, so that the page agrees with the program.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from nnexp.config.request import GROUPS, key_help, key_names
 HELP = """\
 usage: nnexp train [-m] [--config-dir DIR] [key=value …]
 
-Train a network and record it in MLflow. With -m, every combination of the values:
+Train a network and record it in MLflow. With -m, train every combination of several values:
 -m seed=1,2,3 init=he,normal (also range(0,10), glob(*), choice(a,b)). An experiment with ranges, such as
-experiment=articles, needs no -m. A conf/ in the working directory, or DIR, adds data sets, experiments and
-defaults of your own.
+experiment=articles, needs no -m. A conf/ in the working directory, or DIR, adds your own data sets,
+experiments and defaults.
 """
 
 
 def help_text() -> str:
-    """The whole page."""
+    """Return the whole page."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         defaults: Any = OmegaConf.to_container(compose("config"), throw_on_missing=False)
     rules = {key: (allowed, meaning) for key, allowed, meaning in key_help()}
@@ -53,13 +53,13 @@ def help_text() -> str:
 
 
 def _searched() -> list[str]:
-    """Where the options above come from, if not all are shipped."""
+    """Return a line that names the user's own configuration directories, if there are any."""
     own = [shown(directory) for directory in config_dirs()[:-1]]
     return [f"Read first, before what is shipped: {', '.join(own)}"] if own else []
 
 
 def _default(key: str, defaults: Any) -> tuple[Any, str]:
-    """A key's default and, for one that not every option of its group has, which have it."""
+    """Return a key's default and, if only some options of its group have the key, those options."""
     group, _, option = key.partition(".")
     if not option:
         return defaults[key], ""
@@ -75,7 +75,7 @@ def _shown(value: Any) -> str:
 
 
 def _entry(name: str, text: str) -> Iterator[str]:
-    """The name, and beside or below it the text in lines of its own column."""
+    """Yield the lines of one key: its name, and the wrapped text beside or below it."""
     first, *rest = textwrap.wrap(text, 74)
     if len(name) > 29:
         yield f"  {name}"

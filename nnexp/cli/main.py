@@ -1,4 +1,4 @@
-"""The verbs. Nothing heavy is imported until a verb needs it."""
+"""Define the verbs with Click. Slow imports wait until a verb needs them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from nnexp.config.errors import Lost, RequestError
 from nnexp.pipeline.signals import Terminated, catch_signals, interruptible
 
 if TYPE_CHECKING:
-    from nnexp.config.request import SweepConfig
+    from nnexp.config.request import Request
     from nnexp.config.run import RunConfig
     from nnexp.pipeline.rerun.verbs import Change
 
 log = logging.getLogger("nnexp")
 
 FORMATS = click.Choice(["table", "csv", "markdown", "json"])
-FORMAT_HELP = "Else the one that --out's ending names, or table."
+FORMAT_HELP = "The default is the format that --out's ending names, or table."
 
 
 def _choose_store(context: click.Context, _: click.Parameter, uri: str | None) -> None:
-    """Take this store for the command, as if MLFLOW_TRACKING_URI named it."""
+    """Use this store for the command, as if MLFLOW_TRACKING_URI named it."""
     if uri is None:
         return
     if not uri:
-        raise RequestError("--tracking-uri is empty: it must be as tracking_uri of nnexp train")
+        raise RequestError("--tracking-uri is empty: it must be like tracking_uri of nnexp train")
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = uri
 
@@ -51,7 +51,7 @@ in_store = click.option(
     "--tracking-uri",
     callback=_choose_store,
     expose_value=False,
-    help="The store; else MLFLOW_TRACKING_URI, or mlflow.db of the checkout or of this directory.",
+    help="The store; by default MLFLOW_TRACKING_URI, or mlflow.db in the checkout or in this directory.",
 )
 
 
@@ -73,7 +73,7 @@ def train(arguments: tuple[str, ...]) -> None:
 
 
 @nnexp.command("list")
-@click.option("--experiment", help="Only of this MLflow experiment.")
+@click.option("--experiment", help="List only this MLflow experiment.")
 @click.option("-n", "--number", type=click.IntRange(1), default=20, show_default=True, help="How many.")
 @click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
 @click.option(
@@ -81,9 +81,9 @@ def train(arguments: tuple[str, ...]) -> None:
 )
 @in_store
 def list_(experiment: str | None, number: int, style: str | None, out: Path | None) -> None:
-    """List what is recorded, sweeps and single runs, the newest first.
+    """List the recorded sweeps and single runs, the newest first.
 
-    Every verb takes an id, any beginning of one that no other has, or `last`.
+    Every verb accepts an id, any unambiguous beginning of one, or `last`.
     """
     from nnexp.cli import show
 
@@ -91,16 +91,16 @@ def list_(experiment: str | None, number: int, style: str | None, out: Path | No
 
 
 @nnexp.command()
-@click.option("--experiment", help="The MLflow experiment; else the sweep's, or nnexp.")
-@click.option("--sweep", help="Only the runs of this sweep, by its id, or `last`.")
-@click.option("--by", help="Params to group by, a,b; else all that vary.")
+@click.option("--experiment", help="The MLflow experiment; by default the sweep's, or nnexp.")
+@click.option("--sweep", help="Summarise only the runs of this sweep: its id, or `last`.")
+@click.option("--by", help="Params to group by, a,b; by default all that vary.")
 @click.option("--over", default="seed", show_default=True, help="The param that a group averages over.")
-@click.option("--metric", default="loss", show_default=True, help="The metric, its last value.")
-@click.option("--where", help="Only runs for which this holds: 'learning_rate > 0.1 and init == \"he\"'.")
+@click.option("--metric", default="loss", show_default=True, help="The metric; its last value is used.")
+@click.option("--where", help="Only runs that satisfy this: 'learning_rate > 0.1 and init == \"he\"'.")
 @click.option(
     "--threshold",
     type=float,
-    help="Add the median of epochs until the metric is at or below this; an accuracy, at or above.",
+    help="Add the median number of epochs until the metric is at or below this (an accuracy: at or above).",
 )
 @click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
 @click.option(
@@ -122,10 +122,10 @@ def summarize(
     out: Path | None,
     plot: Path | None,
 ) -> None:
-    """Summarise recorded runs: count, mean, spread, interval, shares, by any params.
+    """Summarise recorded runs, grouped by any params: count, mean, spread, interval, shares.
 
-    Tables are for people: a mean has the digits that its interval supports, the interval ends where the
-    metric does, * marks the best mean. For every digit take csv or json.
+    In tables, a mean has as many digits as its interval supports, intervals stop at the bounds of the metric,
+    and * marks the best mean. The formats csv and json have every digit.
     """
     from nnexp.cli import show
 
@@ -135,11 +135,11 @@ def summarize(
 
 @nnexp.command()
 @click.argument("sweep_id", required=False)
-@click.option("--experiment", help="Where to take the newest sweep from; else anywhere in the store.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="This file, not SWEEP_ID.html.")
+@click.option("--experiment", help="Take the newest sweep of this experiment; by default of the whole store.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="By default SWEEP_ID.html.")
 @in_store
 def report(sweep_id: str | None, experiment: str | None, out: Path | None) -> None:
-    """Write the report of a sweep, the newest one unless told which, as one HTML file."""
+    """Write the report of a sweep, by default the newest, as one HTML file."""
     from nnexp.analysis.report.write import write
 
     path, sweep = write(sweep_id, experiment, out)
@@ -150,7 +150,7 @@ def report(sweep_id: str | None, experiment: str | None, out: Path | None) -> No
 @click.argument("run_or_sweep_id")
 @in_store
 def show(run_or_sweep_id: str) -> None:
-    """What a run was: configuration, curve, weights, equation, provenance; or a sweep: its summary."""
+    """Show a run (configuration, curve, weights, equation, provenance) or a sweep (its summary)."""
     from nnexp.cli import show as shown
 
     shown.run(run_or_sweep_id)
@@ -174,18 +174,18 @@ def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> Non
 @nnexp.command()
 @click.argument("run_id", required=False)
 @click.argument("changes", nargs=-1, metavar="[KEY=VALUE]…")
-@click.option("--sweep", help="Verify all runs of this sweep, by its id, or `last`.")
+@click.option("--sweep", help="Verify all runs of this sweep: its id, or `last`.")
 @click.option(
-    "--bundle", type=click.Path(path_type=Path), help="Verify an archive of nnexp bundle; no store is needed."
+    "--bundle", type=click.Path(path_type=Path), help="Verify an archive of nnexp bundle, without a store."
 )
-@click.option("--dry-run", is_flag=True, help="Only say whether it could be done.")
+@click.option("--dry-run", is_flag=True, help="Only say whether the runs can be trained again.")
 @in_store
 def rerun(
     run_id: str | None, changes: tuple[str, ...], sweep: str | None, bundle: Path | None, dry_run: bool
 ) -> None:
-    """Run again from the record and compare, to the bit: exit status 1 if anything differs.
+    """Run again from the record and compare every bit: exit status 1 if anything differs.
 
-    With KEY=VALUE it is a variation: what changed, and what came of it.
+    With KEY=VALUE, run a variation, and show what changed and its effect.
     """
     from nnexp.cli import rerun as again
 
@@ -208,7 +208,7 @@ def rerun(
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 @in_store
 def bundle(run_or_sweep_id: str, out: Path | None) -> None:
-    """Write one archive of a run or a sweep, which can be rerun where the store has never been."""
+    """Write a run or a sweep into one archive, which can be rerun on any machine without the store."""
     from nnexp.cli import bundle as archive
 
     archive.write(run_or_sweep_id, out)
@@ -216,12 +216,12 @@ def bundle(run_or_sweep_id: str, out: Path | None) -> None:
 
 @nnexp.command(name="import")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--experiment", help="The MLflow experiment to put it in; else the one it was recorded in.")
+@click.option("--experiment", help="The MLflow experiment to put it in; by default the one of the record.")
 @in_store
 def import_(bundle: Path, experiment: str | None) -> None:
-    """Put the runs of a bundle into this store, under the ids that they have.
+    """Put the runs of a bundle into this store, with their own ids.
 
-    What is there already stays as it is. A bundle may come from anyone: rerun shows whether it is true.
+    Runs that are there already stay as they are. A bundle may come from anyone: nnexp rerun verifies it.
     """
     from nnexp.cli import bundle as archive
 
@@ -229,12 +229,12 @@ def import_(bundle: Path, experiment: str | None) -> None:
 
 
 def _change(typed: tuple[str, ...]) -> Change | None:
-    """What is typed as key=value, as a change of a recorded configuration."""
+    """Return a function that applies typed key=values to a recorded configuration; None if there are none."""
     if not typed:
         return None
 
-    def change(config: RunConfig) -> tuple[RunConfig, SweepConfig]:
-        from nnexp.pipeline.points import variation  # imports Hydra, which a plain rerun does without
+    def change(config: RunConfig) -> tuple[RunConfig, Request]:
+        from nnexp.pipeline.points import variation  # imports Hydra, which a plain rerun does not need
 
         return variation(config, typed)
 
@@ -244,7 +244,7 @@ def _change(typed: tuple[str, ...]) -> Change | None:
 @nnexp.command()
 @click.argument("run_id")
 @click.option(
-    "--to", type=click.Path(path_type=Path), help="Write it into this new directory, not on the run."
+    "--to", type=click.Path(path_type=Path), help="Write it into this new directory instead of the store."
 )
 @in_store
 def export(run_id: str, to: Path | None) -> None:
@@ -258,20 +258,20 @@ def export(run_id: str, to: Path | None) -> None:
 
 @nnexp.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
-@click.option("--experiment", help="The MLflow experiment to open; else nnexp.")
+@click.option("--experiment", help="The MLflow experiment to open; by default nnexp.")
 @in_store
 def ui(port: int, experiment: str | None) -> None:
-    """Open the MLflow UI on this store, for this machine only."""
+    """Serve the MLflow UI of this store, for this machine only."""
     from nnexp.cli import ui as page
 
     page.serve(port, experiment)
 
 
 @nnexp.command()
-@click.option("--fix", is_flag=True, help="Put right what can be without any loss.")
+@click.option("--fix", is_flag=True, help="Repair what can be repaired without loss.")
 @in_store
 def doctor(fix: bool) -> None:
-    """Look the store over: damage, stale runs, missing, changed or left-over files."""
+    """Check the store for damage, stale runs, and missing, changed or left-over files."""
     from nnexp.cli import doctor as look
 
     if not look.doctor(fix):
@@ -288,14 +288,14 @@ def new(directory: Path) -> None:
 
 
 def main() -> None:
-    """The `nnexp` command, with the exit statuses of docs/reference/exit-statuses.md."""
+    """Run the `nnexp` command, and exit with a status of docs/reference/exit-statuses.md."""
     prepare()
     catch_signals()
-    # Imports make a million objects, none of them garbage; to look for some takes a tenth of a short command.
+    # Imports make a million objects, none of them garbage; searching them takes a tenth of a short command.
     gc.set_threshold(50_000, 50, 50)
     traced = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     arguments = _completion(sys.argv[1:])
-    # Nor need there be a search for garbage at the end.
+    # Skip the search for garbage at exit, too.
     atexit.register(gc.freeze)
     try:
         with interruptible():
@@ -321,7 +321,7 @@ def main() -> None:
         log.error("nnexp: terminated")
         sys.exit(143)
     except BrokenPipeError:
-        # The reader of a pipe (head, less) has left; there is nobody to tell.
+        # The reader of a pipe (head, less) has closed it, so no message is needed.
         finish_output()
         sys.exit(1)
     except Exception as error:
@@ -333,7 +333,7 @@ def main() -> None:
 
 
 def _completion(arguments: list[str]) -> list[str]:
-    """Hydra's shell completion asks the program itself, with the line typed so far; it belongs to `train`."""
+    """Route Hydra's shell completion, which calls the program with the line typed so far, to `train`."""
     if arguments[:1] in (["-sc"], ["--shell-completion"]):
         os.environ["COMP_LINE"] = re.sub(r"^(\S+)\s+train\b", r"\1", os.environ.get("COMP_LINE", "nnexp"))
         return ["train", *arguments]

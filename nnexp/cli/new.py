@@ -18,7 +18,7 @@ def create(directory: Path) -> list[str]:
     """Write the project into a new or empty directory; return the names of its files. Raises RequestError."""
     try:
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise RequestError(f"{directory}: is there already; name a new directory, or an empty one")
+            raise RequestError(f"{directory}: exists already; name a new or an empty directory")
         shutil.copytree(TEMPLATE, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         makefile = directory / "Makefile"
         text = makefile.read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ def create(directory: Path) -> list[str]:
 
 
 def _program() -> str:
-    """Return what a Makefile calls this nnexp: its name, or its path where the name finds none or another."""
+    """Return how a Makefile calls this nnexp: by name, or by path if the name finds none or another one."""
     here = Path(sys.executable).with_name("nnexp")
     found = shutil.which("nnexp")
     is_found = found is not None and os.path.realpath(found) == os.path.realpath(here)

@@ -1,4 +1,4 @@
-"""Print what `nnexp rerun` finds: verdicts, what came of a variation, or whether it could be done."""
+"""Print what `nnexp rerun` finds: verdicts, the effect of a variation, or the result of a dry run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from nnexp.pipeline.rerun.verdict import Verdict
 
 log = logging.getLogger("nnexp")
 
-# Of a sweep, so many runs that differ are listed.
+# How many of a sweep's runs that differ are listed.
 LISTED = 50
 
 
 def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
-    """`nnexp rerun RUN_ID [key=value …]`; whether it is identical, could be rerun, or was varied."""
+    """Carry out `nnexp rerun RUN_ID [key=value …]`.
+
+    Returns whether the run is identical or, in a dry run, can be trained again; True for a variation.
+    """
     done = verbs.one(run_id, change, dry_run)
     if isinstance(done, Forecast):
         return _print_forecast(done)
@@ -30,7 +33,7 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
 
 
 def sweep(sweep_id: str, dry_run: bool) -> bool:
-    """`nnexp rerun --sweep SWEEP_ID`; whether all runs are identical."""
+    """Carry out `nnexp rerun --sweep SWEEP_ID`; return whether all runs are identical."""
     done = verbs.sweep(sweep_id, dry_run)
     if isinstance(done, Forecast):
         return _print_forecast(done)
@@ -42,7 +45,7 @@ def sweep(sweep_id: str, dry_run: bool) -> bool:
 
 
 def bundle(path: Path, dry_run: bool) -> bool:
-    """`nnexp rerun --bundle FILE`; whether all runs are identical."""
+    """Carry out `nnexp rerun --bundle FILE`; return whether all runs are identical."""
     with bundles.opened(path) as there:
         print(f"{path.name}: {there.what}")
         done = verbs.bundle(there, dry_run)
@@ -67,13 +70,13 @@ def _print_verdict(verdict: Verdict) -> None:
         for i, cause in enumerate(verdict.causes):
             print(on_one_line(f"  {'likely cause' if i == 0 else 'or'}: {cause}"))
         if not verdict.causes:
-            print("  likely cause: none is known; data, engine, code and versions are the record's")
+            print("  likely cause: unknown; data, engine, code and versions are those of the record")
     for note in verdict.notes:
         print(on_one_line(f"  note: {note}"))
 
 
 def _print_verdicts(done: Reruns) -> bool:
-    """The verdicts on many runs; whether all are identical."""
+    """Print the verdicts on many runs; return whether all are identical."""
     differ, total = done.differ, len(done.verdicts)
     counts = {"identical": total - len(differ), "differs": len(differ)}
     print(as_text({"verdict": list(counts), "runs": list(counts.values())}))
@@ -93,7 +96,7 @@ def _print_verdicts(done: Reruns) -> bool:
 
 
 def _words(extent: Counter[str]) -> str:
-    """What was compared."""
+    """Return what was compared, in words."""
     points = f"{extent['points']:,} points of {extent['curves']:,} curves"
     parts = ["initial weights", points, "final weights"]
     predictions = extent["predictions"]
@@ -102,7 +105,7 @@ def _words(extent: Counter[str]) -> str:
 
 
 def _print_forecast(forecast: Forecast) -> bool:
-    """For how many runs all is there, and what is not as it was; whether all can be trained again."""
+    """Print the result of a dry run; return whether all runs can be trained again."""
     total, cannot = forecast.total, forecast.cannot
     print(f"{total - len(cannot):,} of {total:,} runs can be trained again and compared")
     for reason in cannot[:LISTED]:
@@ -113,7 +116,7 @@ def _print_forecast(forecast: Forecast) -> bool:
 
 
 def _vary(variation: Variation) -> bool:
-    """Train what was recorded with some keys changed, and print what came of it; always True."""
+    """Print a variation's changes, train it, and print the effect. Always returns True."""
     evidence = variation.was.evidence
     print(f"a variation of {evidence.name} ({evidence.run_id})\n")
     print(_compared("key", variation.changed()))
@@ -133,7 +136,7 @@ def _vary(variation: Variation) -> bool:
 
 
 def _compared(title: str, pairs: dict[str, tuple[object, object]]) -> str:
-    """A table of what was recorded and what is now."""
+    """Return a table of recorded and new values."""
     columns = {title: list(pairs), "recorded": [_shown(was) for was, _ in pairs.values()]}
     return as_text(columns | {"now": [_shown(now) for _, now in pairs.values()]})
 

@@ -1,4 +1,4 @@
-"""What the verbs print: a run, a sweep, a summary, predictions."""
+"""Print runs, sweeps, summaries and predictions."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("nnexp")
 
-# What to type to call the program again, here.
+# How the program is called from the working directory.
 PROGRAM = "nnexp" if shutil.which("nnexp") else os.path.relpath(Path(sys.executable).with_name("nnexp"))
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def command(config: RunConfig, *words: str, names_experiment: bool = False) -> str:
-    """The program with these words, as it has to be typed to find what was recorded with this config."""
+    """Return the command line that applies these words to the store, and experiment, of this config."""
     uri, where = config.tracking_uri, []
     if uri is not None and resolve_uri(uri) != resolve_uri(None):
         where = ["--tracking-uri", masked(uri)]
@@ -53,7 +53,7 @@ def command(config: RunConfig, *words: str, names_experiment: bool = False) -> s
 
 
 def _next(config: RunConfig, *commands: Sequence[str]) -> None:
-    """Print what can be done next, and how to see it in the UI."""
+    """Print commands to type next; the last one opens the UI."""
     typed = [command(config, *words) for words in commands]
     lines = [*typed, command(config, "ui", names_experiment=True)]
     lines += ["(*** stands for the password, which is not printed)"] * ("***" in lines[0])
@@ -61,7 +61,7 @@ def _next(config: RunConfig, *commands: Sequence[str]) -> None:
 
 
 def recorded(config: RunConfig, done: Recorded) -> None:
-    """How a run went, and what can be done with it next."""
+    """Print a run's result and the commands to type next."""
     epochs = f"{done.epochs} epoch{'' if done.epochs == 1 else 's'}"
     line = f"loss {done.first_loss:.4g} -> {done.last_loss:.4g} in {epochs}, {done.outcome}"
     if done.accuracy is not None:
@@ -77,13 +77,13 @@ def recorded(config: RunConfig, done: Recorded) -> None:
 def remark(done: Recorded, what: str) -> None:
     """Log that a run was recorded by an earlier command, if it was."""
     if done.added:
-        log.info(f"its numbers were recorded before; it now has {' and '.join(done.added)} as well")
+        log.info(f"already recorded, and not run again; added to it: {' and '.join(done.added)}")
     elif done.is_old:
-        log.info(f"{what} was recorded before, and is not run again; force=true runs it again")
+        log.info(f"{what} is already recorded and is not run again; force=true runs it again")
 
 
 def sweep(config: RunConfig, done: Sweep) -> None:
-    """The summary of a sweep that has just ended, and what failed in it."""
+    """Print the summary and the failures of a sweep that has just ended."""
 
     if done.summary is not None:
         print_summary(done.summary)
@@ -97,8 +97,8 @@ def sweep(config: RunConfig, done: Sweep) -> None:
 
 
 def print_summary(table: pd.DataFrame, metric: str = "loss") -> None:
-    """Print the summary; on a terminal no wider than it is, and the best rows bold."""
-    from nnexp.analysis.summary import best_rows  # imports pandas, which a run alone does without
+    """Print the summary; on a terminal, fit it to the width and print the best rows in bold."""
+    from nnexp.analysis.summary import best_rows  # imports pandas, which a single run does not need
     from nnexp.analysis.summary_table import as_table, fitted
 
     if not sys.stdout.isatty():
@@ -110,7 +110,7 @@ def print_summary(table: pd.DataFrame, metric: str = "loss") -> None:
             lines[i + 2] = f"{BOLD}{lines[i + 2]}{PLAIN}"  # below two lines of header
     print("\n".join(lines))
     if left_out:
-        log.info(f"note: no room for {', '.join(left_out)}: widen the terminal, or take --format csv")
+        log.info(f"note: no room for {', '.join(left_out)}: widen the terminal, or use --format csv")
 
 
 def summary(
@@ -125,13 +125,13 @@ def summary(
     out: Path | None,
     plot: Path | None,
 ) -> None:
-    """`nnexp summarize`."""
+    """Carry out `nnexp summarize`."""
     style = table_format(style, out)
     if plot is not None:
         from nnexp.analysis import plots  # matplotlib takes long to import
 
         plots.check_suffix(plot)
-    from nnexp.analysis import summary as summaries  # imports pandas, which a run alone does without
+    from nnexp.analysis import summary as summaries  # imports pandas, which a single run does not need
     from nnexp.analysis.summary_table import as_table
     from nnexp.tracking.read import load_history, load_runs
 
@@ -158,7 +158,7 @@ def summary(
 
 
 def listing(experiment: str | None, most: int, style: str | None, out: Path | None) -> None:
-    """`nnexp list`."""
+    """Carry out `nnexp list`."""
     style = table_format(style, out)
     store = open_store(create=False)
     found = entries(store, "any", most, None if experiment is None else find_experiment(store, experiment))
@@ -179,14 +179,14 @@ def listing(experiment: str | None, most: int, style: str | None, out: Path | No
 
 
 def _when(milliseconds: int | None, form: str) -> str:
-    """A time on this machine's clock."""
+    """Format a time, in milliseconds since 1970, in this machine's time zone."""
     if milliseconds is None:
         return ""
     return datetime.fromtimestamp(milliseconds / 1000).astimezone().strftime(form)
 
 
 def run(typed: str) -> None:
-    """`nnexp show`."""
+    """Carry out `nnexp show`."""
     store = open_store(create=False)
     run_id = whole_id(store, typed)
     if (found := get_sweep(store, run_id)) is not None:
@@ -241,7 +241,7 @@ def _show_sweep(store: Store, parent: Detail) -> None:
 
 
 def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> None:
-    """`nnexp predict`."""
+    """Carry out `nnexp predict`."""
     style = table_format(style, out)
     store = open_store(create=False)
     model = read_model(store, get_run(store, whole_id(store, run_id, "run")))
@@ -254,7 +254,7 @@ def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> Non
 
 
 def spark(values: Sequence[float], width: int = 60) -> str:
-    """The values as a row of bars, their logarithms from the lowest to the highest."""
+    """Draw the values as a row of bars on a log scale, from the lowest to the highest."""
     values = [value for value in values if math.isfinite(value)] or [0.0]
     picked = np.array(values)[np.unique(np.linspace(0, len(values) - 1, width).astype(int))]
     logs = np.log(np.maximum(picked, np.finfo(float).tiny))

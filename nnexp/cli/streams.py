@@ -1,4 +1,4 @@
-"""The standard streams as the program uses them: open, in any encoding, and without passwords."""
+"""Prepare the standard streams: make sure that they are open, encode any text, redact passwords."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("nnexp")
 
 
 class Masked:
-    """A text stream that redacts passwords in what is written to another one."""
+    """A text stream that redacts passwords and passes the text on to another stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -33,10 +33,10 @@ class Masked:
 
 
 class Messages(Masked):
-    """Standard error: a message that nobody can be told is dropped, and stops no work."""
+    """Standard error; a message that cannot be written is dropped, so that the work goes on."""
 
     def write(self, text: str) -> int:
-        with suppress(OSError):  # its reader has gone, its disk is full
+        with suppress(OSError):  # its reader has gone, or its disk is full
             super().write(text)
         return len(text)
 
@@ -53,14 +53,17 @@ class Lines(logging.Handler):
 
 
 def prepare() -> None:
-    """Open what the shell has closed, escape what an encoding lacks, redact what goes to standard error,
-    whoever writes it, and show there what nnexp logs."""
+    """Prepare the standard streams of this process.
+
+    Open those that the shell has closed, escape characters that an encoding lacks, redact passwords in
+    everything written to standard error, and send nnexp's log there.
+    """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
-            # Else the next file that is opened, a store, would be taken for the stream.
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            # Else the next file that is opened, such as a store, would get this descriptor.
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, "r" if descriptor == 0 else "w", closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -84,7 +87,7 @@ def masked_output() -> Iterator[None]:
 
 
 def finish_output() -> None:
-    """Write out what is printed; what cannot be written is dropped, or Python would fail at its own end."""
+    """Flush standard output; if that fails, drop the text, since Python would fail on it at exit."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,4 +1,4 @@
-"""Run `nnexp train`: compose with Hydra, hand plain configurations on, and print what came of them."""
+"""Carry out `nnexp train`: compose with Hydra, run the plain configurations, and print the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nnexp.pipeline.points import alone, split_values, sweep_points, without
 
 
 def train_command(arguments: list[str]) -> None:
-    """`nnexp train …`: one run, or a sweep. Raises RequestError, or SystemExit where Hydra ends early."""
+    """Run `nnexp train …`: one run or a sweep. Raises RequestError, or SystemExit if Hydra ends early."""
     arguments, directory = _without_config_dir(arguments)
     try:
         with searching(directory), plain_errors():
@@ -38,7 +38,7 @@ def train_command(arguments: list[str]) -> None:
 
 
 def _without_config_dir(arguments: list[str]) -> tuple[list[str], str | None]:
-    """The other arguments, and the directory that --config-dir or Hydra's -cd names. Raises RequestError."""
+    """Split off the directory that --config-dir or Hydra's -cd names, if any. Raises RequestError."""
     others, directory = [], None
     rest = iter(arguments)
     for argument in rest:
@@ -51,8 +51,9 @@ def _without_config_dir(arguments: list[str]) -> tuple[list[str], str | None]:
 
 
 def _run_typed(arguments: list[str]) -> None:
+    """Run the arguments, with Hydra's command line only if they have flags other than -m."""
     parsed = get_args_parser().parse_known_args(arguments)[0]
-    # A shell that asks how to complete a line types what is no key.
+    # A shell that completes a line passes words that are not overrides.
     overrides = [] if parsed.shell_completion else parse(parsed.overrides)
     flags = {argument for argument in arguments if argument.startswith("-")}
     sweeps = any(override.is_sweep_override() for override in overrides)
@@ -66,7 +67,7 @@ def _run_typed(arguments: list[str]) -> None:
 
 
 def _run_composed(overrides: list[str]) -> None:
-    """One run, or an experiment that is a sweep. Hydra's command line would compose it twice."""
+    """Run one run, or an experiment that is a sweep; composes once, where Hydra's own would compose twice."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("config", overrides, return_hydra_config=True)
     if config.hydra.mode == RunMode.MULTIRUN:
@@ -78,16 +79,16 @@ def _run_composed(overrides: list[str]) -> None:
 
 
 def _multirun(overrides: list[str]) -> None:
-    """A sweep as Hydra runs it, without composing once more to learn that it is one."""
+    """Run a sweep as Hydra does, without composing first to find out that it is a sweep."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         begun = GlobalHydra.instance().hydra
-        assert begun is not None  # initialised by the line above
+        assert begun is not None  # initialize_config_dir has set it
         begun.multirun("config", _run_one, overrides)
 
 
 @contextmanager
 def _hydra_raises(arguments: list[str]) -> Iterator[None]:
-    """Hydra reads these arguments, and raises its errors to us instead of printing them."""
+    """Let Hydra read these arguments, and raise its errors instead of printing them."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR", "0")
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["nnexp", *arguments], "1"
     try:
@@ -99,16 +100,16 @@ def _hydra_raises(arguments: list[str]) -> Iterator[None]:
 def run_sweep(
     loader: ConfigLoaderImpl, config: DictConfig, overrides: Sequence[Sequence[str]], name: str | None
 ) -> list[float | None]:
-    """The launcher's part: validate every point, then run them all; the last loss of each point.
+    """Validate every point, then run them all, for Hydra's launcher; return the last loss of each point.
 
-    None stands for a point that was left out or diverged. Raises RequestError; SystemExit(1) if a point
+    The loss is None for a point that was left out or diverged. Raises RequestError; SystemExit(1) if a point
     failed.
     """
-    # What has been imported is no garbage, and need not be searched for any again.
+    # Imported modules are not garbage, so the collector need not search them again.
     gc.freeze()
     configs, request = sweep_points(loader, config, overrides)
     chosen = without(configs, request.exclude)
-    from nnexp.cli import show  # import pandas and more, which a wrong request need not wait for
+    from nnexp.cli import show  # imports pandas and more, which a wrong request need not wait for
     from nnexp.pipeline import sweep as sweeper
 
     try:
@@ -125,18 +126,18 @@ def run_sweep(
 
 
 class _Raised(BaseException):
-    """Carries a run's error past Hydra, which would print it in its own words on the way."""
+    """Carry a run's error past Hydra, which would print it in its own words."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
 def _run_one(config: DictConfig) -> None:
-    """Hydra's task function: one composed run."""
+    """Run one composed configuration, as Hydra's task function."""
     try:
         one, request = alone(*split_values(compose.plain_values(config)))
-        from nnexp.cli import show  # import more, which a wrong request need not wait for
-        from nnexp.pipeline import run as runner  # import more, which a wrong request need not wait for
+        from nnexp.cli import show  # imports much that a wrong request need not wait for
+        from nnexp.pipeline import run as runner
 
         done = runner.run(one, request)
         if done is not None:

@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 def serve(port: int, name: str | None) -> None:
     """Replace this process by MLflow's server.
 
-    Raises RequestError when the port is taken or there is no experiment of that name.
+    Raises RequestError if the port is taken or if there is no experiment of this name.
     """
     uri = resolve_uri(None)
     if uri.startswith("http"):
@@ -34,14 +34,15 @@ def serve(port: int, name: str | None) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise RequestError(f"--port {port}: {error.strerror}; name another") from error
-    log.info(f"the MLflow UI: http://{HOST}:{port}{page(experiment.id)}  (Ctrl-C ends it)")
+            raise RequestError(f"--port {port}: {error.strerror}; choose another port") from error
+    log.info(f"the MLflow UI: http://{HOST}:{port}{page(experiment.id)}  (stop it with Ctrl-C)")
     command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
-    # What is recorded through it lies where nnexp itself would put it.
+    # Artifacts recorded through the server go where nnexp itself would put them.
     command += ["--no-serve-artifacts", "--default-artifact-root", own_root(store)]
-    # An argument of a process can be read by every user of the machine, its environment cannot.
+    # The URI may hold a password. Every user of the machine can read a process's arguments, but not its
+    # environment.
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri}
     # Else MLflow starts five more processes, for jobs that evaluate language models.
     os.execve(sys.executable, command, {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})

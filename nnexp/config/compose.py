@@ -1,8 +1,8 @@
-"""The points of a sweep, each composed to Hydra's own result, without composing again what points share.
+"""Compose the points of a sweep, each with the same result as Hydra's, but without repeating work.
 
-Choosing files takes Hydra's time; setting values is quick. So every distinct choice of groups is composed
-once, and a point's values are set on a copy of it: in plain dictionaries where a value just replaces a value,
-else by the function with which Hydra itself sets them.
+Hydra is slow at choosing files and quick at setting values. So every distinct choice of group options is
+composed once, and a point's values are set on a copy of it: in plain dictionaries if a value just replaces a
+value, else by the function with which Hydra itself sets them.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from nnexp.config.errors import RequestError
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS
 
-# What Hydra's grammar reads as a whole number or a decimal fraction, and as nothing else.
+# Text that Hydra's grammar always reads as a whole number or a decimal fraction.
 _NUMBER = re.compile(r"(?P<key>[a-z_]+)=(?P<value>-?(?:0|[1-9][0-9]*)(?P<fraction>\.[0-9]+)?)", re.ASCII)
 
 
 @dataclass(frozen=True, eq=False)
 class _Setting:
-    """An override, read once for all the points that share it."""
+    """An override, parsed once for all points that share it."""
 
     override: Override
     chooses: bool  # picks an option of a group, or is for Hydra, rather than setting a value
@@ -55,7 +55,7 @@ class _Setting:
 
 
 class _Choice:
-    """One choice of groups, composed; its plain values are there if nothing in it refers to anything."""
+    """One composed choice of group options, with its plain values if it contains no interpolations."""
 
     def __init__(self, loader: ConfigLoaderImpl, config: DictConfig, choices: Sequence[str]) -> None:
         self._loader = loader
@@ -66,7 +66,7 @@ class _Choice:
         self._is_plain = not _refers(self._values)
 
     def point(self, settings: Sequence[_Setting]) -> Any:
-        """The values of a point. What points share they share; nobody writes to it."""
+        """Return the values of a point. Points share their equal parts, so do not write to them."""
         if self._is_plain and all(s.is_plain and self._has(s.key) for s in settings):
             values = dict(self._values)
             for setting in settings:
@@ -82,7 +82,7 @@ class _Choice:
         return plain_values(point)
 
     def lacks(self, setting: _Setting) -> bool:
-        """Whether it changes a number of a group's option, and the option that is chosen has none such."""
+        """Return whether it sets a key of a group's option that the option chosen here does not have."""
         group, _, option = setting.key.partition(".")
         values = self._values.get(group)
         changes = setting.override.type == OverrideType.CHANGE and not setting.override.package
@@ -91,7 +91,7 @@ class _Choice:
         )
 
     def _has(self, key: str) -> bool:
-        """Whether there is a value by this key, and not a mapping of more."""
+        """Return whether the key has a value that is not a mapping."""
         value: Any = self._values
         for name in key.split("."):
             if not isinstance(value, dict) or name not in value:
@@ -103,10 +103,9 @@ class _Choice:
 def points(
     loader: ConfigLoaderImpl, config: DictConfig, job_overrides: Sequence[Sequence[str]]
 ) -> Iterator[tuple[Any, list[str]]]:
-    """Compose each list of overrides: its resolved values, as plain dictionaries without Hydra's own, and the
-    keys that were left out of it.
+    """Compose each list of overrides; yield its resolved values, without Hydra's own, and the ignored keys.
 
-    A key that some of the swept options have, and the one that is chosen here has not, is left out. Raises
+    A key that only some of the swept options have is ignored for a point whose option lacks it. Raises
     Hydra's errors and RequestError.
     """
     parser = OverridesParser.create(config_loader=loader)
@@ -145,7 +144,7 @@ def points(
 
 
 def _refers(value: Any) -> bool:
-    """Whether there is an interpolation anywhere inside."""
+    """Return whether a value contains an interpolation."""
     if isinstance(value, dict):
         return any(_refers(item) for item in value.values())
     if isinstance(value, list):
@@ -155,13 +154,15 @@ def _refers(value: Any) -> bool:
 
 @contextmanager
 def loading() -> Iterator[ConfigLoaderImpl]:
-    """Yield what composes nnexp's configuration, in a notebook or another Hydra app just as well: Hydra's
-    global state is put aside, and afterwards is what it was."""
+    """Yield a loader of nnexp's configuration, and restore Hydra's global state afterwards.
+
+    It works in a notebook and inside another Hydra app, too.
+    """
     kept = {kind: Singleton._instances.pop(kind, None) for kind in (GlobalHydra, JobRuntime, VersionBase)}
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
-            assert isinstance(loader, ConfigLoaderImpl)  # Hydra has no other
+            assert isinstance(loader, ConfigLoaderImpl)  # Hydra's only implementation
             yield loader
     finally:
         for kind, instance in kept.items():
@@ -174,8 +175,11 @@ def loading() -> Iterator[ConfigLoaderImpl]:
 def grid_points(
     loader: ConfigLoader, config: DictConfig, params: DictConfig, overrides: Sequence[str]
 ) -> list[list[str]]:
-    """The points of a sweep: every combination of the ranges in `params`, which are an experiment file's, and
-    in the overrides; those that `config` zips move side by side. Raises RequestError."""
+    """List the points of a sweep: every combination of the ranges in `params` and in the overrides.
+
+    `params` are the ranges of an experiment's file. Keys in the `zip` of `config` move side by side. Raises
+    RequestError.
+    """
     zipped = config.get("zip")
     ranges = [f"{key!s}={value}" for key, value in params.items()]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides([*ranges, *overrides])
@@ -183,10 +187,10 @@ def grid_points(
 
 
 def grid(overrides: Sequence[Override], zipped: Sequence[str]) -> list[list[str]]:
-    """Every combination of the overrides' values, the last quickest, as lists of `key=value`.
+    """List every combination of the overrides' values, as lists of `key=value`; the last key varies fastest.
 
-    A later override of a key takes the place of an earlier one. The keys of `zipped` move side by side.
-    Raises RequestError.
+    A later override of a key replaces an earlier one. The keys of `zipped` move side by side. Raises
+    RequestError.
     """
     axes: dict[str, list[str]] = {}
     for override in overrides:
@@ -201,14 +205,14 @@ def grid(overrides: Sequence[Override], zipped: Sequence[str]) -> list[list[str]
 
 
 def _side_by_side(axes: Mapping[str, list[str]], zipped: Sequence[str]) -> list[list[list[str]]]:
-    """The axes of the grid; a point of an axis is one value, or one of each zipped key."""
+    """Return the axes of the grid; a point on an axis is one value, or one value of each zipped key."""
     for key in zipped:
         if len(axes.get(key, [])) < 2:
             raise RequestError(f"zip={list(zipped)}: {key} is not swept: give it several values")
     lengths = {key: len(axes[key]) for key in zipped}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{key} has {n}" for key, n in lengths.items())
-        raise RequestError(f"zip={list(zipped)}: the ranges must be of one length, and {counts}")
+        raise RequestError(f"zip={list(zipped)}: the ranges must have the same length, but {counts}")
     result = []
     for key, values in axes.items():
         if key not in zipped:
@@ -219,7 +223,7 @@ def _side_by_side(axes: Mapping[str, list[str]], zipped: Sequence[str]) -> list[
 
 
 def plain_values(config: DictConfig) -> Any:
-    """A composed configuration as plain values, references resolved. Raises RequestError."""
+    """Return a composed configuration as plain values, with references resolved. Raises RequestError."""
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:

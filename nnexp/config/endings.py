@@ -24,7 +24,7 @@ def table_format(asked: str | None, out: Path | None) -> str:
     promised = FORMATS.get(ending)
     if asked and promised and asked != promised:
         raise RequestError(
-            f"--out {out}: the name promises {promised}, and --format says {asked}: leave one out"
+            f"--out {out}: the name promises {promised}, but --format says {asked}: leave one out"
         )
     return asked or promised or "table"
 
@@ -43,5 +43,5 @@ def check_directory(option: str, path: Path) -> None:
     """
     if re.fullmatch(r"\.(?!v\d+$)[A-Za-z]\w*", path.suffix):
         raise RequestError(
-            f"{option} {path}: is to be a directory, and {path.suffix} promises a file: leave it out"
+            f"{option} {path}: must be a directory, but {path.suffix} promises a file: leave it out"
         )

@@ -1,4 +1,4 @@
-"""Read the configuration directories: the options of each group, and what a file says."""
+"""Read the configuration directories: list the options of each group, read and check their files."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from nnexp.config.paths import CONF, config_dirs
 from nnexp.config.request import GROUPS, key_names
 
 ALL = (*GROUPS, "experiment")
-# What a file may say to Hydra. Nothing of it names code to import: a directory may come from anyone.
+# Hydra's settings that a file may have. None names code to import, as a directory may come from anyone.
 _HYDRA = ("launcher", "mode", "output_subdir", "run", "sweep", "sweeper", "verbose")
 
 
 def options(group: str) -> list[str]:
-    """The names of a group's YAML files."""
+    """Return the names of a group's options, that is, of its YAML files."""
     return sorted({path.stem for directory in config_dirs() for path in files(directory, group)})
 
 
 def options_with(key: str) -> list[str]:
-    """The options of a group that have this key, `optimizer.beta1`."""
+    """Return the options of a group that have this key, such as `optimizer.beta1`."""
     group, _, option = key.partition(".")
     return [name for name in options(group) if option in load_option(group, name)]
 
 
 def load_option(group: str, name: str) -> dict[str, Any]:
-    """What an option of a group says; of several directories that have it, the first counts."""
+    """Return the values of a group's option, from the first directory that has it."""
     directory, path = _found(group, name)[0]
     return read(directory, group, path)
 
 
 def find_option(group: str, name: str) -> Path | None:
-    """The YAML file of an option of a group."""
+    """Return the YAML file of a group's option, or None if there is none."""
     return next((path for _, path in _found(group, name)), None)
 
 
@@ -51,9 +51,9 @@ def _found(group: str, name: str) -> list[tuple[Path, Path]]:
 
 
 def files(directory: Path, group: str) -> list[Path]:
-    """The YAML files of a group in one configuration directory; '' stands for the directory itself."""
+    """Return the YAML files of a group in one configuration directory; '' stands for the directory itself."""
     if group and group not in ALL:
-        return []  # hydra/…, whose files name code to import
+        return []  # such as hydra/…, whose files name code to import
     places = [directory / group, *([directory.parent / "experiments"] if group == "experiment" else [])]
     by_name: dict[str, Path] = {}
     for place in places:
@@ -65,13 +65,13 @@ def files(directory: Path, group: str) -> list[Path]:
 
 @cache
 def shipped_files(dataset: str) -> tuple[str, ...]:
-    """The paths, relative to what is shipped, of a shipped data set's table and new rows."""
+    """Return the paths of a shipped data set's table and new rows, relative to the shipped directory."""
     found = [yaml.safe_load(p.read_text()) for p in files(CONF, "dataset") if p.stem == dataset != "csv"]
     return tuple(values[key] for values in found for key in ("path", "new_rows") if values[key] is not None)
 
 
 def read_defaults(directories: Sequence[Path]) -> dict[str, Any]:
-    """The shipped config.yaml with those of the other directories on top, each stating differences only."""
+    """Read the shipped config.yaml and merge those of the other directories, which state only differences."""
     merged: dict[str, Any] = {}
     for directory in reversed(directories):
         path = directory / "config.yaml"
@@ -84,7 +84,7 @@ def read_defaults(directories: Sequence[Path]) -> dict[str, Any]:
 
 
 def _chosen(defaults: list[Any], chosen: Any, path: Path) -> list[Any]:
-    """The defaults list with other options of its groups. Raises RequestError for any other entry."""
+    """Return the defaults list with the chosen options of its groups. Raises RequestError for others."""
     result = list(defaults)
     at = {_group(entry): i for i, entry in enumerate(result)}
     for entry in chosen:
@@ -100,12 +100,12 @@ def _chosen(defaults: list[Any], chosen: Any, path: Path) -> list[Any]:
 
 
 def _group(entry: Any) -> str:
-    """The group of an entry of a defaults list, `override /hydra/launcher: nnexp`; of _self_ none."""
+    """Return the group of an entry of a defaults list, `override /hydra/launcher: nnexp`; '' for _self_."""
     return next(iter(entry)).split()[-1].lstrip("/") if isinstance(entry, dict) else ""
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of both, where both have one those of `above`."""
+    """Merge two nested mappings; where both have a value, take that of `above`."""
     result = {**below, **above}
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(below.get(key), dict):
@@ -114,11 +114,11 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def read(directory: Path, group: str, path: Path) -> dict[str, Any]:
-    """What a file says, its keys known, its choices of groups in its defaults list, its paths absolute.
+    """Read and check a configuration file. Raises RequestError, which names the file.
 
-    `dataset: csv` in an experiment, or in config.yaml, chooses an option; a data set's file may leave out
-    what csv leaves open; its table is looked for from the directory that holds the configuration directory.
-    Raises RequestError, which names the file.
+    A group's option, such as `dataset: csv` in an experiment or in config.yaml, is moved to the defaults
+    list. Keys that a data set's file leaves out are taken from csv. Relative paths become absolute, starting
+    from the directory that holds the configuration directory.
     """
     values = _load(path)
     if group in GROUPS:
@@ -143,7 +143,10 @@ def read(directory: Path, group: str, path: Path) -> dict[str, Any]:
 
 
 def _option(path: Path, group: str, values: dict[str, Any]) -> str | None:
-    """Take a group's option out of the values, which keep what else they say of the group."""
+    """Remove and return the option of a group; the group's other keys stay in the values.
+
+    Returns None if there is none. Raises RequestError if the option is unknown.
+    """
     value: Any = values.get(group)
     is_mapping = isinstance(value, dict)
     name = value.get("name") if is_mapping else value
@@ -151,7 +154,7 @@ def _option(path: Path, group: str, values: dict[str, Any]) -> str | None:
         return None
     if name not in options(group):
         error = unknown(group, str(name), options(group))
-        hint = "; the ranges of a sweep stand under hydra: sweeper: params:" if "," in str(name) else ""
+        hint = "; write the ranges of a sweep under hydra: sweeper: params:" if "," in str(name) else ""
         raise RequestError(f"{shown(path)}: {error}{hint}")
     if is_mapping:
         del value["name"]
@@ -161,7 +164,7 @@ def _option(path: Path, group: str, values: dict[str, Any]) -> str | None:
 
 
 def _check_keys(path: Path, prefix: str, values: Mapping[str, Any]) -> None:
-    """Raise RequestError for a key that is none, and for one of another kind than text."""
+    """Raise RequestError if a key is unknown."""
     keys = {key.removeprefix(prefix) for key in key_names() if key.startswith(prefix)}
     known = {key for key in keys if "." not in key}
     known |= {"name"} if prefix else {"experiment", "defaults", "hydra"}
@@ -174,7 +177,7 @@ def _check_keys(path: Path, prefix: str, values: Mapping[str, Any]) -> None:
 
 
 def _check_hydra(path: Path, values: Any) -> None:
-    """Raise RequestError for a setting of Hydra's that could name code to import."""
+    """Raise RequestError if one of Hydra's settings could name code to import."""
     if values is None:
         return
     if not isinstance(values, dict) or not set(values) <= set(_HYDRA):
@@ -184,7 +187,7 @@ def _check_hydra(path: Path, values: Any) -> None:
 
 
 def _absolute(values: Mapping[str, Any], project: Path) -> dict[str, str]:
-    """The paths of a data set, from the directory that holds the configuration directory."""
+    """Return the paths of a data set, made absolute from `project`, the parent of the directory."""
     paths = {key: values.get(key) for key in ("path", "new_rows")}
     return {
         key: os.path.join(project, path)
@@ -194,8 +197,8 @@ def _absolute(values: Mapping[str, Any], project: Path) -> dict[str, str]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds. Raises RequestError."""
-    from omegaconf import OmegaConf  # takes long to import
+    """Read a YAML file that must contain a mapping. Raises RequestError."""
+    from omegaconf import OmegaConf  # slow to import
     from omegaconf.errors import OmegaConfBaseException
 
     try:
@@ -213,6 +216,6 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def shown(path: Path) -> str:
-    """The path as people would type it."""
+    """Return the path as one would type it, relative to the working directory if it is inside."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

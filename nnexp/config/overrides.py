@@ -1,4 +1,4 @@
-"""Read `key=value` overrides and say in plain words what is wrong with them."""
+"""Parse `key=value` overrides, and explain in plain words what is wrong with them."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def plain_errors() -> Iterator[None]:
 
 
 def parse(arguments: list[str]) -> list[Override]:
-    """The overrides. Raises RequestError for what Hydra would answer with a traceback, or without the key."""
+    """Parse and check overrides. Raises RequestError for errors that Hydra would not explain plainly."""
     overrides = OverridesParser.create().parse_overrides(arguments)
     known = {*key_names(), *(f"{group}.name" for group in GROUPS), "experiment"}
     for override in overrides:
         key, value = override.key_or_group, override.value()
         if not key:
             raise RequestError(f"{override.input_line}: write key=value")
-        # A number is an element of a list: hidden.0=3.
+        # A number is the index of a list's element: hidden.0=3.
         if re.sub(r"\.\d+$", "", key) not in known and re.split("[./]", key)[0] != "hydra":
             raise unknown("key", key, [*key_names(), "experiment"])
         if key in GROUPS or (key == "experiment" and value is not None):
@@ -47,13 +47,13 @@ def parse(arguments: list[str]) -> list[Override]:
 
 
 def _check_lists(key: str, items: Sequence[object]) -> None:
-    """Refuse hidden=2,4, of which each value would have to be a list."""
+    """Raise RequestError for hidden=2,4, since each value of this key must be a list."""
     rule = rules().get(key)
     if rule is not None and all(is_item(rule, item) for item in items):
         typed = ",".join(map(str, items))
         lists = ",".join(f"[{item}]" for item in items)
         raise RequestError(
-            f"{key}={typed}: each value is a list: {key}={lists} with -m sweeps over {len(items)}, "
+            f"{key}={typed}: each value must be a list: {key}={lists} with -m sweeps over {len(items)}, "
             f"{key}=[{typed}] is one"
         )
 
@@ -63,8 +63,10 @@ def _plain_item(item: object) -> object:
 
 
 def _check_option(group: str, value: object) -> None:
-    """Refuse what is no option of the group, one or several: a file of such a name might not even be looked
-    for."""
+    """Raise RequestError unless every value is an option of the group.
+
+    Hydra would not even look for a file of some of these names.
+    """
     if isinstance(value, ChoiceSweep):
         for item in value.list:
             _check_option(group, _plain_item(item))
@@ -73,19 +75,19 @@ def _check_option(group: str, value: object) -> None:
 
 
 def not_there(key: str) -> RequestError:
-    """Of a key that the chosen option of its group has not, or of a part of a list or a mapping."""
+    """Return the error for a key that the chosen option lacks, or for a part of a list or a mapping."""
     group, *parts = key.split(".")
     if key == "tags":
-        return RequestError("tags: the experiment's file has some; ++tags={name: text} adds to them")
+        return RequestError("tags: the experiment's file has some; add to them with ++tags={name: text}")
     if group not in GROUPS or len(parts) > 1:  # init.scale.0
         whole = ".".join([group, *parts[:-1]]) if group in GROUPS else group
         return RequestError(f"{key}: write the whole value, {whole}=…")
     having = " or ".join(f"{group}={name}" for name in options_with(key))
-    return RequestError(f"{key}: the {group} that is chosen has no such key: choose one that has, {having}")
+    return RequestError(f"{key}: the chosen {group} has no such key: choose one that has it, {having}")
 
 
 def in_plain_words(error: Exception) -> str:
-    """Hydra's error in a line that says what is known or allowed."""
+    """Explain Hydra's error in one line, which says what is known or allowed."""
     text = str(error)
     if isinstance(error, MissingConfigException) and (found := re.search(r"find '(.+)/(.+)'", text)):
         group, name = found.groups()
@@ -93,12 +95,12 @@ def in_plain_words(error: Exception) -> str:
     if found := re.match(r"Could not (?:override|delete from config\.) '(.+?)'", text):
         key = found.group(1)
         if key.startswith("hydra"):
-            return f"unknown key {key!r}: Hydra's own are listed by nnexp train --hydra-help"
+            return f"unknown key {key!r}: nnexp train --hydra-help lists Hydra's own"
         return str(not_there(key))
     if found := re.match(r"Error merging override (.+)", text):
         typed = found.group(1)
         key = re.split("[.=]", typed.lstrip("+"))[0]
-        return f"{typed}: there is no such part of {key}: write the whole value, {key}=…"
+        return f"{typed}: {key} has no such part: write the whole value, {key}=…"
     if isinstance(error, OverrideParseException):
         return (
             f"cannot read {error.override!r}: write key=value without blanks, lists as [1,2], other text "
@@ -106,5 +108,5 @@ def in_plain_words(error: Exception) -> str:
         )
     if found := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'", text):
         key, _, values = found.group(1).partition("=")
-        return f"{key}={values} is several values: add -m to sweep over them, or write a list, [{values}]"
+        return f"{key}={values} has several values: add -m to sweep over them, or write a list, [{values}]"
     return text.splitlines()[0]

@@ -1,4 +1,4 @@
-"""Keep three places apart: what is shipped, the checkout if there is one, and where runs are recorded."""
+"""Locate three things: the shipped files, the checkout if there is one, and the default store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.request import GROUPS
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# A wheel holds conf/, data/ and experiments/ in the package, a checkout beside it: see pyproject.toml.
+# In a wheel, conf/, data/ and experiments/ are in the package; in a checkout, beside it. See pyproject.toml.
 _IN_WHEEL = _PACKAGE / "shipped"
 
 CHECKOUT = None if _IN_WHEEL.is_dir() else _PACKAGE.parent
@@ -23,7 +23,7 @@ _named: ContextVar[Path | None] = ContextVar("_named", default=None)
 
 
 def default_store() -> Path:
-    """Return the SQLite file that is the store unless another is named: the checkout's, or ./mlflow.db."""
+    """Return the SQLite file of the default store: the checkout's mlflow.db, or ./mlflow.db."""
     return (CHECKOUT or Path.cwd()) / "mlflow.db"
 
 
@@ -41,7 +41,10 @@ def config_dirs() -> list[Path]:
 
 @contextmanager
 def searching(typed: str | None) -> Iterator[None]:
-    """Search this directory before the others, as --config-dir asks. Raises RequestError if it is none."""
+    """Search this directory before the others, for --config-dir.
+
+    Raises RequestError if it is not a configuration directory.
+    """
     if typed is None:
         yield
         return

@@ -82,7 +82,7 @@ def _value(event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> Any:
         if not isinstance(key, str):
             raise _NotOurs(f"{_place(part)}: a key must be text")
         if key in values:
-            raise _NotOurs(f"{_place(part)}: the key {key[:100]!r} stands there twice")
+            raise _NotOurs(f"{_place(part)}: the key {key[:100]!r} occurs twice")
         values[key] = _value(next(events), events, depth + 1)
     return values
 
@@ -105,7 +105,7 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
         return int(word)
     if kind == "float" and len(word) <= 30 and re.fullmatch(r"-?\d+\.\d+(e[+-]\d+)?", word):
         return float(word)
-    raise _NotOurs(f"{_place(event)}: is no value of a configuration: {word[:100]!r}")
+    raise _NotOurs(f"{_place(event)}: is not a value of a configuration: {word[:100]!r}")
 
 
 def _place(event: yaml.Event) -> str:
@@ -163,8 +163,8 @@ def _migrated(values: Mapping[str, Any], schema: Any) -> Mapping[str, Any]:
         raise RequestError(f"schema={shortened(repr(schema))}: must be a whole number >= 1")
     if schema > SCHEMA:
         raise RequestError(
-            f"its schema is {schema}, and this nnexp knows up to {SCHEMA}: a newer nnexp recorded it; "
-            "use that one, or a later"
+            f"its schema is {schema}, but this nnexp knows only up to {SCHEMA}: a newer nnexp recorded it; "
+            "use that one or a later one"
         )
     for step in range(schema, SCHEMA):
         values = MIGRATIONS[step](values)

@@ -1,4 +1,4 @@
-"""The part of a request that cannot change a result: which points to run again, how, and where.
+"""Define a request: the keys that cannot change a result, such as which points to run again, how, and where.
 
 Defaults are in conf/.
 """
@@ -17,7 +17,7 @@ from nnexp.config.rules import Rule, flag, list_of, one_of, optional, text, whol
 from nnexp.config.run import RunConfig, checked, keyed, refuse_other_keys
 from nnexp.config.text import masked
 
-_WORKERS = optional(whole(1, 4096), "one a core")
+_WORKERS = optional(whole(1, 4096), "one per core")
 _ADDRESS = text("the scheduler's address, tcp://host:8786", r"(tcp|tls|ws|wss|ucx)://\S+")
 # Any character except those that control a terminal or change the direction of text.
 _SHOWN = r"[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -62,14 +62,14 @@ class Executor:
 
 
 @dataclass(frozen=True)
-class SweepConfig:
+class Request:
     """How a command runs its points. Build it with `split`."""
 
     executor: Executor
     plan: bool = keyed(flag(), "say what there is to do, and stop there")
-    force: bool = keyed(flag(), "run what is recorded as finished again, as a new attempt; as retry=all")
+    force: bool = keyed(flag(), "run finished points again, as a new attempt; the same as retry=all")
     retry: str = keyed(one_of("none", "failed", "all"), "which of the recorded points are run again")
-    max_failures: int | None = keyed(optional(whole(1), "no limit"), "stop after so many points that failed")
+    max_failures: int | None = keyed(optional(whole(1), "no limit"), "stop after this many failed points")
     zip: tuple[str, ...] = keyed(
         list_of(text("a key"), "a list of swept keys, [a,b]"), "ranges taken side by side, not combined"
     )
@@ -79,18 +79,18 @@ class SweepConfig:
     )
 
     require_clean: bool = keyed(flag(), "refuse to run code that is not all committed in git")
-    name: str | None = keyed(optional(_NAME, "made of what is asked"), "title of the sweep, or of the run")
+    name: str | None = keyed(optional(_NAME, "made from the keys"), "title of the sweep, or of the run")
     question: str | None = keyed(
-        optional(_QUESTION, "the comment that opens the experiment's file"),
-        "what the sweep is to answer; its description and its report begin with it",
+        optional(_QUESTION, "the first comment of the experiment's file"),
+        "the question of the sweep; its description and its report begin with it",
     )
     tags: tuple[tuple[str, str], ...] | None = keyed(
-        optional(_TAGS, "none"), "tags of your own for the sweep, or for the run"
+        optional(_TAGS, "none"), "your own tags for the sweep, or for the run"
     )
 
     @property
     def labels(self) -> tuple[object, ...]:
-        """Return the name, the question and the tags of the run or sweep, as far as they are given."""
+        """Return those of name, question and tags that are given."""
         return tuple(label for label in (self.name, self.question, self.tags) if label)
 
     @property
@@ -99,19 +99,19 @@ class SweepConfig:
         return "all" if self.force else self.retry
 
 
-def split(values: Any) -> tuple[RunConfig, SweepConfig]:
+def split(values: Any) -> tuple[RunConfig, Request]:
     """Split a composed configuration into the run and how to run it.
 
     Raises RequestError if a value is wrong, or if a name or a path looks like a password.
     """
     if not isinstance(values, Mapping):
-        raise RequestError("a configuration is a mapping of keys to values")
-    names = [f.name for f in fields(SweepConfig)]
+        raise RequestError("a configuration must be a mapping of keys to values")
+    names = [f.name for f in fields(Request)]
     ours = {name: values[name] for name in names if name in values}
     theirs = {str(name): value for name, value in values.items() if name not in names and name != "hydra"}
     run = RunConfig.from_mapping(theirs)
     _refuse_secrets(run)
-    return run, sweep_config(ours)
+    return run, build_request(ours)
 
 
 def _refuse_secrets(run: RunConfig) -> None:
@@ -121,22 +121,22 @@ def _refuse_secrets(run: RunConfig) -> None:
             continue
         for name in value if isinstance(value, tuple) else (value,):
             if name is not None and (shown := _masked(name)) != name:
-                raise RequestError(f"{key}={shown}: looks like a password or a token, and would be recorded")
+                raise RequestError(f"{key}={shown}: looks like a password or a token, but would be recorded")
 
 
-# Cached, because the points of a sweep have most of these texts in common.
+# Cached, because the points of a sweep share most of these texts.
 _masked = lru_cache(maxsize=4096)(masked)
 
 
-def sweep_config(values: Mapping[str, Any]) -> SweepConfig:
-    """Build a SweepConfig from plain values. Raises RequestError."""
-    refuse_other_keys(values, [f.name for f in fields(SweepConfig)], "")
+def build_request(values: Mapping[str, Any]) -> Request:
+    """Build a Request from plain values. Raises RequestError."""
+    refuse_other_keys(values, [f.name for f in fields(Request)], "")
     parsed = {
         f.name: checked(f.name, values[f.name], f.metadata["rule"])
-        for f in fields(SweepConfig)
+        for f in fields(Request)
         if f.name != "executor"
     }
-    return SweepConfig(executor=_executor(values["executor"]), **parsed)
+    return Request(executor=_executor(values["executor"]), **parsed)
 
 
 def _executor(values: Any) -> Executor:
@@ -156,7 +156,7 @@ def _executor(values: Any) -> Executor:
 
 def key_help() -> list[tuple[str, str, str]]:
     """Return (key, allowed values, meaning) for every key that can be typed, except the groups' names."""
-    rows = [(f.name, f.metadata) for f in fields(SweepConfig) if f.name != "executor"]
+    rows = [(f.name, f.metadata) for f in fields(Request) if f.name != "executor"]
     ours = [(key, meta["rule"].allowed, meta["meaning"]) for key, meta in rows]
     options = [
         (f"executor.{option}", rule.allowed, meaning)

@@ -61,7 +61,7 @@ class DatasetConfig:
     features: tuple[str, ...] | None = keyed(
         optional(
             list_of(COLUMN, "a list of column names, [a,b]", min_length=1),
-            "all columns but the target, and but the column name, which names the rows",
+            "all columns except the target and the column name, which names the rows",
         ),
         "the input columns",
     )
@@ -76,7 +76,7 @@ class DatasetConfig:
     new_rows: str | None = keyed(
         optional(text("a CSV file"), "no new rows"), "rows to predict after training"
     )
-    center: str = keyed(one_of(*CENTERS), "what is taken from the inputs, learned on the training rows")
+    center: str = keyed(one_of(*CENTERS), "how inputs are centred; learned on the training rows")
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,14 @@ class RunConfig:
     hidden: tuple[int, ...] = keyed(
         list_of(whole(1), "a list of whole numbers >= 1; [] for none"), "widths of the hidden layers"
     )
-    activation: str = keyed(one_of(*ACTIVATIONS), "of the hidden layers")
-    output_activation: str = keyed(one_of(*ACTIVATIONS, "softmax"), "of the output layer")
+    activation: str = keyed(one_of(*ACTIVATIONS), "activation of the hidden layers")
+    output_activation: str = keyed(one_of(*ACTIVATIONS, "softmax"), "activation of the output layer")
     loss: str = keyed(
-        one_of(*LOSSES), "what training lowers; bce needs a sigmoid output, cross_entropy softmax"
+        one_of(*LOSSES), "the loss to minimise; bce needs a sigmoid output, cross_entropy softmax"
     )
     learning_rate: float = keyed(number(above=0), "size of a step down the gradient")
     epochs: int = keyed(whole(1), "passes over the training rows")
-    batch_size: int | str = keyed(whole(1, also="full"), "rows a step; full for all of them")
+    batch_size: int | str = keyed(whole(1, also="full"), "rows per step; full for all of them")
     shuffle: bool = keyed(flag(), "a new row order each epoch, drawn from the seed")
     validation_fraction: float = keyed(
         number(at_least=0, below=1), "share of rows, drawn from the seed, kept for val_loss"
@@ -125,7 +125,7 @@ class RunConfig:
     model: bool = keyed(flag(), "log a servable MLflow model")
     experiment_name: str = keyed(_PLAIN_NAME, "the MLflow experiment to record in")
     tracking_uri: str | None = keyed(
-        optional(_URI, "MLFLOW_TRACKING_URI, else mlflow.db of the checkout, or of this directory"),
+        optional(_URI, "MLFLOW_TRACKING_URI, else mlflow.db in the checkout or in this directory"),
         "the MLflow store",
     )
 
@@ -286,7 +286,7 @@ def _dataset(values: Any) -> DatasetConfig:
     for key in ("features", "classes"):
         items = parsed[key] or ()
         if len(set(items)) < len(items):
-            raise RequestError(f"dataset.{key}={_shown(items)}: a name stands there twice")
+            raise RequestError(f"dataset.{key}={_shown(items)}: a name occurs twice")
     if parsed["target"] in (parsed["features"] or ()):
         raise RequestError(f"dataset.target={parsed['target']} is also one of dataset.features")
     return DatasetConfig(**parsed)

@@ -1,4 +1,4 @@
-"""What the network learns from: a table's features and target."""
+"""Load a data set: read a table, choose its features and its target, and check them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from nnexp.dataset.table import Table, finite, parse_table, read_bytes, row_name
 Array = NDArray[np.float64]
 
 
-# The path of a data set that is no file: a DataFrame, whose bytes are in the record.
+# The path of a data set that is a DataFrame; its bytes are in the record.
 FRAME = "<DataFrame>"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set's bytes: those of its table and, where it has any, of its new rows."""
+    """A data set's bytes: its table and, if there are any, its new rows."""
 
     table: bytes
     new_rows: bytes | None = None
 
     @property
     def sha256(self) -> str:
-        """Of the table's bytes; with new rows, of the two files' digests."""
+        """The hash of the table's bytes or, with new rows, of the two files' digests."""
         content = self.table
         if self.new_rows is not None:
             content = b"".join(hashlib.sha256(part).digest() for part in (self.table, self.new_rows))
@@ -42,7 +42,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)  # one is itself only, so that results for it can be kept
 class Dataset:
-    """Raw values: X (n, features); y (n,), the class index or the number to predict."""
+    """A data set's raw values: X (n, features); y (n,), the class index or the number to predict."""
 
     name: str
     names: tuple[str, ...]  # of the rows
@@ -57,7 +57,7 @@ class Dataset:
     source: Source | None  # None where it was left behind, see `light`
 
     def __str__(self) -> str:
-        """One line for people: what was read."""
+        """Describe the data set in one line: its rows, features and target."""
         kind = (
             "classes " + ", ".join(f"{label}={i}" for i, label in enumerate(self.classes))
             if self.classes
@@ -66,20 +66,20 @@ class Dataset:
         return f"{self.name}: {len(self.X)} rows, {', '.join(self.features)} -> {self.target} ({kind})"
 
     def light(self) -> Dataset:
-        """The data set without its source, which training elsewhere does without."""
+        """Return the data set without its source, which training in another process does not need."""
         return replace(self, source=None)
 
 
 def read_source(config: DatasetConfig) -> Source:
-    """The bytes that the data set's paths lead to now. Raises RequestError."""
+    """Read the bytes at the data set's paths. Raises RequestError."""
     if config.path == FRAME:
-        raise RequestError(f"dataset.path={FRAME}: stands for a DataFrame, which is no file")
+        raise RequestError(f"dataset.path={FRAME}: stands for a DataFrame, which is not a file")
     paths = [config.path] + ([] if config.new_rows is None else [config.new_rows])
     return Source(*(read_bytes(locate(path, config.name)) for path in paths))
 
 
 def load(config: DatasetConfig, source: Source | None = None) -> Dataset:
-    """Read and check the data set, from these bytes or else from its paths. Raises RequestError."""
+    """Read and check the data set, from `source` or, if it is None, from its paths. Raises RequestError."""
     source = source or read_source(config)
     table = parse_table(locate(config.path, config.name), source.table)
     classes, y = _target(table, config)
@@ -109,9 +109,9 @@ def load(config: DatasetConfig, source: Source | None = None) -> Dataset:
 
 
 def locate(path: str, name: str) -> Path:
-    """Return where the file lies: a shipped data set's own where it is shipped, any other as in any command.
+    """Return the path of a data set's file: a shipped one where it is shipped, others as they are given.
 
-    Raises RequestError for one that could not be recorded.
+    Raises RequestError if the path cannot be recorded.
     """
     if path in shipped_files(name):
         return SHIPPED / path
@@ -126,8 +126,7 @@ def locate(path: str, name: str) -> Path:
 
 
 def settled(config: DatasetConfig, dataset: Dataset) -> DatasetConfig:
-    """The same data set as it is recorded: its features by name, its paths such that they hold wherever a
-    later command is typed."""
+    """Return the data set as it is recorded: features listed by name, paths that hold in any directory."""
 
     def held(path: str) -> str:
         return path if path in shipped_files(config.name) else str(locate(path, config.name))
@@ -137,7 +136,7 @@ def settled(config: DatasetConfig, dataset: Dataset) -> DatasetConfig:
 
 
 def _all_but_the_target(table: Table, target: str) -> tuple[str, ...]:
-    """The features where none are listed; the column `name` names the rows. Raises RequestError."""
+    """Return all columns but the target and the column `name`, which names the rows. Raises RequestError."""
     features = tuple(name for name in table.header if name not in (target, "name"))
     if not features:
         raise RequestError(f"{table.path}: there is no column to learn from beside the target {target!r}")
@@ -159,7 +158,7 @@ def _refuse_twice(table: Table, names: tuple[str, ...]) -> None:
 
 
 def _target(table: Table, config: DatasetConfig) -> tuple[tuple[str, ...], Array]:
-    """The classes (none for a regression) and y."""
+    """Return the classes (none for a regression) and y."""
     if config.classes is not None:
         cells = table.column(config.target, present=config.classes)
         return config.classes, _class_indices(table, config.target, cells, config.classes)
@@ -169,17 +168,17 @@ def _target(table: Table, config: DatasetConfig) -> tuple[tuple[str, ...], Array
     if None in numbers:
         classes = tuple(sorted(set(cells)))
         return classes, _class_indices(table, config.target, cells, classes)
-    if set(numbers) <= {0.0, 1.0}:  # however they are written: 1, 1.0
+    if set(numbers) <= {0.0, 1.0}:  # in any spelling: 1, 1.0
         return ("0", "1"), np.array([float(number == 1.0) for number in numbers])
     return (), table.numbers(config.target)
 
 
 def _class_indices(table: Table, target: str, cells: list[str], classes: tuple[str, ...]) -> Array:
-    """Which of the classes each cell names. Labels are text: 1234 and 01234 are two.
+    """Return the index of each cell's class. Labels are text: 1234 and 01234 are two labels.
 
-    A cell that is no class as text is the class that is the same number or truth value, as the command line
-    and YAML write those in their own way: 1.10 comes as 1.1, True as true. Raises RequestError for a cell of
-    no class, and for two different texts of one class.
+    A cell that does not equal a class as text belongs to the class that is the same number or truth value,
+    since the command line and YAML spell those in their own way: 1.10 becomes 1.1, True becomes true. Raises
+    RequestError for a cell without a class, and for two different texts of one class.
     """
     same = Counter(map(_value, classes))
     index_of = {_value(label): i for i, label in enumerate(classes) if same[_value(label)] == 1}
@@ -202,7 +201,7 @@ def _class_indices(table: Table, target: str, cells: list[str], classes: tuple[s
 
 
 def _value(label: str) -> Decimal | str:
-    """The number that a label is, to its last digit, or the truth value; any other label as it is."""
+    """Return the exact number or the truth value that a label spells; any other label unchanged."""
     try:
         if finite(label) is not None:
             return Decimal(label)
@@ -212,7 +211,7 @@ def _value(label: str) -> Decimal | str:
 
 
 def _check_labels(table: Table, target: str, cells: list[str], numbers: list[float | None]) -> None:
-    """Refuse a target that is neither labels nor numbers."""
+    """Raise RequestError if a target is neither labels nor numbers, or if its labels cannot be classes."""
     where = f"{table.path}: column {target!r}"
     if None in numbers and any(number is not None for number in numbers):
         i = numbers.index(None)
@@ -227,4 +226,4 @@ def _check_labels(table: Table, target: str, cells: list[str], numbers: list[flo
             "there is nothing to tell apart"
         )
     if None in numbers and len(values) == len(cells) > 2:
-        raise RequestError(f"{where}: every row has a label of its own; a class must repeat")
+        raise RequestError(f"{where}: every row has a different label; a class must repeat")

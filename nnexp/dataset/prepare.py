@@ -1,4 +1,4 @@
-"""Make what a network sees of a data set: split off validation rows, centre the inputs, encode the target."""
+"""Prepare a data set for a network: split off validation rows, centre the inputs, encode the target."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from nnexp.dataset.load import Array, Dataset
 ARTICLES_SHIFT = {"weight_lb": 135.0, "height_in": 66.0}
 
 
-# Beyond the largest a number's square, or a sum of such, is no finite number; below the smallest it has lost
-# digits, or is 0, unless the number is first multiplied by this power of 2, which costs no digit.
+# Squares of numbers above LARGEST, or their sums, may overflow. Squares of numbers below SMALLEST lose digits
+# or become 0, unless the numbers are first multiplied by RAISED, a power of 2, which is exact.
 LARGEST, SMALLEST, RAISED = 1e150, 1e-150, 2.0**600
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a network sees: inputs (X - shift) / scale, and y as its output layer is compared with it."""
+    """The data as a network sees them: inputs (X - shift) / scale, and y encoded for its output layer."""
 
     X: Array  # (n_train, features)
     y: Array  # (n_train, outputs)
@@ -37,10 +37,10 @@ class Prepared:
 
 @lru_cache(maxsize=1024)
 def prepare(dataset: Dataset, center: str, fraction: float, seed: int, softmax: bool) -> Prepared:
-    """Split off the validation rows, centre by what the training rows say, encode y.
+    """Split off the validation rows, centre with values learned on the training rows, encode y.
 
-    The validation rows are drawn by RandomState([seed, 1]): from the seed, and apart from the weights'
-    draws, so that one seed means one split whatever the initialisation. Raises RequestError.
+    The validation rows are drawn by RandomState([seed, 1]), separately from the weights, so that a seed gives
+    the same split for every initialisation. Raises RequestError.
     """
     n = len(dataset.X)
     n_val = max(1, round(fraction * n)) if fraction > 0 else 0
@@ -64,7 +64,7 @@ def prepare(dataset: Dataset, center: str, fraction: float, seed: int, softmax: 
 
 
 def centring(center: str, X: Array, features: tuple[str, ...]) -> tuple[Array, Array]:
-    """(shift, scale), each of shape (features,), learned on the training rows X. Raises RequestError."""
+    """Return (shift, scale), each (features,), learned on the training rows X. Raises RequestError."""
     none, one = np.zeros(X.shape[1]), np.ones(X.shape[1])
     if center == "none":
         return none, one
@@ -81,20 +81,20 @@ def centring(center: str, X: Array, features: tuple[str, ...]) -> tuple[Array, A
                 f"dataset.center={center}: column {name!r} has values beyond {LARGEST:g}, "
                 "whose squares overflow"
             )
-    # fsum is exact, so that a sum's order and the machine's vector width cannot show
+    # fsum is exact, so the result does not depend on the order of the sum or the machine's vector width
     mean = np.array([math.fsum(column) for column in X.T]) / len(X)
     if center == "mean":
         return mean, one
-    # A column of one value has that value as its mean, which the rounded sum may miss, and no spread.
+    # The mean of a constant column is its value, which the rounded sum may miss, and its deviation is 0.
     constant = X.max(axis=0) == X.min(axis=0)
     shift = np.where(constant, X[0] + 0.0, mean)
     return shift, np.where(constant, 1.0, _deviation(X - shift))
 
 
 def _deviation(distances: Array) -> Array:
-    """The root of the mean square of each column of (n, features) distances from the mean.
+    """Return the root mean square of each column of (n, features) distances from the mean.
 
-    It is above 0 for any column that is not 0 throughout, as it is what the inputs are divided by.
+    It is above 0 for any column that is not 0 throughout, because the inputs are divided by it.
     """
     factor = np.where(np.abs(distances).max(axis=0) < SMALLEST, RAISED, 1.0)
     squares = [math.fsum(column) / len(distances) for column in ((distances * factor) ** 2).T]
@@ -102,7 +102,7 @@ def _deviation(distances: Array) -> Array:
 
 
 def encode(dataset: Dataset, softmax: bool) -> Array:
-    """y of shape (n, outputs): one column, or one a class for softmax and for more than two classes."""
+    """Return y, (n, outputs): one column, or one per class for softmax and for more than two classes."""
     if not softmax and len(dataset.classes) <= 2:
         return dataset.y[:, None].copy()
     one_hot: Array = np.eye(len(dataset.classes))[dataset.y.astype(int)]

@@ -1,4 +1,4 @@
-"""A CSV file as text, checked: every refusal names the file, the column and the row.
+"""Read and check a CSV file; every error names the file, the column and the row.
 
 Rows count from 1 below the header.
 """
@@ -29,7 +29,7 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file as text: a header, rows as long as it, and where it came from."""
+    """A CSV file as text: its path, its header, and rows of the header's length."""
 
     path: Path
     header: list[str]
@@ -37,10 +37,10 @@ class Table:
     content: bytes
 
     def column(self, name: str, present: Collection[str] = (), otherwise: str = "") -> list[str]:
-        """A column's cells. Raises RequestError when it is absent or a cell of it is missing.
+        """Return a column's cells. Raises RequestError if the column is absent or a value is missing.
 
-        What is listed as present is a value even where it looks like a missing one, such as `none`;
-        `otherwise` is what else can be done about a missing one.
+        A text in `present` counts as a value even if it looks like a missing one, such as `none`. `otherwise`
+        is added to the error, as another way to mend it.
         """
         if name not in self.header:
             raise RequestError(f"{self.path}: no column {name!r}; it has {listed(self.header)}")
@@ -54,8 +54,10 @@ class Table:
         return cells
 
     def numbers(self, name: str, otherwise: str = "") -> Array:
-        """A column as finite numbers, of shape (rows,). Raises RequestError at the first that is not, saying
-        what can be done; `otherwise` is what else can be."""
+        """Return a column as finite numbers, of shape (rows,). Raises RequestError for any other cell.
+
+        `otherwise` is added to the error, as another way to mend it.
+        """
         values = []
         for i, cell in enumerate(self.column(name, otherwise=otherwise), 1):
             value = finite(cell)
@@ -69,7 +71,7 @@ class Table:
 
 
 def listed(names: Sequence[str], most: int = 30) -> str:
-    """The names, or as many of them as can be read."""
+    """List the names; if there are more than `most`, the first ones and how many there are."""
     more = [f"… ({len(names)} in all)"] * (len(names) > most)
     return ", ".join([*names[:most], *more])
 
@@ -80,7 +82,7 @@ def read_table(path: Path) -> Table:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's bytes. Raises RequestError."""
+    """Return a file's bytes. Raises RequestError."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -88,7 +90,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_table(path: Path, content: bytes) -> Table:
-    """A CSV file of this content: UTF-8, commas, a header, one value a column in each row.
+    """Parse a CSV file: UTF-8, commas, a header, one value per column in each row.
 
     Raises RequestError, naming the path.
     """
@@ -118,10 +120,10 @@ def parse_table(path: Path, content: bytes) -> Table:
 
 
 def from_frame(frame: pd.DataFrame) -> bytes:
-    """A DataFrame as the bytes of a CSV file, without its index; the same values give the same bytes.
+    """Return a DataFrame as the bytes of a CSV file, without its index; the same values give the same bytes.
 
-    It is what `frame.to_csv(index=False)` writes: a number has the fewest digits that mean it and no other,
-    and what is missing is empty. Raises RequestError for text that UTF-8 has not.
+    It is what `frame.to_csv(index=False)` writes: a number has the fewest digits that identify it, and a
+    missing value is empty. Raises RequestError for text that UTF-8 cannot encode.
     """
     cells = [list(map(str, frame.columns))]
     columns = [_cells(frame.iloc[:, i]) for i in range(frame.shape[1])]
@@ -154,7 +156,7 @@ def _check_header(path: Path, header: list[str]) -> None:
 
 
 def row_names(table: Table) -> tuple[str, ...]:
-    """The rows' names: the column `name` where there is one, else row 1, row 2, …"""
+    """Return the rows' names: the column `name` if there is one, else row 1, row 2, …"""
     if "name" not in table.header:
         return tuple(f"row {i}" for i in range(1, len(table.rows) + 1))
     cells = [row[table.header.index("name")] for row in table.rows]
@@ -162,7 +164,7 @@ def row_names(table: Table) -> tuple[str, ...]:
 
 
 def finite(cell: str) -> float | None:
-    """The cell's number, or None where it is not a finite one."""
+    """Return the cell's number, or None if it is not a finite number."""
     try:
         value = float(cell)
     except ValueError:

@@ -1,6 +1,7 @@
-"""Train, sweep and rerun from Python, by the same path as the command line.
+"""Train, sweep and rerun from Python, in the same way as on the command line.
 
-A keyword is a key of the command line. What one has recorded the other finds, and does not run again.
+Keyword arguments are the keys of the command line. A run that one of them recorded is found by the other, and
+not run again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import logging
 from typing import Any
 
 from nnexp.config.errors import RequestError
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.pipeline import run as runner
 from nnexp.pipeline import sweep as sweeper
 from nnexp.pipeline.keywords import typed
@@ -24,24 +25,26 @@ log = logging.getLogger("nnexp")
 
 
 def train(**keys: Any) -> Run:
-    """Train and record one run, unless it is recorded: then that one is returned.
+    """Train and record one run, or return the recorded one if it has been run before.
 
     Parameters
     ----------
     **keys
-        Any key of `nnexp train`, such as `dataset="xor"`, `learning_rate=0.5` or `hidden=[4, 4]`; what is not
-        given has its default. A mapping gives a group's options: `optimizer={"name": "adam", "beta1": 0.8}`,
-        or `**{"optimizer.beta1": 0.8}`. `dataset` may be a DataFrame; then `target` names the column to
-        predict, and `features` default to all others. Texts are taken as they are.
+        Any key of `nnexp train`, such as `dataset="xor"`, `learning_rate=0.5` or `hidden=[4, 4]`; keys that
+        are not given have their defaults. A mapping gives a group's options:
+        `optimizer={"name": "adam", "beta1": 0.8}`, or `**{"optimizer.beta1": 0.8}`. `dataset` may be a
+        DataFrame; then `target` names the column to predict, and `features` default to all other columns.
+        Strings are taken literally.
 
     Returns
     -------
     Run
+        The recorded run, with its curves, its network and its figures.
 
     Raises
     ------
     RequestError
-        If a key or a value is wrong; nothing is run or recorded then.
+        If a key or a value is wrong; then nothing is run or recorded.
 
     Examples
     --------
@@ -52,7 +55,7 @@ def train(**keys: Any) -> Run:
     >>> run.history.tail(1)[["metric", "epoch"]].values.tolist()
     [['loss', 5000]]
 
-    A table of one's own:
+    A table of your own:
 
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"length": [1.0, 2, 8, 9], "species": ["a", "a", "b", "b"]})
@@ -66,31 +69,32 @@ def train(**keys: Any) -> Run:
     done = runner.run(config, request, asked.source)
     assert done is not None  # only a plan is none
     if done.is_old:
-        log.info("this run was recorded before, and is not run again; force=True runs it again")
+        log.info("this run is already recorded and is not run again; force=True runs it again")
     return Run(open_store(config.tracking_uri, create=False), done.run_id)
 
 
 def sweep(**keys: Any) -> Sweep:
-    """Train and record every combination of several values, but for what is recorded.
+    """Train and record every combination of the given values, except for runs that are already recorded.
 
     Parameters
     ----------
     **keys
-        As for `train`. A list, a range or an array is several values; of a key whose value is a list, such as
-        `hidden`, a list of lists is: `hidden=[[2], [4, 4]]`. `zip=["learning_rate", "epochs"]` takes ranges
-        side by side, `exclude="init == 'ones' and seed > 3"` leaves points out, `force=True` runs again what
-        is recorded, `name`, `question` and `tags` describe the sweep. `experiment` takes its ranges from an
+        As for `train`. A list, a range or an array gives several values; for a key whose value is itself a
+        list, such as `hidden`, give a list of lists: `hidden=[[2], [4, 4]]`.
+        `zip=["learning_rate", "epochs"]` takes these ranges side by side instead of combining them,
+        `exclude="init == 'ones' and seed > 3"` leaves points out, `force=True` runs recorded points again,
+        and `name`, `question` and `tags` describe the sweep. `experiment` takes the ranges from an
         experiment's file.
 
     Returns
     -------
     Sweep
-        A run that fails does not stop the others: `failures` has it.
+        The recorded sweep. A run that fails does not stop the others; it is listed in `failures`.
 
     Raises
     ------
     RequestError
-        If a key or a value is wrong; nothing is run or recorded then.
+        If a key or a value is wrong; then nothing is run or recorded.
 
     Examples
     --------
@@ -112,24 +116,24 @@ def sweep(**keys: Any) -> Sweep:
 
 
 def rerun(run: str | Run, *, tracking_uri: str | None = None) -> Rerun:
-    """Train a recorded run again, compare it to the bit, and record the verdict.
+    """Train a recorded run again, compare it bit by bit, and record the verdict.
 
     Parameters
     ----------
     run
         A run, its id, the beginning of its id, or `last`.
     tracking_uri
-        The store; MLFLOW_TRACKING_URI or the default store if None.
+        The store; if None, MLFLOW_TRACKING_URI or the default store.
 
     Returns
     -------
     Rerun
-        Its `verdict` is `identical` or `differs`.
+        The verdict, `identical` or `differs`, and what differs.
 
     Raises
     ------
     RequestError
-        If there is no such run, or it cannot be trained again.
+        If there is no such run, or if it cannot be trained again.
 
     Examples
     --------
@@ -150,6 +154,6 @@ def rerun(run: str | Run, *, tracking_uri: str | None = None) -> Rerun:
     return Rerun(run_id, word, verdict.difference, verdict.causes, verdict.notes, new_id)
 
 
-def _refuse_plan(request: SweepConfig) -> None:
+def _refuse_plan(request: Request) -> None:
     if request.plan:
-        raise RequestError("plan=true runs nothing, and only says what there is to do: nnexp train says it")
+        raise RequestError("plan=true only prints what there is to do: use it with nnexp train")

@@ -1,4 +1,4 @@
-"""What a trained network becomes in MLflow: its points, predictions and files, just trained or read back."""
+"""Turn a trained network into what MLflow records: curve points, predictions and files."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ log = logging.getLogger("nnexp")
 
 Array = NDArray[np.float64]
 
-# A data set of more bytes is not kept with what is learned from it.
+# Larger data sets, in bytes, are not stored as artifacts.
 MAX_KEPT_DATA = 32 * 2**20
-# Networks' new rows that are predicted at once, about.
+# About how many new rows, over all networks, are predicted at once.
 ROWS_AT_ONCE = 20_000
-# The best runs of a sweep that get all that a run of its own has.
+# How many of a sweep's best runs get the artifacts of a single run.
 MAX_BEST = 3
 
 
 @lru_cache(maxsize=256)
 def data_input(dataset: Dataset) -> DataInput:
-    """The data set as MLflow shows it: its columns, its size, a digest of its own."""
+    """Return the data set as an MLflow input: its columns, its size and a digest."""
     numbers = [{"type": "double", "name": name, "required": True} for name in dataset.features]
     target = {"type": "string" if dataset.classes else "double", "name": dataset.target, "required": True}
     rows = len(dataset.X)
@@ -67,7 +67,10 @@ def data_input(dataset: Dataset) -> DataInput:
 
 
 def data_files(used: Iterable[Dataset]) -> dict[str, bytes]:
-    """The data sets as a record keeps them, so that a rerun needs no other file; but for very large ones."""
+    """Return the data sets' bytes as artifacts, so that a rerun needs no other file.
+
+    Data sets of more than MAX_KEPT_DATA bytes are left out.
+    """
     files = {}
     for dataset in used:
         source = dataset.source
@@ -80,9 +83,9 @@ def data_files(used: Iterable[Dataset]) -> dict[str, bytes]:
 
 
 def points(trained: Trained, since: int) -> Iterator[tuple[str, int, float]]:
-    """The curves' points from the `since`-th on, as (metric, completed epochs, value).
+    """Yield the curves' points from the `since`-th on, as (metric, completed epochs, value).
 
-    One that is not finite is left out: MLflow would store a NaN as 0, an infinity as the largest double.
+    Values that are not finite are left out: MLflow would store NaN as 0 and infinity as the largest double.
     """
     epochs = trained.epochs[since:].tolist()
     for name, values in trained.curves.items():
@@ -95,9 +98,9 @@ def points(trained: Trained, since: int) -> Iterator[tuple[str, int, float]]:
 
 
 def new_outputs(ended: Sequence[tuple[Dataset, Trained | None]]) -> list[Array | None]:
-    """y_pred of each run's new rows, of shape (new rows, outputs), None where there is nothing to predict.
+    """Return each run's outputs for its new rows, of shape (new rows, outputs); None if it has none.
 
-    Networks of one shape are computed at once, which takes a tenth of the time.
+    Networks of the same shape are computed together, which takes a tenth of the time.
     """
     alike: dict[Hashable, list[int]] = {}
     for i, (dataset, trained) in enumerate(ended):
@@ -123,8 +126,11 @@ def new_outputs(ended: Sequence[tuple[Dataset, Trained | None]]) -> list[Array |
 def prediction_points(
     trained: Trained, dataset: Dataset, y_pred: Array | None = None
 ) -> Iterator[tuple[str, int, float]]:
-    """`prediction/<name>` of the new rows: the output, or the probability of the last of two classes;
-    of more classes one metric each, `prediction/<name>/<class>`. `y_pred` is theirs, if it is known."""
+    """Yield the metric `prediction/<name>` of each new row, as (metric, completed epochs, value).
+
+    Its value is the output or, of two classes, the probability of the last; with more classes each has its
+    own metric, `prediction/<name>/<class>`. `y_pred`: the outputs for the new rows, computed if None.
+    """
     if not dataset.new_names:
         return
     if y_pred is None:
@@ -142,10 +148,10 @@ def prediction_points(
 
 @lru_cache(maxsize=256)
 def metric_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names as parts of metrics' names: what MLflow refuses there is replaced by _, and no two become one.
+    """Make names fit for MLflow's metric names: replace characters that it refuses by _, keep all distinct.
 
-    Of several that would become one, that which needed no replacing keeps it, else the first; the others get
-    a number, as in `O_2_ 2`.
+    If several names become the same, the one that needed no replacement keeps it, or else the first; the
+    others get a number, as in `O_2_ 2`.
     """
     allowed = [re.sub(r"[^\w .:-]", "_", "_" * len(name) if name in (".", "..") else name) for name in names]
     owner = dict(reversed(list(zip(allowed, names, strict=True))))
@@ -160,7 +166,7 @@ def metric_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check_names(dataset: Dataset) -> None:
-    """Refuse names of new rows and classes that are too long for a metric of theirs. Raises RequestError."""
+    """Raise RequestError if the name of a new row or a class is too long for its metric."""
     labels = dataset.classes if len(dataset.classes) > 2 else ()
     label = max(map(len, labels), default=-1) + 1
     for name in dataset.new_names:
@@ -174,12 +180,13 @@ def check_names(dataset: Dataset) -> None:
 
 
 def model_of(trained: Trained, dataset: Dataset) -> Model:
+    """Return the trained network with its scaling and the data set's column and class names."""
     data = trained.prepared
     return Model(trained.final, trained.initial, data.shift, data.scale, dataset.features, dataset.classes)
 
 
 def run_files(trained: Trained, weights: bytes) -> dict[str, bytes]:
-    """The artifacts of every run."""
+    """Return the artifacts that every run has: config.yaml and weights.npz."""
     config = trained.config
     text = "".join(_yaml(f.name, getattr(config, f.name)) for f in fields(config))
     return {"config.yaml": f"schema: {SCHEMA}\n{text}".encode(), "weights.npz": weights}
@@ -187,7 +194,7 @@ def run_files(trained: Trained, weights: bytes) -> dict[str, bytes]:
 
 @lru_cache(maxsize=4096)
 def _yaml(name: str, value: Any) -> str:
-    """One key of config.yaml. The runs of a sweep share most of them, and PyYAML takes its time."""
+    """Return one key of config.yaml. Cached, as a sweep's runs share most keys and PyYAML is slow."""
     values = nested({name: value})
     if name == "tracking_uri":
         values = {name: value and masked_value(value)}
@@ -196,7 +203,7 @@ def _yaml(name: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class Whole:
-    """All of one run that its own files are made of, just trained or read back."""
+    """One run, just trained or read back, with all that the artifacts of a single run are made from."""
 
     config: RunConfig
     dataset: Dataset
@@ -208,14 +215,16 @@ class Whole:
 
 
 def whole(trained: Trained, model: Model, dataset: Dataset) -> Whole:
-    """A run that was just trained."""
+    """Collect a run that was just trained."""
     curves = trained.curves
     return Whole(trained.config, dataset, model, trained.kept, trained.epochs, curves, trained.outcome)
 
 
 def single_files(run: Whole) -> dict[str, bytes]:
-    """What a run of its own adds, and the best of a sweep: the equation, the predictions and, unless told not
-    to, figures."""
+    """Return the artifacts that only a single run and the best of a sweep have.
+
+    They are the equation, the predictions and, with `figures=true`, the figures.
+    """
     table = as_text(predictions(run.model, run.config, run.dataset), "csv")
     files = {
         "equation.txt": (equation(run.model.network, run.model.input_names()) + "\n").encode(),
@@ -236,9 +245,10 @@ def single_files(run: Whole) -> dict[str, bytes]:
 
 
 def predictions(model: Model, config: RunConfig, dataset: Dataset) -> Columns:
-    """Every row and new row: name, part (train, validation, new), raw features, target, outputs, label.
+    """Return a table of every row and new row: name, part (train, validation, new), raw features, target,
+    outputs, label.
 
-    A column that the data set already has by that name gets an underscore.
+    A column whose name the data set already uses gets an underscore.
     """
     part = np.array(["train"] * len(dataset.X) + ["new"] * len(dataset.X_new), dtype=object)
     part[check(dataset, config).val_rows] = "validation"
@@ -251,7 +261,7 @@ def predictions(model: Model, config: RunConfig, dataset: Dataset) -> Columns:
 
 
 def new_rows(model: Model, dataset: Dataset) -> Columns:
-    """The new rows by name, with their raw features, outputs and label."""
+    """Return a table of the new rows: name, raw features, outputs, label."""
     features = _features(dataset.X_new, dataset)
     answers = apart(model.predict(dataset.X_new), features)
     return apart({"name": list(dataset.new_names)}, [*features, *answers]) | features | answers
@@ -262,7 +272,7 @@ def _features(X: NDArray[np.float64], dataset: Dataset) -> Columns:
 
 
 def best_files(store: Store, found: Findings, points: Sequence[Point]) -> dict[str, dict[str, bytes]]:
-    """By the id of each of a sweep's best runs, the files that a run of its own has and theirs lack."""
+    """Return, by run id, the artifacts of a single run for each of a sweep's best runs."""
     point_of = {point.key: point for point in points}
     best = found.best(1)
     best = best[best["outcome"] != "diverged"].head(MAX_BEST)
@@ -279,8 +289,10 @@ def best_files(store: Store, found: Findings, points: Sequence[Point]) -> dict[s
 
 
 def read_back(store: Store, run_id: str, config: RunConfig, dataset: Dataset, outcome: str) -> Whole:
-    """A recorded run as it was when it had been trained. Raises FileNotFoundError or ValueError when its
-    weights are not there or are none."""
+    """Read a recorded run back as it was just after training.
+
+    Raises FileNotFoundError or ValueError if its weights.npz is missing or invalid.
+    """
     record = get_run(store, run_id)
     weights = read_artifact(store, record, "weights.npz")
     curves: Mapping[str, dict[int, float]] = {

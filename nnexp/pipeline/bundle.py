@@ -1,13 +1,13 @@
-"""One archive of a run or a sweep with all that a rerun needs: written from a store, read without one.
+"""Write and read the archive of a run or a sweep, with all that a rerun needs; reading it needs no store.
 
-What is in it: SHA256SUMS, of every other member; bundle.json, which says of what it is; requirements.lock;
-git.diff where something was not committed; data/…, the data sets; and for each run runs/ID/run.json (name,
-params, tags, times), config.yaml, weights.npz and metrics.csv (metric, epoch, value); and for each sweep that
-a run is of sweeps/ID/run.json and run_keys.txt. The same record gives the same bytes. Format 1 had no sweeps
-and no times, and a sweep's tags among those of its runs.
+Its members are SHA256SUMS, with the hash of every other member; bundle.json, which names its runs and sweeps;
+requirements.lock; git.diff if something was not committed; data/…, the data sets; for each run
+runs/ID/run.json (name, params, tags, times), config.yaml, weights.npz and metrics.csv (metric, epoch, value);
+for each sweep that a run belongs to sweeps/ID/run.json and run_keys.txt. The same record gives the same
+bytes. Format 1 had no sweeps and no times; it had a sweep's tags among those of its runs.
 
-An archive may come from anyone: archive.py reads it within bounds, and what it says is checked here. Its runs
-are read some at a time, so that it takes no more memory than they do.
+An archive may come from anyone: archive.py reads it within bounds, and this module checks its content. Its
+runs are read in groups, so that memory holds only one group at a time.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ from nnexp.tracking.runs import now
 
 FORMAT = 2
 HEAD, LOCK = "bundle.json", "requirements.lock"
-# The only names there can be.
+# The names that members may have.
 _NAME = re.compile(
     rf"{HEAD}|{re.escape(LOCK)}|git\.diff|data/[0-9a-f]{{16}}/(table|new_rows)\.csv"
     r"|runs/[0-9a-f]{32}/(run\.json|config\.yaml|weights\.npz|metrics\.csv)"
     r"|sweeps/[0-9a-f]{32}/(run\.json|run_keys\.txt)"
 )
-# Of a run.
+# The members of a run.
 PARTS = ("run.json", "config.yaml", "weights.npz", "metrics.csv")
 COLUMNS = ["metric", "epoch", "value"]
-# bundle.json names the runs, each of which has members.
+# bundle.json has at most MAX_HEAD bytes, and MAX_NAMED more for each member.
 MAX_HEAD, MAX_NAMED = 2**16, 128
-# The run.json of all sweeps together.
+# The most bytes of the run.json of all sweeps together.
 MAX_SWEEPS = 16 * 2**20
-# What is read of the runs at a time: so many bytes, of which a text counts ten times, as it grows in memory.
+# Runs are read in groups of so many bytes. A text's bytes count ten times, as it grows when it is parsed.
 GROUP_BYTES, TEXT_WEIGHT = 64 * 2**20, 10
 # Milliseconds until the year 2255.
 MAX_TIME = 9_000_000_000_000
-# ZIP has no time before this; all members have it, so that time does not show.
+# The earliest time that ZIP has, given to all members, so that the bytes do not depend on the time.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Parent:
-    """A sweep, as the runs that it recorded need it: all but its figures and its report."""
+    """A sweep's record, without its figures and its report."""
 
     run_id: str
     name: str
@@ -82,8 +82,10 @@ def write(
     sweeps: Sequence[Parent] = (),
     times: Times | None = None,
 ) -> int:
-    """Write the archive; its size in bytes. `more` is requirements.lock and git.diff; the first of the sweeps
-    is the one that the archive is of, if it is of one. Raises RequestError."""
+    """Write the archive and return its size in bytes. Raises RequestError.
+
+    `more`: requirements.lock and git.diff. In the archive of a sweep, that sweep is the first of `sweeps`.
+    """
     head = {"format": FORMAT, "what": what, "runs": [one.run_id for one in evidence]}
     members = {HEAD: _json({**head, "sweeps": [sweep.run_id for sweep in sweeps]}), **more}
     times = times or {}
@@ -117,7 +119,7 @@ def write(
 
 
 def _compression(content: bytes) -> int:
-    """What compresses so well that it would not be believed is stored as it is."""
+    """Return the compression to use; none if the content compresses so well that reading would refuse it."""
     is_long = len(content) > FREE_TEXT // RATIO
     is_odd = is_long and len(content) > RATIO * 3 // 4 * len(zlib.compress(content))
     return zipfile.ZIP_STORED if is_odd else zipfile.ZIP_DEFLATED
@@ -138,7 +140,7 @@ def _metrics(one: Evidence) -> bytes:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Bundle]:
-    """The archive, every member's hash checked, while it is open. Raises RequestError."""
+    """Open an archive, check every member's hash, and yield its content. Raises RequestError."""
     with _plainly(path):
         file = zipfile.ZipFile(path)
     with file:
@@ -148,35 +150,35 @@ def opened(path: Path) -> Iterator[Bundle]:
 
 
 class Bundle:
-    """What an open archive holds. All texts in it are fit to be printed, as those of a store are.
+    """The content of an open archive. All texts are escaped so that they can be printed, as those of a store.
 
     `what` is the recorded name of the run or sweep.
     """
 
     def __init__(self, path: Path, archive: Archive) -> None:
-        """Raises ValueError."""
+        """Read and check bundle.json and the sweeps. Raises ValueError."""
         if archive.size(HEAD) > MAX_HEAD + MAX_NAMED * len(archive.names):
             raise ValueError(f"{HEAD} has {archive.size(HEAD):,} bytes, more than its runs need")
         head = _mapping(archive, HEAD)
         self.format = head.get("format")
         if self.format not in (1, FORMAT):
             raise ValueError(
-                f"its format is {shortened(repr(head.get('format')))}, and this nnexp knows 1 to {FORMAT}"
+                f"its format is {shortened(repr(head.get('format')))}, but this nnexp reads 1 to {FORMAT}"
             )
         self.what = on_one_line(_text(head.get("what"), f"{HEAD}: what"))
         if head.get("runs") == []:
-            raise ValueError(f"{HEAD}: runs: names none, so there is nothing to compare")
+            raise ValueError(f"{HEAD}: runs: is empty, so there is nothing to compare")
         self.run_ids = _ids(head.get("runs"), "runs", archive.names)
         self.path, self._archive = path, archive
-        self.times: dict[str, tuple[int, int | None]] = {}  # of what has been read
+        self.times: dict[str, tuple[int, int | None]] = {}  # by id, of the runs and sweeps read so far
         ids = _ids(head.get("sweeps", []), "sweeps", archive.names)
         if sum(archive.size(f"sweeps/{id_}/run.json") for id_ in ids) > MAX_SWEEPS:
-            raise ValueError("its sweeps have more to tell than any of ours")
+            raise ValueError("the run.json of its sweeps are larger than any that nnexp writes")
         self.sweeps = {id_: self._parent(id_) for id_ in ids}
         self._data: dict[str, Source | None] = {}
 
     def groups(self) -> Iterator[list[Evidence]]:
-        """The runs in their order, so many at a time as memory holds. Raises RequestError."""
+        """Yield the runs in their order, in groups of about GROUP_BYTES. Raises RequestError."""
         group, size = list[Evidence](), 0
         for run_id in self.run_ids:
             sizes = {part: self._archive.size(f"runs/{run_id}/{part}") for part in PARTS}
@@ -190,7 +192,7 @@ class Bundle:
         yield group
 
     def kept(self) -> Kept:
-        """The copies of data sets in the archive, each of which is read once."""
+        """Return a function that finds a run's data set in the archive; each data set is read once."""
 
         def kept(evidence: Evidence) -> Source | None:
             sha256 = evidence.tags.get("nnexp.data_sha256", "")
@@ -205,14 +207,15 @@ class Bundle:
         return kept
 
     def begun(self, run_id: str) -> int:
-        """When a run that was read began, in milliseconds since 1970; now where it is not known."""
+        """Return when a run began, in milliseconds since 1970; now if it is not known."""
         return self.times[run_id][0] if run_id in self.times else now()
 
     def ended(self, run_id: str) -> int | None:
+        """Return when a run ended, in milliseconds since 1970, None if it did not; now if it is not known."""
         return self.times[run_id][1] if run_id in self.times else now()
 
     def find(self, name: str) -> bytes | None:
-        """A member that belongs to no run, None where there is none by this name. Raises RequestError."""
+        """Return a member that belongs to no run, or None if there is none. Raises RequestError."""
         with _plainly(self.path):
             return self._archive.find(name)
 
@@ -220,14 +223,14 @@ class Bundle:
         said, name, params, tags = self._said(f"sweeps/{sweep_id}/run.json", sweep_id)
         keys = self._archive.read(f"sweeps/{sweep_id}/run_keys.txt")
         if not re.fullmatch(rb"([0-9a-f]{64}\n)*", keys):
-            raise ValueError(f"sweeps/{sweep_id}/run_keys.txt: is no list of keys, one a line")
+            raise ValueError(f"sweeps/{sweep_id}/run_keys.txt: must be a list of run keys, one per line")
         status = said.get("status")
         if status not in ("RUNNING", "FINISHED", "FAILED", "KILLED"):
-            raise ValueError(f"sweeps/{sweep_id}/run.json: status: is none of a sweep")
+            raise ValueError(f"sweeps/{sweep_id}/run.json: status: is not the status of a sweep")
         return Parent(sweep_id, name, status, params, tags, keys)
 
     def _said(self, member: str, run_id: str) -> tuple[dict[str, Any], str, dict[str, str], dict[str, str]]:
-        """What a run.json says: all of it, its name, params and tags."""
+        """Read a run.json; return all of it, then its name, params and tags."""
         said = _mapping(self._archive, member)
         if (times := said.get("times")) is not None:
             self.times[run_id] = _times(times, f"{member}: times")
@@ -240,7 +243,7 @@ class Bundle:
         _, name, params, tags = self._said(f"{run}run.json", run_id)
         sweep = tags.get("nnexp.sweep_id")
         if sweep is not None and sweep not in self.sweeps and self.format == FORMAT:
-            raise ValueError(f"{run}run.json: names a sweep that is not there")
+            raise ValueError(f"{run}run.json: names a sweep that is not in the archive")
         of_sweep = self.sweeps[sweep].tags if sweep in self.sweeps else {}
         return Evidence(
             run_id,
@@ -256,59 +259,59 @@ class Bundle:
 
 @contextmanager
 def _plainly(path: Path) -> Iterator[None]:
-    """What reading an archive raises is a RequestError, in plain words."""
+    """Turn the errors of reading an archive into RequestError with a plain message."""
     try:
         yield
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
-        # RuntimeError: it is encrypted, or its JSON is nested without end.
-        raise RequestError(f"{path}: is no archive of nnexp bundle, or was damaged: {error}") from None
+        # RuntimeError: it is encrypted, or its JSON is nested too deeply.
+        raise RequestError(f"{path}: was not written by nnexp bundle, or is damaged: {error}") from None
     except ValueError as error:
         raise RequestError(f"{path}: cannot be used: {on_one_line(shortened(str(error), 300))}") from None
 
 
-# --- What may stand in it. Each raises ValueError for anything else, and names the place.
+# --- Checks of the content. Each raises ValueError, naming the place.
 
 
 def _mapping(archive: Archive, name: str) -> dict[str, Any]:
     values = json.loads(archive.read(name))
     if not isinstance(values, dict):
-        raise ValueError(f"{name}: is no mapping")
+        raise ValueError(f"{name}: is not a mapping")
     return values
 
 
 def _ids(values: Any, key: str, names: set[str]) -> list[str]:
-    """The ids of the runs, or the sweeps: each is there once, and none is there besides."""
+    """Return the ids of the runs or sweeps. Raises ValueError unless they are just those in the archive."""
     there = {name.split("/")[1] for name in names if name.startswith(f"{key}/")}
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{HEAD}: {key}: is no list of ids")
+        raise ValueError(f"{HEAD}: {key}: is not a list of ids")
     if len(set(values)) < len(values):
-        raise ValueError(f"{HEAD}: {key}: names one twice")
+        raise ValueError(f"{HEAD}: {key}: has an id twice")
     if odd := sorted(there ^ set(values)):
-        raise ValueError(f"{HEAD}: {key}: {odd[0][:80]!r} is not both named and there")
+        raise ValueError(f"{HEAD}: {key}: {odd[0][:80]!r} must be both listed and in the archive")
     return values
 
 
 def _times(values: Any, where: str) -> tuple[int, int | None]:
-    """When a run began and, if it did, ended."""
+    """Return when a run began and ended, the latter None if it did not end."""
     if not isinstance(values, list) or len(values) != 2:
-        raise ValueError(f"{where}: must be two, of the beginning and the end")
+        raise ValueError(f"{where}: must be two times, of the beginning and the end")
     for time in values if values[1] is not None else values[:1]:
         if isinstance(time, bool) or not isinstance(time, int) or not 0 <= time < MAX_TIME:
-            raise ValueError(f"{where}: {shortened(repr(time), 40)} is no time in milliseconds since 1970")
+            raise ValueError(f"{where}: {shortened(repr(time), 40)} is not a time in milliseconds since 1970")
     return values[0], values[1]
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{where}: is no text")
+        raise ValueError(f"{where}: is not a text")
     return printable(value)
 
 
 def _texts(values: Any, where: str) -> dict[str, str]:
     if not isinstance(values, dict):
-        raise ValueError(f"{where}: is no mapping")
+        raise ValueError(f"{where}: is not a mapping")
     return {printable(key): _text(value, f"{where}: {key[:80]!r}") for key, value in values.items()}
 
 
@@ -320,7 +323,7 @@ def _curves(content: bytes, where: str) -> dict[str, list[tuple[int, float]]]:
             raise ValueError(f"{where}: its first row must be {','.join(COLUMNS)}")
         for row in rows:
             if len(row) != len(COLUMNS) or not re.fullmatch(r"-?[0-9]{1,18}", row[1]):
-                raise ValueError(f"{where}, line {rows.line_num}: is no point of a curve")
+                raise ValueError(f"{where}, line {rows.line_num}: is not a point of a curve")
             metric = row[0] if row[0].isprintable() else on_one_line(row[0])
             curves.setdefault(metric, []).append((int(row[1]), float(row[2])))
     except csv.Error as error:

@@ -1,6 +1,7 @@
-"""Look a store over: what is wrong with it, and what repairs it where that can be without any loss.
+"""Examine a store: find what is wrong with it, and repair what can be repaired without loss.
 
-Nothing that holds anything is deleted: what no row names is moved aside, if it is certain to be this store's.
+Nothing that contains data is deleted. Files that no row of the store names are moved aside, and only if they
+certainly belong to this store.
 """
 
 from __future__ import annotations
@@ -41,32 +42,31 @@ from nnexp.tracking.store import Store, open_store, resolve_uri
 from nnexp.tracking.whole import missing_tag
 from nnexp.tracking.write import end_dead, is_alive, open_writer
 
-# What is younger is left alone: somebody may be about to use it.
+# Younger files are left alone, since a process may be about to use them.
 OLD_SECONDS = 3600
-# A directory that nnexp made, or was killed making: its name is an id as the writer draws them, a UUID of
-# version 7, and it has one of these files.
+# A directory that nnexp made, or was making when it was killed: its name is an id as the writer makes them, a
+# UUID of version 7, and it has one of the files of _OURS.
 _DIRECTORY = re.compile(r"[0-9a-f]{12}7[0-9a-f]{19}|\.[0-9a-f]{12}7[0-9a-f]{19}\.half")
 _OURS = ("config.yaml", "weights.npz", "traceback.txt", SWEEP_KEYS)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong; where it can be put right without loss, what that would be, and what does it and says
-    whether it did."""
+    """Something that is wrong, and its repair if it can be repaired without loss."""
 
     kind: str
     text: str
-    remedy: str = ""
-    repair: Callable[[], bool] | None = None
+    remedy: str = ""  # what the repair does, in words
+    repair: Callable[[], bool] | None = None  # repairs it, and returns whether it did
 
 
-# The kind of what is only told.
+# The kind of a finding that needs no repair.
 NOTE = "note"
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A store that was looked over: how many runs it has, and what is wrong, findings of a kind together."""
+    """The result of examining a store: how many runs it has, and the findings, grouped by kind."""
 
     uri: str
     runs: int
@@ -74,7 +74,7 @@ class Examined:
 
 
 def examine() -> Examined:
-    """Look the store over. Raises RequestError when there is none."""
+    """Examine the store. Raises RequestError if there is none."""
     uri = resolve_uri(None)
     path = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
     if path is not None and not path.is_file():
@@ -83,7 +83,7 @@ def examine() -> Examined:
 
 
 def _inside(uri: str, path: Path | None) -> tuple[int, list[Finding]]:
-    """How many runs there are, and what is wrong. What is damaged, or of another schema, is looked at no
+    """Return the number of runs and the findings. A damaged store or one of another schema is not examined
     further."""
     if path is not None and (faults := file_faults(path)):
         return 0, [Finding("damage", f"{path}: {fault}") for fault in faults]
@@ -105,11 +105,11 @@ def _inside(uri: str, path: Path | None) -> tuple[int, list[Finding]]:
     return len(runs), findings
 
 
-# --- What can be wrong, a generator of findings each.
+# --- One generator of findings for each thing that can be wrong.
 
 
 def _left_beside(path: Path, runs: Sequence[Row]) -> Iterator[Finding]:
-    """What killed processes left beside an SQLite file: a store half made, locks of runs that have ended."""
+    """Find what killed processes left beside an SQLite file: a half-made store, locks of ended runs."""
     half = path.with_name(f"{path.name}.creating")
     if half.exists() and _is_free(Path(f"{path}.lock")):
         aside = _aside(path)
@@ -118,19 +118,19 @@ def _left_beside(path: Path, runs: Sequence[Row]) -> Iterator[Finding]:
     running = {run.run_id for run in runs if run.status == "RUNNING"}
     for lock in sorted(path.parent.glob(f"{path.name}.*.owner")):
         run_id = lock.name.removeprefix(f"{path.name}.").removesuffix(".owner")
-        # A run that is about to begin has its lock before its row.
+        # A run that is about to begin makes its lock before its row.
         if run_id not in running and _is_old(lock) and _is_free(lock):
             text = f"{lock} was left by a process that was killed"
             yield Finding("left", text, "delete the empty file", partial(_unlink, lock))
 
 
 def _aside(path: Path) -> Path:
-    """The directory for what is moved out of the way of an SQLite file."""
+    """Return the directory that files beside an SQLite file are moved into."""
     return path.with_name(f"{path.name}.aside")
 
 
 def _move_half(path: Path, half: Path) -> bool:
-    """Move a store half made, unless a process is making it."""
+    """Move a half-made store aside, unless a process is making it."""
     try:
         with FileLock(f"{path}.lock", timeout=0):
             move_aside(half.parent, half.name, _aside(path))
@@ -145,17 +145,17 @@ def _unlink(lock: Path) -> bool:
 
 
 def _is_old(path: Path) -> bool:
-    """Whether a file, or a directory with all that is in it, has not been changed for OLD_SECONDS."""
+    """Return whether a file, or a directory with all its content, has not changed for OLD_SECONDS."""
     try:
         below = [Path(top, name) for top, folders, files in os.walk(path) for name in (*folders, *files)]
         newest = max(one.lstat().st_mtime for one in (path, *below))
-    except FileNotFoundError:  # just moved, so somebody is at work
+    except FileNotFoundError:  # just moved, so a process is working on it
         return False
     return time.time() - newest > OLD_SECONDS
 
 
 def _is_free(lock: Path) -> bool:
-    """Whether no process holds this lock, as far as we may know."""
+    """Return whether the lock is free; False also if we may not open it."""
     try:
         with FileLock(lock, timeout=0):
             return True
@@ -164,8 +164,9 @@ def _is_free(lock: Path) -> bool:
 
 
 def _rows(path: Path) -> Iterator[Finding]:
+    """Find rows that refer to rows that are not in the store."""
     for table, count in sorted(rows_of_nothing(path).items()):
-        text = f"table {table}: {count:,} rows belong to what is not there"
+        text = f"table {table}: {count:,} rows refer to missing rows"
         if table in OF_RUNS:
             move = partial(_move_rows, path, table)
             yield Finding("rows", text, f"move them to {_aside(path)}", move)
@@ -179,12 +180,12 @@ def _move_rows(path: Path, table: str) -> bool:
 
 
 def _stale(store: Store, experiments: Sequence[Experiment], runs: Sequence[Row]) -> Iterator[Finding]:
-    """Runs that say that they go on, and whose process died."""
+    """Find RUNNING runs whose process has died."""
     by_id = {experiment.id: experiment for experiment in experiments}
     found = [Found(run.run_id, run.status, run.tags) for run in runs]
     for run, one in zip(runs, found, strict=True):
         if run.is_active and run.status == "RUNNING" and not is_alive(store, one, found):
-            text = f"run {run.run_id}: says that it goes on, but its process died"
+            text = f"run {run.run_id}: is recorded as running, but its process has died"
             end = partial(_end, store, by_id[run.experiment_id], one)
             yield Finding("stale", text, "set it to KILLED", end)
 
@@ -195,28 +196,30 @@ def _end(store: Store, experiment: Experiment, run: Found) -> bool:
 
 
 def _twice(runs: Sequence[Row]) -> Iterator[Finding]:
+    """Find runs that are recorded as finished twice."""
     first: dict[tuple[str, tuple[str, int]], str] = {}
     for run in runs:
         if run.is_active and run.status == "FINISHED" and "nnexp.run_key" in run.tags:
             same = first.setdefault((run.experiment_id, identity(run.tags)), run.run_id)
             if same != run.run_id:
-                text = f"run {run.run_id}: finished once more, as {same} is the same; summaries count one"
+                text = f"run {run.run_id}: is the same as {same}, and both finished; summaries count one"
                 yield Finding("twice", text)
 
 
 def _without_sweep(runs: Sequence[Row]) -> Iterator[Finding]:
+    """Find runs whose sweep is not in the store."""
     there = {run.run_id for run in runs if run.is_active}
     for run in runs:
         sweep = run.tags.get("nnexp.sweep_id")
         if run.is_active and sweep is not None and sweep not in there:
-            yield Finding("without sweep", f"run {run.run_id}: its sweep {sweep} is not there")
+            yield Finding("without sweep", f"run {run.run_id}: its sweep {sweep} is not in the store")
 
 
 _LINK = "nothing is read or written through it"
 
 
 def _links(store: Store, runs: Sequence[Row]) -> Mapping[str, list[Path]]:
-    """By run, the symbolic links in its directory on this machine's disks; only runs that have some."""
+    """Return the symbolic links in runs' directories on this machine, by run id; only runs that have some."""
     links = {}
     for run in runs:
         place = place_of(store.uri, run.artifact_uri)
@@ -226,8 +229,7 @@ def _links(store: Store, runs: Sequence[Row]) -> Mapping[str, list[Path]]:
 
 
 def _artifacts(store: Store, runs: Sequence[Row]) -> Iterator[Finding]:
-    """Finished runs whose tags or files on this machine's disks are not there, or not as they were
-    recorded."""
+    """Find finished runs whose tags, or whose files on this machine, are missing or were altered."""
     for run in runs:
         if not run.is_active or run.status != "FINISHED" or local_path(run.artifact_uri) is None:
             continue
@@ -240,13 +242,13 @@ def _artifacts(store: Store, runs: Sequence[Row]) -> Iterator[Finding]:
             if "nnexp.run_key" in run.tags:
                 read_model(store, run.detail())
         except FileNotFoundError:
-            yield Finding("files", f"run {run.run_id}: its artifact {needed} is not there")
+            yield Finding("files", f"run {run.run_id}: its artifact {needed} is missing")
         except RequestError as error:
             yield Finding("files", str(error))
 
 
 def _orphans(store: Store, experiments: Sequence[Experiment]) -> Iterator[Finding]:
-    """Directories of runs that are not in the store: their writer was killed before it put them there."""
+    """Find directories of runs that are not in the store: their writer was killed before adding them."""
     places = [(experiment, local_path(experiment.artifact_location)) for experiment in experiments]
     names = {e.id: _names(place) for e, place in places if place is not None and place.is_dir()}
     known = all_ids(store)  # read after the names, since a run's files are there before its row
@@ -258,9 +260,9 @@ def _orphans(store: Store, experiments: Sequence[Experiment]) -> Iterator[Findin
         is_live = _is_live(store, experiment)
         for name in unnamed:
             if aside is None:
-                left["another store may have them"] += 1
+                left["they may belong to another store"] += 1
             elif is_live or not _is_old(place / name):
-                left["somebody may be recording them"] += 1
+                left["a process may be recording them"] += 1
             else:
                 text = f"{place / name}: files of a run that is not in the store"
                 move = partial(_set_aside, store, experiment, place, name, aside)
@@ -271,7 +273,7 @@ def _orphans(store: Store, experiments: Sequence[Experiment]) -> Iterator[Findin
 
 
 def _names(place: Path) -> list[str]:
-    """The directories in this one that nnexp made for a run each."""
+    """Return the names of the directories in `place` that nnexp made for runs."""
     names = (name for name in sorted(os.listdir(place)) if _DIRECTORY.fullmatch(name))
     ours = ((name, place / name / "artifacts" / one) for name in names for one in _OURS)
     found = dict.fromkeys(name for name, file in ours if file.is_file())
@@ -283,15 +285,17 @@ def _run_id(name: str) -> str:
 
 
 def _is_live(store: Store, experiment: Experiment) -> bool:
-    """Whether a process that is alive owns a run of the experiment."""
+    """Return whether a living process owns a run of the experiment."""
     with store.reading() as connection:
         running = running_ids(connection, experiment.id)
     return any(is_owned(store, run_id) for run_id in running)
 
 
 def _set_aside(store: Store, experiment: Experiment, place: Path, name: str, aside: Path) -> bool:
-    """Move the files of a run that nobody has recorded, and that nobody is about to record: a writer puts
-    files and rows in place in one transaction, or owns the run before."""
+    """Move the files of a run aside, unless it is recorded or a process may be about to record it.
+
+    A writer puts files and rows in place in one transaction, or owns the run before.
+    """
     with nobody_records(store, experiment.id) as connection:
         is_named = has_run(connection, _run_id(name)) or is_owned(store, _run_id(name))
         if is_named or _is_live(store, experiment) or not _is_old(place / name):

@@ -1,4 +1,4 @@
-"""A recorded run's network as an MLflow model: logged on the run, or written into a directory."""
+"""Export a recorded run's network as an MLflow model: log it on the run, or write it into a directory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("nnexp")
 
 
 def export(run_id: str, to: Path | None) -> str:
-    """`nnexp export`; where the model is: its URI, or the new directory. Raises RequestError."""
+    """Carry out `nnexp export`; return the model's URI or the new directory, `to`. Raises RequestError."""
     if to is not None:
         _check_free(to)
     store = open_store(create=False)
@@ -25,8 +25,8 @@ def export(run_id: str, to: Path | None) -> str:
         run_id = whole_id(store, run_id, "run")
         record = get_run(store, run_id)
         if record.tags.get("nnexp.outcome") == "diverged":
-            raise RequestError(f"run {run_id} diverged: its weights or its loss are no finite numbers")
-        content = read_weights(store, record)  # refuses what is damaged
+            raise RequestError(f"run {run_id} diverged: its weights or its loss are not finite")
+        content = read_weights(store, record)  # raises RequestError if the file is damaged
         if to is None:
             return _log(store, run_id, content)
         _save(to, run_id, content)
@@ -38,7 +38,7 @@ def _log(store: Store, run_id: str, content: bytes) -> str:
 
     model_id = logged_model(store, run_id)
     if model_id is not None:
-        log.info("this run has a model already")
+        log.info("this run already has a model")
     else:
         with uninterrupted():
             model_id = log_model(store, run_id, content)
@@ -50,7 +50,7 @@ def _save(to: Path, run_id: str, content: bytes) -> None:
 
     from nnexp.tracking.model import save_model
 
-    half = to.with_name(f".{to.name}.half")  # a name is taken by a whole model only, whenever this is killed
+    half = to.with_name(f".{to.name}.half")  # renamed when complete, so that `to` is never half-written
     shutil.rmtree(half, ignore_errors=True)
     try:
         save_model(half, content, Model(run_id=run_id))
@@ -60,9 +60,9 @@ def _save(to: Path, run_id: str, content: bytes) -> None:
 
 
 def _check_free(to: Path) -> None:
-    """Refuse what is there already, and a name that promises a file."""
+    """Raise RequestError if the path exists or is named like a file; an empty directory is allowed."""
     if to.resolve() == Path.cwd():
-        raise RequestError(f"--to {to}: is where you are; name a new directory")
+        raise RequestError(f"--to {to}: is the working directory; name a new directory")
     if to.is_dir() and any(to.iterdir()):
         raise RequestError(f"--to {to}: the directory is not empty; name a new one")
     if to.exists() and not to.is_dir():

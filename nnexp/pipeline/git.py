@@ -1,4 +1,4 @@
-"""The checkout that this code runs from: its commit, its branch, and what in it is not committed."""
+"""Describe the checkout that this code runs from: its commit, its branch, its uncommitted changes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from nnexp.config.errors import RequestError
 from nnexp.config.paths import CHECKOUT
 from nnexp.config.text import looks_secret, masked
 
-# A diff is cut off after so many bytes, a list of untracked files after so many names.
+# A diff is cut after MAX_DIFF bytes, a list of untracked files after MAX_NAMES names.
 MAX_DIFF, MAX_NAMES = 1_000_000, 1000
-# Files that hold passwords or keys, whatever stands in them.
+# Files that are taken to hold passwords or keys, whatever their content.
 _SECRET_FILE = re.compile(
     r"\.env(\..*)?|.*\.(pem|key|p12|pfx|ppk|jks|keystore|kdbx)|id_(rsa|dsa|ecdsa|ed25519)"
     r"|[._]?netrc|\.pgpass|\.npmrc|\.pypirc|\.htpasswd|\.git-credentials|\.?(credentials|secrets?)(\..*)?"
@@ -23,8 +23,10 @@ _SECRET_FILE = re.compile(
 
 @dataclass(frozen=True)
 class Checkout:
-    """`commit` is empty before the first one, `branch` where none is checked out. What git ignores is
-    nowhere in it."""
+    """The state of the checkout. `commit` is empty before the first commit, `branch` on a detached HEAD.
+
+    Ignored files are not listed.
+    """
 
     commit: str
     branch: str
@@ -38,7 +40,7 @@ class Checkout:
 
 @cache
 def checkout() -> Checkout | None:
-    """As it is when this is first called; None where the code is in no checkout, or there is no git."""
+    """Return the checkout as it is at the first call; None outside a checkout or without git."""
     text = _git("status", "--porcelain=v2", "--branch", "--untracked-files=all", "--no-renames")
     if text is None:
         return None
@@ -51,7 +53,7 @@ def checkout() -> Checkout | None:
             heads[name] = "" if value.startswith("(") else value  # (initial), (detached)
         elif kind == "?":
             untracked.append(rest)
-        else:  # XY, submodule, three modes, two hashes, and the path; of a conflict some more
+        else:  # XY, submodule, three modes, two hashes, and the path; a conflict has two more fields
             changed.append(rest.split(" ", 9 if kind == "u" else 7)[-1])
     commit, branch = heads.get("branch.oid", ""), heads.get("branch.head", "")
     return Checkout(commit, branch, tuple(changed), tuple(untracked))
@@ -59,10 +61,9 @@ def checkout() -> Checkout | None:
 
 @cache
 def diff() -> bytes:
-    """What is not committed, as a patch that `git apply` takes, after the names of the untracked files.
+    """Return the uncommitted changes as a patch for `git apply`, preceded by the names of untracked files.
 
-    A part of it in which a password or a key seems to stand is left out, and named. Empty where all is
-    committed.
+    Hunks that seem to contain a password or a key are left out, and named. Empty if all is committed.
     """
     here = checkout()
     if here is None or not here.is_dirty:
@@ -76,14 +77,14 @@ def diff() -> bytes:
     )
     if len(patch) > MAX_DIFF:
         lines.append(f"Cut off after {MAX_DIFF} bytes.")
-        patch = patch[: patch.rfind(b"\n", 0, MAX_DIFF) + 1]  # half a token could not be told from a word
+        patch = patch[: patch.rfind(b"\n", 0, MAX_DIFF) + 1]  # half a token is not recognised as a secret
     kept, withheld = _without_secrets(patch.decode(errors="replace"))
     lines += [f"Left out, as a password or a key seems to stand there: {what}" for what in withheld]
     return (masked("\n".join(lines)) + "\n\n" + kept).encode()
 
 
 def _without_secrets(patch: str) -> tuple[str, list[str]]:
-    """The patch without the hunks that seem to hold a secret, and where those are."""
+    """Return the patch without the hunks that seem to hold a secret, and a description of those."""
     kept, withheld = [], []
     for file in re.split(r"(?m)^(?=diff --git )", patch):
         head, *hunks = re.split(r"(?m)^(?=@@ )", file)
@@ -98,7 +99,7 @@ def _without_secrets(patch: str) -> tuple[str, list[str]]:
 
 
 def _text(hunk: str) -> str:
-    """The lines of a hunk without the sign that each begins with."""
+    """Return the lines of a hunk without their leading +, - or blank."""
     where, _, lines = hunk.partition("\n")
     return "\n".join([where, *(line[1:] for line in lines.split("\n"))])
 
@@ -108,7 +109,7 @@ def refuse_dirty() -> None:
     here = checkout()
     if here is None:
         where = "nnexp is an installed package" if CHECKOUT is None else f"{CHECKOUT} is not a git checkout"
-        raise RequestError(f"require_clean=true: {where}, so nothing says what ran")
+        raise RequestError(f"require_clean=true: {where}, so the code that runs cannot be identified")
     if here.is_dirty:
         names = [*here.changed, *here.untracked]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -119,10 +120,11 @@ def refuse_dirty() -> None:
 
 
 def _git(*arguments: str) -> bytes | None:
-    """Git's answer, at most a byte more than MAX_DIFF; None where there is no git or no checkout."""
+    """Return git's output, at most one byte more than MAX_DIFF; None without git or outside a checkout."""
     if CHECKOUT is None:
         return None
-    # A hook's variables would lead to another repository, as would one that the project merely lies in.
+    # GIT_… variables, set when a hook runs this, would select another repository, and so would a repository
+    # around the checkout.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_CEILING_DIRECTORIES": str(CHECKOUT.parent), "GIT_OPTIONAL_LOCKS": "0"}
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", *arguments]

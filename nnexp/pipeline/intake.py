@@ -1,7 +1,7 @@
-"""`nnexp import`: put the runs of a bundle into a store, as they were recorded, under the ids that they have.
+"""Carry out `nnexp import`: put the runs of a bundle into a store, as they were recorded, with their own ids.
 
-What does not belong together is refused before anything is recorded. That the numbers are true, only
-`nnexp rerun` shows.
+An inconsistent bundle is refused before anything is recorded. Whether its numbers are right, only
+`nnexp rerun` can show.
 """
 
 from __future__ import annotations
@@ -31,42 +31,41 @@ from nnexp.tracking.store import Store, open_store, told_if_lost
 from nnexp.tracking.tables import MAX_NAMED, RUNS, TAGS
 from nnexp.tracking.write import open_writer
 
-# MLflow's limits on a name, on a param's and a tag's value, and what a key may be.
+# MLflow's limits on the length of a name, of a param's and of a tag's value, and the keys that it accepts.
 MAX_NAME, MAX_PARAM, MAX_TAG = 250, 6000, 8000
 _KEY = re.compile(r"[\w.:/ -]{1,250}")
-# Of MLflow's own tags, those that say who made a run.
+# MLflow's own tags that are kept: who made a run, from which code, and its description.
 _ORIGIN = re.compile(r"mlflow\.(user|source\.[\w.]+|note\.content)")
-# Tags that say which process a run is of, or that lead to runs that are not in the archive.
+# Tags that are dropped: they name the process that recorded a run, or runs that are not in the archive.
 _LEFT = {"nnexp.owner", "nnexp.heartbeat", "nnexp.rerun_by", "nnexp.rerun_verdict", "nnexp.superseded_by"}
 IMPORTED = "nnexp.imported"
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What a bundle was put into the store as: its runs, those among them that were not there before, and
-    those that were left out, as the experiment has the same run under another id."""
+    """The result of an import."""
 
-    what: str
-    experiment: str
-    run_ids: Sequence[str]
-    new: int
-    left_out: list[str]
-    sweep_id: str | None  # of its first sweep, None where it has none
+    what: str  # the recorded name of the run or sweep
+    experiment: str  # the name of the experiment that it was imported into
+    run_ids: Sequence[str]  # all runs of the bundle
+    new: int  # how many of them were not in the store before
+    left_out: list[str]  # the ids of those left out, as the experiment has the same run under another id
+    sweep_id: str | None  # its first sweep, None if it has none
 
 
 def bring(path: Path, experiment_name: str | None) -> Imported:
-    """`nnexp import BUNDLE`. Raises RequestError."""
+    """Carry out `nnexp import BUNDLE`. Raises RequestError."""
     with bundles.opened(path) as there:
         if there.format == 1:
             raise RequestError(
-                f"{path}: an older nnexp wrote it, without sweep and times; nnexp rerun --bundle verifies "
-                "it; to import it, bundle the record again"
+                f"{path}: was written by an older nnexp, without sweep and times; nnexp rerun --bundle can "
+                "verify it; to import it, bundle the record again"
             )
         data, keys, name = _checked(there)
         store = open_store()
         if not store.is_known:
             raise RequestError(
-                "a server draws ids of its own, and imported runs keep theirs: let MLFLOW_TRACKING_URI name "
+                "a server assigns its own ids, but imported runs keep theirs: set MLFLOW_TRACKING_URI to "
                 "a database"
             )
         with told_if_lost(store):
@@ -81,13 +80,15 @@ def bring(path: Path, experiment_name: str | None) -> Imported:
         return Imported(there.what, experiment.name, there.run_ids, new, sorted(left), sweep_id)
 
 
-# --- What is refused.
+# --- Checks.
 
 
 def _checked(there: Bundle) -> tuple[dict[str, dict[str, bytes]], dict[str, str], str]:
-    """By the id of each sweep and each run alone, the files of its data and what was not committed; the key
-    of each sweep and run; the experiment they were recorded in. Raises RequestError for what was not so
-    recorded."""
+    """Check all runs and sweeps. Raises RequestError for anything that nnexp does not record like this.
+
+    Returns the files of data and uncommitted changes, by the id of each sweep and single run; the key of each
+    sweep and run, by id; and the name of the experiment that they were recorded in.
+    """
     files: dict[str, dict[str, bytes]] = {}
     keys = {sweep_id: parent.tags.get("nnexp.sweep_key", "") for sweep_id, parent in there.sweeps.items()}
     kept, name = there.kept(), ""
@@ -95,7 +96,7 @@ def _checked(there: Bundle) -> tuple[dict[str, dict[str, bytes]], dict[str, str]
     for parent in there.sweeps.values():
         _check_texts(f"sweep {parent.run_id}", parent.name, parent.params, parent.tags)
         if "nnexp.sweep" not in parent.tags:
-            raise RequestError(f"sweep {parent.run_id}: has no tag nnexp.sweep: it is none")
+            raise RequestError(f"sweep {parent.run_id}: has no tag nnexp.sweep, so it is not a sweep")
     for one in chain.from_iterable(there.groups()):
         subject = subjects.subject(one)
         _check_run(subject)
@@ -121,11 +122,11 @@ def _check_run(subject: Subject) -> None:
     if not ({"nnexp.run_key", "nnexp.rerun_key"} & tags.keys() and "nnexp.sweep" not in tags):
         raise RequestError(f"{run}: its tags are not those of one trained network")
     if tags.get("nnexp.outcome") not in ("converged", "diverged", "finished"):
-        raise RequestError(f"{run}: its tag nnexp.outcome is none that a finished run has")
+        raise RequestError(f"{run}: its tag nnexp.outcome is not one of a finished run")
     if not was.is_migrated and one.key != key_of(one, was):
-        raise RequestError(f"{run}: config.yaml is not what the run's key is of")
+        raise RequestError(f"{run}: config.yaml does not match the run's key")
     if weights_hash(one.weights) != tags.get("nnexp.weights_sha256"):
-        raise RequestError(f"{run}: weights.npz is not there, or not the file that was recorded")
+        raise RequestError(f"{run}: weights.npz is missing, or is not the file that was recorded")
     if "loss" not in one.curves:
         raise RequestError(f"{run}: metrics.csv has no loss")
     if (double := next(twice(one), None)) is not None:
@@ -145,13 +146,16 @@ def _check_texts(run: str, name: str, params: Mapping[str, str], tags: Mapping[s
 
 
 def _check_key(run: str, key: str) -> None:
-    """Refuse what MLflow does not take as the name of a param, a tag or a metric."""
+    """Raise RequestError unless MLflow accepts the key as the name of a param, a tag or a metric."""
     if not _KEY.fullmatch(key) or posixpath.normpath(key) != key or key.startswith(("/", "..")):
-        raise RequestError(f"{run}: {key[:80]!r} is no name that MLflow takes")
+        raise RequestError(f"{run}: {key[:80]!r} is not a name that MLflow accepts")
 
 
 def _known(store: Store, keys: Mapping[str, str]) -> set[str]:
-    """Those of these ids that the store has already. Raises RequestError where it has another by one."""
+    """Return which of these ids the store already has. Raises RequestError if it has another run with one.
+
+    `keys`: the key of each run or sweep, by id.
+    """
     ids, known = list(keys), set[str]()
     r, t = RUNS.c, TAGS.c
     keyed = (t.run_uuid == r.run_uuid) & t.key.in_(["nnexp.run_key", "nnexp.rerun_key", "nnexp.sweep_key"])
@@ -162,18 +166,18 @@ def _known(store: Store, keys: Mapping[str, str]) -> set[str]:
             rows = connection.execute(query).all()
         for run_id, stage, key in rows:
             if stage != "active":
-                raise RequestError(f"run {run_id} was deleted in this store: restore it there")
+                raise RequestError(f"run {run_id} was deleted in this store: restore it there first")
             if key != keys[run_id]:
-                raise RequestError(f"run {run_id}: this store has another run by this id")
+                raise RequestError(f"run {run_id}: this store has another run with this id")
             known.add(run_id)
     return known
 
 
-# --- What is recorded.
+# --- Recording.
 
 
 def _write(writer: Writer, there: Bundle, data: Mapping[str, dict[str, bytes]], known: set[str]) -> None:
-    """Record what is not known: first the sweeps, then their runs, some at a time."""
+    """Record what the store does not have: first the sweeps, then their runs in groups."""
     sweeps = [
         RunRecord(
             parent.name,
@@ -199,7 +203,7 @@ def _write(writer: Writer, there: Bundle, data: Mapping[str, dict[str, bytes]], 
 
 def _record(there: Bundle, subject: Subject, more: Mapping[str, bytes]) -> RunRecord:
     one, dataset = subject.evidence, subject.data.dataset
-    assert one.config is not None  # all this was checked
+    assert one.config is not None  # `_checked` has checked all three
     assert one.weights is not None
     assert dataset is not None
     return RunRecord(
@@ -216,7 +220,7 @@ def _record(there: Bundle, subject: Subject, more: Mapping[str, bytes]) -> RunRe
 
 
 def _tags(tags: Mapping[str, str], there: Bundle) -> dict[str, str]:
-    """The tags that hold in another store, and where the record came from."""
+    """Return the tags that hold in another store, and a tag with the bundle's file name."""
     kept = {
         key: value
         for key, value in tags.items()
@@ -228,7 +232,7 @@ def _tags(tags: Mapping[str, str], there: Bundle) -> dict[str, str]:
 
 
 def _describe(store: Store, experiment: Experiment, writer: Writer, there: Bundle, known: set[str]) -> None:
-    """Give the sweeps that are new here a description whose links lead to where they are now."""
+    """Write new descriptions of the imported sweeps, whose links lead to this store."""
     from nnexp.analysis.report.findings import Findings  # imports pandas
     from nnexp.analysis.report.note import note
     from nnexp.analysis.summary import overall

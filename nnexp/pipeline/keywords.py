@@ -1,4 +1,4 @@
-"""Write the keyword arguments of `nnexp.train` and `nnexp.sweep` as the overrides of the command line."""
+"""Turn the keyword arguments of `nnexp.train` and `nnexp.sweep` into overrides of the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from nnexp.config.errors import RequestError, unknown
-from nnexp.config.request import GROUPS, SweepConfig, key_names
+from nnexp.config.request import GROUPS, Request, key_names
 from nnexp.config.rules import Rule
 from nnexp.config.run import DatasetConfig, is_item, rules
 from nnexp.dataset.load import FRAME, Source, locate
@@ -20,42 +20,42 @@ from nnexp.dataset.table import from_frame, read_bytes
 if TYPE_CHECKING:
     import pandas as pd
 
-# A name that Hydra's grammar takes as the key of a mapping, once it is escaped.
+# A name that Hydra's grammar accepts as the key of a mapping once it is escaped.
 _NAME = re.compile(r"[\w./: -]+", re.ASCII)
-# Keys of a data set that go without their group: a table has a target, whichever it is.
+# Keys of a data set that may be given without their group: `target` for `dataset.target`.
 _OF_TABLE = {f.name: f"dataset.{f.name}" for f in fields(DatasetConfig) if f.name not in ("name", "path")}
 
 
 @dataclass(frozen=True)
 class Typed:
-    """Overrides as they are typed, and the bytes of a data set that is a DataFrame."""
+    """Overrides as they would be typed, and the bytes of a data set given as a DataFrame."""
 
     overrides: list[str]
     source: Source | None
 
 
 def typed(keys: Mapping[str, Any], *, sweeps: bool) -> Typed:
-    """Write keyword arguments as overrides.
+    """Turn keyword arguments into overrides.
 
     Parameters
     ----------
     keys
         Keys of the command line with Python values. A mapping for a group gives its options:
         `optimizer={"name": "adam", "beta1": 0.8}` is `optimizer=adam optimizer.beta1=0.8`. A data set's own
-        keys go with or without their group: `target` is `dataset.target`.
+        keys may be given with or without their group: `target` is `dataset.target`.
     sweeps
-        Whether a list, a range or an array is several values, but for a key whose value is a list: there it
-        is a list of lists that is.
+        Whether a list, a range or an array means several values. For a key whose value is itself a list, a
+        list of lists means several values.
 
     Returns
     -------
     Typed
-        The overrides, one a key; `source` is None unless `dataset` is a DataFrame.
+        The overrides, one per key; `source` is None unless `dataset` is a DataFrame.
 
     Raises
     ------
     RequestError
-        For an unknown key, a key that is given twice, and a value that no key takes.
+        If a key is unknown or given twice, or if a value has a type that no key allows.
     """
     flat = dict[str, Any]()
     for key, value in _options(keys):
@@ -71,7 +71,7 @@ def typed(keys: Mapping[str, Any], *, sweeps: bool) -> Typed:
 
 
 def _options(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each key by its full name, a group's mapping taken apart."""
+    """Yield each key by its full name, with a group's mapping split into its options."""
     for key, value in keys.items():
         key = _OF_TABLE.get(key, key)
         if key in GROUPS and isinstance(value, Mapping):
@@ -82,14 +82,14 @@ def _options(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _source(flat: dict[str, Any]) -> Source | None:
-    """The bytes of DataFrames, for which the paths in `flat` become FRAME."""
+    """Return the bytes of the DataFrames in `flat`, whose paths are set to FRAME; None if there are none."""
     frame = flat.get("dataset")
     if not _is_frame(frame):
         if _is_frame(flat.get("dataset.new_rows")):
-            raise RequestError("dataset.new_rows is a DataFrame: then dataset must be one, too")
+            raise RequestError("dataset.new_rows is a DataFrame, so dataset must be one, too")
         return None
     if "dataset.path" in flat:
-        raise RequestError("dataset is a DataFrame, and dataset.path names a file: leave one out")
+        raise RequestError("dataset is a DataFrame, but dataset.path names a file: give only one of them")
     source = Source(from_frame(frame))
     flat |= {"dataset": "csv", "dataset.path": FRAME}
     new_rows = flat.get("dataset.new_rows")
@@ -109,26 +109,26 @@ def _is_frame(value: Any) -> TypeGuard[pd.DataFrame]:
 
 
 def _text(key: str, value: Any, sweeps: bool) -> str:
-    """A value, or several of them for a sweep."""
+    """Write a value, or the several values of a sweep."""
     values = _several(key, value)
     if values is None:
         return _one(key, _plain(value))
     if not sweeps:
-        raise RequestError(f"{key} has several values: nnexp.sweep takes them")
+        raise RequestError(f"{key} has several values: use nnexp.sweep")
     if isinstance(values, range):
         return f"range({values.start},{values.stop},{values.step})" if len(values) > 1 else str(values[0])
     return ",".join(_one(key, item) for item in values)
 
 
 def _several(key: str, value: Any) -> Sequence[Any] | None:
-    """The values that a sweep takes one by one, None where the value is one."""
+    """Return the values of a sweep's range; None if `value` is a single value."""
     value = _plain(value)
     if not isinstance(value, list | tuple | range):
         return None
     if _takes_list(key) and not any(isinstance(item, list | tuple | range) for item in map(_plain, value)):
         return None
     if not len(value):
-        raise RequestError(f"{key}=[]: the sweep has no points, as one of its ranges is empty")
+        raise RequestError(f"{key}=[]: the sweep has no points, because this range is empty")
     return value
 
 
@@ -146,19 +146,19 @@ def _accepts(rule: Rule, value: Any) -> bool:
 
 
 def _rules() -> dict[str, Rule]:
-    ours = {f.name: f.metadata["rule"] for f in fields(SweepConfig) if f.name != "executor"}
+    ours = {f.name: f.metadata["rule"] for f in fields(Request) if f.name != "executor"}
     return rules() | ours
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's and pandas' numbers and arrays as Python's own."""
+    """Turn NumPy's and pandas' numbers and arrays into Python's own."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return value
 
 
 def _one(key: str, value: Any) -> str:
-    """One value in Hydra's grammar. Raises RequestError for what is none."""
+    """Write one value in Hydra's grammar. Raises RequestError if its type is not allowed."""
     value = _plain(value)
     if value is None:
         return "null"
@@ -172,23 +172,23 @@ def _one(key: str, value: Any) -> str:
         return f"[{','.join(_one(key, item) for item in value)}]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{_name(key, name)}:{_one(key, item)}" for name, item in value.items()) + "}"
-    raise RequestError(f"{key}: a {type(value).__name__} is no value of a key")
+    raise RequestError(f"{key}: must not be a {type(value).__name__}")
 
 
 def _number(key: str, value: float) -> str:
-    if isinstance(value, int) and abs(value) >= 10**100:  # Python does not write out the longest
-        raise RequestError(f"{key}: is a number of over a hundred digits")
+    if isinstance(value, int) and abs(value) >= 10**100:  # Python refuses to write out very long ones
+        raise RequestError(f"{key}: the number has more than a hundred digits")
     return repr(value)
 
 
 def _quoted(text: str | bytes) -> str:
-    """A text as it is: what OmegaConf would take for a reference, ${…}, is escaped."""
+    """Quote a text literally: ${…}, which OmegaConf would take for a reference, is escaped."""
     as_it_is = re.sub(r"(\\*)\$\{", r"\1\1\\${", os.fsdecode(text))
     return QuotedString(as_it_is, Quote.single).with_quotes()
 
 
 def _name(key: str, name: Any) -> str:
-    """The name of an item of a mapping."""
+    """Write the name of an item of a mapping. Raises RequestError if it is not allowed."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise RequestError(f"{key}: {name!r}: a name has ASCII letters, digits and _ - . : / and blanks")
+        raise RequestError(f"{key}: {name!r}: a name may have ASCII letters, digits, blanks and _ - . : /")
     return re.sub(r"([ :])", r"\\\1", name)

@@ -1,4 +1,4 @@
-"""Turn composed values into validated runs: one, the points of a sweep, or a variation of a recorded run."""
+"""Turn composed values into validated configs: of one run, of a sweep's points, of a variation of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nnexp.config.errors import NotGiven, RequestError
 from nnexp.config.groups import options
 from nnexp.config.overrides import not_there, parse, plain_errors
 from nnexp.config.paths import CONF
-from nnexp.config.request import GROUPS, SweepConfig, split
+from nnexp.config.request import GROUPS, Request, split
 from nnexp.config.run import GROUPS as RUN_GROUPS
 from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Source, locate
@@ -28,11 +28,11 @@ from nnexp.pipeline.progress import Meter
 log = logging.getLogger("nnexp")
 
 
-def split_values(values: Any, source: Source | None = None) -> tuple[RunConfig, SweepConfig]:
-    """Validate composed values as a run and the way to go about it.
+def split_values(values: Any, source: Source | None = None) -> tuple[RunConfig, Request]:
+    """Validate composed values as a run and a request.
 
-    Raises RequestError; where a data set's target is not given, it names the columns of the table, which is
-    read from its path unless `source` has its bytes.
+    Raises RequestError. If a data set's target is not given, the error names the columns of the table, read
+    from `source` or, if that is None, from its path.
     """
     try:
         return split(values)
@@ -45,8 +45,8 @@ def split_values(values: Any, source: Source | None = None) -> tuple[RunConfig, 
         raise NotGiven(error.key, f"one of the columns of {path.name}: {columns}") from error
 
 
-def one_run(overrides: Sequence[str], source: Source | None = None) -> tuple[RunConfig, SweepConfig]:
-    """Compose and validate what `nnexp train` would make of these overrides. Raises RequestError."""
+def one_run(overrides: Sequence[str], source: Source | None = None) -> tuple[RunConfig, Request]:
+    """Compose and validate these overrides as `nnexp train` does. Raises RequestError."""
     with plain_errors(), compose.loading() as loader:
         parse(list(overrides))
         config = loader.load_configuration("config", list(overrides), RunMode.RUN, from_shell=False)
@@ -57,8 +57,8 @@ def one_run(overrides: Sequence[str], source: Source | None = None) -> tuple[Run
         return alone(*split_values(compose.plain_values(config), source))
 
 
-def alone(config: RunConfig, request: SweepConfig) -> tuple[RunConfig, SweepConfig]:
-    """One run. Raises RequestError where what is asked makes sense for a sweep only."""
+def alone(config: RunConfig, request: Request) -> tuple[RunConfig, Request]:
+    """Return the arguments. Raises RequestError if a key is set that makes sense for a sweep only."""
     for key, value in (("zip", request.zip), ("exclude", request.exclude)):
         if value:
             raise RequestError(f"{key} is for a sweep: add -m, and several values for a key")
@@ -67,16 +67,18 @@ def alone(config: RunConfig, request: SweepConfig) -> tuple[RunConfig, SweepConf
 
 def whole_sweep(
     overrides: Sequence[str], source: Source | None = None
-) -> tuple[list[RunConfig], SweepConfig, str | None]:
-    """Compose and validate what `nnexp train -m` would make of these overrides: the points but for those that
-    are excluded, the way to go about them, and the experiment's name. Raises RequestError."""
+) -> tuple[list[RunConfig], Request, str | None]:
+    """Compose and validate these overrides as `nnexp train -m` does. Raises RequestError.
+
+    Returns the points without the excluded ones, the request, and the experiment's name if there is one.
+    """
     with plain_errors(), compose.loading() as loader:
         parse(list(overrides))
         config = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN, from_shell=False)
         for plugin in ("hydra/sweeper", "hydra/launcher"):
             if (name := config.hydra.runtime.choices[plugin]) != "nnexp":
                 asked = f"experiment={_experiment(config)}: asks for {plugin}={name}"
-                raise RequestError(f"{asked}, which only the command line has")
+                raise RequestError(f"{asked}, which works only on the command line")
         points = compose.grid_points(loader, config, config.hydra.sweeper.params, overrides)
         configs, request = sweep_points(loader, config, points, source)
     return without(configs, request.exclude), request, _experiment(config)
@@ -92,8 +94,8 @@ def sweep_points(
     config: DictConfig,
     overrides: Sequence[Sequence[str]],
     source: Source | None = None,
-) -> tuple[list[RunConfig], SweepConfig]:
-    """Compose and validate every point of a sweep, and the one way to go about them. Raises RequestError."""
+) -> tuple[list[RunConfig], Request]:
+    """Compose and validate every point of a sweep, and their one request. Raises RequestError."""
     if not overrides:
         raise RequestError("the sweep has no points: one of its ranges is empty")
     configs, requests = [], set()
@@ -110,16 +112,16 @@ def sweep_points(
             requests.add(request)
             meter.update(i)
     for key, option in without_key:
-        log.info(f"{option} has no {key}: it is left out there, and such points run once")
+        log.info(f"{option} has no {key}: it is ignored there, and equal points run once")
     if len(requests) > 1:
-        names = ", ".join(f.name for f in fields(SweepConfig))
-        raise RequestError(f"{names}: each is one for a whole sweep")
+        names = ", ".join(f.name for f in fields(Request))
+        raise RequestError(f"{names}: each must have one value for the whole sweep")
     (request,) = requests
     return configs, request
 
 
 def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig]:
-    """The configs for which the expression over the keys does not hold. Raises RequestError."""
+    """Return the configs for which the condition over the keys does not hold. Raises RequestError."""
     if exclude is None:
         return list(configs)
     import pandas as pd  # takes long to import
@@ -136,11 +138,11 @@ def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig
     return kept
 
 
-def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, SweepConfig]:
-    """A recorded configuration with `key=value`s set as in `nnexp train`, and the way to go about it.
+def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, Request]:
+    """Return a recorded configuration with `key=value`s applied as in `nnexp train`, and the request.
 
-    What is recorded never meets Hydra, which would resolve what it refers to: only what was typed is
-    composed, beside the groups that the record names. Raises RequestError.
+    Hydra composes only these overrides and the options that the record names. It never sees the recorded
+    values, since it would resolve references in them. Raises RequestError.
     """
     with plain_errors():
         typed = parse(list(overrides))
@@ -152,7 +154,7 @@ def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, S
                 )
             if override.is_sweep_override() or override.type != OverrideType.CHANGE:
                 raise RequestError(
-                    f"{override.input_line}: a variation takes key=value, and one value for a key"
+                    f"{override.input_line}: a variation takes key=value, with one value for each key"
                 )
         groups = {override.key_or_group for override in typed} & set(GROUPS)
         names = {group: getattr(config, group).name for group in RUN_GROUPS if group not in groups}

@@ -1,4 +1,4 @@
-"""Tell a person how far the work is: a bar on a terminal, a quiet line every few seconds otherwise."""
+"""Show progress: a bar on a terminal or in a notebook, otherwise a log line every few seconds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from nnexp.pipeline.signals import raise_if_interrupted
 log = logging.getLogger("nnexp")
 
 QUIET_SECONDS = 5.0
-# A notebook's bar moves so often, and is there for work that takes longer.
+# A notebook's bar is updated this often, and appears only if the work takes longer than this.
 NOTEBOOK_SECONDS = 0.5
 
 
 class Meter:
-    """`with Meter("training", total, "epochs") as meter: meter.update(done, "loss 0.1")`."""
+    """Show the progress of one task: `with Meter("training", 1000, "epochs") as meter: meter.update(10)`."""
 
     def __init__(self, what: str, total: int, unit: str) -> None:
         self._what, self._total, self._unit = what, total, unit
@@ -41,7 +41,7 @@ class Meter:
             self._bar.stop()
 
     def update(self, done: int, note: str = "") -> None:
-        """Show that much is done. Raises the exception of a signal that has arrived."""
+        """Show that `done` of the total is done. Raises the exception of a signal that has arrived."""
         raise_if_interrupted()
         seconds = time.monotonic() - self._began
         rate = f"{done / seconds:,.0f} {self._unit}/s" if done and seconds > 0 else ""
@@ -55,7 +55,7 @@ class Meter:
 
 
 class _Bar(Protocol):
-    """Where a meter shows how far the work is, besides the log."""
+    """A progress bar that a Meter can draw."""
 
     def start(self) -> None: ...
 
@@ -65,7 +65,7 @@ class _Bar(Protocol):
 
 
 def _bar(what: str, total: int, unit: str) -> _Bar | None:
-    """A bar where somebody sees one: on a terminal or in a notebook."""
+    """Return a bar if standard error is a terminal or if this is a notebook, else None."""
     if sys.stderr.isatty():
         return _TerminalBar(what, total, unit)
     ipython = sys.modules.get("IPython")  # a notebook has imported it
@@ -74,10 +74,10 @@ def _bar(what: str, total: int, unit: str) -> _Bar | None:
 
 
 class _TerminalBar:
-    """A line of standard error that goes when the work is done."""
+    """A line on standard error that disappears when the work is done."""
 
     def __init__(self, what: str, total: int, unit: str) -> None:
-        # Long to import, and only a terminal shows a bar.
+        # Imported here: slow to import, and needed only on a terminal.
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -104,7 +104,7 @@ class _TerminalBar:
 
 
 class _NotebookBar:
-    """A bar below the cell that is emptied when the work is done; work that ends at once shows none."""
+    """A bar below the cell that disappears when the work is done; short work shows none."""
 
     def __init__(self, what: str, total: int, unit: str) -> None:
         self._what, self._total, self._unit = what, total, unit
@@ -126,7 +126,7 @@ class _NotebookBar:
             self._put("")
 
     def _put(self, text: str) -> None:
-        from IPython.display import display  # there, as the notebook has imported it
+        from IPython.display import display  # installed, since the notebook has imported it
 
         data = {"text/html": text, "text/plain": ""}
         if self._handle is None:

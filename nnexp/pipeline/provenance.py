@@ -1,7 +1,7 @@
-"""Where a result came from: the code, the lock file, the machine. Gathered once a command.
+"""Describe where a result came from: the code, the lock file, the machine. Collected once per command.
 
-A run alone carries it, as does a sweep's parent for its runs. Nothing is taken from the environment's
-variables, and passwords are masked.
+It is recorded on a single run, and on a sweep's parent for all of its runs. No environment variables are
+recorded, and passwords are masked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PACKAGES = ("nnexp", "numpy", "numba", "mlflow", "hydra-core")
 
 @cache
 def provenance() -> dict[str, str]:
-    """Tags of this process. Git's are absent outside a checkout."""
+    """Return the tags that describe this process. Outside a checkout there are none of git's."""
     build = np.show_config(mode="dicts")
     blas = build["Build Dependencies"]["blas"]
     tags = {
@@ -57,26 +57,25 @@ def provenance() -> dict[str, str]:
 
 
 def lock_file() -> bytes:
-    """Return the bytes of the checkout's requirements.lock; none outside a checkout."""
+    """Return the bytes of the checkout's requirements.lock; empty outside a checkout."""
     path = None if CHECKOUT is None else CHECKOUT / "requirements.lock"
     return b"" if path is None or not path.exists() else path.read_bytes()
 
 
 def code_files() -> dict[str, bytes]:
-    """The artifacts that go with the tags: what is not committed, if anything, and a command line that is too
-    long for a tag."""
+    """Return the artifacts beside the tags: uncommitted changes, and a command line too long for a tag."""
     files = {"git.diff": diff()} if diff() else {}
     return files | ({"command.txt": command().encode()} if len(command()) > MAX_TAG else {})
 
 
 def command() -> str:
-    """The command line, fit to be typed again, without passwords."""
+    """Return the command line, quoted so that it can be typed again, with passwords masked."""
     _, program, *arguments = [*sys.orig_argv, ""][:2] + sys.orig_argv[2:]
     return shlex.join([Path(program).name, *masked_arguments(arguments)])
 
 
 def _cpu() -> str:
-    """The processor's name."""
+    """Return the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()  # Linux only
     except OSError:

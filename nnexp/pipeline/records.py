@@ -1,4 +1,4 @@
-"""Assemble what is recorded: a run, its result or failure, a sweep, a rerun, the verdicts on a sweep."""
+"""Assemble the records of runs, of their results or failures, of sweeps, of reruns and of their verdicts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnexp.analysis.tables import as_text
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.config.run import MAX_PARAM, RunConfig
 from nnexp.dataset.load import Dataset
 from nnexp.network import engine
@@ -29,12 +29,12 @@ from nnexp.training.train import Failure
 if TYPE_CHECKING:
     from nnexp.pipeline.rerun.verdict import Verdict
 
-# As much of a verdict as a tag holds.
+# The longest verdict that is stored as a tag, in characters.
 MAX_VERDICT = 5000
 
 
 def run_record(point: Point, attempt: int, tags: Mapping[str, str]) -> RunRecord:
-    """A run as it begins, with these tags besides those that identify it."""
+    """Return the record of a run as it begins. `tags` are added to those that identify it."""
     tags = {**origin(), **run_tags(point.key, point.dataset, attempt), **tags}
     return RunRecord(point.name, point.config.params(), tags, data=data_input(point.dataset))
 
@@ -47,7 +47,7 @@ def child_record(
     attempt: int,
     started: int,
 ) -> RunRecord:
-    """A run of a sweep that has ended; `y_pred` is of its new rows."""
+    """Return the record of a sweep's run that has ended; `y_pred` holds the outputs for its new rows."""
     record = run_record(point, attempt, {"mlflow.parentRunId": parent, "nnexp.sweep_id": parent})
     record = replace(record, start_time=started, end_time=now())
     if isinstance(result, Failure):
@@ -63,7 +63,7 @@ def child_record(
 def with_result(
     record: RunRecord, trained: Trained, dataset: Dataset, y_pred: NDArray[np.float64] | None = None
 ) -> RunRecord:
-    """The record with the curves, the predictions, the files and the outcome of its trained network."""
+    """Return the record with the curves, predictions, files and outcome of its trained network added."""
     return replace(
         record,
         tags={**record.tags, **result_tags(trained)},
@@ -72,8 +72,8 @@ def with_result(
     )
 
 
-def sweep_record(name: str, key: str, asked: Sequence[Point], request: SweepConfig) -> RunRecord:
-    """A sweep as it begins: its ranges, and the keys of its runs."""
+def sweep_record(name: str, key: str, asked: Sequence[Point], request: Request) -> RunRecord:
+    """Return the record of a sweep as it begins: its ranges and the keys of its runs."""
     from nnexp.analysis.report.findings import question, shown_ranges  # imports pandas
     from nnexp.analysis.report.note import MAX_NOTE, begun
 
@@ -95,10 +95,10 @@ def sweep_record(name: str, key: str, asked: Sequence[Point], request: SweepConf
 
 
 def rerun_record(run: Detail, key: str, config: RunConfig, dataset: Dataset, again: Trained) -> RunRecord:
-    """A rerun as a run of its own.
+    """Return the record of a rerun, as a run of its own.
 
-    It has the old run's key under another name: it is no further run of the experiment, which summaries
-    would count and later sweeps would take for theirs.
+    The old run's key is in its tag nnexp.rerun_key, not in nnexp.run_key, so that summaries do not count it
+    and later sweeps do not take it for one of their runs.
     """
     tags = {"nnexp.rerun_key": key, "nnexp.engine": engine.VERSION}
     tags |= {"nnexp.data_sha256": dataset.sha256, "mlflow.parentRunId": run.run_id}
@@ -108,7 +108,7 @@ def rerun_record(run: Detail, key: str, config: RunConfig, dataset: Dataset, aga
 
 
 def verdicts_record(sweep: Detail, verdicts: Sequence[Verdict]) -> RunRecord:
-    """How the runs of a sweep came out when they were trained again, as one run with their table."""
+    """Return the record of a sweep's rerun: one run with a table of the verdicts."""
     same = sum(verdict.is_identical for verdict in verdicts)
     table = {
         "run_id": [verdict.run_id for verdict in verdicts],
@@ -127,12 +127,12 @@ def verdicts_record(sweep: Detail, verdicts: Sequence[Verdict]) -> RunRecord:
 
 
 def judged(record: RunRecord, old: Detail, verdict: Verdict) -> RunRecord:
-    """The record of a rerun, ended now, with its verdict, its provenance and a link to what was judged."""
+    """Return the record of a rerun, ended now, with its verdict, its provenance and a link to `old`."""
     links = {"nnexp.rerun_of": old.run_id, "nnexp.verdict": in_a_tag(verdict)}
     tags = {**origin(), **provenance(), **record.tags, **links}
     return replace(record, tags=tags, files={**record.files, **code_files()}, end_time=now())
 
 
 def in_a_tag(verdict: Verdict) -> str:
-    """The verdict, as much of it as a tag holds."""
+    """Return the verdict's text, cut to what a tag holds."""
     return str(verdict)[:MAX_VERDICT]

@@ -1,4 +1,4 @@
-"""What calls from Python return: a recorded run, sweep or rerun, read from the store when it is asked for."""
+"""The objects that the Python API returns: a recorded run, sweep or rerun, read from the store on demand."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from nnexp.tracking.view import CHARTS
 
 log = logging.getLogger("nnexp")
 
-# Rows of a summary that a notebook shows.
+# How many rows of a summary a notebook shows.
 MAX_ROWS = 50
 
 
@@ -49,15 +49,20 @@ class Run:
     run_id : str
         The id that the MLflow UI and every verb of the command line take.
     name : str
-        What the run is at a glance, such as `xor lr=0.5 init=normal seed=3`.
+        The run's name, such as `xor lr=0.5 init=normal seed=3`.
     loss, accuracy : float
-        The last values; `accuracy` is None for a regression. Of a run that diverged, the last finite ones.
+        The last values; the last finite ones if the run diverged. `accuracy` is None for a regression.
     epochs : int
-        How many epochs were completed.
+        The number of completed epochs.
     outcome : str
         `converged`, `diverged` or `finished`.
     params : dict
-        Every key that can change the result, with its typed value.
+        Every key that can change the result, with its typed value. Raises RequestError if the data set cannot
+        be found any more.
+    history : pandas.DataFrame
+        The run's curves.
+    network : Model
+        The trained network.
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
@@ -94,8 +99,8 @@ class Run:
         Parameters
         ----------
         name
-            `curves` or `weights`; with two inputs also `decision_surface` and, where weights were kept while
-            training, `surface_over_training`; of a tiny network also `network`.
+            `curves` or `weights`; with two inputs also `decision_surface` and, if weights were kept while
+            training, `surface_over_training`; for a tiny network also `network`.
 
         Returns
         -------
@@ -104,7 +109,7 @@ class Run:
         Raises
         ------
         RequestError
-            If the run has no figure of this name, or its data set is not there any more.
+            If the run has no figure of this name, or its data set cannot be found any more.
         """
         config, dataset = self._trained
         run = read_back(self.store, self.run_id, config, dataset, self.outcome)
@@ -113,7 +118,7 @@ class Run:
 
     @cached_property
     def _trained(self) -> tuple[RunConfig, Dataset]:
-        """What was trained, on what. Raises RequestError where the data set is not there any more."""
+        """The run's configuration and data set. Raises RequestError if the data set cannot be found."""
         _, evidence = find_run(self.store, self.run_id)
         subject = Subjects(kept_in(self.store)).subject(evidence)
         if subject.data.dataset is None:
@@ -121,7 +126,7 @@ class Run:
         return subject.config, subject.data.dataset
 
     def __repr__(self) -> str:
-        """In a line: `<run 1f0c…: xor lr=0.5 init=normal seed=3, loss 0.0003, converged>`."""
+        """Return one line: `<run 1f0c…: xor lr=0.5 init=normal seed=3, loss 0.0003, converged>`."""
         return f"<run {self.run_id}: {self.name}, loss {self.loss:.4g}, {self.outcome}>"
 
     def _repr_html_(self) -> str:
@@ -142,7 +147,11 @@ class Sweep:
     name : str
         The sweep's title.
     runs : pandas.DataFrame
-        One row a run, as `nnexp.load_runs` returns them.
+        One row per run, as `nnexp.load_runs` returns them.
+    history : pandas.DataFrame
+        The curves of all runs.
+    best : Run
+        The run with the lowest last loss.
     failures : list of (str, str)
         The name of each run that failed, and the reason.
     """
@@ -169,26 +178,26 @@ class Sweep:
 
     @cached_property
     def best(self) -> Run:
-        """The run with the lowest last loss. Raises RequestError where every run failed or diverged."""
+        """The run with the lowest last loss. Raises RequestError if every run failed or diverged."""
         runs = finished(self.runs)
         runs = runs[runs["outcome"] != "diverged"]
         if runs.empty:
-            raise RequestError(f"sweep {self.sweep_id}: no run of it finished without diverging")
+            raise RequestError(f"sweep {self.sweep_id}: none of its runs finished without diverging")
         return Run(self.store, str(runs.sort_values(["loss", "run_name", "run_key"])["run_id"].iloc[0]))
 
     def summary(
         self, by: Sequence[str] | None = None, metric: str = "loss", *, threshold: float | None = None
     ) -> pd.DataFrame:
-        """Summarise the runs, a row a group.
+        """Summarise the runs, one row per group.
 
         Parameters
         ----------
         by
-            Params to group by; all that vary but the seed if None.
+            Params to group by; if None, all that vary except the seed.
         metric
-            The metric, its last value.
+            The metric whose last value is summarised.
         threshold
-            Adds `epochs_to`, the median of epochs until the metric has reached it.
+            If given, adds the column `epochs_to`: the median number of epochs until the metric reaches it.
 
         Returns
         -------
@@ -198,7 +207,7 @@ class Sweep:
         Raises
         ------
         RequestError
-            For an unknown param or metric, and where no run finished.
+            If a param or the metric is unknown, or if no run finished.
         """
         done = self._finished()
         by = varying(done) if by is None else by
@@ -216,12 +225,12 @@ class Sweep:
         Parameters
         ----------
         name
-            One of those that the sweep records, such as `loss_curves` or `loss_heat_map`; a figure of the
-            summary if None.
+            A figure that the sweep records, such as `loss_curves` or `loss_heat_map`; if None, a figure of
+            the summary.
         by
-            Params that the summary is by; all that vary but the seed if None.
+            Params to group the summary by; if None, all that vary except the seed.
         metric
-            The metric, its last value.
+            The metric whose last value is drawn.
 
         Returns
         -------
@@ -230,36 +239,36 @@ class Sweep:
         Raises
         ------
         RequestError
-            If the sweep has no figure of this name, for an unknown param or metric, and where no run
+            If the sweep has no figure of this name, if a param or the metric is unknown, or if no run
             finished.
         """
         done = self._finished()
         if name is None:
             return plots.of_summary(done, varying(done) if by is None else by, metric)
         if by is not None:
-            raise RequestError("by is for the figure of a summary, which has no name: leave one out")
+            raise RequestError("by is only for the figure of the summary, which has no name: give name or by")
         history = None
         if self.store.is_known or len(done) <= MAX_ASKED:
             history = read_history(self.store, done, [metric], epochs_to_draw(done))
         return plots.of_sweep(done, history, metric, name)[name]
 
     def report(self, path: str | PathLike[str] = "report.html") -> Path:
-        """Write the sweep's report, one HTML file that loads nothing.
+        """Write the sweep's report: one HTML file that loads no other file.
 
         Parameters
         ----------
         path
-            The file, whose name ends in .html.
+            The file; its name must end in .html.
 
         Returns
         -------
         pathlib.Path
-            Where it was written.
+            The file.
 
         Raises
         ------
         RequestError
-            If the file cannot be written there.
+            If the file cannot be written.
         """
         path = Path(path)
         check_path("report", path)
@@ -269,14 +278,14 @@ class Sweep:
     def _finished(self) -> pd.DataFrame:
         done = finished(self.runs)
         if done.empty:
-            raise RequestError(f"sweep {self.sweep_id}: no run of it finished")
+            raise RequestError(f"sweep {self.sweep_id}: none of its runs finished")
         return done
 
     def __len__(self) -> int:
         return len(finished(self.runs))
 
     def __repr__(self) -> str:
-        """In a line: `<sweep 1f0c…: sweep: 120 runs over learning_rate, init, seed>`."""
+        """Return one line: `<sweep 1f0c…: sweep: 120 runs over learning_rate, init, seed>`."""
         failed = f", {len(self.failures)} failed" if self.failures else ""
         return f"<sweep {self.sweep_id}: {self.name}{failed}>"
 
@@ -291,22 +300,22 @@ class Sweep:
 
 @dataclass(frozen=True, repr=False)
 class Rerun:
-    """A recorded run that was trained again and compared to the bit.
+    """A recorded run that was trained again and compared bit by bit.
 
     Attributes
     ----------
     verdict : str
         `identical` or `differs`.
     difference : str or None
-        What differs first.
+        The first difference; None if there is none.
     causes : tuple of str
         The likely causes, the likeliest first.
     notes : tuple of str
-        What else there is to know.
+        Further remarks.
     run_id : str
         The run that was trained again.
     recorded_as : str or None
-        The id under which the rerun is recorded; None where nothing was trained, or the store takes nothing.
+        The id of the rerun's own record; None if nothing was trained or the store cannot be written to.
     """
 
     run_id: str
@@ -317,12 +326,12 @@ class Rerun:
     recorded_as: str | None
 
     def __repr__(self) -> str:
-        """In a line: `<rerun of 1f0c…: identical>`."""
+        """Return one line: `<rerun of 1f0c…: identical>`."""
         return f"<rerun of {self.run_id}: {self.verdict}{f': {self.difference}' if self.difference else ''}>"
 
 
 def _titled(title: str, table: pd.DataFrame, figure: Figure) -> str:
-    """A heading, a table and a figure as HTML; all texts escaped."""
+    """Return a heading, a table and a figure as HTML, with all texts escaped."""
     source = f"data:image/png;base64,{base64.b64encode(plots.png(figure)).decode()}"
     rows = table.to_html(index=False, border=0, escape=True)
     return f'<p><b>{html.escape(title)}</b></p>{rows}<img src="{source}" alt="{html.escape(title)}">'

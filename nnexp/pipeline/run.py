@@ -1,4 +1,4 @@
-"""The wiring of one run: configuration -> data set -> training -> MLflow."""
+"""Carry out one run: configuration -> data set -> training -> MLflow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from nnexp.analysis.tables import Columns
 from nnexp.config.recorded import read_config
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Dataset, Source
@@ -45,36 +45,36 @@ from nnexp.training.train import Failure, train
 
 log = logging.getLogger("nnexp")
 
-# The figure that every run with figures has.
+# The figure that every run with `figures=true` has.
 CURVES = "figures/curves.png"
-# A run that trains for longer than this shows its curves in the UI while it trains.
+# A run that trains for longer than this writes its curves while it trains, so that the UI shows them.
 LIVE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run that is in the store, and how it went."""
+    """A recorded run and its result."""
 
     run_id: str
     is_old: bool  # recorded by an earlier command
-    added: tuple[str, ...]  # what this command has added to such a run, without training it
+    added: tuple[str, ...]  # what this command added to such a run without training it
     epochs: int
     first_loss: float
     last_loss: float
     accuracy: float | None
     outcome: str
-    new_rows: Columns  # the new rows with what the network says of them
+    new_rows: Columns  # the new rows with the network's predictions
 
 
 def run(
     config: RunConfig,
-    request: SweepConfig,
+    request: Request,
     source: Source | None = None,
     more: Mapping[str, str] | None = None,
 ) -> Recorded | None:
-    """Train and record one run, unless it is recorded as finished; None where only the plan was asked for.
+    """Train and record one run unless it is recorded as finished; return None if only the plan was asked for.
 
-    Its data are those bytes, or else what its paths lead to; `more` are tags besides the usual ones. Raises
+    `source`: the data set's bytes; read from its paths if None. `more`: tags besides the usual ones. Raises
     RequestError before anything is recorded.
     """
     if request.require_clean:
@@ -86,7 +86,7 @@ def run(
     point = Point(config, dataset, run_key(config, dataset), run_name(config, dataset))
     with opened(config, [point.key]) as place:
         log.info(str(dataset))
-        # Whoever asks for one run that failed wants it tried again.
+        # A single run that failed is tried again when it is asked for again.
         todo = plan([point], place.recorded(), "failed" if request.reruns == "none" else request.reruns)
         if request.plan:
             log.info(str(todo))
@@ -101,6 +101,7 @@ def run(
 
 
 def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) -> Recorded:
+    """Train and record a run that is not recorded yet."""
     config, dataset, writer = point.config, point.dataset, place.writer
     tell_of_compiling()
     with going_on(place, run_record(point, attempt, {**provenance(), **more})) as run_id:
@@ -132,8 +133,8 @@ def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) 
     )
 
 
-def _relabel(place: Place, run_id: str, request: SweepConfig) -> None:
-    """Give a recorded run the name, the question and the tags that this command has for it."""
+def _relabel(place: Place, run_id: str, request: Request) -> None:
+    """Write the name, question and tags given on the command line to a recorded run."""
     labels = run_labels(request)
     if request.name is not None:
         labels[NAME] = name_of(request, "")
@@ -143,13 +144,15 @@ def _relabel(place: Place, run_id: str, request: SweepConfig) -> None:
 
 
 def _shown(place: Place, run_id: str, point: Point) -> Recorded:
-    """What a finished run says, once it has the figures and the model that this command asks for: both are
-    made of its record."""
+    """Add the figures and the model that this command asks for to a finished run; return the run.
+
+    Both are made from its record, without training.
+    """
     store, config, added = place.store, point.config, list[str]()
     record = get_run(store, run_id)
     outcome = record.tags.get("nnexp.outcome", "")
     if config.figures and find_artifact(store, record, CURVES) is None:
-        read_weights(store, record)  # refuses what is damaged
+        read_weights(store, record)  # raises RequestError if the file is damaged
         files = single_files(read_back(store, run_id, config, point.dataset, outcome))
         with uninterrupted():
             place.writer.add(run_id, files, {})
@@ -165,8 +168,10 @@ def _shown(place: Place, run_id: str, point: Point) -> Recorded:
 
 
 def _has_model(store: Store, record: Detail) -> bool:
-    """Whether a run has a model. One that was recorded with model=true has; MLflow, whose import takes long,
-    is asked about others."""
+    """Return whether a run has a model.
+
+    A run recorded with model=true has one. MLflow, which is slow to import, is asked only about others.
+    """
     content = find_artifact(store, record, "config.yaml")
     if content is not None and read_config(content, f"run {record.run_id}: config.yaml").config.model:
         return True
@@ -176,7 +181,7 @@ def _has_model(store: Store, record: Detail) -> bool:
 
 
 def _recorded_before(store: Store, run_id: str, dataset: Dataset, added: tuple[str, ...]) -> Recorded:
-    """What a finished run says, read back."""
+    """Read a finished run back from the store."""
     record = get_run(store, run_id)
     loss = get_curve(store, run_id, "loss")
     model = read_model(store, record)
@@ -194,7 +199,7 @@ def _recorded_before(store: Store, run_id: str, dataset: Dataset, added: tuple[s
 
 
 def _train_live(writer: Writer, run_id: str, point: Point) -> Trained:
-    """Train one run, its points reaching the store while it trains. Raises TrainingError."""
+    """Train one run and write its curves to the store while it trains. Raises TrainingError."""
     config, dataset = point.config, point.dataset
     logged, spoke = 0, time.monotonic()
     with Meter(point.name, config.epochs, "epochs") as meter:

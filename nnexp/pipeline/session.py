@@ -1,4 +1,4 @@
-"""The work of one command in a store: where it records, what is there, and how a run that goes on ends."""
+"""Open the store for one command and manage its running run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger("nnexp")
 
 @dataclass(frozen=True)
 class Place:
-    """Where the runs of one command are recorded, and what is there already."""
+    """The store and experiment that one command records in, and the runs and sweeps already there."""
 
     store: Store
     experiment: Experiment
@@ -37,7 +37,7 @@ class Place:
     parents: list[Found]
 
     def recorded(self) -> dict[str, tuple[set[str], int]]:
-        """By key: the statuses of its runs and its last attempt."""
+        """Return, by run key, the statuses of its runs and the number of its last attempt."""
         by_key: dict[str, tuple[set[str], int]] = {}
         for run in self.runs:
             key, attempt = identity(run.tags)
@@ -46,15 +46,18 @@ class Place:
         return by_key
 
     def renamed(self, points: Sequence[Point]) -> list[Point]:
-        """The points, those that are recorded already under names that say how often, `… #2`."""
+        """Return the points; the name of a point that is recorded already ends in a number, `… #2`."""
         times = Counter(run.tags["nnexp.run_key"] for run in self.runs)
         return [replace(point, name=numbered(point.name, times[point.key] + 1)) for point in points]
 
 
 @contextmanager
 def opened(config: RunConfig, keys: Collection[str]) -> Iterator[Place]:
-    """The store and the experiment of a command that asks for runs of these keys. Runs whose process died are
-    set to KILLED; finished ones whose record has lost something are LOST, and may be recorded again."""
+    """Open the store and the experiment for a command that asks for runs of these keys.
+
+    Sets runs whose process has died to KILLED. A finished run whose record is incomplete has the status LOST
+    here, and may be recorded again.
+    """
     store = open_store(config.tracking_uri)
     with told_if_lost(store):
         experiment = ensure_experiment(store, config.experiment_name)
@@ -73,7 +76,7 @@ def opened(config: RunConfig, keys: Collection[str]) -> Iterator[Place]:
 
 
 def _lost(store: Store, runs: list[Found], keys: frozenset[str]) -> set[str]:
-    """The finished runs of these keys whose record lacks something, each of them told."""
+    """Return the ids of finished runs of these keys whose record is incomplete, and log what each lacks."""
     lacking = missing(
         store, [run for run in runs if run.status == "FINISHED" and run.tags["nnexp.run_key"] in keys]
     )
@@ -82,19 +85,19 @@ def _lost(store: Store, runs: list[Found], keys: frozenset[str]) -> set[str]:
 
 
 def _lost_sweeps(store: Store, parents: list[Found]) -> set[str]:
-    """The sweeps that have ended and no longer say of which runs they are."""
+    """Return the ids of ended sweeps whose list of run keys is gone."""
     return set(missing(store, [parent for parent in parents if parent.status in ("FINISHED", "FAILED")]))
 
 
 def _found(store: Store, experiment: Experiment) -> tuple[list[Found], list[Found]]:
-    """The networks and the sweeps that are recorded."""
+    """Find the runs and the sweeps recorded in the experiment."""
     ours = [OWNER, HEARTBEAT, "nnexp.sweep_id", "nnexp.attempt", "nnexp.reason"]
     runs = find_runs(store, experiment, "nnexp.run_key", ours)
     return runs, find_runs(store, experiment, "nnexp.sweep", [*ours, "nnexp.sweep_key", "nnexp.outcome"])
 
 
 class TrainingError(Exception):
-    """Training raised; carries what."""
+    """Wrap the failure that ended training."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
@@ -102,15 +105,18 @@ class TrainingError(Exception):
 
 
 def tell_of_compiling() -> None:
+    """Log that the engine is compiled first, if it has to be."""
     if not engine.is_ready():
-        log.info("compiling the engine, once for this machine: some ten seconds")
+        log.info("compiling the engine, once on this machine: about ten seconds")
 
 
 @contextmanager
 def going_on(place: Place, record: RunRecord) -> Iterator[str]:
-    """A run that goes on. Whatever stops the work is recorded on it before it goes on its way: FAILED or
-    KILLED, and why; its end in good order is the caller's to record. Where the store is lost, the next
-    command finds that this process is dead."""
+    """Start a RUNNING run and yield its id; on an exception mark it FAILED or KILLED and re-raise.
+
+    The reason is recorded too. The caller records a normal end. If the store itself is lost, nothing can be
+    marked: the next command finds that this process has died.
+    """
     writer = place.writer
     with uninterrupted():
         run_id = writer.start(replace(record, status="RUNNING"))
@@ -131,4 +137,5 @@ def going_on(place: Place, record: RunRecord) -> Iterator[str]:
 
 
 def _signal(error: BaseException) -> str:
+    """Return the reason to record for a run that a signal stopped."""
     return "interrupted (Ctrl-C)" if isinstance(error, KeyboardInterrupt) else "terminated (SIGTERM)"

@@ -1,4 +1,4 @@
-"""Turn Ctrl-C and SIGTERM into exceptions, and put them off while a write is under way."""
+"""Turn Ctrl-C and SIGTERM into exceptions, and delay them while a write is in progress."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived: what is under way is recorded as KILLED, as after Ctrl-C."""
+    """Raised on SIGTERM, so that running runs are recorded as KILLED, as after Ctrl-C."""
 
 
 _arrived: list[type[BaseException]] = []
@@ -18,7 +18,7 @@ _put_off = 0
 
 
 def catch_signals() -> None:
-    """Ctrl-C and SIGTERM raise KeyboardInterrupt and Terminated, and are remembered."""
+    """Make Ctrl-C raise KeyboardInterrupt and SIGTERM raise Terminated, and remember that they arrived."""
 
     def arrive(number: int, frame: FrameType | None) -> None:
         _arrived.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
@@ -30,7 +30,7 @@ def catch_signals() -> None:
     tell = sys.unraisablehook
 
     def lose(lost: sys.UnraisableHookArgs) -> None:
-        # One that got lost in a destructor or a callback is remembered; nobody need be told.
+        # An interrupt raised in a destructor or a callback is remembered, so it need not be reported.
         if not issubclass(lost.exc_type, KeyboardInterrupt | Terminated):
             tell(lost)
 
@@ -39,8 +39,11 @@ def catch_signals() -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """A first signal waits for `raise_if_interrupted`: halfway through a write it would leave the store
-    locked against recording that the run was killed. A second one does not wait."""
+    """Delay a first signal until `raise_if_interrupted`; a second one raises at once.
+
+    An exception halfway through a write would leave the store locked, so that it could not be recorded that
+    the run was killed.
+    """
     global _put_off
     _put_off += 1
     try:
@@ -51,7 +54,10 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Errors after a signal are the signal's: a library that is interrupted may raise one of its own."""
+    """Replace an exception raised after a signal by the signal's own.
+
+    A library that is interrupted may raise an exception of its own.
+    """
     try:
         yield
     except Exception:
@@ -60,6 +66,6 @@ def interruptible() -> Iterator[None]:
 
 
 def raise_if_interrupted() -> None:
-    """Raise the exception of a signal that was put off, or that got lost in a destructor or a callback."""
+    """Raise the exception of a signal that was delayed, or that was lost in a destructor or a callback."""
     if _arrived:
         raise _arrived[-1]

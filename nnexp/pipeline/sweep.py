@@ -1,4 +1,4 @@
-"""The wiring of a sweep: configurations -> plan -> training -> MLflow, in chunks, under a parent run."""
+"""Carry out a sweep: configurations -> plan -> training -> MLflow, in chunks, under a parent run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nnexp.analysis.report.pictures import Picture
 from nnexp.analysis.summary import finished, overall
 from nnexp.analysis.summary_table import as_table
 from nnexp.config.errors import Lost, RequestError
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Source
@@ -45,31 +45,29 @@ from nnexp.training.train import Failure
 
 log = logging.getLogger("nnexp")
 
-# A chunk of a sweep is written, and seen in the UI, when it is so large or so old.
+# A chunk of finished runs is written, and so visible in the UI, when it has this size or this age.
 CHUNK_RUNS, CHUNK_SECONDS = 256, 1.0
-# Points of each curve of a sweep's best run that its parent has too.
+# Points of each curve of the best run that are also recorded on the sweep's parent.
 MAX_BEST_POINTS = 500
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that is in the store: its parent's id, the key of each config that was asked for, (run name,
-    reason) of each point that failed, the last loss of each that did not by its key, its runs, their summary.
-    """
+    """A recorded sweep."""
 
-    sweep_id: str
-    keys: list[str]
-    failures: list[tuple[str, str]]
-    losses: dict[str, float]
-    runs: pd.DataFrame  # all that are recorded of its points, as `load_runs` has them
-    summary: pd.DataFrame | None  # None where every point failed
+    sweep_id: str  # the parent run's id
+    keys: list[str]  # the run key of each config that was asked for
+    failures: list[tuple[str, str]]  # (run name, reason) of each point that failed
+    losses: dict[str, float]  # last loss by run key, of the points that finished
+    runs: pd.DataFrame  # all recorded runs of its points, as `load_runs` returns them
+    summary: pd.DataFrame | None  # None if every point failed
 
 
 def _points(configs: Sequence[RunConfig], source: Source | None) -> list[Point]:
-    """A sweep's points, checked, one a config. Raises RequestError, naming the point."""
+    """Return one checked point for each config. Raises RequestError, naming the point."""
     for key, values in varied_leaves(configs).items():
         if key in ("tracking_uri", "experiment_name"):
-            raise RequestError(f"{key} must be the same for all points of a sweep, and is {values}")
+            raise RequestError(f"{key} must be the same for all points of a sweep, but is {values}")
     loaded = {c: datasets.load(c, source) for c in dict.fromkeys(config.dataset for config in configs)}
     settled = {c: datasets.settled(c, dataset) for c, dataset in loaded.items()}
     named = ranges(configs)
@@ -89,13 +87,13 @@ def _points(configs: Sequence[RunConfig], source: Source | None) -> list[Point]:
 
 
 def sweep(
-    configs: Sequence[RunConfig], request: SweepConfig, name: str | None, source: Source | None = None
+    configs: Sequence[RunConfig], request: Request, name: str | None, source: Source | None = None
 ) -> Sweep | None:
-    """Train and record the points of a sweep under a parent run, but for those that are recorded; None where
-    only the plan was asked for.
+    """Train the points of a sweep that are not recorded yet, and record them under a parent run.
 
-    `source` is the data set's bytes; each is read from its paths if None. A point that fails does not stop
-    the others. Raises RequestError, naming the point, before anything is recorded.
+    Returns None if only the plan was asked for. `source`: the data set's bytes; each data set is read from
+    its paths if None. A point that fails does not stop the others. Raises RequestError, naming the point,
+    before anything is recorded.
     """
     if request.require_clean:
         refuse_dirty()
@@ -103,7 +101,7 @@ def sweep(
     keys = [point.key for point in all_points]
     asked = list({point.key: point for point in all_points}.values())
     if len(asked) < len(keys):
-        log.info(f"{len(keys) - len(asked)} of {len(keys)} points are like others and run once")
+        log.info(f"{len(keys) - len(asked)} of {len(keys)} points repeat other points; each runs once")
     with opened(configs[0], [point.key for point in asked]) as place:
         todo = plan(asked, place.recorded(), request.reruns)
         log.info(str(todo))
@@ -117,7 +115,7 @@ def sweep(
         failures = _failed_before(place, todo)
         if not todo.todo and complete:
             return _complete(place, complete[-1].run_id, keys, failures, asked, configs, request)
-        training = execute(todo.todo, request.executor)  # an executor that is not there is refused here
+        training = execute(todo.todo, request.executor)  # raises RequestError if the executor is unavailable
         if todo.todo:
             tell_of_compiling()
         with _what_is_left(), going_on(place, sweep_record(name or "sweep", key, asked, request)) as parent:
@@ -136,13 +134,13 @@ def sweep(
 
 @contextmanager
 def _what_is_left() -> Iterator[None]:
-    """Whoever sees the work end before its time is told how to go on; what is lost says so itself."""
+    """On any error but Lost, log that the same command resumes the sweep."""
     try:
         yield
     except Lost:
         raise
     except BaseException:
-        log.info("what is recorded stays; the same command finishes the rest")
+        log.info("what is recorded is kept; the same command finishes the rest")
         raise
 
 
@@ -151,10 +149,13 @@ def _run_points(
     parent: str,
     todo: Plan,
     training: Training,
-    request: SweepConfig,
+    request: Request,
     failures: list[tuple[str, str]],
 ) -> bool:
-    """Train and record what there is to do; whether it was stopped by too many failures."""
+    """Train and record the points to do; return whether `max_failures` stopped the sweep.
+
+    Appends (run name, reason) of each point that fails to `failures`.
+    """
     before, best, started = len(failures), None, now()
     meter = Meter("sweep", len(todo.todo), "runs")
     with _Recorder(place.writer) as recorder, meter, closing(training):
@@ -172,7 +173,7 @@ def _run_points(
                     best = min(best or (np.inf, ""), (float(result.curves["loss"][-1]), point.name))
                 failed = len(failures) - before
                 if request.max_failures is not None and failed >= request.max_failures:
-                    log.info(f"stopping: {failed} points failed, and max_failures={request.max_failures}")
+                    log.info(f"stopping: {failed} points failed; max_failures={request.max_failures}")
                     return True
                 meter.update(recorder.written, _note(epochs_done, best, len(failures)))
             recorder.keep_up()
@@ -181,14 +182,14 @@ def _run_points(
 
 
 def _note(epochs_done: int, best: tuple[float, str] | None, failed: int) -> str:
-    """What a sweep under way says besides how many runs are recorded."""
+    """Return the text beside the progress bar: failures so far, and the best loss or the epochs trained."""
     parts = [f"{failed} failed"] * bool(failed)
     parts += [f"{epochs_done:,} epochs trained" if best is None else f"best loss {best[0]:.4g}: {best[1]}"]
     return ", ".join(parts)
 
 
 class _Recorder:
-    """Writes records in chunks, in a thread of its own, while the next ones are trained."""
+    """Write records in chunks, in its own thread, while the next runs are trained."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer, self._thread = writer, ThreadPoolExecutor(1)
@@ -204,8 +205,10 @@ class _Recorder:
             self._flush()
 
     def keep_up(self) -> None:
-        """Write what has waited for long enough; to be called often, since the next run may be long in
-        coming. Raises what writing raised."""
+        """Write the pending chunk if it is older than CHUNK_SECONDS.
+
+        Call it often, because the next run may take long to finish. Re-raises an error of the writing thread.
+        """
         if self._pending is not None and self._pending.done():
             self._wait()
         if self._pending is None and self._chunk and time.monotonic() - self._since > CHUNK_SECONDS:
@@ -215,7 +218,7 @@ class _Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Write what is left, unless something went wrong, or goes wrong meanwhile."""
+        """Write the last chunk; if an exception was or is raised, stop the writer instead."""
         is_whole = False
         try:
             if kind is None:
@@ -240,7 +243,7 @@ class _Recorder:
 
 
 def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:
-    """(run name, reason) of the points that failed before and are not run again."""
+    """Return (run name, reason) for each point that failed earlier and is not run again."""
     reasons = {run.tags["nnexp.run_key"]: run.tags.get("nnexp.reason", "") for run in place.runs}
     return [(point.name, reasons[point.key]) for point in todo.failed]
 
@@ -252,10 +255,12 @@ def _complete(
     failures: list[tuple[str, str]],
     asked: Sequence[Point],
     configs: Sequence[RunConfig],
-    request: SweepConfig,
+    request: Request,
 ) -> Sweep:
-    """A sweep of which nothing is left to do, as the store has it, once it has the name, the question and the
-    tags that this command has for it: they stand in its report and its description, too."""
+    """Return a sweep that is already complete, after updating its name, question and tags from this command.
+
+    Its report and its description, which contain them, are written anew.
+    """
     done, labels = _finished_sweep(place, parent, keys, failures), tags_of(request)
     if request.name is not None:
         labels[NAME] = name_of(request, "")
@@ -273,7 +278,7 @@ def _complete(
 
 
 def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
-    """Read the sweep back from the store. Raises Ended where its parent was deleted meanwhile."""
+    """Read the sweep back from the store. Raises Ended if its parent was deleted meanwhile."""
     if get_sweep(place.store, parent) is None:
         raise Ended(parent, "was deleted")
     runs = read_runs(place.store, place.experiment, parent)
@@ -283,7 +288,7 @@ def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[t
 
 
 def _found(place: Place, done: Sweep, total: int) -> Findings:
-    """What the sweep found. Raises Ended where its parent was deleted meanwhile."""
+    """Collect the sweep's findings. Raises Ended if its parent was deleted meanwhile."""
     record = get_sweep(place.store, done.sweep_id)
     if record is None:
         raise Ended(done.sweep_id, "was deleted")
@@ -291,7 +296,7 @@ def _found(place: Place, done: Sweep, total: int) -> Findings:
 
 
 def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Picture]:
-    """The sweep's figures, after its best runs have got theirs."""
+    """Write the figures of the sweep's best runs; return the sweep's own figures."""
     runs = finished(found.runs)
     if runs.empty:
         return []
@@ -310,7 +315,7 @@ def _finish_parent(
     stopped: bool,
     pictures: Sequence[Picture],
 ) -> None:
-    """Record what a sweep found, and how it ended."""
+    """Record a sweep's results and end its parent run: FAILED if a point failed, else FINISHED."""
     files, tags = _results(place, found, failures, pictures)
     if not stopped:
         tags["nnexp.outcome"] = "complete"
@@ -323,9 +328,12 @@ def _finish_parent(
 def _results(
     place: Place, found: Findings, failures: Sequence[tuple[str, str]], pictures: Sequence[Picture]
 ) -> tuple[dict[str, bytes], dict[str, str]]:
-    """The files and tags of a sweep that has ended: counts, the summary table, the figures, the report and a
-    description that the UI shows."""
-    from nnexp.analysis.report.page import page  # imports jinja2, which a sweep with nothing to do need not
+    """Return the files and tags of a sweep that has ended.
+
+    The files are the figures, the report, the summary table and the failures; the tags are the counts and the
+    description that the UI shows.
+    """
+    from nnexp.analysis.report.page import page  # imports jinja2, which a sweep with nothing to do can skip
 
     files = {f"figures/{picture.name}.png": picture.png for picture in pictures}
     files["report.html"] = page(found, pictures)
@@ -340,7 +348,7 @@ def _results(
 
 
 def _best_curves(place: Place, found: Findings) -> list[tuple[str, int, float]]:
-    """The curves of the sweep's best run, thinned, as the parent's own: `best_loss`, …"""
+    """Return the thinned curves of the sweep's best run, as (`best_loss`, epoch, value), … for its parent."""
     done = found.done
     if done.empty or done["outcome"][0] == "diverged":
         return []

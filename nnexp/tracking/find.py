@@ -149,7 +149,7 @@ def recorded_keys(store: Store, sweep: Detail) -> list[str]:
     """The keys of a sweep's runs. Raises RequestError when its record has lost them."""
     content = find_artifact(store, sweep, SWEEP_KEYS)
     if content is None:
-        raise RequestError(f"sweep {sweep.run_id}: its artifact {SWEEP_KEYS} is not there")
+        raise RequestError(f"sweep {sweep.run_id}: its artifact {SWEEP_KEYS} is missing")
     return content.decode().split()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.config.text import masked, masked_pair
 
 # The tag that holds the question that a sweep answers.
@@ -11,18 +11,18 @@ QUESTION = "nnexp.question"
 DESCRIPTION, NAME = "mlflow.note.content", "mlflow.runName"
 
 
-def name_of(request: SweepConfig, otherwise: str) -> str:
+def name_of(request: Request, otherwise: str) -> str:
     """Return the name that was typed, or else this one; secrets are masked."""
     return otherwise if request.name is None else masked(request.name)
 
 
-def tags_of(request: SweepConfig) -> dict[str, str]:
+def tags_of(request: Request) -> dict[str, str]:
     """Return the tags that were typed, and the question; secrets are masked."""
     tags = {key: masked_pair(key, value) for key, value in request.tags or ()}
     return tags if request.question is None else {**tags, QUESTION: masked(request.question)}
 
 
-def run_labels(request: SweepConfig) -> dict[str, str]:
+def run_labels(request: Request) -> dict[str, str]:
     """Return what was typed as tags of a single run, whose question is also its description."""
     tags = tags_of(request)
     return {**tags, DESCRIPTION: tags[QUESTION]} if QUESTION in tags else tags

@@ -42,7 +42,7 @@ def missing(store: Store, runs: Sequence[Found]) -> dict[str, str]:
 
 def missing_tag(tags: Mapping[str, object]) -> str:
     """Which tag a network's record lacks, in words; empty where it lacks none."""
-    return next((f"its tag {tag} is not there" for tag in NEEDED_TAGS if tag not in tags), "")
+    return next((f"its tag {tag} is missing" for tag in NEEDED_TAGS if tag not in tags), "")
 
 
 def missing_file(place: Path, names: Sequence[str]) -> str:
@@ -52,7 +52,7 @@ def missing_file(place: Path, names: Sequence[str]) -> str:
             if os.stat(f"{place}/{name}").st_size == 0:
                 return f"its {name} is empty"
         except (FileNotFoundError, NotADirectoryError):
-            return f"its {name} is not there"
+            return f"its {name} is missing"
         except OSError:
             continue  # it cannot be looked at, which does not say that it is lost
     return ""

@@ -16,7 +16,7 @@ from nnexp.dataset.prepare import Prepared, prepare
 from nnexp.network import init
 from nnexp.network import reference as network
 
-# What one run may take: numbers in its weights, points on its curves.
+# Limits of one run: the number of its weights, and of the points on its curves.
 MAX_WEIGHTS, MAX_POINTS = 10_000_000, 1_000_000
 # The values an output layer can give; a target beyond them can never be reached.
 OUTPUT_RANGE = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, np.inf)}
@@ -41,7 +41,7 @@ def check(dataset: Dataset, config: RunConfig) -> Prepared:
     softmax = config.output_activation == "softmax"
     if softmax and not dataset.classes:
         raise RequestError(
-            f"output_activation=softmax tells classes apart, and {dataset.target} of {dataset.name} "
+            f"output_activation=softmax tells classes apart, but {dataset.target} of {dataset.name} "
             "is a number"
         )
     fraction = config.validation_fraction
@@ -56,7 +56,7 @@ def check(dataset: Dataset, config: RunConfig) -> Prepared:
     y = np.concatenate([prepared.y, prepared.y_val])
     if y.min() < low or y.max() > high:
         raise RequestError(
-            f"output_activation={config.output_activation} gives {low:g} to {high:g}, and {dataset.target} "
+            f"output_activation={config.output_activation} gives {low:g} to {high:g}, but {dataset.target} "
             f"of {dataset.name} runs from {y.min():g} to {y.max():g}: use output_activation=identity"
             ", or, if they are classes, list them in dataset.classes"
         )
@@ -65,7 +65,7 @@ def check(dataset: Dataset, config: RunConfig) -> Prepared:
 
 
 def _check_size(dataset: Dataset, config: RunConfig) -> None:
-    """Refuse a run whose weights, curves or kept weights would not fit into memory."""
+    """Raise RequestError if a run's weights, curves or kept weights would not fit into memory."""
     weights = weight_count(dataset, config)
     points = config.epochs // config.log_every
     kept = config.epochs // config.weights_every if config.weights_every else 0

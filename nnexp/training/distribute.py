@@ -1,4 +1,4 @@
-"""Train the points of a sweep in this process or share them out among workers.
+"""Train the points of a sweep in this process, or distribute them among workers.
 
 Results are yielded as they come; a shard whose worker dies is trained again."""
 
@@ -19,22 +19,22 @@ from nnexp.training.pools import Workers, is_loss, pools
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure, train
 
-# A shard for a worker: as many runs as make the way there worthwhile, and no more, so that all have work.
+# The runs of a shard: enough to be worth sending, few enough to give every worker several shards.
 SHARD_RUNS, SHARDS_A_WORKER = 256, 4
-# How often a shard may lose its worker when it is alone, before it is halved, or is a failure.
+# How often a shard that runs alone may lose its worker before it is halved or, if it is one run, fails.
 ALLOWED_LOSSES = 2
 POLL_SECONDS = 0.2
 
 
 Ended = list[tuple[Point, Trained | Failure]]
-# Several times a second: the epochs trained so far, and the runs that ended.
+# Yields, several times a second, the epochs trained so far and the runs that ended.
 Training = Generator[tuple[int, Ended], None, None]
 
 
 def execute(points: Sequence[Point], executor: Executor) -> Training:
     """Return a generator that trains the points; close it to stop early.
 
-    Raises RequestError at once where the executor cannot be had, Lost when it goes away while it works.
+    Raises RequestError at once if the executor is unavailable, and Lost if it is lost during the work.
     """
     groups: dict[Dataset, list[Point]] = {}
     for point in points:
@@ -72,14 +72,14 @@ def train_shard(dataset: Dataset, configs: list[RunConfig]) -> list[Trained | Fa
     return [results[i] for i in range(len(configs))]
 
 
-Task = tuple[list[Point], int]  # a shard, and how often it has lost its worker when it was alone
+Task = tuple[list[Point], int]  # a shard, and how often it has lost its worker while it ran alone
 
 
 class _Distributed:
     """Train shards on a `concurrent.futures` executor; train a shard again if its worker dies.
 
-    When several shards were under way in a pool that broke, it is not known which one did it: each of them is
-    then trained alone. One that breaks the pool alone, twice, is halved; a single run that does is a failure.
+    If several shards were running when the pool broke, it is not known which one broke it, so each of them is
+    then trained alone. A shard that breaks the pool twice while alone is halved; a single run is a failure.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class _Distributed:
         while running or (is_whole and (self._waiting or self._suspects)):
             if self._suspects and not running:
                 is_whole = _submit(pool, self._suspects, running)
-            # Two for each worker, so that none waits for its next; suspects are alone.
+            # Two for each worker, so that none waits for its next; suspects run alone.
             while is_whole and self._waiting and not self._suspects and len(running) < 2 * self._workers:
                 is_whole = _submit(pool, self._waiting, running)
             finished, _ = wait(running, timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
@@ -140,7 +140,7 @@ class _Distributed:
             half = len(shard) // 2
             self._suspects.extend([(shard[:half], losses), (shard[half:], losses)])
         else:
-            reason = "WorkerLost: the process that trained this run died, and again when it was tried alone"
+            reason = "WorkerLost: the process that trained this run died, and again when it ran alone"
             return [(shard[0], Failure(reason, reason))]
         return []
 
@@ -148,7 +148,7 @@ class _Distributed:
 def _submit(pool: Pool, tasks: deque[Task], running: dict[Future[list[Trained | Failure]], Task]) -> bool:
     """Submit the first task. Return False if the pool is broken and did not take it."""
     shard, _ = tasks[0]
-    # A worker that is started here is deaf to Ctrl-C, which is its parent's, from its first instant on.
+    # A worker started here ignores Ctrl-C from its first instant on; its parent handles it.
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         future = pool.submit(train_shard, shard[0].dataset.light(), [point.config for point in shard])

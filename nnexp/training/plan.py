@@ -9,7 +9,7 @@ from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Dataset
 from nnexp.training.checks import weight_count
 
-# What a run costs, about: to record, and to train for one sample, step and weight. Only for the plan.
+# A run's approximate cost in seconds, for the plan only: to record it, and to train one sample and weight.
 RECORD_SECONDS, WEIGHT_SECONDS = 4e-3, 1e-9
 
 
@@ -28,14 +28,14 @@ class Plan:
     """Which points of a sweep are done, failed before, or still to run."""
 
     total: int
-    done: int  # finished before
-    failed: list[Point]  # failed before, and not to be run again
+    done: int  # how many finished before
+    failed: list[Point]  # failed before, and are not run again
     todo: list[Point]
-    attempt: int  # at the points to do: 1, or more where finished ones are run again
-    seconds: float  # about
+    attempt: int  # number of the attempt at the points to do; above 1 if finished ones are run again
+    seconds: float  # estimated
 
     def __str__(self) -> str:
-        """`600 runs: 72 done, 3 failed before, 525 new, about 2 s`."""
+        """Describe the plan: `600 runs: 72 done, 3 failed before, 525 new, about 2 s`."""
         parts = [f"{self.done} done"] * (self.done > 0)
         parts += [f"{len(self.failed)} failed before (retry=failed runs them again)"] * bool(self.failed)
         word = "new" if self.attempt == 1 else f"again (attempt {self.attempt})"

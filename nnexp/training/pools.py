@@ -21,10 +21,10 @@ from nnexp.config.errors import Lost, RequestError
 from nnexp.config.request import Executor
 from nnexp.network import engine
 
-# A Dask cluster: how long it may take to answer, how often to look after it, how long it may have no workers.
+# For a Dask cluster: how long to wait for an answer, how often to check it, how long it may have no workers.
 ANSWER_SECONDS, LOOK_SECONDS, WORKERLESS_SECONDS = 10, 5.0, 60
 
-# A pool of workers, and what raises Lost when no work can be done in it any more.
+# A pool of workers, and a function that raises Lost if the pool cannot work any more.
 Workers = tuple[Pool, Callable[[], None]]
 
 
@@ -45,7 +45,7 @@ def is_loss(error: BaseException) -> bool:
 
 @contextmanager
 def _processes(workers: int) -> Iterator[Workers]:
-    # Not forked: threads of the engine and locks of the parent would come along in an unknown state.
+    # Not forked: the child would inherit the engine's threads and the parent's locks in an unknown state.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
     try:
@@ -84,8 +84,8 @@ def _cluster_size(address: str) -> int:
         raise RequestError(f"executor.address={address}: the cluster has no workers yet")
     if engines != {f"engine {engine.VERSION}"}:
         raise RequestError(
-            f"executor.address={address}: its workers train with {' and '.join(sorted(engines))}, and this "
-            f"is engine {engine.VERSION}: install the same there, and start them anew"
+            f"executor.address={address}: its workers train with {' and '.join(sorted(engines))}, but this "
+            f"is engine {engine.VERSION}: install the same there, and restart them"
         )
     return workers
 
@@ -108,7 +108,7 @@ def _engine_version() -> str:
 def _cluster(address: str) -> Iterator[Workers]:
     """Open a Dask cluster as a pool. Raises Lost if the cluster goes away."""
     gone = f"the Dask cluster at {address} is gone"
-    rest = "what was recorded is kept, and the same command does the rest when it is back"
+    rest = "what is recorded is kept; the same command finishes the rest when it is back"
     looked = seen = time.monotonic()
 
     def check() -> None:
@@ -130,7 +130,7 @@ def _cluster(address: str) -> Iterator[Workers]:
     except OSError as error:
         raise Lost(f"{gone}: {error}; {rest}") from error
     with client:
-        # Not pure: a shard that failed must not be answered from Dask's memory.
+        # Not pure: Dask must not answer a shard that failed from its memory.
         yield client.get_executor(pure=False), check
 
 
@@ -142,7 +142,7 @@ def _client(address: str) -> Any:
         from distributed import Client
     except ImportError:
         raise RequestError("executor=dask needs Dask's distributed, which make install brings") from None
-    # What goes wrong on a cluster is told in our words, once.
+    # nnexp reports a cluster's errors itself, once.
     for name in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module="distributed")

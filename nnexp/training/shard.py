@@ -21,7 +21,7 @@ from nnexp.network.reference import Layers, Network
 from nnexp.training.checks import network_sizes
 
 Array = NDArray[np.float64]
-# Work between two yields: this long, beginning with a guess of so many steps of one sample.
+# The seconds of work between two yields; the first chunk has so many steps of one sample, a guess.
 CHUNK_SECONDS, CHUNK_STEPS = 0.2, 200_000
 # A regression has converged when it explains this share of the target's variance.
 CONVERGED_R2 = 0.99
@@ -68,7 +68,7 @@ class Shard:
     def __init__(self, dataset: Dataset, configs: list[RunConfig], prepared: list[Prepared]) -> None:
         self._configs, self._prepared = configs, prepared
         self._epochs = np.array([config.epochs for config in configs], dtype=np.int64)
-        # Runs that differ in their length only are one lane, led by the first of them.
+        # Runs that differ only in their number of epochs share a lane, led by the first of them.
         leads: dict[tuple[Hashable, ...], int] = {}
         lane_of: dict[int, int] = {}
         self._lane = np.empty(len(configs), dtype=np.int64)
@@ -126,7 +126,7 @@ class Shard:
             started = time.monotonic()
             until = min(batch.epoch + chunk, int(stops[np.searchsorted(stops, batch.epoch, side="right")]))
             self._advance(until)
-            # Chunks of a length that lets the caller show progress, and an interrupt arrive, at once.
+            # Chunks are so short that the caller can show progress, and an interrupt arrives, at once.
             pace = CHUNK_SECONDS / max(time.monotonic() - started, 1e-6)
             chunk = max(1, int(chunk * min(4.0, max(0.25, pace))))
             layers = network.unflatten(batch.weights, self._sizes)
@@ -145,7 +145,7 @@ class Shard:
             yield done, results, self._trained(0, until, layers, False) if alone else None
 
     def _advance(self, until: int) -> None:
-        """Train all lanes up to `until` completed epochs and add what was measured to the curves."""
+        """Train all lanes up to `until` completed epochs, and add the measures to the curves."""
         batch, since = self._batch, self._batch.epoch
         at = np.flatnonzero((self._points > since) & (self._points <= until))
         if not self._curves:
@@ -182,7 +182,7 @@ class Shard:
         )
 
     def _points_of(self, end: int) -> NDArray[np.int64]:
-        """Return the positions of the points on the curve of a run that ends there, cached by that epoch."""
+        """Return the positions of the points on the curve of a run that ends at epoch `end`; cached."""
         if end not in self._points_by_end:
             points, every = self._points, self._configs[0].log_every
             on_curve = (points <= end) & ((points % every == 0) | (points == end))

@@ -1,4 +1,4 @@
-"""Train networks and yield what happened: many configurations, in shards, with failures set apart."""
+"""Train networks for many configurations, in shards; yield their results and failures."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ MAX_SHARD, SHARD_BYTES = 2048, 128 * 2**20
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run failed: the reason in one line, and the traceback. Unlike an exception it can be sent between
-    processes and keeps no frames alive."""
+    """Why a run failed: the reason in one line, and the traceback.
+
+    Unlike an exception it can be sent between processes and keeps no frames alive.
+    """
 
     reason: str
     traceback: str
@@ -44,12 +46,12 @@ class Progress:
 
 
 def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
-    """Train a network per config, many at once; yield several times a second, and each result once.
+    """Train a network for each config, many at once; yield several times a second, and each result once.
 
-    Runs of one shape are a batch of the engine, in shards that bound the memory. Runs that differ in `epochs`
-    only are one training, of which the shorter are the beginning. A shard that raises (or exits) is halved
-    until the run that does it is alone; that one ends as a Failure, and the others go on. Raises
-    RequestError before any work.
+    Runs of one shape train as a batch of the engine, in shards that bound the memory. Runs that differ only
+    in `epochs` are trained once, up to the longest. A shard that raises (or exits) is halved until the run
+    that does it is alone; that run ends as a Failure, and the others go on. Raises RequestError before any
+    work.
     """
     prepared = [check(dataset, config) for config in configs]
     done, shards = 0, deque(_shards(dataset, configs, prepared))
@@ -84,20 +86,20 @@ def _shards(
         config, data = configs[group[0]], prepared[group[0]]
         epochs = max(configs[i].epochs for i in group)
         kept = epochs // config.weights_every if config.weights_every else 0
-        # A run's curves, its weights as often as they are held, and rows if it has its own.
+        # The run's curves, all copies of its weights, and its rows if they are not shared.
         floats = 5 * (epochs // config.log_every + 2) + (kept + 6) * weight_count(dataset, config)
         floats += (config.validation_fraction > 0) * (data.X.size + data.X_val.size)
         size = max(engine.N_LANES, min(MAX_SHARD, SHARD_BYTES // (8 * floats)))
-        # By length, so that the lanes of a block end together.
+        # Sorted by length, so that the lanes of a block end together.
         group.sort(key=lambda i: (configs[i].epochs, configs[i].seed))
         yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
 def _shape(config: RunConfig) -> tuple[Hashable, ...]:
-    """Return what all runs of a batch must share; all else may differ: initialisation, rates, seed, length.
+    """Return what all runs of a batch must share; they may differ in initialisation, rates, seed and length.
 
-    Runs whose last epoch is not one of the regular points stay among themselves: a point more would look
-    for divergence where the run alone would not.
+    Runs whose last epoch is not a regular logging point batch only with each other: an additional logging
+    point would check for divergence at an epoch at which the run alone does not.
     """
     return (
         config.dataset,

@@ -56,7 +56,7 @@ def test_what_is_there_already_is_left_alone(nnexp, tmp_path, there):
         (tmp_path / "mine" / "conf").write_text("precious")
     ended = nnexp("new", "mine")
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err == "nnexp: mine: is there already; name a new directory, or an empty one\n"
+    assert ended.err == "nnexp: mine: exists already; name a new or an empty directory\n"
     assert len(list(tmp_path.rglob("*"))) == (1 if there == "file" else 2)
 
 

@@ -213,7 +213,7 @@ WRONG = {
     "conf/dataset/gender.yaml|target: y": "dataset.path is not given",
     "conf/dataset/gender.yaml|path: gone.csv\ntarget: y": "gone.csv: cannot be read",
     "conf/optimizer/sgd.yaml|name: fast": "unknown optimizer 'fast'",
-    "conf/experiment/own.yaml|optimizer: adam,sgd": "ranges of a sweep stand under hydra: sweeper: params",
+    "conf/experiment/own.yaml|optimizer: adam,sgd": "write the ranges of a sweep under hydra: sweeper:",
     "conf/experiment/own.yaml|optimizer: [adam]": "conf/experiment/own.yaml: unknown optimizer",
     "conf/experiment/own.yaml|optimizer: {beta3: 1}": "own.yaml: unknown key 'optimizer.beta3'",
     "experiments/own.yaml|lr: 1": "experiments/own.yaml: unknown key 'lr'. Did you mean learning_rate",

@@ -218,7 +218,7 @@ def test_the_hash_is_of_the_bytes(table, configure):
         (b"a,b,y\n1,2,0\n2,3,1\n4,\xff\xfe,1\n", "line 4 is not UTF-8"),
         ('a,b,y\n1,"2,0\n', "not a CSV file"),
         ("a,b,y\n1,2,no\n3,4,5\n", "column 'y', row 1: 'no' is text where other rows have numbers"),
-        ("a,b,y\n1,2,u\n3,4,v\n5,6,w\n", "every row has a label of its own"),
+        ("a,b,y\n1,2,u\n3,4,v\n5,6,w\n", "every row has a different label"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_file_the_column_and_the_row(table, text, words):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.faults.program import Cases, Fault, Trial, driven, expect, not_refused
-from tests.planted import UNCOMMITTED, Planted, drive
+from tests.faults.program import Cases, Fault, Missing, Trial, driven, expect, not_refused
+from tests.planted import UNCOMMITTED, Planted, drive, secret
+from tests.real import free_port, is_up
 
 # Put where a condition belongs; each would make the file, were it executed.
 CODE = [
@@ -29,6 +30,7 @@ CODE = [
 def rows(n: int) -> list[Fault]:
     return [
         Fault("passwords typed, in the environment, and in what is not committed", passwords),
+        Fault("passwords of a PostgreSQL store, typed and in the environment", passwords_of_a_server),
         Fault("code in exclude= and --where", code),
     ]
 
@@ -45,6 +47,35 @@ def passwords(trial: Trial) -> str:
     left = [path.read_text() for path in trial.place.rglob("git.diff")]
     expect(bool(left) and "Left out" in left[0], "no git.diff says what was left out")
     return f"{len(UNCOMMITTED)} uncommitted changes left out"
+
+
+def passwords_of_a_server(trial: Trial) -> str:
+    """As in an SQLite store; the user's name is an e-mail address, and one password has a quote."""
+    from nnexp.tracking.store import open_store
+    from tests.postgres import find_initdb, postgres_server
+
+    if find_initdb() is None:
+        raise Missing("PostgreSQL")
+    with postgres_server() as server:
+        server.ask("CREATE DATABASE planted")
+        open_store(server.uri("planted")).engine.dispose()
+        server.ask('CREATE ROLE "me@here.org" SUPERUSER LOGIN')
+        address = server.uri("planted").partition("@")[2]
+        planted = Planted(trial.place, f"postgresql://me@here.org:p%40{secret(40)}@{address}")
+        wrong = drive(planted, f'tracking_uri="postgresql://me@here.org:a\'b{secret(41)}@{address}"')
+        expect(not wrong, "; ".join(wrong))
+        port = free_port()
+        planted.typed("ui", "--port", str(port), until=lambda: is_up(f"http://127.0.0.1:{port}"))
+        seen = any("mlflow" in line and "server" in line for line in planted.seen)
+        expect(seen, "the arguments of MLflow's server were not seen")
+        tables = server.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", "planted")
+        store = str([server.ask(f'SELECT t::text FROM "{name}" t', "planted") for (name,) in tables])
+    expect("me@here.org:***@" in store, "the command that was typed is not recorded")
+    found = planted.found(store.encode())
+    expect(not found, "; ".join(found))
+    left = [path.read_text() for path in trial.place.rglob("git.diff")]
+    expect(bool(left) and "Left out" in left[0], "no git.diff says what was left out")
+    return f"{len(UNCOMMITTED)} uncommitted changes left out, {len(tables)} tables read"
 
 
 def code(trial: Trial) -> Cases:

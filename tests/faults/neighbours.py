@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -47,22 +44,17 @@ def databases(trial: Trial) -> str:
     """As of two SQLite stores."""
     from nnexp.tracking.experiments import ensure_experiment
     from nnexp.tracking.store import open_store
-    from tests.program.test_services import Postgres
+    from tests.postgres import find_initdb, postgres_server
 
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
-    program = found[-1] if found else shutil.which("initdb")
-    if program is None:
+    if find_initdb() is None:
         raise Missing("PostgreSQL")
-    with ExitStack() as stack, tempfile.TemporaryDirectory() as directory:
-        server = Postgres(stack, Path(program).parent, directory)
+    with postgres_server() as server:
         server.ask("CREATE DATABASE one")
         one = replace(open_store(server.uri("one")), artifact_root=(trial.place / "mlartifacts").as_uri())
         ensure_experiment(one, "nnexp")
         one.engine.dispose()
         server.ask("CREATE DATABASE other TEMPLATE one")
-        left = beside_sweeps(trial, [server.uri("one"), server.uri("other")])
-        server.stop()
-    return left
+        return beside_sweeps(trial, [server.uri("one"), server.uri("other")])
 
 
 def beside_sweeps(trial: Trial, uris: Sequence[str]) -> str:

@@ -80,8 +80,8 @@ def test_a_bundle_of_one_run_has_that_run(nnexp, place):
     assert nnexp("bundle", run_id).status == 0
     assert "1 of 1 runs are identical" in nnexp("rerun", "--bundle", f"{run_id}.zip").out
     next(place.glob(f"mlartifacts/*/nnexp/{run_id}/artifacts/weights.npz")).unlink()
-    assert "note: of 1 of the runs weights.npz is not there" in nnexp("bundle", run_id).err
-    assert "weights.npz is not there" in nnexp("rerun", "--bundle", f"{run_id}.zip").out
+    assert "note: weights.npz of 1 of the runs is missing" in nnexp("bundle", run_id).err
+    assert "weights.npz is missing" in nnexp("rerun", "--bundle", f"{run_id}.zip").out
     assert nnexp("bundle", "nothing").status == 2
     assert nnexp("bundle", run_id, "--out", "no/where.zip").status == 2
 
@@ -154,7 +154,7 @@ def test_an_archive_that_inflates_beyond_its_size_is_refused_before_it_does(nnex
         ended = nnexp("rerun", "--bundle", "sweep.zip")
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert (ended.status, "no bundle is so large" in ended.err) == (2, True), ended.err
+        assert (ended.status, "more than any bundle" in ended.err) == (2, True), ended.err
         assert most < 50_000_000
 
 
@@ -190,31 +190,35 @@ def without_data(contents):
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
-        (lambda c: c | {"../outside": b"x"}, {}, "no member of a bundle"),
-        (lambda c: c | {"/etc/outside": b"x"}, {}, "no member of a bundle"),
-        (lambda c: c | {"more.txt": b"x"}, {"with_sums": False}, "not both in the archive and in"),
+        (lambda c: c | {"../outside": b"x"}, {}, "is not a member of a bundle"),
+        (lambda c: c | {"/etc/outside": b"x"}, {}, "is not a member of a bundle"),
+        (lambda c: c | {"more.txt": b"x"}, {"with_sums": False}, "must be both in the archive and in"),
         (altered, {"with_sums": False}, "the archive was altered"),
-        (without_data, {"with_sums": False}, "not both in the archive and in"),
+        (without_data, {"with_sums": False}, "must be both in the archive and in"),
         (lambda c: c, {"mode": stat.S_IFLNK | 0o777}, "is not a plain file"),
         (lambda c: c | {"bundle.json": b"{}"}, {}, "its format is None"),
         (lambda c: c | {"bundle.json": b"[]"}, {}, "cannot be used"),
         (lambda c: c | {"bundle.json": b'{"format":1,"what":"x","runs":["../.."]}'}, {}, "cannot be used"),
         (lambda c: {k: v for k, v in c.items() if k != "SHA256SUMS"}, {"with_sums": False}, "no SHA256SUMS"),
-        (lambda c: in_json(c, "bundle.json", runs=[]), {}, "names none"),
-        (lambda c: in_json(c, "bundle.json", runs=None), {}, "no list of ids"),
+        (lambda c: in_json(c, "bundle.json", runs=[]), {}, "is empty, so there is nothing to compare"),
+        (lambda c: in_json(c, "bundle.json", runs=None), {}, "is not a list of ids"),
         (
             lambda c: in_json(c, "bundle.json", runs=[first(c, "run.json")[5:37]]),
             {},
-            "not both named and there",
+            "must be both listed and in the archive",
         ),
-        (lambda c: in_json(c, "bundle.json", runs=[first(c, "run.json")[5:37]] * 2), {}, "names one twice"),
-        (lambda c: in_json(c, "bundle.json", what=["x"]), {}, "bundle.json: what: is no text"),
+        (lambda c: in_json(c, "bundle.json", runs=[first(c, "run.json")[5:37]] * 2), {}, "has an id twice"),
+        (lambda c: in_json(c, "bundle.json", what=["x"]), {}, "bundle.json: what: is not a text"),
         (lambda c: in_json(c, "bundle.json", more="x" * 100_000), {}, "more than its runs need"),
-        (lambda c: c | {"bundle.json": b"[" * 60_000}, {}, "or was damaged"),
-        (lambda c: in_json(c, first(c, "run.json"), tags={"a": 1}), {}, "tags: 'a': is no text"),
-        (lambda c: in_json(c, first(c, "run.json"), params=[]), {}, "params: is no mapping"),
+        (lambda c: c | {"bundle.json": b"[" * 60_000}, {}, "or is damaged"),
+        (lambda c: in_json(c, first(c, "run.json"), tags={"a": 1}), {}, "tags: 'a': is not a text"),
+        (lambda c: in_json(c, first(c, "run.json"), params=[]), {}, "params: is not a mapping"),
         (lambda c: c | {first(c, "metrics.csv"): b""}, {}, "its first row must be metric,epoch,value"),
-        (lambda c: c | {first(c, "metrics.csv"): b"metric,epoch,value\nloss,0\n"}, {}, "line 2: is no point"),
+        (
+            lambda c: c | {first(c, "metrics.csv"): b"metric,epoch,value\nloss,0\n"},
+            {},
+            "line 2: is not a point",
+        ),
         (
             lambda c: c | {first(c, "metrics.csv"): b"metric,epoch,value\n\0,0," + b"1" * 200_000},
             {},
@@ -235,7 +239,7 @@ def test_an_archive_that_is_not_what_it_should_be_is_refused(
 
 def test_what_is_no_archive_is_refused(nnexp, archive):
     archive.write_bytes(archive.read_bytes()[:-200])
-    assert "was damaged" in nnexp("rerun", "--bundle", "sweep.zip").err
+    assert "is damaged" in nnexp("rerun", "--bundle", "sweep.zip").err
     assert "cannot be read" in nnexp("rerun", "--bundle", "other.zip").err
 
 
@@ -298,14 +302,14 @@ def test_a_run_that_is_there_under_another_id_is_left_out(nnexp, elsewhere):
 @pytest.mark.parametrize(
     ("tags", "words"),
     [
-        ({"nnexp.run_key": "f" * 64}, "config.yaml is not what the run's key is of"),
-        ({"nnexp.weights_sha256": "f" * 64}, "weights.npz is not there, or not the file"),
-        ({"nnexp.data_sha256": "f" * 64}, "its data are not there"),
-        ({"nnexp.sweep_id": "f" * 32}, "names a sweep that is not there"),
+        ({"nnexp.run_key": "f" * 64}, "config.yaml does not match the run's key"),
+        ({"nnexp.weights_sha256": "f" * 64}, "weights.npz is missing, or is not the file"),
+        ({"nnexp.data_sha256": "f" * 64}, "its data set is missing"),
+        ({"nnexp.sweep_id": "f" * 32}, "names a sweep that is not in the archive"),
         ({"nnexp.sweep": "x"}, "not those of one trained network"),
-        ({"nnexp.outcome": "solved"}, "nnexp.outcome is none"),
+        ({"nnexp.outcome": "solved"}, "nnexp.outcome is not one"),
         ({"a": "x" * 8001}, "more than 8,000 characters"),
-        ({"../a": "x"}, "no name that MLflow takes"),
+        ({"../a": "x"}, "is not a name that MLflow accepts"),
     ],
 )
 def test_what_was_not_recorded_so_is_not_imported(nnexp, elsewhere, archive, tags, words):
@@ -329,4 +333,4 @@ def test_a_bundle_of_the_first_format_is_verified_and_not_imported(nnexp, elsewh
     del head["sweeps"]
     rewrite(archive, old | {"bundle.json": json.dumps(head | {"format": 1}).encode()})
     assert "8 of 8 runs are identical" in nnexp("rerun", "--bundle", "sweep.zip").out
-    assert "an older nnexp wrote it" in nnexp("import", "sweep.zip").err
+    assert "was written by an older nnexp" in nnexp("import", "sweep.zip").err

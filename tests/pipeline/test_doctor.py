@@ -145,14 +145,14 @@ def cut_the_file(place):
         (spoil_weights, "weights.npz is damaged", 1),
         (exchange_weights, "not the one that was recorded", 1),
         (lose_weights, "has no weights.npz", 1),
-        (lose_config, "its artifact config.yaml is not there", 1),
+        (lose_config, "its artifact config.yaml is missing", 1),
         (empty_config, "its artifact config.yaml is empty", 1),
         (empty_keys, "its artifact run_keys.txt is empty", 1),
-        (lose_a_tag, "its tag nnexp.outcome is not there", 1),
-        (lose_keys, "its artifact run_keys.txt is not there", 1),
+        (lose_a_tag, "its tag nnexp.outcome is missing", 1),
+        (lose_keys, "its artifact run_keys.txt is missing", 1),
         (link_artifacts, "is a link", 1),
-        (lose_the_sweep, "is not there", 2),
-        (finish_twice, "finished once more", 1),
+        (lose_the_sweep, "is not in the store", 2),
+        (finish_twice, "and both finished", 1),
         (change_the_schema, "mlflow db upgrade", 1),
         (damage_the_file, "mlflow.db: ", None),
         (cut_the_file, "mlflow.db: ", None),
@@ -226,12 +226,12 @@ def contents(place):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (leave_a_run_going_on, "its process died; --fix: set it to KILLED"),
+        (leave_a_run_going_on, "its process has died; --fix: set it to KILLED"),
         (leave_files, "not in the store; --fix: move them to "),
         (leave_half, "not in the store; --fix: move them to "),
         (leave_half_a_store, "creating was left by a process that was killed; --fix: move it to "),
         (leave_a_lock, "owner was left by a process that was killed; --fix: delete the empty file"),
-        (leave_rows, "table tags: 2 rows belong to what is not there; --fix: move them to "),
+        (leave_rows, "table tags: 2 rows refer to missing rows; --fix: move them to "),
     ],
 )
 def test_what_a_kill_leaves_is_put_right_and_nothing_is_lost(nnexp, place, spoil, words):
@@ -259,7 +259,7 @@ def test_a_run_that_goes_on_is_not_touched(nnexp, place):
         leave_files(place)
         ended = nnexp("doctor", "--fix")
         assert artifacts(place, ORPHAN).exists()
-        assert "1 runs that are not in the store are left alone: somebody may be recording them" in ended.out
+        assert "1 runs that are not in the store are left alone: a process may be recording them" in ended.out
         assert "RUNNING" in set(package.load_runs()["status"])
         assert (ended.status, run_id in ended.out) == (0, False)
 

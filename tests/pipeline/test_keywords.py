@@ -70,7 +70,7 @@ def test_a_value_is_written_as_hydra_reads_it(value, written):
 )
 def test_a_list_a_range_or_an_array_is_several_values_in_a_sweep_and_none_in_a_run(value, written):
     assert overrides(sweeps=True, learning_rate=value) == [f"learning_rate={written}"]
-    with pytest.raises(RequestError, match=r"learning_rate has several values: nnexp\.sweep takes them"):
+    with pytest.raises(RequestError, match=r"learning_rate has several values: use nnexp\.sweep"):
         overrides(learning_rate=value)
 
 
@@ -109,15 +109,15 @@ FRAME = pd.DataFrame({"x": [1, 2], "y": [0.5, 1.5]})
         ({"hydra.verbose": True}, "unknown key 'hydra.verbose'"),
         ({"+seed": 1}, "unknown key '+seed'"),
         ({"target": "a", "dataset.target": "b"}, "dataset.target is given twice"),
-        ({"seed": {1}}, "seed: a set is no value of a key"),
-        ({"seed": FRAME}, "seed: a DataFrame is no value of a key"),
-        ({"seed": 10**5000}, "seed: is a number of over a hundred digits"),
-        ({"tags": {"ü": 1}}, "tags: 'ü': a name has ASCII letters"),
+        ({"seed": {1}}, "seed: must not be a set"),
+        ({"seed": FRAME}, "seed: must not be a DataFrame"),
+        ({"seed": 10**5000}, "seed: the number has more than a hundred digits"),
+        ({"tags": {"ü": 1}}, "tags: 'ü': a name may have ASCII letters"),
         (
             {"dataset": FRAME, "dataset.path": "a.csv"},
-            "dataset is a DataFrame, and dataset.path names a file",
+            "dataset is a DataFrame, but dataset.path names a file",
         ),
-        ({"dataset": "csv", "new_rows": FRAME}, "dataset.new_rows is a DataFrame: then dataset must be one"),
+        ({"dataset": "csv", "new_rows": FRAME}, "dataset.new_rows is a DataFrame, so dataset must be one"),
         ({"dataset": pd.DataFrame({"x": pd.Series(["\ud800"], dtype=object)})}, "the DataFrame holds"),
     ],
 )

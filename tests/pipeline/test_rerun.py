@@ -194,7 +194,7 @@ TAMPERED = {
     ),
     "a digit of an initial weight": (
         edit_weights(one_initial_digit),
-        ["initial weights: W2_initial[0, 0]", "record altered: training again gave the very weights"],
+        ["initial weights: W2_initial[0, 0]", "record altered: training again gave exactly the weights"],
     ),
     "a digit of a kept weight": (edit_weights(one_kept_digit), ["kept weights: b1_kept[1, 0]"]),
     "an array left out": (edit_weights(lambda arrays: arrays.pop("b2")), ["weights.npz has no array 'b2'"]),
@@ -202,7 +202,7 @@ TAMPERED = {
     "weights.npz cut off": (truncate, ["weights.npz is damaged", "record altered: weights.npz"]),
     "weights.npz removed": (
         lambda place, run_id: artifact(place, run_id, "weights.npz").unlink(),
-        ["weights.npz is not there"],
+        ["weights.npz is missing"],
     ),
     "a rate in config.yaml": (
         in_config("learning_rate: 0.1", "learning_rate: 0.1000001"),
@@ -216,7 +216,7 @@ TAMPERED = {
         in_store(
             "UPDATE metrics SET value = value + 1e-15 WHERE run_uuid = ? AND key = 'loss' AND step = 20"
         ),
-        ["loss at epoch 20 is", "ULP apart", "record altered: training again gave the very weights"],
+        ["loss at epoch 20 is", "ULP apart", "record altered: training again gave exactly the weights"],
     ),
     "a false point before the true one": (
         in_store(
@@ -254,7 +254,7 @@ TAMPERED = {
     ),
     "the key": (
         in_store("UPDATE tags SET value = 'f00' WHERE run_uuid = ? AND key = 'nnexp.run_key'"),
-        ["config.yaml is not what the run's key is of"],
+        ["config.yaml does not match the run's key"],
     ),
     "the hash of the data": (
         in_store("UPDATE tags SET value = 'f00' WHERE run_uuid = ? AND key = 'nnexp.data_sha256'"),
@@ -303,10 +303,10 @@ def test_another_version_of_the_engine_is_the_cause_that_is_named(nnexp, ids, mo
     monkeypatch.setattr(canary, "is_sound", lambda: False)
     ended = nnexp("rerun", ids[0])
     assert ended.status == 1
-    assert "likely cause: engine arithmetic: this engine says it is version 1" in ended.out
+    assert "likely cause: engine arithmetic: this engine claims to be version 1" in ended.out
     monkeypatch.setattr(engine, "VERSION", "2")
-    assert "likely cause: engine version: recorded by 1, and this is 2" in nnexp("rerun", ids[0]).out
-    assert "engine: recorded by version 1, and this is 2" in nnexp("rerun", ids[0], "--dry-run").out
+    assert "likely cause: engine version: recorded by 1, but this is 2" in nnexp("rerun", ids[0]).out
+    assert "engine: recorded by version 1, but this is version 2" in nnexp("rerun", ids[0], "--dry-run").out
 
 
 def test_the_canary_is_what_the_version_says_it_is():
@@ -376,7 +376,7 @@ def test_an_edited_run_is_trained_again_by_the_same_command(nnexp, store):
     MlflowClient().delete_tag(runs["run_id"][0], "nnexp.outcome")
     again = nnexp(*sweep)
     assert (again.status, "2 runs: 1 done, 1 new" in again.err) == (0, True)
-    assert f"run {runs['run_id'][0]}: its tag nnexp.outcome is not there" in again.err
+    assert f"run {runs['run_id'][0]}: its tag nnexp.outcome is missing" in again.err
     assert sorted(library.load_runs()["status"]) == ["FINISHED", "FINISHED", "KILLED"]
 
 
@@ -407,15 +407,15 @@ def test_data_that_changed_are_named_and_the_records_copy_is_trained_on(nnexp, i
     copy.write_text(FLOWERS.replace("0.2", "0.4", 1))
     ended = nnexp("rerun", ids[1])
     assert ended.status == 1
-    assert "the copy of flowers.csv that the record keeps has other bytes" in ended.out
+    assert "the copy of flowers.csv that the record keeps was altered" in ended.out
     assert "the run was not trained" in ended.out
     (place / "flowers.csv").write_text(FLOWERS)
-    assert "the copy of flowers.csv that the record keeps has other bytes" in nnexp("rerun", ids[1]).out
+    assert "the copy of flowers.csv that the record keeps was altered" in nnexp("rerun", ids[1]).out
     copy.unlink()
     assert nnexp("rerun", ids[1]).status == 0
     (place / "flowers.csv").unlink()
     ended = nnexp("rerun", ids[1])
-    assert (ended.status, "its data are not there" in ended.err) == (2, True)
+    assert (ended.status, "its data set is missing" in ended.err) == (2, True)
 
 
 def test_a_table_too_large_to_be_kept_is_looked_for_where_it_was(nnexp, place, monkeypatch):
@@ -442,7 +442,7 @@ def test_a_variation_says_what_changed_and_what_came_of_it(nnexp, ids, tags):
     assert next(line for line in table if line[:1] == ["loss"])[1:] != []
     assert tags(ended.out.split("recorded as ")[1].strip())["nnexp.variation_of"] == ids[0]
     assert len(library.load_runs()) == 11
-    assert "was recorded before" in nnexp("rerun", ids[0], "learning_rate=0.5", "init=xavier").err
+    assert "is already recorded" in nnexp("rerun", ids[0], "learning_rate=0.5", "init=xavier").err
     own = nnexp("rerun", ids[1], "optimizer=adam", "seed=4")
     assert (own.status, "adam" in own.out) == (0, True)
 
@@ -456,13 +456,13 @@ def test_what_is_only_shown_is_made_of_numbers_that_are_recorded(nnexp, store, t
     kept = recorded(nnexp("rerun", first, "weights_every=10"))
     assert not artifact(tmp_path, kept, "figures").exists()
     ended = nnexp("rerun", first, "weights_every=10", "figures=true")
-    assert (recorded(ended), "it now has figures as well" in ended.err) == (kept, True)
+    assert (recorded(ended), "added to it: figures" in ended.err) == (kept, True)
     assert artifact(tmp_path, kept, "figures/surface_over_training.gif").exists()
     ended = nnexp("rerun", first, "figures=true", "model=true")
-    assert (recorded(ended), "it now has figures and a model as well" in ended.err) == (first, True)
+    assert (recorded(ended), "added to it: figures and a model" in ended.err) == (first, True)
     assert artifact(tmp_path, first, "figures/curves.png").exists()
     for again in (["rerun", first, "figures=true", "model=true"], ["train", *QUICK[:2]]):
-        assert "was recorded before" in nnexp(*again).err
+        assert "is already recorded" in nnexp(*again).err
     assert "verdict: identical" in nnexp("rerun", first, "figures=false").out
     assert len(library.load_runs()) == 2
 
@@ -472,7 +472,7 @@ def test_a_point_of_a_sweep_that_is_asked_for_alone_gets_its_figures(nnexp, stor
     point = ["train", *QUICK, "seed=2", "figures=true"]
     ended = nnexp(*point)
     run_id = ended.out.split("recorded as ")[1].split()[0]
-    assert "it now has figures as well" in ended.err
+    assert "added to it: figures" in ended.err
     assert artifact(tmp_path, run_id, "figures/curves.png").exists()
     assert len(library.load_runs()) == 2
     artifact(tmp_path, run_id, "figures/curves.png").unlink()
@@ -512,7 +512,7 @@ def test_a_dry_run_says_whether_it_could_and_does_nothing(nnexp, ids, sql, place
     assert "1 of 1 runs can be trained again" in nnexp("rerun", ids[0], "plan=true").out
     flip_a_byte(place, ids[0])
     shutil.rmtree(artifact(place, ids[1], "data"))
-    assert "weights.npz is not there, or not the file" in nnexp("rerun", ids[0], "--dry-run").out
+    assert "weights.npz is missing, or is not the file" in nnexp("rerun", ids[0], "--dry-run").out
     ended = nnexp("rerun", ids[1], "--dry-run")
     assert (ended.status, "0 of 1 runs can be" in ended.out) == (1, True)
     assert sql("SELECT COUNT(*) FROM runs") == before

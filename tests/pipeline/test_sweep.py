@@ -132,7 +132,7 @@ def test_finished_runs_whose_files_are_empty_or_gone_are_named_and_trained_again
     again = nnexp(*sweep, *how)
     assert again.status == 0
     lines = [line for line in again.err.splitlines() if line.startswith("note: run ")]
-    assert ["its weights.npz is empty" in lines[0], "its config.yaml is not there" in lines[1]] == [True] * 2
+    assert ["its weights.npz is empty" in lines[0], "its config.yaml is missing" in lines[1]] == [True] * 2
     assert "4 runs: 2 done, 2 new" in again.err
     assert table_of(again) == table_of(first)
     assert sorted(status for status, _, _ in recorded()) == ["FINISHED"] * 4 + ["KILLED"] * 2
@@ -155,9 +155,9 @@ def test_a_run_alone_whose_weights_are_gone_is_trained_again(nnexp, store, rows)
     assert nnexp(*alone).status == 0
     (artifacts_of(rows, 3) / "weights.npz").unlink()
     again = nnexp(*alone)
-    assert (again.status, "recorded before" in again.err) == (0, False)
+    assert (again.status, "is already recorded" in again.err) == (0, False)
     assert sorted(rows("SELECT status FROM runs")) == [("FINISHED",), ("KILLED",)]
-    assert "recorded before" in nnexp(*alone).err
+    assert "is already recorded" in nnexp(*alone).err
 
 
 def test_force_runs_again_as_a_new_attempt_that_counts_once(nnexp, store, recorded, rows):
@@ -188,8 +188,8 @@ def test_a_key_that_some_swept_options_have_applies_there_and_the_others_run_onc
     typed = ("optimizer=sgd,adam", "optimizer.beta1=0.5,0.9", "epochs=5", "figures=false")
     planned = nnexp("train", "-m", *typed, "plan=true")
     assert planned.err.splitlines()[:3] == [
-        "optimizer=sgd has no optimizer.beta1: it is left out there, and such points run once",
-        "1 of 4 points are like others and run once",
+        "optimizer=sgd has no optimizer.beta1: it is ignored there, and equal points run once",
+        "1 of 4 points repeat other points; each runs once",
         "3 runs: 3 new, about 1 s",
     ]
     assert nnexp("train", "-m", *typed).status == 0
@@ -264,7 +264,7 @@ def test_code_in_the_exclude_of_an_experiment_file_is_refused_and_not_executed(n
         ("exclude='seed>0' seed=1,2", "leaves no point of 2"),
         ("retry=some seed=1,2", "none, failed, all"),
         ("max_failures=0 seed=1,2", "whole number >= 1"),
-        ("force=true,false seed=1,2", "one for a whole sweep"),
+        ("force=true,false seed=1,2", "must have one value for the whole sweep"),
         ("executor=cloud seed=1,2", "Known: dask, inline, processes"),
         ("executor=processes executor.workers=0 seed=1,2", "executor.workers=0"),
         ("executor=dask seed=1,2", "scheduler's address"),
@@ -342,7 +342,7 @@ def test_a_sweep_stops_after_so_many_failures(nnexp, store, recorded, failing):
     failing(ValueError("no"))
     ended = nnexp(*SWEEP, "max_failures=3")
     assert ended.status == 1
-    assert "stopping: 3 points failed, and max_failures=3" in ended.err
+    assert "stopping: 3 points failed; max_failures=3" in ended.err
     assert sum(status == "FAILED" for status, *_ in recorded()) == 3
     assert "60 runs, 3 failed" in ended.out
 

@@ -1,6 +1,7 @@
 """The reference says what the program says: every key, every verb, and all that a record holds."""
 
 import re
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from docs.reference.generate import PAGES
+from nnexp.cli.main import main
 from nnexp.cli.main import nnexp as verbs
 from nnexp.config.request import key_names
 
@@ -70,30 +72,41 @@ def section(title: str) -> str:
     return RECORD.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
-@pytest.fixture
-def all_kinds(nnexp, store, tmp_path):
-    """A store with a run, a sweep, a failed point's kin, reruns and a variation."""
-    (tmp_path / "own.csv").write_text("a,b,y\n" + "".join(f"{i},{i % 3},{'uvw'[i % 3]}\n" for i in range(9)))
-    (tmp_path / "new.csv").write_text("name,a,b\none,1,2\n")
+@pytest.fixture(scope="module")
+def all_kinds(empty_store, tmp_path_factory):
+    """A store with a run, a sweep and its second attempt, reruns and a variation."""
+    here = tmp_path_factory.mktemp("all kinds")
+    shutil.copy(empty_store, here / "mlflow.db")
+    (here / "own.csv").write_text("a,b,y\n" + "".join(f"{i},{i % 3},{'uvw'[i % 3]}\n" for i in range(9)))
+    (here / "new.csv").write_text("name,a,b\none,1,2\n")
     own = ["dataset=csv", "dataset.path=own.csv", "dataset.target=y", "dataset.new_rows=new.csv"]
-    for typed in (
-        ["train", "epochs=60", "weights_every=20", "question=Why?"],
-        [
-            "train",
-            *own,
-            "output_activation=softmax",
-            "loss=cross_entropy",
-            "epochs=20",
-            "validation_fraction=0.3",
-        ],
-        ["train", "-m", "dataset=xor", "seed=0,1", "learning_rate=0.1,1", "epochs=60", "name=some"],
-        ["train", "-m", "dataset=xor", "seed=0,1", "epochs=60", "figures=false", "force=true"],
-        ["rerun", "last"],
-        ["rerun", "last", "learning_rate=0.3", "figures=false"],
-        ["rerun", "--sweep", "last"],
-    ):
-        assert nnexp(*typed).status == 0, typed
-    return tmp_path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
+        patch.chdir(here)
+        for typed in (
+            ["train", "epochs=60", "weights_every=20", "question=Why?"],
+            [
+                "train",
+                *own,
+                "output_activation=softmax",
+                "loss=cross_entropy",
+                "epochs=20",
+                "validation_fraction=0.3",
+            ],
+            ["train", "-m", "dataset=xor", "seed=0,1", "learning_rate=0.1,1", "epochs=60", "name=some"],
+            ["train", "-m", "dataset=xor", "seed=0,1", "epochs=60", "figures=false", "force=true"],
+            ["rerun", "last"],
+            ["rerun", "last", "learning_rate=0.3", "figures=false"],
+            ["rerun", "--sweep", "last"],
+        ):
+            patch.setattr("sys.argv", ["nnexp", *typed])
+            status = 0
+            try:
+                main()
+            except SystemExit as ended:
+                status = ended.code or 0
+            assert status == 0, typed
+    return here
 
 
 def test_the_record_page_names_every_metric_tag_and_artifact(all_kinds):

@@ -1,6 +1,5 @@
 """Runs recorded in a real PostgreSQL, and on a real MLflow server in front of it, on this machine."""
 
-import glob
 import json
 import os
 import random
@@ -8,14 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import psycopg2
 import pytest
 from mlflow import MlflowClient
 
@@ -28,7 +25,7 @@ from nnexp.tracking.find import find_runs, get_run, read_artifact
 from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import open_store
 from nnexp.tracking.write import end_dead, open_writer
-from tests.planted import Planted, drive, secret
+from tests.postgres import find_initdb, postgres_server
 from tests.real import NNEXP, free_port, is_up, kill_group, needs, started, wait_for
 
 pytestmark = pytest.mark.slow
@@ -40,54 +37,11 @@ LONG += ["epochs=" + ",".join(str(200_000 * i) for i in range(1, 11))]
 ALONE = ["train", "dataset=gender", "hidden=[3]", "epochs=40", "seed=7", "figures=false", "model=false"]
 
 
-class Postgres:
-    """A PostgreSQL server of this session's own, on loopback."""
-
-    def __init__(self, stack, programs, directory):
-        # The server refuses to be root's.
-        who = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-        if who:
-            shutil.chown(directory, "postgres", "postgres")
-        data, how = f"{directory}/data", {**who, "cwd": directory}
-        init = [programs / "initdb", "--auth=trust", "--username=nnexp", "--encoding=UTF8", "--no-sync", data]
-        subprocess.run(init, check=True, capture_output=True, **how)
-        self._port = free_port()
-        options = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"]
-        serve = [programs / "postgres", "-D", data, "-p", str(self._port)]
-        serve += [part for option in options for part in ("-c", option)]
-        self._process = stack.enter_context(started(*serve, **how))
-        wait_for(self._answers)
-
-    def uri(self, database):
-        return f"postgresql://nnexp@127.0.0.1:{self._port}/{database}"
-
-    def ask(self, question, database="postgres"):
-        """The rows that a statement, in a transaction of its own, gives."""
-        with closing(psycopg2.connect(self.uri(database))) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(question)
-                return cursor.fetchall() if cursor.description else []
-
-    def stop(self):
-        # In good order and at once: what is killed leaves its shared memory behind.
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(30)
-
-    def _answers(self):
-        with suppress(psycopg2.OperationalError):
-            return self.ask("SELECT 1")
-
-
 @pytest.fixture(scope="session")
 def postgres():
     """The server, with a database `made` whose tables three processes made at once."""
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
-    program = found[-1] if found else shutil.which("initdb")
-    needs("PostgreSQL", program)
-    # Not pytest's directory, which no other user may enter.
-    with ExitStack() as stack, tempfile.TemporaryDirectory() as directory:
-        server = Postgres(stack, Path(program).parent, directory)
+    needs("PostgreSQL", find_initdb())
+    with postgres_server() as server:
         server.ask("CREATE DATABASE made")
         code = (
             "from nnexp.tracking import experiments, store; import sys; s = store.open_store(sys.argv[1]); "
@@ -98,7 +52,6 @@ def postgres():
         server.said = [process.communicate()[0] for process in running]
         server.ended = [process.returncode for process in running]
         yield server
-        server.stop()
 
 
 @pytest.fixture
@@ -330,7 +283,7 @@ def test_a_sweep_that_is_killed_is_finished_by_the_same_command(nnexp, postgres,
     # The database is told of the dead end of a connection in its own time.
     wait_for(lambda: not postgres.ask("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'", name))
     found = nnexp("doctor")
-    assert (found.status, "its process died; --fix: set it to KILLED" in found.out) == (1, True)
+    assert (found.status, "its process has died; --fix: set it to KILLED" in found.out) == (1, True)
     assert nnexp(*LONG).status == 0
     assert finished(database) == 200
     assert parents(database) == ["KILLED", "FINISHED"]
@@ -428,41 +381,3 @@ def test_ctrl_c_does_not_wait_for_what_a_server_has_yet_to_record(nnexp, server)
     assert said().splitlines()[-1] == "nnexp: interrupted"
     assert finished(server.uri, "stopped") < 60
     assert parents(server.uri, "stopped") == ["KILLED"]
-
-
-def test_a_server_that_goes_away_is_told_and_the_same_command_does_the_rest(nnexp, server):
-    sweep = ["train", "-m", "figures=false", "seed=range(24)", "epochs=20", "experiment_name=away"]
-    # As it is, half a minute: five times, after 2, 4, 8 and 16 s.
-    with typed(*sweep, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2") as process:
-        wait_for(lambda: server.count("away") > 4)
-        server.kill()
-        assert process.wait(240) == 1
-    assert said().splitlines()[1:] == [
-        f"nnexp: recording in {server.uri} failed: [Errno 111] Connection refused",
-        "what was recorded is kept; when the store is back, the same command does the rest",
-    ]
-    before = server.count("away")
-    assert 0 < before < 24
-    server.start()
-    again = nnexp(*sweep)
-    assert again.status == 0
-    assert f"24 runs: {before} done, {24 - before} new" in again.err
-    assert finished(server.uri, "away") == 24
-    assert parents(server.uri, "away") == ["KILLED", "FINISHED"]
-
-
-def test_of_forty_secrets_none_is_found_in_store_files_output_or_arguments(postgres, tmp_path):
-    postgres.ask("CREATE DATABASE planted TEMPLATE made")
-    postgres.ask('CREATE ROLE "me@here.org" SUPERUSER LOGIN')
-    address = postgres.uri("planted").partition("@")[2]
-    planted = Planted(tmp_path, f"postgresql://me@here.org:p%40{secret(40)}@{address}")
-    uri = f"postgresql://me@here.org:a'b{secret(41)}@{address}"
-    assert drive(planted, f'tracking_uri="{uri}"') == []
-    port = free_port()
-    planted.typed("ui", "--port", str(port), until=lambda: is_up(f"http://127.0.0.1:{port}"))
-    assert any("mlflow" in line and "server" in line for line in planted.seen)
-    tables = postgres.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", "planted")
-    rows = [postgres.ask(f'SELECT t::text FROM "{name}" t', "planted") for (name,) in tables]
-    assert "me@here.org:***@" in str(rows)  # the typed address is there, in the command
-    assert list((tmp_path / "project" / "mlartifacts").rglob("git.diff"))
-    assert planted.found(str(rows).encode()) == []

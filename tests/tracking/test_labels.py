@@ -74,7 +74,7 @@ def test_an_experiment_file_may_have_a_name_a_question_and_tags(nnexp, store, cl
     ended = nnexp("train", "experiment=own", "figures=false")
     name, tags = labels(client, ended.out.split("as sweep ")[1].split()[0])
     assert (name, tags["nnexp.question"], tags["a"]) == ("mine", "Which seed?", "b")
-    assert "adds to them" in nnexp("train", "experiment=own", "tags={c: d}").err
+    assert "add to them" in nnexp("train", "experiment=own", "tags={c: d}").err
     ended = nnexp("train", "experiment=own", "figures=false", "++tags={c: d}")
     tags = labels(client, ended.out.split("as sweep ")[1].split()[0])[1]
     assert (tags["a"], tags["c"]) == ("b", "d")
@@ -82,4 +82,4 @@ def test_an_experiment_file_may_have_a_name_a_question_and_tags(nnexp, store, cl
 
 def test_several_names_for_one_sweep_are_refused(nnexp, store):
     ended = nnexp("train", "-m", *QUICK, "name=a,b")
-    assert (ended.status, "each is one for a whole sweep" in ended.err) == (2, True)
+    assert (ended.status, "each must have one value for the whole sweep" in ended.err) == (2, True)

@@ -100,7 +100,7 @@ def test_export_logs_a_model_on_a_run_once_and_leaves_the_run_as_it_ended(nnexp,
     answers = mlflow.pyfunc.load_model(ended.out.strip()).predict(ROWS).to_dict("records")
     assert answers == predicted(nnexp, run_id, ROWS)
     again = nnexp("export", run_id)
-    assert (again.out, "has a model already" in again.err) == (ended.out, True)
+    assert (again.out, "already has a model" in again.err) == (ended.out, True)
     after = client.get_run(run_id)
     assert (after.info.status, after.info.end_time) == (before.info.status, before.info.end_time)
     assert after.data.metrics == before.data.metrics
@@ -302,9 +302,9 @@ def test_export_refuses_in_plain_words_what_it_cannot_do(nnexp, trained, tmp_pat
     for typed, words in [
         ((run_id, "--to", "full"), "the directory is not empty"),
         ((run_id, "--to", "full/mine.txt"), "is a file"),
-        ((run_id, "--to", "."), "is where you are"),
+        ((run_id, "--to", "."), "is the working directory"),
         ((run_id, "--to", "gone/model"), "there is no directory gone"),
-        ((run_id, "--to", "m.onnx"), "--to m.onnx: is to be a directory, and .onnx promises a file"),
+        ((run_id, "--to", "m.onnx"), "--to m.onnx: must be a directory, but .onnx promises a file"),
         ((diverged,), "diverged"),
         (("nothing",), "no run 'nothing'"),
     ]:

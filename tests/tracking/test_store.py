@@ -5,7 +5,6 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 import tempfile
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -66,17 +65,6 @@ def test_a_store_half_made_by_a_killed_process_is_made_anew(tmp_path):
     store = open_store()
     assert ensure_experiment(store, "nnexp") == ensure_experiment(store, "nnexp")
     assert not (tmp_path / "mlflow.db.creating").exists()
-
-
-def test_processes_that_start_at_once_make_one_store(tmp_path):
-    code = "from nnexp.tracking import experiments, store; s = store.open_store(); "
-    code += "print(experiments.ensure_experiment(s, 'nnexp').id)"
-    running = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)
-    ]
-    answers = [process.communicate()[0] for process in running]
-    assert [process.returncode for process in running] == [0] * 4
-    assert len(set(answers)) == 1
 
 
 @pytest.mark.parametrize(("content", "words"), [(b"", "is empty"), (b"not a database", "is not an SQLite")])

@@ -1,4 +1,4 @@
-"""The mathematics of `nnexp.network.reference`, compiled for many networks at once.
+"""Train many networks at once, with the mathematics of `nnexp.network.reference`, compiled.
 
 Each network has the same bits on every machine, alone or among others. Arrays go in and come out.
 """

@@ -1,8 +1,7 @@
-"""The compiled training engine: many networks of one shape trained at once, with the same bits
-everywhere.
+"""Train many networks of one shape at once in the compiled engine, with the same bits everywhere.
 
-The innermost axis of everything computed is the run: N_LANES runs make a block, one operation
-serves them all, and blocks go to threads. No lane ever reads another, and no operation is
+The innermost axis of every computation is the run: N_LANES runs make a block, one operation
+computes for all of them, and blocks go to threads. No lane ever reads another, and no operation is
 reordered, so a run's bits do not depend on its batch, its place in it, the number of threads or the
 CPU. A single run is a batch of one.
 
@@ -11,7 +10,7 @@ and adds w_j x_j by input j; dL/da adds over the next layer's neurons; gradients
 add over the rows in the order they are visited; the gradient's norm adds over the weights in
 `network.flatten` order.
 
-What is trained is defined, in readable form, in `nnexp.network.reference`.
+`nnexp.network.reference` defines the same mathematics in readable form.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,25 +40,25 @@ from nnexp.network.engine.wide.layout import wide_layers, wide_parts
 WIDE = False
 VERSION = "1"  # changes whenever the bits of any run change
 
-# Rows that an evaluation holds in memory at a time; a mini-batch may be larger.
+# How many rows an evaluation holds in memory at a time; a mini-batch may be larger.
 _EVALUATED_ROWS = 32
 
 
 def is_ready() -> bool:
-    """Whether the engine is compiled; if not, the first training takes several seconds longer."""
+    """Return whether the engine is compiled; if not, the first training takes several seconds longer."""
     return is_compiled(train_blocks)
 
 
 def default_threads() -> int:
-    """How many threads train: Numba's number, NUMBA_NUM_THREADS or one a core."""
+    """Return the number of threads that train: NUMBA_NUM_THREADS, or one per core."""
     return int(vars(config)["NUMBA_NUM_THREADS"])
 
 
 @dataclass(frozen=True)
 class Model:
-    """What all runs of a batch have in common. Names are those of `nnexp.network.reference`.
+    """The properties that all runs of a batch share. Names are those of `nnexp.network.reference`.
 
-    Raises ValueError for a name, size or combination that it does not define.
+    Raises ValueError for a name, size or combination that is not defined there.
     """
 
     sizes: tuple[int, ...]  # layer widths, input first: (2, 2, 1)
@@ -99,10 +98,9 @@ ARTICLES = Model((2, 2, 1), "sigmoid", "sigmoid", "mse", "sgd", 1, True)
 
 @dataclass(frozen=True)
 class Curves:
-    """What was measured at the logged epochs; arrays of shape (runs, logged epochs), accuracies
-    from 0 to 1.
+    """The measures at the logged epochs; arrays of shape (runs, logged epochs), accuracies from 0 to 1.
 
-    An entry is nan after its run's last epoch, or after the one at which it diverged.
+    An entry is nan after its run's last epoch, or after the epoch at which it diverged.
     """
 
     epochs: IntArray  # (logged epochs,)
@@ -114,7 +112,7 @@ class Curves:
 
 
 def _aligned(size: int) -> Array:
-    """Zeros that start on a cache line, so that no vector lies across two."""
+    """Return `size` zeros that start on a cache line, so that no vector lies across two lines."""
     line = 64
     raw = np.zeros(8 * size + line, dtype=np.uint8)
     start = -raw.ctypes.data % line
@@ -122,12 +120,12 @@ def _aligned(size: int) -> Array:
 
 
 def _per_run(value: ArrayLike, n_runs: int, dtype: type) -> NDArray[Any]:
-    """One number of each run, from one for all or one of each."""
+    """Return one number for each run, from one number for all or one for each."""
     return np.broadcast_to(np.asarray(value, dtype=dtype), (n_runs,)).copy()
 
 
 def _checked(model: Model, X: ArrayLike, y: ArrayLike, n_runs: int) -> tuple[Array, Array]:
-    """Samples with the run as the first axis."""
+    """Return the samples with the run as the first axis. Raises ValueError if shapes do not fit."""
     arrays = []
     for name, values, width in (("X", X, model.sizes[0]), ("y", y, model.sizes[-1])):
         array = np.ascontiguousarray(values, dtype=np.float64)
@@ -138,13 +136,13 @@ def _checked(model: Model, X: ArrayLike, y: ArrayLike, n_runs: int) -> tuple[Arr
     X3, y3 = arrays
     if X3.shape[1] != y3.shape[1] or X3.shape[1] == 0:
         raise ValueError(f"X has {X3.shape[1]} rows and y has {y3.shape[1]}")
-    if len(X3) != len(y3):  # one is each run's own: then both are
+    if len(X3) != len(y3):  # one has samples for each run, so the other needs them, too
         X3, y3 = (np.repeat(a, n_runs // len(a), axis=0) for a in arrays)
     return X3, y3
 
 
 def _layers(model: Model, rows: int) -> IntArray:
-    """The rows that `view_net` reads, for up to `rows` samples at a time."""
+    """Return the array that `view_net` reads, for up to `rows` samples at a time."""
     sizes = np.array(model.sizes)
     n_layers = len(sizes) - 1
     starts = np.cumsum(np.concatenate([[0], sizes[:-1] * sizes[1:], sizes[1:]]))
@@ -159,7 +157,7 @@ def _layers(model: Model, rows: int) -> IntArray:
 
 
 def _parts(model: Model, rows: int, n_lanes: int) -> IntArray:
-    """Where the parts of a Block begin in its memory, in elements, and where the last ends."""
+    """Return where the parts of a Block begin in its memory, in elements, and where the last ends."""
     n, outputs = model.n_weights, rows * sum(model.sizes[1:])
     samples = rows * model.sizes[0], rows * model.sizes[-1]
     lengths = [n, n, n, n, 6, rows * max(model.sizes[1:]), outputs, outputs, *samples, 3]
@@ -169,11 +167,11 @@ def _parts(model: Model, rows: int, n_lanes: int) -> IntArray:
 class Batch:
     """Runs of one model in training.
 
-    weights: (runs, n_weights), the initial weights as `network.flatten` orders them. They are
-    copied. learning_rate and each of `options` (those of the optimizer): one number, or one of each
-    run. epochs: how many to train, one number or one of each run. X, y: samples (n, fan_in) and (n,
-    outputs), or (runs, n, fan_in) and (runs, n, outputs) where every run has its own; X_val, y_val
-    likewise. threads: how many, by default Numba's (NUMBA_NUM_THREADS).
+    weights: (runs, n_weights), the initial weights as `network.flatten` orders them; they are
+    copied. learning_rate and each of `options` (those of the optimizer): one number, or one for
+    each run. epochs: how many to train, one number or one for each run. X, y: samples (n, fan_in)
+    and (n, outputs), or (runs, n, fan_in) and (runs, n, outputs) if every run has its own; X_val,
+    y_val likewise. threads: how many, by default Numba's (NUMBA_NUM_THREADS).
 
     Raises ValueError for shapes that do not fit and for missing or unknown options.
     """
@@ -195,7 +193,7 @@ class Batch:
         if start.ndim != 2 or start.shape[1] != model.n_weights:
             raise ValueError(f"weights must be (runs, {model.n_weights}), not {start.shape}")
         if (X_val is None) != (y_val is None):
-            raise ValueError("X_val and y_val belong together")
+            raise ValueError("give X_val and y_val, or neither")
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
         n_runs = len(start)
@@ -231,27 +229,27 @@ class Batch:
 
     @property
     def weights(self) -> Array:
-        """A copy of all weights now, (runs, n_weights); a run that has ended keeps its last."""
+        """Return a copy of all weights now, (runs, n_weights); a run that has ended keeps its last."""
         return self._runs.weights.copy()
 
     @property
     def diverged(self) -> IntArray:
-        """By run, the epoch at which its loss or a weight was found not to be finite, or -1."""
+        """Return, for each run, the epoch at which its loss or a weight was not finite, or -1."""
         return self._runs.diverged.copy()
 
     @property
     def is_done(self) -> bool:
-        """Whether every run has ended: trained all its epochs, or diverged."""
+        """Return whether every run has ended: trained all its epochs, or diverged."""
         return len(self._active()) == 0
 
     def advance(self, until: int, log_epochs: Sequence[int] = (), order: ArrayLike | None = None) -> Curves:
         """Train up to `until` completed epochs, and measure at `log_epochs`.
 
-        log_epochs ascend, and lie after `epoch` and up to `until`; 0, the untrained networks,
-        counts as after the start. order: the rows in the order each epoch visits them, integers of
-        shape (runs, until - epoch, n); without it they are visited as they come. However a training
-        is cut into calls, the results are the same. Raises ValueError for arguments that break
-        these rules.
+        log_epochs must ascend and be greater than `epoch` and at most `until`; before the first
+        epoch 0 is allowed, for the untrained networks. order: the rows in the order in which each
+        epoch visits them, integers of shape (runs, until - epoch, n); by default their own order.
+        The results do not depend on how a training is split into calls. Raises ValueError for
+        arguments that break these rules.
         """
         if until < self.epoch:
             raise ValueError(f"{self.epoch} epochs are completed: cannot go back to {until}")
@@ -266,7 +264,7 @@ class Batch:
             if visited.shape != (n_runs, until - self.epoch, n):
                 raise ValueError(f"order must be {(n_runs, until - self.epoch, n)}")
             if visited.size and (visited.min() < 0 or visited.max() >= n):
-                raise ValueError(f"order must be of rows 0 to {n - 1}")
+                raise ValueError(f"order must have rows 0 to {n - 1}")
         records = np.full((n_runs, len(epochs), 5), np.nan)
         self._train(until, epochs, visited, records)
         self.epoch = until
@@ -281,14 +279,14 @@ class Batch:
         )
 
     def _active(self) -> IntArray:
-        """The runs that have not ended, those that end first before the others."""
+        """Return the runs that have not ended, sorted by the epoch at which they end."""
         first = self.epoch + 1 if self.epoch > 0 else 0
         is_active = (self._runs.diverged < 0) & (self._runs.epochs >= first)
         runs = np.flatnonzero(is_active)
         return runs[np.argsort(self._runs.epochs[runs], kind="stable")]
 
     def _train(self, until: int, epochs: IntArray, order: NDArray[np.int32], records: Array) -> None:
-        """Share the blocks of active runs among threads."""
+        """Train the blocks of active runs, shared among the threads."""
         active = self._active()
         is_wide = WIDE
         n_lanes = 1 if is_wide else N_LANES

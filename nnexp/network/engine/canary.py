@@ -1,7 +1,7 @@
-"""Whether the engine's arithmetic is what its version says: trainings over every path, and their hash.
+"""Check that the engine computes the bits of its version: train over every path of it, and compare a hash.
 
-The version is raised when, and only when, the hash changes: a recorded run of a version has the bits of a
-run of that version anywhere, or somebody changed the arithmetic and not the number.
+The version is raised when, and only when, the hash changes, so that runs recorded by the same version have
+the same bits everywhere. If the hash differs, the arithmetic was changed without raising the version.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from nnexp.network.engine.layout import OPTIONS
 
 Array = NDArray[np.float64]
 
-# By version, the hash of `canary()`.
+# The hash of `canary()`, by version.
 CANARIES = {
     "1": "905a2ddcd564937a628d688b0f5cff692e30ba3532dc828aa03e15bc003f7222",
 }
@@ -31,13 +31,16 @@ USUAL = {"momentum": 0.9, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 
 @cache
 def is_sound() -> bool:
-    """Whether training gives the bits of this version; takes half a second."""
+    """Return whether training gives the bits of this version; takes half a second."""
     return canary() == CANARIES[VERSION]
 
 
 def canary() -> str:
-    """SHA-256 of weights and curves over a fixed set of trainings; all 0 where the articles' network does not
-    have the same bits by its own path, which the hash leaves out."""
+    """Return the SHA-256 of the weights and curves of a fixed set of trainings.
+
+    The engine's separate path for the articles' network is not part of the hash; if it gives other bits than
+    the general path, the result is all 0.
+    """
     if _articles_trained(has_own_rows=False) != _articles_trained(has_own_rows=True):
         return "0" * 64
     digest = hashlib.sha256()
@@ -57,8 +60,11 @@ def canary() -> str:
 
 
 def _articles_trained(has_own_rows: bool) -> bytes:
-    """Weights and curves of the articles' network, which has a path of its own through the engine where
-    runs share their rows, and takes the others' where each has its own."""
+    """Return the weights and curves of the articles' network.
+
+    Runs that share their rows take the engine's separate path for this network; with own rows they take the
+    general one.
+    """
     rng = np.random.RandomState(0)
     X, y = 3 * rng.normal(size=(11, 2)), rng.randint(2, size=(11, 1)).astype(float)
     w, rates, epochs = rng.normal(size=(70, 9)), rng.uniform(0.01, 0.5, 70), np.arange(1, 71)
@@ -87,7 +93,7 @@ def usual_options(model: Model) -> dict[str, float]:
 
 
 def samples(rng: np.random.RandomState, model: Model, *shape: int) -> tuple[Array, Array]:
-    """Random X and y that suit the model's loss, with `shape` before the last axis."""
+    """Draw X and y that suit the model's loss, with `shape` before the last axis."""
     X, width = rng.normal(size=(*shape, model.sizes[0])), model.sizes[-1]
     if model.loss == "cross_entropy":
         return X, np.eye(width)[rng.randint(width, size=shape)]
@@ -97,6 +103,6 @@ def samples(rng: np.random.RandomState, model: Model, *shape: int) -> tuple[Arra
 
 
 def stacked(curves: Curves) -> Array:
-    """All that was measured, the kind of measure as the last axis."""
+    """Return all measures in one array, with the kind of measure as the last axis."""
     parts = curves.loss, curves.accuracy, curves.grad_norm, curves.val_loss, curves.val_accuracy
     return np.stack([part for part in parts if part is not None], axis=-1)

@@ -1,11 +1,10 @@
-"""How the engine is compiled, and where the result is kept so that a second start need not compile
-again.
+"""Compile the engine, and cache the result on disk, so that a second start need not compile again.
 
-Numba's own cache looks only at the file of the cached function and lets different CPUs number their
-files alike. Here every version of the sources, on every kind of CPU, has a directory of its own: an
-edited helper is never missed, and machines that share a disk never take each other's code. The
-directory is inside NUMBA_CACHE_DIR, or else `__pycache__`, or else the user's cache; where none can
-be written to, every process compiles for itself.
+Numba's own cache looks only at the file of the cached function, and gives files of different CPUs
+the same names. Here every version of the sources has its own directory for every kind of CPU, so
+that a change in a helper function is noticed and machines that share a disk never use each other's
+code. The directory is inside NUMBA_CACHE_DIR, or else `__pycache__`, or else the user's cache. If
+none of them can be written to, every process compiles for itself.
 """
 
 import hashlib
@@ -25,18 +24,18 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile as part of the kernel that calls it, without fastmath: each operation as written.
+    """Compile a function as part of the kernel that calls it, without fastmath: each operation as written.
 
-    Wrappers, by which Python could call the function, would double the time that compiling takes.
+    It gets no wrapper for calls from Python, which would double the compile time.
     """
     options: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "no_rewrites": True}
     return cast(_Function, njit(error_model="numpy", **options)(function))
 
 
 def kernel(*sources: ModuleType) -> Callable[[_Function], _Function]:
-    """Compile to be called from Python, without its lock, and keep the result on disk.
+    """Compile a function that Python calls, without holding Python's lock, and cache the result on disk.
 
-    sources: the modules, besides its own, of the functions that it calls.
+    sources: the modules, besides its own, whose functions it calls.
     """
 
     def decorate(function: _Function) -> _Function:
@@ -51,13 +50,13 @@ def kernel(*sources: ModuleType) -> Callable[[_Function], _Function]:
 
 
 def is_compiled(function: Any) -> bool:
-    """Whether a kernel is ready: called before in this process, or kept on disk by another."""
+    """Return whether a kernel is compiled: called before in this process, or cached on disk."""
     directory = function._cache.cache_path
     return bool(function.signatures) or (directory is not None and any(Path(directory).glob("*.nbc")))
 
 
 def _digest(files: list[str]) -> str:
-    """What compiled code depends on: these sources, the CPU as Numba sees it, and the compiler."""
+    """Hash what compiled code depends on: these sources, the CPU as Numba sees it, and the compiler."""
     digest = hashlib.sha256(repr(cpu_target.target_context.codegen().magic_tuple()).encode())
     digest.update(llvmlite.__version__.encode())
     for file in files:
@@ -67,7 +66,7 @@ def _digest(files: list[str]) -> str:
 
 
 def _locators(digest: str) -> list[Any]:
-    """Numba's ways to find a directory, each with a subdirectory of ours."""
+    """Return Numba's cache locators, each with our subdirectory appended to its directory."""
 
     def with_subdirectory(locator: type) -> type:
         class Locator(locator):  # type: ignore[misc]

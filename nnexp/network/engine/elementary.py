@@ -1,8 +1,8 @@
-"""exp, log and tanh written with + - * / and integer operations on bits, for the compiled engine.
+"""Compute exp, log and tanh with + - * / and integer operations on bits, for the compiled engine.
 
-A library's exp differs from CPU to CPU in its last bits; these functions are the same to the bit
-wherever IEEE arithmetic is, and work on every lane of a vector at once. Errors, in units in the
-last place of the exact value: exp and log at most 1, tanh at most 2, from the smallest subnormal to
+A library's exp differs from CPU to CPU in its last bits. These functions have the same bits wherever
+there is IEEE arithmetic, and work on every lane of a vector at once. Errors, in units in the last
+place of the exact value: exp and log at most 1, tanh at most 2, from the smallest subnormal to
 infinity.
 
 The polynomials are Chebyshev fits (mpmath's chebyfit, 60 digits, then rounded). Their error is
@@ -26,13 +26,13 @@ _MANTISSA = (1 << 52) - 1
 
 @compiled
 def _power_of_2(rounded: Lanes) -> Lanes:
-    """2^k, given k + _ROUNDER, for k from -1022 to 1023."""
+    """Compute 2^k from k + _ROUNDER, for k from -1022 to 1023."""
     return from_bits((bits(rounded) << 52) + _BITS_OF_1)
 
 
 @compiled
 def _tail(r: Lanes) -> Lanes:
-    """(e^r - 1 - r) / r^2 for |r| < 0.35; its terms are paired so that they can overlap."""
+    """Compute (e^r - 1 - r) / r^2 for |r| < 0.35; the terms are paired so that the CPU overlaps them."""
     r2 = r * r
     p01 = 0.5 + r * 0.1666666666666667
     p23 = 0.04166666666666667 + r * 0.008333333333326136
@@ -45,7 +45,7 @@ def _tail(r: Lanes) -> Lanes:
 
 @compiled
 def _reduced(x: Lanes) -> tuple[Lanes, Lanes, Lanes]:
-    """k, r and c with e^x = 2^k (1 + r + c), k an integer, |r| < 0.35 and c small."""
+    """Return k, r and c with e^x = 2^k (1 + r + c), k an integer, |r| < 0.35 and c small."""
     k = (x * _LOG2_E + _ROUNDER) - _ROUNDER
     high = x - k * _LN2_HIGH
     low = k * _LN2_LOW
@@ -56,7 +56,7 @@ def _reduced(x: Lanes) -> tuple[Lanes, Lanes, Lanes]:
 
 @compiled
 def exp(x: Lanes) -> Lanes:
-    """e^x; inf above 709.78, subnormal below -708.4, 0 below -745.13; nan stays nan."""
+    """Compute e^x; inf above 709.78, subnormal below -708.4, 0 below -745.13; nan stays nan."""
     # Beyond these bounds the result no longer changes, and within them k fits its two halves.
     x = if_greater(x, lanes(710.0), lanes(710.0), x)
     x = if_greater(lanes(-746.0), x, lanes(-746.0), x)
@@ -69,7 +69,7 @@ def exp(x: Lanes) -> Lanes:
 
 @compiled
 def log(x: Lanes) -> Lanes:
-    """The natural logarithm; -inf at 0, nan below."""
+    """Compute the natural logarithm; -inf at 0, nan below."""
     smallest_normal, infinity = lanes(2.0**-1022), lanes(float("inf"))
     is_tiny = if_greater(smallest_normal, x, lanes(1.0), lanes(0.0))
     scaled = x * (1.0 + is_tiny * (2.0**54 - 1.0))
@@ -100,17 +100,17 @@ def log(x: Lanes) -> Lanes:
 
 @compiled
 def log1p(x: Lanes) -> Lanes:
-    """log(1 + x) for x from 0 to 1. The last term restores what 1 + x rounded away."""
+    """Compute log(1 + x) for x from 0 to 1. The last term restores what 1 + x rounded away."""
     u = 1.0 + x
     return log(u) + (x - (u - 1.0)) / u
 
 
 @compiled
 def sigmoid(z: Lanes) -> Lanes:
-    """1 / (1 + e^-z), within 1e-15; beyond 708 on either side as at 708, see reference.sigmoid.
+    """Compute 1 / (1 + e^-z), within 1e-15; totals beyond ±708 count as ±708, see reference.sigmoid.
 
-    Small networks spend most of their time here, so e^-z is computed to two units in the last place
-    only, of which 1 + e^-z hides much, and within bounds that need no care with 2^k.
+    Small networks spend most of their time here. So e^-z is computed to two units in the last place
+    only, most of which disappears in 1 + e^-z, and within bounds in which 2^k is an ordinary float.
     """
     z = if_greater(z, lanes(708.0), lanes(708.0), z)
     z = if_greater(lanes(-708.0), z, lanes(-708.0), z)
@@ -123,13 +123,13 @@ def sigmoid(z: Lanes) -> Lanes:
 
 @compiled
 def tanh(x: Lanes) -> Lanes:
-    """-E / (E + 2) with E = e^(-2|x|) - 1, and the sign of x."""
+    """Compute tanh(x) as -E / (E + 2) with E = e^(-2|x|) - 1, and the sign of x."""
     sign = bits(x) & _SIGN
     x = from_bits(bits(x) - sign)
     x = if_greater(x, lanes(20.0), lanes(20.0), x)  # from 19.1 on the result is 1
     k, r, c = _reduced(-2.0 * x)
-    # E = (2^k - 1) + 2^k r + 2^k c. What each sum rounds away is kept: e + e_low is E, d + d_low E
-    # + 2.
+    # E = (2^k - 1) + 2^k r + 2^k c. The rounding error of each sum is kept: e + e_low is E, and
+    # d + d_low is E + 2.
     scale = _power_of_2(k + _ROUNDER)
     first = (scale - 1.0) + scale * r
     rest = (scale * r - (first - (scale - 1.0))) + scale * c

@@ -56,8 +56,9 @@ def update(net: Net, s: Block, first: int, grad: Pointer, at: int, count: int) -
 def train_epoch(
     net: Net, s: Block, data: Samples, order: Pointer, is_shuffled: bool, order_stride: int
 ) -> None:
-    """One optimizer step for each mini-batch. A run's own order begins order_stride after the
-    last's.
+    """Train one epoch: take one optimizer step for each mini-batch.
+
+    If the rows are shuffled, each run's order begins `order_stride` after that of the run before.
     """
     shared = data.shared and not is_shuffled
     for first in range(0, data.n, net.batch_size):
@@ -82,11 +83,11 @@ def train_epoch(
 
 @compiled
 def train_articles(s: Block, data: Samples, epochs: int) -> None:
-    """train_epoch, `epochs` times, written out for ARTICLES on rows that all runs share.
+    """Train several epochs of ARTICLES, on rows that all runs share, with the loops written out.
 
-    The operations are the same in the same order, and so are the bits. In train_epoch, which is
-    for any network, numbers pass from one short loop to the next through memory; without that,
-    this small network trains about twice as fast.
+    The operations and their order are those of train_epoch, and so are the bits. In train_epoch,
+    which works for any network, numbers pass from one short loop to the next through memory;
+    without that, this small network trains about twice as fast.
     """
     rate = load(s.rates, 0)
     w1, w2, w3 = load(s.w, 0), load(s.w, 1), load(s.w, 2)

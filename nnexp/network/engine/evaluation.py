@@ -1,4 +1,4 @@
-"""Measure a block of networks on all samples: losses, numbers correct and the norm of the gradient."""
+"""Measure a block of networks on all samples: losses, correct classifications, norm of the gradient."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from nnexp.network.engine.passes import backward, deriv_loss, forward, largest, 
 
 @compiled
 def gather_row(net: Net, s: Block, data: Samples, r: int, lane: int, row: int) -> None:
-    """Copy row `row` of all runs' rows into the lane's own row r."""
+    """Copy row `row` of the samples into row r of one lane."""
     for j in range(data.fan_in):
         s.x[(r * data.fan_in + j) * net.n_lanes + lane] = data.x[row * data.fan_in + j]
     for k in range(data.width):
@@ -20,7 +20,7 @@ def gather_row(net: Net, s: Block, data: Samples, r: int, lane: int, row: int) -
 
 @compiled
 def bce(z: Lanes, y: Lanes) -> Lanes:
-    """The loss of one output, from its total."""
+    """Return the loss of one output, from its total."""
     zero = lanes(0.0)
     positive = if_greater(zero, z, zero, z)
     tail = log1p(exp(if_greater(zero, z, z, zero - z)))
@@ -29,7 +29,7 @@ def bce(z: Lanes, y: Lanes) -> Lanes:
 
 @compiled
 def cross_entropy(z: Pointer, first: int, y: Pointer, y_at: int, shared: bool, width: int) -> Lanes:
-    """The loss of one row, from the totals of its outputs."""
+    """Return the loss of one row, from the totals of its outputs."""
     top = largest(z, first, first + width)
     powers, own = lanes(0.0), lanes(0.0)
     for k in range(width):
@@ -41,7 +41,7 @@ def cross_entropy(z: Pointer, first: int, y: Pointer, y_at: int, shared: bool, w
 
 @compiled
 def _losses(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int) -> Lanes:
-    """The losses of `rows` rows, added to those of earlier rows."""
+    """Add the losses of `rows` rows to those of earlier rows; return the sum."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
     total = load(s.sums, 0)
@@ -60,13 +60,13 @@ def _losses(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int) 
 
 @compiled
 def count_correct(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int) -> Lanes:
-    """How many of `rows` rows are classified rightly, added to those of earlier rows."""
+    """Add the number of correctly classified rows, of `rows`, to that of earlier rows; return the sum."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
     zero, one, half, infinity = lanes(0.0), lanes(1.0), lanes(0.5), lanes(np.inf)
     count = load(s.sums, 1)
     for r in range(rows):
-        # One output says the second class from 0.5 on; of several, the first that is largest
+        # A single output means the second class from 0.5 on; of several outputs, the first largest
         # counts.
         most, most_true = half, half
         chosen, true, right = zero, zero, one
@@ -74,7 +74,7 @@ def count_correct(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows:
             output = load(s.a, at + r * width + k)
             label = sample(y, y_at + r * width + k, shared)
             size = if_greater(zero, output, zero - output, output)
-            right = if_greater(infinity, size, right, zero)  # what is not finite is wrong
+            right = if_greater(infinity, size, right, zero)  # outputs that are not finite are wrong
             if width == 1:
                 chosen = if_greater(half, output, zero, one)
                 true = if_greater(half, label, zero, one)
@@ -92,7 +92,7 @@ def count_correct(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows:
 
 @compiled
 def evaluate(net: Net, s: Block, data: Samples, with_gradient: bool) -> None:
-    """Into s.sums: loss and number correct over all samples, and the norm of the gradient."""
+    """Write into s.sums the loss and the number correct over all samples, and the norm of the gradient."""
     store(s.sums, 0, lanes(0.0))
     store(s.sums, 1, lanes(0.0))
     for first in range(0, data.n, net.rows):

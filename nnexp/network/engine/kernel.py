@@ -1,4 +1,4 @@
-"""The kernel that Python calls: from the runs' own arrays into lanes, through the epochs, and back."""
+"""Define the kernel that Python calls: it copies runs into lanes, trains them, and copies them back."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ def _gather(net: Net, s: Block, runs: Runs, lane: int) -> None:
 
 @compiled
 def _end(net: Net, s: Block, runs: Runs, lane: int) -> None:
-    """Copy a lane's state back to its run; the lane goes on, but counts no more."""
+    """Copy a lane's state back to its run; later results of the lane are ignored."""
     i = s.run[lane]
     for j in range(net.n_weights):
         runs.weights[i, j] = s.w[j * net.n_lanes + lane]
@@ -74,9 +74,7 @@ def _record(
     net: Net, s: Block, runs: Runs, n: int, is_training: bool, epoch: int,
     records: Array, position: int | np.int64,
 ) -> None:  # fmt: skip
-    """Write what evaluate found on n rows for every lane still running, and note those that have
-    diverged.
-    """
+    """Write the results of `evaluate` on n rows for every running lane, and note which have diverged."""
     column = 0 if is_training else 3
     for lane in range(net.n_lanes):
         i = s.run[lane]
@@ -93,7 +91,7 @@ def _record(
 def _end_lanes(net: Net, s: Block, runs: Runs, epoch: int) -> int:
     """End the lanes whose runs stop at this epoch or have diverged.
 
-    Returns the epoch at which the next will stop, or -1 if none is left.
+    Returns the epoch at which the next lane will stop, or -1 if none is left.
     """
     next_stop = -1
     for lane in range(net.n_lanes):

@@ -1,9 +1,9 @@
-"""Vector types for Numba: one value holds a number of each of N_LANES runs, or of each of N_LANES rows,
-and arithmetic works on all at once.
+"""Define vector types for Numba: a value holds one number for each of N_LANES runs, or rows, and arithmetic
+works on all of them at once.
 
-A loop over runs may or may not be vectorised by a compiler; a value of type <N_LANES x double>
-always is, on any CPU, and each lane gets exactly the IEEE operation that the source names, in the
-order written. Octets have eight lanes: several of them at a time stay in registers.
+A compiler may or may not vectorise a loop over runs. A value of type <N_LANES x double> is always
+vectorised, on any CPU, and each lane gets exactly the IEEE operation that the source names, in the
+order written. An octet has eight lanes, so that several stay in registers.
 """
 
 import operator
@@ -17,7 +17,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model, ty
 N_LANES = 32
 OCTET = 8
 
-# In the signatures of compiled functions, for which a type checker has no types:
+# Names for the signatures of compiled functions, whose types a type checker does not know:
 Lanes = Any  # N_LANES floats
 Octet = Any  # eight floats
 Pointer = Any  # the first of some floats or integers in memory
@@ -48,7 +48,7 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def _splat(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir.Value:
-    """A vector with `scalar` in every lane."""
+    """Build a vector with `scalar` in every lane."""
     if isinstance(scalar, ir.Constant):
         return ir.Constant(vector, [scalar.constant] * vector.count)
     first = builder.insert_element(vector(ir.Undefined), scalar, ir.IntType(32)(0))
@@ -105,13 +105,13 @@ for _symbol, _instruction in (
 
 
 def _function(lowering: Callable[..., Any]) -> Callable[..., Any]:
-    """Numba's intrinsic: in compiled code a function without the first parameter, `typing`."""
+    """Make a Numba intrinsic; compiled code calls it without the first parameter, `typing`."""
     return cast(Callable[..., Any], intrinsic(lowering))
 
 
 def _splatting(kind: _LanesType) -> Callable[..., Any]:
     def lanes(typing: Any, scalar: Any) -> Any:
-        """The float `scalar` in every lane."""
+        """Return a vector with the float `scalar` in every lane."""
 
         def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
             return _splat(builder, args[0], kind.vector)
@@ -126,19 +126,19 @@ lanes, octet = _splatting(_floats), _splatting(_octet)
 
 @_function
 def bits(typing: Any, x: Any) -> Any:
-    """The floats' bit patterns as integers."""
+    """Return the floats' bit patterns as integers."""
     return _ints(_floats), lambda c, builder, sig, args: builder.bitcast(args[0], _INTS)
 
 
 @_function
 def from_bits(typing: Any, i: Any) -> Any:
-    """The floats that have these bit patterns."""
+    """Return the floats that have these bit patterns."""
     return _floats(_ints), lambda c, builder, sig, args: builder.bitcast(args[0], _FLOATS)
 
 
 @_function
 def if_greater(typing: Any, x: Any, y: Any, a: Any, b: Any) -> Any:
-    """By lane: a where x > y, else b; b also where x or y is not a number."""
+    """Return, lane by lane, a where x > y, else b; b also where x or y is not a number."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         return builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[2], args[3])
@@ -148,7 +148,7 @@ def if_greater(typing: Any, x: Any, y: Any, a: Any, b: Any) -> Any:
 
 @_function
 def sqrt(typing: Any, x: Any) -> Any:
-    """The square root, which hardware rounds correctly."""
+    """Compute the square root, which hardware rounds correctly."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         kind = ir.FunctionType(_FLOATS, [_FLOATS])
@@ -160,10 +160,10 @@ def sqrt(typing: Any, x: Any) -> Any:
 
 @_function
 def pointer(typing: Any, array: Any, index: Any) -> Any:
-    """Where element `index` of a contiguous array lies. It does not keep the array alive.
+    """Return the address of element `index` of a contiguous array. It does not keep the array alive.
 
-    An array that is passed on or taken from a tuple has its reference counted, which costs more
-    than the arithmetic on a small network's weights; a pointer costs nothing.
+    Passing an array on, or taking it from a tuple, counts a reference, which costs more than the
+    arithmetic on a small network's weights; a pointer costs nothing.
     """
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
@@ -174,13 +174,13 @@ def pointer(typing: Any, array: Any, index: Any) -> Any:
 
 
 def _address(builder: ir.IRBuilder, floats: ir.Value, index: ir.Value, vector: ir.VectorType) -> ir.Value:
-    """Where vector number `index` lies, counted from the pointer `floats`."""
+    """Return the address of vector number `index`, counted from the pointer `floats`."""
     return builder.gep(builder.bitcast(floats, vector.as_pointer()), [index])
 
 
 def _loading(lanes: _LanesType) -> Callable[..., Any]:
     def load(typing: Any, floats: Any, index: Any) -> Any:
-        """Vector number `index` from a pointer on."""
+        """Read vector number `index`, counted from a pointer."""
 
         def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
             at = context.cast(builder, args[1], sig.args[1], types.intp)
@@ -193,7 +193,7 @@ def _loading(lanes: _LanesType) -> Callable[..., Any]:
 
 def _storing(lanes: _LanesType) -> Callable[..., Any]:
     def store(typing: Any, floats: Any, index: Any, x: Any) -> Any:
-        """Write x as vector number `index` from a pointer on."""
+        """Write x as vector number `index`, counted from a pointer."""
 
         def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
             at = context.cast(builder, args[1], sig.args[1], types.intp)
@@ -211,7 +211,7 @@ store, store_octet = _storing(_floats), _storing(_octet)
 
 @_function
 def shifted(typing: Any, floats: Any, by: Any) -> Any:
-    """The pointer `by` elements further on."""
+    """Return the pointer to the element `by` places further on."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         return builder.gep(args[0], [context.cast(builder, args[1], sig.args[1], types.intp)])
@@ -221,7 +221,7 @@ def shifted(typing: Any, floats: Any, by: Any) -> Any:
 
 @_function
 def transpose(typing: Any, source: Any, step: Any, target: Any, target_step: Any) -> Any:
-    """Write eight octets' columns as octets; each begins `step`, or `target_step`, octets after the last."""
+    """Transpose eight octets that lie `step` octets apart into eight that lie `target_step` apart."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         steps = [context.cast(builder, args[i], sig.args[i], types.intp) for i in (1, 3)]

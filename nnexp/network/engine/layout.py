@@ -1,4 +1,4 @@
-"""What the compiled kernel works with: the shape of the networks, the runs' arrays and a block's memory.
+"""Define the data that the compiled kernel works on: the networks' shape, the runs' arrays, a block's memory.
 
 Positions and lengths are in vectors of N_LANES floats.
 """
@@ -32,12 +32,10 @@ OPTIONS = {"sgd": (), "momentum": ("momentum",), "adam": ("beta1", "beta2", "eps
 
 
 class Net(NamedTuple):
-    """The shape of the networks and how they are trained. A layer is numbered by its inputs: 0
-    first.
-    """
+    """The shape of the networks and how they are trained. Layer 0 takes the inputs."""
 
-    # N_LANES, or 1 for a wide network, and not a constant: unrolled, the loops over lanes would compile for
-    # seconds.
+    # N_LANES, or 1 where a run is trained by itself; but not as a constant: loops over lanes would be unrolled
+    # and take seconds to compile.
     n_lanes: int
     n_layers: int
     sizes: Pointer  # layer widths, input first
@@ -60,14 +58,14 @@ class Settings(NamedTuple):
     loss: int
     optimizer: int
     batch_size: int
-    rows: int  # that go through the network at a time
+    rows: int  # how many go through the network at a time
     is_classification: bool
     is_articles: bool
     is_wide: bool  # whether each run is trained by itself, in the arrangement of `engine.wide`
 
 
 class Samples(NamedTuple):
-    """n rows, either shared by all runs or `of_run` rows for each."""
+    """The samples: n rows shared by all runs, or n rows for each run."""
 
     x: Pointer
     y: Pointer
@@ -81,36 +79,36 @@ class Runs(NamedTuple):
     """Everything that differs between runs; the first axis is the run."""
 
     weights: Array  # (runs, n_weights), as network.flatten orders them
-    first_moment: Array  # the optimizers' memories, (runs, n_weights), or (1, 1) where there are none
+    first_moment: Array  # the optimizer's memory, (runs, n_weights), or (1, 1) if it has none
     second_moment: Array
     powers: Array  # (runs, 2): beta1^t, beta2^t
     learning_rate: Array
     options: Array  # (runs, 3), by columns of OPTIONS
     epochs: IntArray
-    diverged: IntArray  # the epoch at which it was found to have diverged, or -1
+    diverged: IntArray  # the epoch at which the run was found to have diverged, or -1
 
 
 class Block(NamedTuple):
-    """One block's state: vectors, one number of each of its runs."""
+    """One block's state: vectors with one number for each of its runs."""
 
     w: Pointer
     grad: Pointer
     m: Pointer
     v: Pointer
     rates: Pointer  # learning_rate, the three options, beta1^t, beta2^t
-    z: Pointer  # totals of the layer last computed
+    z: Pointer  # totals of the layer computed last
     a: Pointer  # outputs of all layers
     d: Pointer  # dL/dz of all layers
-    x: Pointer  # rows of each run's own, where they are not shared
+    x: Pointer  # the rows of each run, if they are not shared
     y: Pointer
     sums: Pointer  # loss, correct, norm of the gradient
-    run: Pointer  # by lane, its run
-    stop: Pointer  # by lane, the epoch at which it ends in this call; -1 once it has
+    run: Pointer  # the run of each lane
+    stop: Pointer  # the epoch at which each lane ends in this call; -1 once it has ended
 
 
 @compiled
 def view_net(layers: IntArray, settings: Settings) -> Net:
-    """Pointers to the rows of `layers`: sizes, weights_at, biases_at, outputs_at, activations."""
+    """Point to the rows of `layers`: sizes, weights_at, biases_at, outputs_at, activations."""
     n_layers = layers.shape[1] - 1
     return Net(
         settings.n_lanes,
@@ -138,7 +136,7 @@ def view_samples(X: Array, y: Array) -> Samples:
 
 @compiled
 def view_block(memory: Array, parts: IntArray, lane_memory: IntArray) -> Block:
-    """A block's working memory; part number i begins at element parts[i]."""
+    """Point to the parts of a block's working memory; part number i begins at element parts[i]."""
     return Block(
         pointer(memory, parts[0]),
         pointer(memory, parts[1]),

@@ -1,6 +1,6 @@
-"""One pass of a block of networks, forward and backward, each operation beside its derivative.
+"""Compute a block's forward and backward pass, each operation beside its derivative.
 
-`rows` rows go through one layer before the next begins. The order of every sum is part of the result.
+`rows` rows go through one layer before the next layer begins. The order of every sum is part of the result.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from nnexp.network.engine.layout import CROSS_ENTROPY, MSE, RELU, SIGMOID, SOFTM
 
 @compiled
 def activate(function: int, z: Pointer, a: Pointer, at: int, count: int) -> None:
-    """Outputs a = f(z), from vector `at` of a on."""
+    """Compute the outputs a = f(z), from vector `at` of a on."""
     if function == SIGMOID:
         for i in range(count):
             store(a, at + i, sigmoid(load(z, i)))
@@ -33,7 +33,7 @@ def activate(function: int, z: Pointer, a: Pointer, at: int, count: int) -> None
 
 @compiled
 def derive(function: int, a: Pointer, d: Pointer, at: int, count: int) -> None:
-    """dL/da in d, from vector `at` on, becomes dL/dz."""
+    """Turn dL/da in d into dL/dz, from vector `at` on."""
     if function == SIGMOID:
         for i in range(at, at + count):
             out = load(a, i)
@@ -47,7 +47,7 @@ def derive(function: int, a: Pointer, d: Pointer, at: int, count: int) -> None:
             store(d, i, if_greater(load(a, i), lanes(0.0), load(d, i), lanes(0.0)))
 
 
-# Softmax takes the outputs of one row together.
+# Softmax computes all outputs of one row together.
 
 
 @compiled
@@ -82,12 +82,12 @@ def _derive_softmax(a: Pointer, d: Pointer, at: int, rows: int, width: int) -> N
             store(d, i, load(a, i) * (load(d, i) - mean))
 
 
-# --- Forward and backward. `rows` rows go through one layer before the next begins.
+# --- Forward and backward.
 
 
 @compiled
 def sample(x: Pointer, i: int, shared: bool) -> Lanes:
-    """Sample number i: one float for all runs where they share the data, else one of each run."""
+    """Return sample number i: one float for all runs if they share the data, else one for each run."""
     return lanes(x[i]) if shared else load(x, i)
 
 
@@ -96,7 +96,7 @@ def _totals(
     w: Pointer, w_at: int, b_at: int, fan_in: int, fan_out: int,
     x: Pointer, x_at: int, shared: bool, rows: int, z: Pointer,
 ) -> None:  # fmt: skip
-    """z = W x + b."""
+    """Compute z = W x + b."""
     for k in range(fan_out):
         for r in range(rows):
             total = load(w, b_at + k)
@@ -108,7 +108,7 @@ def _totals(
 
 @compiled
 def forward(net: Net, s: Block, x: Pointer, x_at: int, shared: bool, rows: int) -> None:
-    """Every layer's outputs, and in z the last layer's totals."""
+    """Compute every layer's outputs, and in z the last layer's totals."""
     for layer in range(net.n_layers):
         fan_in, fan_out = net.sizes[layer], net.sizes[layer + 1]
         w_at, b_at, a_at = net.weights_at[layer], net.biases_at[layer], net.outputs_at[layer]
@@ -125,11 +125,11 @@ def forward(net: Net, s: Block, x: Pointer, x_at: int, shared: bool, rows: int) 
 
 @compiled
 def deriv_loss(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int, n: int) -> None:
-    """dL/dz of the output layer, for a loss that is the mean over n rows."""
+    """Compute dL/dz of the output layer, for a loss that is the mean over n rows."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
     factor = (2.0 if net.loss == MSE else 1.0) / (n if net.loss == CROSS_ENTROPY else n * width)
-    # For bce and cross_entropy this is dL/dz at once: the activation's own derivative has
+    # For bce and cross_entropy this is already dL/dz: the activation's own derivative has
     # cancelled.
     for i in range(rows * width):
         error = load(s.a, at + i) - sample(y, y_at + i, shared)
@@ -146,7 +146,7 @@ def _add_gradients(
     d: Pointer, d_at: int, fan_out: int, x: Pointer, x_at: int, shared: bool, fan_in: int,
     rows: int, grad: Pointer, w_at: int, b_at: int, is_first: bool | np.bool,
 ) -> None:  # fmt: skip
-    """dL/dW and dL/db of one layer, begun anew or added to those of earlier rows."""
+    """Compute dL/dW and dL/db of one layer, and add them to those of earlier rows unless `is_first`."""
     for k in range(fan_out):
         total = lanes(0.0) if is_first else load(grad, b_at + k)
         for r in range(rows):
@@ -166,7 +166,7 @@ def _backpropagate(
     w: Pointer, w_at: int, fan_in: int, fan_out: int,
     d: Pointer, d_at: int, rows: int, below: int,
 ) -> None:  # fmt: skip
-    """dL/da of the layer below, W' dL/dz."""
+    """Compute dL/da of the layer below: W' dL/dz."""
     for r in range(rows):
         d_r = d_at + r * fan_out
         for j in range(fan_in):
@@ -181,7 +181,7 @@ def _backpropagate(
 def backward(
     net: Net, s: Block, x: Pointer, x_at: int, shared: bool, rows: int, is_first: bool | np.bool
 ) -> None:
-    """Gradients of all weights, from dL/dz of the output layer down."""
+    """Compute the gradients of all weights, from dL/dz of the output layer down."""
     for layer in range(net.n_layers - 1, -1, -1):
         fan_in, fan_out = net.sizes[layer], net.sizes[layer + 1]
         w_at, b_at, at = net.weights_at[layer], net.biases_at[layer], net.outputs_at[layer]

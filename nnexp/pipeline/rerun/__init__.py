@@ -1,1 +1,5 @@
-"""Run again from the record, compare to the bit, give a verdict; and carry a record elsewhere."""
+"""Train recorded runs again from their records, compare them bit by bit, and record the verdicts.
+
+`verbs` carries out `nnexp rerun` and `nnexp bundle`. `subject` finds the configuration and the data of a
+recorded run, `again` trains and records, `verdict` compares, `variation` reruns with other keys.
+"""

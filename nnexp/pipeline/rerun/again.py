@@ -1,4 +1,4 @@
-"""Train recorded runs again, judge them, and record the verdict beside what was judged."""
+"""Train recorded runs again, judge them, and record the verdicts beside the runs or sweeps."""
 
 from __future__ import annotations
 
@@ -28,11 +28,14 @@ from nnexp.training.train import Failure, train
 
 log = logging.getLogger("nnexp")
 
-# --- The training.
+# --- Training.
 
 
 def verify(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Trained | None, Verdict]]:
-    """Train the runs again, all of a data set as one, and judge each as it ends."""
+    """Train the runs again, all runs of a data set together; yield each with its verdict as it ends.
+
+    The trained network is None if the run could not be trained.
+    """
     tell_of_compiling()
     here, groups = provenance(), dict[Dataset, list[Subject]]()
     for subject in subjects:
@@ -40,7 +43,7 @@ def verify(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Trained | Non
             yield (
                 subject,
                 None,
-                _verdict(subject, "the run was not trained: its data are not what they were", ()),
+                _verdict(subject, "the run was not trained, because its data have changed", ()),
             )
         else:
             groups.setdefault(subject.data.dataset, []).append(subject)
@@ -61,13 +64,11 @@ def verify(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Trained | Non
 def _verdict(
     subject: Subject, difference: str | None, causes: tuple[str, ...], more: tuple[str, ...] = ()
 ) -> Verdict:
-    """The verdict on a run, given what training showed: data that have changed come before all else."""
+    """Return the verdict on a run after training. Data that have changed are the first difference."""
     evidence, data = subject.evidence, subject.data
     notes = [data.note, *more] if data.note else list(more)
     if subject.was.schema < EXACT_PREDICTIONS and any("/" in metric for metric in evidence.curves):
-        notes += (
-            f"predictions of schema {subject.was.schema} had no promise of their bits: held to {LOOSE}",
-        )
+        notes += (f"schema {subject.was.schema} did not promise the bits of predictions: tolerance {LOOSE}",)
     if data.changed is None:
         return Verdict(evidence.run_id, evidence.name, difference, causes, tuple(notes))
     shown = (
@@ -77,11 +78,14 @@ def _verdict(
     return Verdict(evidence.run_id, evidence.name, "the data set", (cause, *causes), (*notes, shown or ""))
 
 
-# --- The record.
+# --- Recording.
 
 
 def record_run(store: Store, run: Detail, subject: Subject, again: Trained, verdict: Verdict) -> str | None:
-    """Record a rerun beside its run, linked with it both ways; its id, None where the store takes nothing."""
+    """Record a rerun beside its run, each with a link to the other; return its id.
+
+    Returns None if the store refuses it.
+    """
     dataset = subject.data.dataset
     assert dataset is not None  # it was trained
     record = rerun_record(run, subject.evidence.key, subject.config, dataset, again)
@@ -89,12 +93,12 @@ def record_run(store: Store, run: Detail, subject: Subject, again: Trained, verd
 
 
 def record_sweep(store: Store, sweep: Detail, verdicts: Sequence[Verdict]) -> str | None:
-    """Record how the runs of a sweep came out; the record's id, None where the store takes nothing."""
+    """Record the verdicts on a sweep's runs; return the record's id, None if the store refuses it."""
     return _record(store, sweep, of_sweep(sweep, verdicts), verdicts_record(sweep, verdicts))
 
 
 def of_sweep(sweep: Detail, verdicts: Sequence[Verdict]) -> Verdict:
-    """One verdict on many runs."""
+    """Combine the verdicts on a sweep's runs into one."""
     differ = [verdict for verdict in verdicts if not verdict.is_identical]
     what = f"{len(differ):,} of {len(verdicts):,} runs" if differ else None
     return Verdict(sweep.run_id, sweep.name, what, differ[0].causes if differ else ())
@@ -106,19 +110,17 @@ def _record(store: Store, old: Detail, verdict: Verdict, record: RunRecord) -> s
     try:
         with uninterrupted(), open_writer(store, experiment) as writer:
             run_id = writer.start(record)
-            with suppress(Ended):  # a database has it whole, and finished, from the start
+            with suppress(Ended):  # a database already has it complete and finished
                 writer.finish(run_id, "FINISHED", {}, {})
             writer.add(old.run_id, {}, {"nnexp.rerun_by": run_id, "nnexp.rerun_verdict": in_a_tag(verdict)})
     except _refusals(store) as error:
-        log.info(
-            f"note: the verdict is not recorded, as the store takes nothing: {str(error).splitlines()[0]}"
-        )
+        log.info(f"note: the verdict is not recorded, as the store refuses it: {str(error).splitlines()[0]}")
         return None
     return run_id
 
 
 def _refusals(store: Store) -> tuple[type[Exception], ...]:
-    """What a store raises that can be read and not be written to."""
+    """Return the exceptions that a store raises if it can be read but not written to."""
     if store.is_known:
         return RequestError, SQLAlchemyError, OSError
     from mlflow.exceptions import MlflowException

@@ -1,4 +1,4 @@
-"""What a rerun needs of a record: its configuration, and the data set's very bytes, wherever they are now."""
+"""Find what a rerun needs of a record: its configuration, and the bytes of its data set."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ from nnexp.training.checks import check
 
 log = logging.getLogger("nnexp")
 
-# The copy of its data that a record keeps, None where it keeps none.
+# Returns the copy of the data that a run's record keeps, or None if it keeps none.
 Kept = Callable[[Evidence], Source | None]
 
 
 @dataclass(frozen=True)
 class Data:
-    """The data set of a recorded run, None where its bytes are nowhere; what about it has changed since, and
-    what else there is to say."""
+    """The data set of a recorded run, if its bytes were found."""
 
-    dataset: Dataset | None
-    changed: str | None = None
-    note: str | None = None
+    dataset: Dataset | None  # None if its bytes exist nowhere any more
+    changed: str | None = None  # what has changed since the run was recorded
+    note: str | None = None  # a remark for the user
 
 
 @dataclass(frozen=True)
@@ -41,17 +40,17 @@ class Subject:
 
     evidence: Evidence
     was: RecordedConfig
-    config: RunConfig  # what is trained: as recorded, but for where the data lie
+    config: RunConfig  # what to train: as recorded, except for the data's path
     data: Data
 
     @property
     def data_sha256(self) -> str:
-        """Of the bytes that the run learned from."""
+        """The hash of the data set that the run was trained on."""
         return self.evidence.tags.get("nnexp.data_sha256", "")
 
 
 def find_run(store: Store, run_id: str) -> tuple[Detail, Evidence]:
-    """A finished run of the store. Raises RequestError."""
+    """Return a finished run of the store. Raises RequestError if there is none."""
     found = get_any(store, run_id)
     if "nnexp.sweep" in found.tags:
         raise RequestError(f"{run_id} is a sweep: nnexp rerun --sweep {run_id}")
@@ -62,7 +61,7 @@ def find_run(store: Store, run_id: str) -> tuple[Detail, Evidence]:
 
 
 def find_sweep(store: Store, sweep_id: str) -> tuple[Detail, list[Evidence]]:
-    """A sweep of the store, and its finished runs. Raises RequestError."""
+    """Return a sweep of the store and its finished runs. Raises RequestError if there is none."""
     sweep = get_sweep(store, sweep_id)
     if sweep is None:
         raise RequestError(f"no sweep {sweep_id!r} in this store")
@@ -75,7 +74,7 @@ def find_sweep(store: Store, sweep_id: str) -> tuple[Detail, list[Evidence]]:
 
 
 def _that_count(evidence: list[Evidence]) -> list[Evidence]:
-    """The runs without those that lack something where another one of their key does not: they are named."""
+    """Leave out, and log, each incomplete run if another run with the same key is complete."""
     lacks = {one.run_id: what for one in evidence if (what := lack(one))}
     whole = {one.key for one in evidence if one.run_id not in lacks}
     left_out = {one.run_id: lacks[one.run_id] for one in evidence if one.run_id in lacks and one.key in whole}
@@ -84,12 +83,15 @@ def _that_count(evidence: list[Evidence]) -> list[Evidence]:
 
 
 def lack(evidence: Evidence) -> str:
-    """What a run's record lacks for it to be trained again, in words; empty where it lacks nothing."""
-    return missing_tag(evidence.tags) or ("" if evidence.config else "its config.yaml is not there")
+    """Return what a run's record lacks for a rerun, in words; empty if it is complete."""
+    return missing_tag(evidence.tags) or ("" if evidence.config else "its config.yaml is missing")
 
 
 def kept_in(store: Store) -> Kept:
-    """The copies that the store's records keep: a sweep's runs have theirs at their parent."""
+    """Return a function that finds the copy of its data that a run's record keeps.
+
+    The copy for a sweep's runs is kept on the sweep's parent.
+    """
 
     def kept(evidence: Evidence) -> Source | None:
         sweep_id = evidence.tags.get("nnexp.sweep_id")
@@ -102,15 +104,17 @@ def kept_in(store: Store) -> Kept:
 
 
 class Subjects:
-    """Makes subjects of evidence, and reads each data set once. With `only_kept` no file outside the record
-    is looked at."""
+    """Make subjects from evidence; each data set is read only once.
+
+    With `only_kept`, only the copies in the records are used, no other files.
+    """
 
     def __init__(self, kept: Kept, only_kept: bool = False) -> None:
         self._kept, self._only_kept = kept, only_kept
         self._found: dict[tuple[DatasetConfig, str], Data] = {}
 
     def subject(self, evidence: Evidence, moved: RunConfig | None = None) -> Subject:
-        """The run as it is recorded, or with its data where `moved` has them. Raises RequestError."""
+        """Return the run as it is recorded, or with the data paths of `moved`. Raises RequestError."""
         if evidence.config is None or missing_tag(evidence.tags):
             raise RequestError(f"run {evidence.run_id}: {lack(evidence)}")
         was = read_config(evidence.config, f"run {evidence.run_id}: config.yaml")
@@ -124,9 +128,9 @@ class Subjects:
         return Subject(evidence, was, config, data)
 
     def _data(self, evidence: Evidence, config: DatasetConfig, sha256: str) -> Data:
-        """The data set that the run learned from: the file, if it still is the same, else the copy."""
+        """Return the data set that the run was trained on: the file if it is unchanged, else the copy."""
         path, copy, file = locate(config.path, config.name), self._kept(evidence), None
-        missing = "it learned from a DataFrame"
+        missing = "it was trained on a DataFrame"
         if not self._only_kept and config.path != FRAME:
             try:
                 _check_plain(config)
@@ -136,18 +140,18 @@ class Subjects:
         changed = []
         if file is not None and file.sha256 != sha256:
             changed.append(
-                f"{path} has other bytes (SHA-256 {file.sha256[:12]}…) than the run learned from "
+                f"{path} has other bytes (SHA-256 {file.sha256[:12]}…) than the run was trained on "
                 f"({sha256[:12]}…)"
             )
         if copy is not None and copy.sha256 != sha256:
-            changed.append(f"the copy of {path.name} that the record keeps has other bytes than it had")
+            changed.append(f"the copy of {path.name} that the record keeps was altered")
         source = next((s for s in (file, copy) if s is not None and s.sha256 == sha256), None)
         if source is None and not changed:
             where = (
                 "the archive keeps no copy" if self._only_kept else f"{missing}, and the record keeps no copy"
             )
             raise RequestError(
-                f"run {evidence.run_id}: its data are not there: {where}; dataset.path=FILE says where"
+                f"run {evidence.run_id}: its data set is missing: {where}; name it with dataset.path=FILE"
             )
         note = None
         if source is copy is not None and not self._only_kept and config.path != FRAME:
@@ -159,8 +163,8 @@ class Subjects:
 
 
 def _check_plain(config: DatasetConfig) -> None:
-    """Refuse what a record may name as a data set and would never end, such as a device or a pipe."""
+    """Raise RequestError if a path is not a plain file of limited size: a pipe, say, might never end."""
     for recorded in filter(None, (config.path, config.new_rows)):
         path = locate(recorded, config.name)
         if os.path.exists(path) and not (path.is_file() and path.stat().st_size <= MAX_BYTES):
-            raise RequestError(f"{path}: is no file of at most {MAX_BYTES:,} bytes")
+            raise RequestError(f"{path}: is not a file of at most {MAX_BYTES:,} bytes")

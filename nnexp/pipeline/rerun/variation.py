@@ -1,10 +1,10 @@
-"""A recorded run with some keys changed: what changed, and what came of it."""
+"""Run a recorded run again with some keys changed, and show the changes and their effect."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Source, load, read_source
@@ -17,15 +17,17 @@ WHERE = frozenset({"experiment_name", "tracking_uri"})
 
 
 def settled(now: RunConfig) -> RunConfig:
-    """What was typed, with the features by name where all columns were meant."""
+    """Return the configuration with the features listed by name if none were given."""
     if now.dataset.features is not None:
         return now
     return replace(now, dataset=datasets.settled(now.dataset, load(now.dataset)))
 
 
 def is_other(was: Subject, now: RunConfig) -> bool:
-    """Whether what was typed makes another run of it, or shows more of it, rather than saying where the same
-    data lie."""
+    """Return whether the typed keys make another run, or ask for figures or a model that the run lacks.
+
+    If False, they say at most where the same data are now.
+    """
     if now.figures > was.config.figures or now.model > was.config.model:
         return True
     if now.run_key("", "") != was.config.run_key("", ""):
@@ -35,38 +37,38 @@ def is_other(was: Subject, now: RunConfig) -> bool:
 
 @dataclass(frozen=True)
 class Variation:
-    """A recorded run, the configuration that it is to have now, and how to go about it."""
+    """A recorded run, its new configuration, and the request."""
 
     was: Subject
     now: RunConfig
-    request: SweepConfig
+    request: Request
     dry_run: bool
 
     def changed(self) -> dict[str, tuple[object, object]]:
-        """The keys that change, each with its recorded value and the one that it has now."""
+        """Return the keys that change, each with its recorded and its new value."""
         before, after = self.was.config.leaves(), self.now.leaves()
         pairs = {key: (before.get(key), after.get(key)) for key in {**before, **after} if key not in WHERE}
         return {key: (was, now) for key, (was, now) in pairs.items() if was != now}
 
     def note(self) -> str | None:
-        """What is to be known of the data: that they have changed, and whether the record's copy is taken."""
+        """Return a remark if the data have changed, saying whether the record's copy was used; else None."""
         if self.was.data.changed is None:
             return None
         return self.was.data.changed + (
-            "" if self._source() is None else "; the copy that the record keeps was taken"
+            "" if self._source() is None else "; the copy that the record keeps was used"
         )
 
     def check(self) -> None:
-        """Raise RequestError unless it can be trained."""
+        """Raise RequestError unless the variation can be trained."""
         check(load(self.now.dataset, self._source()), self.now)
 
     def train(self) -> Recorded | None:
-        """Train it and record it as any run. Raises RequestError."""
+        """Train the variation and record it like any run. Raises RequestError."""
         tags = {"nnexp.variation_of": self.was.evidence.run_id}
         return run(self.now, self.request, self._source(), tags)
 
     def effect(self, done: Recorded) -> dict[str, tuple[object, object]]:
-        """What came of it: loss, epochs, accuracy and outcome, as recorded and as they are now."""
+        """Return loss, epochs, accuracy and outcome, each with its recorded and its new value."""
         last = {metric: curve[-1] for metric, curve in self.was.evidence.curves.items()}
         effect: dict[str, tuple[object, object]] = {
             "loss": (last["loss"][1], done.last_loss),
@@ -77,7 +79,7 @@ class Variation:
         return effect | {"outcome": (self.was.evidence.tags.get("nnexp.outcome", ""), done.outcome)}
 
     def _source(self) -> Source | None:
-        """The bytes that the record has of the same data set."""
+        """Return the recorded bytes of the data set; None if they are missing or the data set was changed."""
         if self.now.dataset != self.was.config.dataset or self.was.data.dataset is None:
             return None
         return self.was.data.dataset.source

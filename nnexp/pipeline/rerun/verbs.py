@@ -1,4 +1,4 @@
-"""What `nnexp rerun` and `nnexp bundle` do, in its order; the command line prints what comes of it."""
+"""Carry out `nnexp rerun` and `nnexp bundle`; the command line prints the results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import SCHEMA
-from nnexp.config.request import SweepConfig
+from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles
@@ -34,23 +34,22 @@ from nnexp.training.shard import Trained
 
 log = logging.getLogger("nnexp")
 
-# The recorded configuration with what was typed; what to do about it.
-Change = Callable[[RunConfig], tuple[RunConfig, SweepConfig]]
+# Applies the typed keys to a recorded configuration; returns the new configuration and the request.
+Change = Callable[[RunConfig], tuple[RunConfig, Request]]
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of how many runs it was asked whether they can be trained again; why some cannot; what makes it likely
-    that some come out otherwise, and how many."""
+    """Whether runs could be trained again, for a dry run."""
 
-    total: int
-    cannot: list[str]
-    doubts: Counter[str]
+    total: int  # how many runs were examined
+    cannot: list[str]  # why some of them cannot be trained again
+    doubts: Counter[str]  # reasons why runs may come out differently, with the number of runs
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """A recorded run that was trained again (`trained` is None where it could not be), and the verdict."""
+    """A recorded run trained again, and the verdict. `trained` is None if it could not be trained."""
 
     store: Store
     found: Detail
@@ -60,11 +59,11 @@ class Rerun:
 
     @property
     def extent(self) -> Counter[str]:
-        """How many points, curves and predictions were compared."""
+        """The number of points, curves and predictions that were compared."""
         return _extent([self.subject.evidence])
 
     def record(self) -> str | None:
-        """Record the rerun beside the run; its id, None where nothing was trained or the store refuses."""
+        """Record the rerun beside the run; return its id, None if nothing was trained or recorded."""
         if self.trained is None:
             return None
         return again.record_run(self.store, self.found, self.subject, self.trained, self.verdict)
@@ -72,7 +71,7 @@ class Rerun:
 
 @dataclass(frozen=True)
 class Reruns:
-    """The verdicts on many runs; `extent` is how much of those that are identical was compared."""
+    """The verdicts on many runs; `extent` counts what was compared of the identical ones."""
 
     verdicts: list[Verdict]
     extent: Counter[str]
@@ -92,13 +91,13 @@ class SweepRerun:
     runs: Reruns
 
     def record(self) -> str | None:
-        """Record the verdicts beside the sweep; the id of that record, None where the store refuses."""
+        """Record the verdicts beside the sweep; return the record's id, None if the store refuses it."""
         return again.record_sweep(self.store, self.found, self.runs.verdicts)
 
 
 @dataclass(frozen=True)
 class Written:
-    """An archive that was written: of how many runs, and how many bytes it has."""
+    """An archive that was written, its number of runs, and its size in bytes."""
 
     path: Path
     runs: int
@@ -106,9 +105,9 @@ class Written:
 
 
 def one(run_id: str, change: Change | None, dry_run: bool) -> Forecast | Rerun | Variation:
-    """`nnexp rerun RUN_ID [key=value …]`. What makes another run of it is a variation, not trained yet.
+    """Carry out `nnexp rerun RUN_ID [key=value …]`. Raises RequestError.
 
-    Raises RequestError.
+    If the keys make another run, a Variation is returned that is not trained yet.
     """
     store = open_store(create=False)
     run_id = whole_id(store, run_id, "run")
@@ -123,7 +122,9 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> Forecast | Rerun |
             return Variation(was, moved, request, dry_run)
         if moved.experiment_name != was.config.experiment_name:
             name = f"experiment_name={moved.experiment_name}"
-            raise RequestError(f"{name}: a plain rerun is recorded beside its run; only a variation moves")
+            raise RequestError(
+                f"{name}: a plain rerun is recorded beside its run; only a variation may be elsewhere"
+            )
     if dry_run:
         return _forecast([[evidence]], subjects)
     ((subject, trained, verdict),) = again.verify([subjects.subject(evidence, moved)])
@@ -131,7 +132,7 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> Forecast | Rerun |
 
 
 def sweep(sweep_id: str, dry_run: bool) -> Forecast | SweepRerun:
-    """`nnexp rerun --sweep SWEEP_ID`. Raises RequestError."""
+    """Carry out `nnexp rerun --sweep SWEEP_ID`. Raises RequestError."""
     store = open_store(create=False)
     found, evidence = find_sweep(store, whole_id(store, sweep_id, "sweep"))
     subjects = Subjects(kept_in(store))
@@ -141,13 +142,13 @@ def sweep(sweep_id: str, dry_run: bool) -> Forecast | SweepRerun:
 
 
 def bundle(there: Bundle, dry_run: bool) -> Forecast | Reruns:
-    """`nnexp rerun --bundle FILE`, once it is open. It needs no store. Raises RequestError."""
+    """Carry out `nnexp rerun --bundle FILE` on the open bundle, without a store. Raises RequestError."""
     subjects = Subjects(there.kept(), only_kept=True)
     return (_forecast if dry_run else _verified)(there.groups(), subjects)
 
 
 def write_bundle(some_id: str, out: Path | None) -> Written:
-    """`nnexp bundle RUN_ID|SWEEP_ID`. Raises RequestError."""
+    """Carry out `nnexp bundle RUN_ID|SWEEP_ID`. Raises RequestError."""
     if out is not None:
         check_ending("--out", out, ".zip")
     store = open_store(create=False)
@@ -161,7 +162,7 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
         found, one = find_run(store, some_id)
         evidence = [one]
     if not evidence:
-        raise RequestError(f"sweep {some_id}: no run of it has all that a rerun needs")
+        raise RequestError(f"sweep {some_id}: none of its runs has all that a rerun needs")
     subjects, data = Subjects(kept_in(store)), {}
     evidence = _without_deleted_sweeps(store, evidence)
     ready = [subjects.subject(one) for one in evidence]
@@ -174,7 +175,7 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
     altered = sum(any(doubt.startswith("weights:") for doubt in _doubts(subject)) for subject in ready)
     if altered:
         log.info(
-            f"note: of {altered} of the runs weights.npz is not there, or not the file that was recorded"
+            f"note: weights.npz of {altered} of the runs is missing, or is not the file that was recorded"
         )
     more = {}
     holder = get_sweep(store, found.tags.get("nnexp.sweep_id", "")) or found
@@ -184,7 +185,7 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
     if hashlib.sha256(lock).hexdigest() == holder.tags.get("nnexp.lock_sha256"):
         more[bundles.LOCK] = lock
     else:
-        log.info("note: requirements.lock is another one than when this was recorded, and is left out")
+        log.info("note: requirements.lock has changed since this was recorded, and is left out")
     out = out or Path(f"{found.run_id}.zip")
     parents = _parents(store, found, evidence)
     times = times_of(store, [*(one.run_id for one in evidence), *(sweep.run_id for sweep in parents)])
@@ -193,7 +194,7 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
 
 
 def _parents(store: Store, found: Detail, evidence: Sequence[Evidence]) -> list[bundles.Parent]:
-    """The sweep that is bundled, if it is one, and all others that recorded its runs."""
+    """Return the sweep that is bundled, if it is one, and the other sweeps that its runs belong to."""
     named = dict.fromkeys(one.tags["nnexp.sweep_id"] for one in evidence if "nnexp.sweep_id" in one.tags)
     first = [found.run_id] if "nnexp.sweep" in found.tags else []
     sweeps = [get_any(store, sweep_id) for sweep_id in dict.fromkeys([*first, *named])]
@@ -201,7 +202,7 @@ def _parents(store: Store, found: Detail, evidence: Sequence[Evidence]) -> list[
 
 
 def _without_deleted_sweeps(store: Store, evidence: Sequence[Evidence]) -> list[Evidence]:
-    """The runs, those of a sweep that was deleted as runs of their own."""
+    """Return the runs; those of a deleted sweep become single runs."""
     named = {one.tags["nnexp.sweep_id"] for one in evidence if "nnexp.sweep_id" in one.tags}
     gone = {sweep_id for sweep_id in named if get_sweep(store, sweep_id) is None}
 
@@ -217,11 +218,12 @@ def _without_deleted_sweeps(store: Store, evidence: Sequence[Evidence]) -> list[
 
 
 def _keys(store: Store, sweep: Detail) -> bytes:
+    """Return a sweep's run keys, one per line."""
     return "".join(f"{key}\n" for key in recorded_keys(store, sweep)).encode()
 
 
 def _verified(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> Reruns:
-    """The verdicts on many runs; one that cannot be trained again is one, too."""
+    """Train many runs again and judge them. A run that cannot be trained again has a verdict, too."""
     began, verdicts, extent = time.monotonic(), list[Verdict](), Counter[str]()
     for evidence in groups:
         some = _judged(evidence, subjects)
@@ -231,7 +233,7 @@ def _verified(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> Rerun
 
 
 def _judged(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
-    """The verdicts on some runs, in their order."""
+    """Return the verdicts on these runs, in their order."""
     ready, verdicts = [], {}
     for one in evidence:
         try:
@@ -244,18 +246,18 @@ def _judged(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
 
 
 def _extent(evidence: Sequence[Evidence]) -> Counter[str]:
-    """How much was compared."""
+    """Count the points, curves and predictions of these runs."""
     metrics = [(metric, curve) for one in evidence for metric, curve in one.curves.items()]
     curves = [curve for metric, curve in metrics if not is_prediction(metric)]
     predictions = len(metrics) - len(curves)
     return Counter(points=sum(map(len, curves)), curves=len(curves), predictions=predictions)
 
 
-# --- Whether it could be done.
+# --- Dry runs.
 
 
 def _forecast(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> Forecast:
-    """For how many runs all is there, and what is not as it was."""
+    """Find out which runs cannot be trained again, and which may come out differently."""
     total, cannot, doubts = 0, list[str](), Counter[str]()
     for one in chain.from_iterable(groups):
         total += 1
@@ -271,15 +273,15 @@ def _forecast(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> Forec
 
 
 def _doubts(subject: Subject) -> Iterator[str]:
-    """What makes it likely that the run comes out otherwise, or that it cannot be shown not to."""
+    """Yield the reasons why the run may come out differently, or why it cannot be compared."""
     evidence, recorded_engine = subject.evidence, subject.evidence.tags.get("nnexp.engine")
     if subject.data.changed is not None:
         yield f"data: {subject.data.changed}"
     if subject.data.note is not None:
         yield f"data: would be {subject.data.note}"
     if recorded_engine != engine.VERSION:
-        yield f"engine: recorded by version {recorded_engine}, and this is {engine.VERSION}"
+        yield f"engine: recorded by version {recorded_engine}, but this is version {engine.VERSION}"
     if subject.was.is_migrated:
         yield f"config: schema {subject.was.schema}, migrated to {SCHEMA}"
     if weights_hash(evidence.weights) != evidence.tags.get("nnexp.weights_sha256"):
-        yield "weights: weights.npz is not there, or not the file that was recorded"
+        yield "weights: weights.npz is missing, or is not the file that was recorded"

@@ -1,4 +1,4 @@
-"""Whether a run that was trained again is the recorded one to the bit, what differs first, and why.
+"""Compare a run that was trained again with its record, bit by bit; find what differs first, and why.
 
 Pure functions: evidence and training in, a verdict out.
 """
@@ -25,9 +25,9 @@ from nnexp.pipeline.identity import result_tags
 from nnexp.tracking.evidence import Evidence
 from nnexp.training.shard import Trained
 
-# How far the predictions of a schema that did not promise their bits may be off.
+# The absolute tolerance for predictions of a schema that did not promise their bits.
 LOOSE = 1e-12
-# Tags that say what code, and on what, gave a result; a different one may be why another differs.
+# Tags that say which code produced a result; if one has changed, it may be the cause of a difference.
 CODE = {
     "nnexp.git_commit": "code commit",
     "nnexp.version.nnexp": "nnexp",
@@ -39,21 +39,20 @@ CODE = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """One run's: `difference` is the first that was found, None where everything has the same bits; `causes`
-    are the likely ones, the likeliest first; `notes` say what else there is to know."""
+    """The result of comparing one run with its record."""
 
     run_id: str
     name: str
-    difference: str | None = None
-    causes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    difference: str | None = None  # the first one found, None if everything has the same bits
+    causes: tuple[str, ...] = ()  # likely causes, the likeliest first
+    notes: tuple[str, ...] = ()  # further remarks
 
     @property
     def is_identical(self) -> bool:
         return self.difference is None
 
     def __str__(self) -> str:
-        """In a line, as a tag and a table have it."""
+        """Return one line, as shown in tags and tables."""
         if self.difference is None:
             return "identical"
         return "; ".join([f"differs: {self.difference}", *(f"likely cause: {c}" for c in self.causes[:1])])
@@ -62,14 +61,13 @@ class Verdict:
 def judge(
     evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset, here: Mapping[str, str]
 ) -> Verdict:
-    """The verdict on a run, given what is recorded of it and how it was trained again; `here` are the tags of
-    this process."""
+    """Compare a run's record with the same run trained again. `here`: the provenance tags of this process."""
     weights = pack(model_of(again, dataset), again.kept)
     difference = next(_differences(evidence, was, again, dataset, weights), None)
     if difference is None:
         is_same = evidence.weights == weights
         notes = (
-            () if is_same else ("weights.npz is not written as it would be now; its numbers are the same",)
+            () if is_same else ("weights.npz has other bytes than if written now; its numbers are the same",)
         )
         return Verdict(evidence.run_id, evidence.name, notes=notes)
     causes = tuple(_causes(evidence, was, again, dataset, here))
@@ -79,9 +77,9 @@ def judge(
 def _differences(
     evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset, weights: bytes
 ) -> Iterator[str]:
-    """All that differs, in the order in which it came to be; `weights` is the weights.npz of now."""
+    """Yield all differences, in the order in which training makes them; `weights` is the new weights.npz."""
     if evidence.weights is None:
-        yield "weights.npz is not there"
+        yield "weights.npz is missing"
     elif evidence.weights != weights:
         yield from _arrays_differ(evidence.weights, weights, "_initial")
     yield from twice(evidence)
@@ -93,7 +91,7 @@ def _differences(
         if evidence.tags.get(tag) != value:
             yield f"{tag} is {value}, recorded {evidence.tags.get(tag)}"
     if not was.is_migrated and evidence.key != key_of(evidence, was):
-        yield "config.yaml is not what the run's key is of"
+        yield "config.yaml does not match the run's key"
     if not was.is_migrated:
         for key, value in was.config.params().items():
             if key not in LOCATIONS and evidence.params.get(key) != value:
@@ -101,13 +99,13 @@ def _differences(
 
 
 def key_of(evidence: Evidence, was: RecordedConfig) -> str:
-    """The key that the recorded configuration, data and engine make."""
+    """Return the run key computed from the recorded configuration, data hash and engine version."""
     tags = evidence.tags
     return was.config.run_key(tags.get("nnexp.data_sha256", ""), tags.get("nnexp.engine", ""))
 
 
 def _arrays_differ(recorded: bytes, weights: bytes, which: str) -> Iterator[str]:
-    """How the arrays of two weights.npz differ: the initial ones, or else all others."""
+    """Yield how two weights.npz differ: in the initial weights if `which` is "_initial", else elsewhere."""
     try:
         old = arrays_of(recorded)
     except NotWeights as error:
@@ -138,7 +136,7 @@ def _first_apart(name: str, old: NDArray[Any], new: NDArray[Any]) -> str:
 
 
 def twice(evidence: Evidence) -> Iterator[str]:
-    """Points that are recorded with several values, of which one at most is true."""
+    """Yield the points that are recorded with several values."""
     for metric, curve in evidence.curves.items():
         values: dict[int, float] = {}
         for epoch, value in curve:
@@ -148,7 +146,7 @@ def twice(evidence: Evidence) -> Iterator[str]:
 
 
 def is_prediction(metric: str) -> bool:
-    """Whether a metric is of a new row; all others are points of a curve."""
+    """Return whether a metric is a prediction for a new row; all other metrics are curves."""
     return metric.startswith("prediction/")
 
 
@@ -161,9 +159,9 @@ def _curves_differ(evidence: Evidence, again: Trained) -> Iterator[str]:
     for epoch, metric in sorted({*old, *new}, key=lambda at: (at[0], order.get(at[1], len(order)), at[1])):
         was, now = old.get((epoch, metric)), new.get((epoch, metric))
         if was is None:
-            yield f"{metric} at epoch {epoch} is {now!r}, and is not recorded"
+            yield f"{metric} at epoch {epoch} is {now!r}, but is not recorded"
         elif now is None:
-            yield f"{metric} at epoch {epoch} is recorded as {was!r}, and is not there again"
+            yield f"{metric} at epoch {epoch} is recorded as {was!r}, but the rerun has none"
         elif was != now:
             yield f"{metric} at epoch {epoch} is {_apart(now, was)}"
 
@@ -175,13 +173,13 @@ def _predictions_differ(
     end = int(again.epochs[-1])
     for name, values in recorded.items():
         if odd := [epoch for epoch in values if epoch != end]:
-            yield f"{name} is recorded at epoch {odd[0]}, and is of epoch {end}"
+            yield f"{name} is recorded at epoch {odd[0]}, but belongs to epoch {end}"
     old = {name: values[end] for name, values in recorded.items() if end in values}
     new = {metric: value for metric, _, value in prediction_points(again, dataset)}
     exact = was.schema >= EXACT_PREDICTIONS
     for name in sorted({*old, *new}):
         if name not in old or name not in new:
-            yield f"{name} is {'not recorded' if name not in old else 'recorded, and is not there again'}"
+            yield f"{name} is {'not recorded' if name not in old else 'recorded, but the rerun has none'}"
         elif old[name] != new[name] and (exact or not math.isclose(old[name], new[name], abs_tol=LOOSE)):
             yield f"{name} is {_apart(new[name], old[name])}"
 
@@ -193,13 +191,13 @@ def _apart(new: float, old: float) -> str:
 
 
 def ulps(a: float, b: float) -> int:
-    """How many doubles lie between two of them, and one: 0 for the same."""
+    """Return the distance of two doubles in units in the last place: 0 for the same, 1 for neighbours."""
     low, high = sorted(_rank(value) for value in (a, b))
     return high - low
 
 
 def _rank(value: float) -> int:
-    """The place of a double among all doubles."""
+    """Return the position of a double in the order of all doubles."""
     bits = int(np.float64(value).view(np.int64))
     return bits if bits >= 0 else -(bits & (2**63 - 1))
 
@@ -210,23 +208,23 @@ def _rank(value: float) -> int:
 def _causes(
     evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset, here: Mapping[str, str]
 ) -> Iterator[str]:
-    """What may be behind a difference, the surest first."""
+    """Yield the likely causes of a difference, the likeliest first."""
     tags = evidence.tags
     if not was.is_migrated and evidence.key != key_of(evidence, was):
-        yield "record altered: config.yaml, or the tags, are not those that the run's key is of"
+        yield "record altered: config.yaml or the tags do not match the run's key"
     kept = weights_hash(evidence.weights)
     if kept != tags.get("nnexp.weights_sha256"):
         yield "record altered: weights.npz is not the file whose hash is in the tag nnexp.weights_sha256"
     recorded_engine = tags.get("nnexp.engine")
     if recorded_engine != engine.VERSION:
-        yield f"engine version: recorded by {recorded_engine}, and this is {engine.VERSION}"
+        yield f"engine version: recorded by {recorded_engine}, but this is {engine.VERSION}"
     elif not canary.is_sound():
         yield (
-            f"engine arithmetic: this engine says it is version {engine.VERSION} and does not have its bits "
-            "(its canary differs): a line of nnexp/engine was changed"
+            f"engine arithmetic: this engine claims to be version {engine.VERSION} but computes other bits "
+            "(its canary differs): code in nnexp/network/engine was changed"
         )
     elif not was.is_migrated and weights_sha256(again.final.layers) == tags.get("nnexp.weights_sha256"):
-        yield "record altered: training again gave the very weights whose hash was recorded"
+        yield "record altered: training again gave exactly the weights whose hash was recorded"
     if was.is_migrated:
         yield f"config migrated: it was recorded in schema {was.schema}"
     yield from _code_causes(tags, here)
@@ -242,7 +240,7 @@ def _code_causes(tags: Mapping[str, str], here: Mapping[str, str]) -> Iterator[s
 
 
 def weights_hash(content: bytes | None) -> str | None:
-    """The hash of the final weights in a weights.npz, None where it cannot be read."""
+    """Return the hash of the final weights in a weights.npz, or None if it is missing or cannot be read."""
     try:
         layers: Layers | None = None if content is None else unpack(content).network.layers
     except NotWeights:
