@@ -1,9 +1,11 @@
 """Train many networks of one shape at once in the compiled engine, with the same bits everywhere.
 
-The innermost axis of every computation is the run: N_LANES runs make a block, one operation
-computes for all of them, and blocks go to threads. No lane ever reads another, and no operation is
-reordered, so a run's bits do not depend on its batch, its place in it, the number of threads or the
-CPU. A single run is a batch of one.
+There are two arrangements of the same arithmetic. Many runs of a small network share vectors: the
+innermost axis is the run, N_LANES runs make a block, one operation computes for all of them, and blocks
+go to threads; no lane ever reads another. A network that is wide enough fills vectors by itself, with
+neighbouring neurons, rows or weights, and then each run is a block of its own (`engine.wide`). No
+operation is reordered in either, so a run's bits do not depend on the arrangement, its batch, its place
+in it, the number of threads or the CPU. A single run is a batch of one.
 
 Every sum is taken in ascending order, one term after another: a neuron's total starts from its bias
 and adds w_j x_j by input j; dL/da adds over the next layer's neurons; gradients, losses and counts
@@ -16,12 +18,13 @@ add over the rows in the order they are visited; the gradient's norm adds over t
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numba import config
 from numpy.typing import ArrayLike, NDArray
 
+from nnexp.network.engine.choice import is_wide_faster
 from nnexp.network.engine.compilation import is_compiled
 from nnexp.network.engine.kernel import train_blocks
 from nnexp.network.engine.lanes import N_LANES
@@ -37,7 +40,6 @@ from nnexp.network.engine.layout import (
 )
 from nnexp.network.engine.wide.layout import wide_layers, wide_parts
 
-WIDE = False
 VERSION = "1"  # changes whenever the bits of any run change
 
 # How many rows an evaluation holds in memory at a time; a mini-batch may be larger.
@@ -171,7 +173,8 @@ class Batch:
     copied. learning_rate and each of `options` (those of the optimizer): one number, or one for
     each run. epochs: how many to train, one number or one for each run. X, y: samples (n, fan_in)
     and (n, outputs), or (runs, n, fan_in) and (runs, n, outputs) if every run has its own; X_val,
-    y_val likewise. threads: how many, by default Numba's (NUMBA_NUM_THREADS).
+    y_val likewise. threads: how many, by default Numba's (NUMBA_NUM_THREADS). lanes: what the lanes of
+    vectors are, "runs" or "neurons" of one run; by default, whichever is faster.
 
     Raises ValueError for shapes that do not fit and for missing or unknown options.
     """
@@ -188,6 +191,7 @@ class Batch:
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         threads: int | None = None,
+        lanes: Literal["runs", "neurons"] | None = None,
     ) -> None:
         start = np.array(weights, dtype=np.float64, order="C")
         if start.ndim != 2 or start.shape[1] != model.n_weights:
@@ -226,6 +230,7 @@ class Batch:
         n = max(self._X.shape[1], self._X_val.shape[1])
         self._rows = min(n, max(model.batch_size, _EVALUATED_ROWS))
         self._threads = default_threads() if threads is None else threads
+        self._lanes = lanes
 
     @property
     def weights(self) -> Array:
@@ -278,6 +283,13 @@ class Batch:
             val_accuracy=records[..., 4] if is_classification and self._has_validation else None,
         )
 
+    def _is_wide_faster(self, n_runs: int) -> bool:
+        """Tell which arrangement trains so many runs faster."""
+        model, n = self.model, self._X.shape[1]
+        has_curves = model.activation in ("sigmoid", "tanh")
+        rows = min(n, model.batch_size)
+        return is_wide_faster(model.sizes, has_curves, model.optimizer == "adam", rows, n_runs, self._threads)
+
     def _active(self) -> IntArray:
         """Return the runs that have not ended, sorted by the epoch at which they end."""
         first = self.epoch + 1 if self.epoch > 0 else 0
@@ -288,14 +300,16 @@ class Batch:
     def _train(self, until: int, epochs: IntArray, order: NDArray[np.int32], records: Array) -> None:
         """Train the blocks of active runs, shared among the threads."""
         active = self._active()
-        is_wide = WIDE
+        is_wide = self._lanes == "neurons" if self._lanes else self._is_wide_faster(len(active))
         n_lanes = 1 if is_wide else N_LANES
         n_blocks = -(-len(active) // n_lanes)
         n_tasks = min(n_blocks, 1 if self._threads == 1 else 8 * self._threads)
 
-        layers, parts = _layers(self.model, self._rows), _parts(self.model, 0 if is_wide else self._rows, n_lanes)
-        by_neurons = wide_layers(self.model.sizes, layers[4])
-        places = wide_parts(self.model.sizes) if is_wide else np.zeros(15, dtype=np.int64)
+        layers = _layers(self.model, self._rows)
+        parts = _parts(self.model, 0 if is_wide else self._rows, n_lanes)
+        own_layers, own_parts = wide_layers(self.model.sizes, layers[4]), wide_parts(self.model.sizes)
+        if not is_wide:
+            own_parts = np.zeros_like(own_parts)
         is_classification = self.model.is_classification
         settings = Settings(
             n_lanes=n_lanes,
@@ -310,11 +324,11 @@ class Batch:
 
         def train(task: int) -> None:
             first, last = (n_blocks * t // n_tasks for t in (task, task + 1))
-            memory, wide_memory = _aligned(parts[-1]), _aligned(places[-1])
+            memory, wide_memory = _aligned(parts[-1]), _aligned(own_parts[-1])
             lane_memory = np.zeros(2 * N_LANES, dtype=np.int64)
             train_blocks(
                 layers, settings, self._runs, self._X, self._y, self._X_val, self._y_val, order,
-                memory, parts, lane_memory, by_neurons, wide_memory, places, active, first, last,
+                memory, parts, lane_memory, own_layers, wide_memory, own_parts, active, first, last,
                 self.epoch, until, epochs, records,
             )  # fmt: skip
 

@@ -34,8 +34,8 @@ OPTIONS = {"sgd": (), "momentum": ("momentum",), "adam": ("beta1", "beta2", "eps
 class Net(NamedTuple):
     """The shape of the networks and how they are trained. Layer 0 takes the inputs."""
 
-    # N_LANES, or 1 where a run is trained by itself; but not as a constant: loops over lanes would be unrolled
-    # and take seconds to compile.
+    # N_LANES, or 1 if each run is trained by itself; but not as a constant: loops over lanes would be
+    # unrolled and take seconds to compile.
     n_lanes: int
     n_layers: int
     sizes: Pointer  # layer widths, input first
@@ -61,7 +61,7 @@ class Settings(NamedTuple):
     rows: int  # how many go through the network at a time
     is_classification: bool
     is_articles: bool
-    is_wide: bool  # whether each run is trained by itself, in the arrangement of `engine.wide`
+    is_wide: bool  # whether each run is trained by itself, with its neurons as lanes
 
 
 class Samples(NamedTuple):

@@ -1,6 +1,6 @@
-"""One network at a time, its rows and neurons side by side: the same arithmetic as that of many runs.
+"""Train one network at a time, with its neurons as lanes: a second arrangement of the same arithmetic.
 
-Lanes are eight neighbouring neurons in `products`, 32 numbers in a row in hidden activations and
-updates, and 32 rows in the output layer. Each sum has the order that it has where lanes are runs, so
-the bits are the same; which of the two trains is a matter of time only, and `choice` decides it.
+Every sum has the same order as where runs are lanes, so the bits are the same, and which arrangement trains
+is a matter of time only. The lanes of sums of products are eight neighbouring neurons (in dL/da, inputs);
+those of the output layer are rows; activations and updates take 32 numbers as they lie in memory.
 """

@@ -1,4 +1,6 @@
-"""Measure one network on all samples, and train it for an epoch: 32 rows at a time go through it."""
+"""Measure one network on all samples and train it for an epoch, ROWS rows at a time."""
+
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +15,14 @@ from nnexp.network.engine.wide.passes import backward, forward
 
 @compiled
 def _take_labels(data: Samples, s: Block, row: int, lane: int) -> None:
+    """Copy the labels of one row into its lane."""
     for k in range(data.width):
         s.y[k * ROWS + lane] = data.y[row * data.width + k]
 
 
 @compiled
 def _add_losses(net: Net, s: Block, rows: int, total: float) -> float:
-    """The losses of `rows` rows, added to those of earlier rows, row by row and output by output."""
+    """Add the losses of `rows` rows to those of earlier rows, output by output; return the sum."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
     terms = shifted(s.d, at * ROWS)
@@ -40,6 +43,7 @@ def _add_losses(net: Net, s: Block, rows: int, total: float) -> float:
 
 @compiled
 def _add_correct(net: Net, s: Block, rows: int, total: float) -> float:
+    """Add the number of correctly classified rows, of `rows`, to that of earlier rows; return the sum."""
     store(s.sums, 1, lanes(0.0))
     store(s.sums, 0, count_correct(net, s, s.y, 0, False, 1))
     for r in range(rows):
@@ -48,8 +52,8 @@ def _add_correct(net: Net, s: Block, rows: int, total: float) -> float:
 
 
 @compiled
-def _norm(net: Net, grad: Pointer) -> float:
-    """The norm of the gradient, its squares added as `network.flatten` orders the weights."""
+def _norm(net: Net, grad: Pointer) -> Any:
+    """Return the norm of the gradient; its squares are added as `network.flatten` orders the weights."""
     squares = 0.0
     for layer in range(net.n_layers):
         for k in range(net.sizes[layer + 1]):
@@ -65,7 +69,7 @@ def _norm(net: Net, grad: Pointer) -> float:
 
 @compiled
 def evaluate_wide(net: Net, wide: Wide, data: Samples, run: int, sums: Pointer, with_gradient: bool) -> None:
-    """Into sums: loss and number correct over all samples, and the norm of the gradient."""
+    """Write the loss, the number correct over all samples and the norm of the gradient to `sums`."""
     s = wide.s
     loss, correct = 0.0, 0.0
     own = 0 if data.shared else run * data.n
@@ -87,8 +91,10 @@ def evaluate_wide(net: Net, wide: Wide, data: Samples, run: int, sums: Pointer, 
 
 
 @compiled
-def train_epoch_wide(net: Net, wide: Wide, data: Samples, run: int, order: Pointer, is_shuffled: bool) -> None:
-    """One optimizer step for each mini-batch."""
+def train_epoch_wide(
+    net: Net, wide: Wide, data: Samples, run: int, order: Pointer, is_shuffled: bool
+) -> None:
+    """Take one optimizer step for each mini-batch."""
     s = wide.s
     own = 0 if data.shared else run * data.n
     for first in range(0, data.n, net.batch_size):

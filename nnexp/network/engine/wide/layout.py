@@ -1,41 +1,41 @@
-"""How one network lies in memory so that its neighbouring neurons are neighbours.
+"""Lay one network out in memory so that neighbouring neurons are neighbours.
 
-A layer's W is transposed: panel p holds the weights of neurons 8p to 8p + 7, an octet for each input.
-Inputs and neurons are filled up to whole octets; what fills up is never read into anything that counts.
+A layer's W is transposed: panel p holds the weights of neurons 8p to 8p + 7, one octet for each input.
+Inputs and neurons are filled up to whole octets; no result depends on the filling.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnexp.network.engine.compilation import compiled
-from nnexp.network.engine.lanes import N_LANES, OCTET, Pointer, lanes, pointer, shifted, store
+from nnexp.network.engine.lanes import N_LANES, OCTET, Pointer, lanes, pointer, store
 from nnexp.network.engine.layout import ADAM, SGD, Array, Block, IntArray, Net, view_block
 
-# Rows that go through the network at a time: one in each lane of the output layer.
+# How many rows go through the network at a time: one for each lane in the output layer.
 ROWS = N_LANES
 
 
 class Wide(NamedTuple):
-    """The memory of one network. The parts of `s` are vectors, as where lanes are runs; those of `s.rates` have
-    one number in all lanes."""
+    """One network's memory. Each vector of `s.rates` holds one number in all its lanes."""
 
     s: Block
-    rows: Pointer  # the output layer's totals, then its dL/dz, by rows; of other layers s.a and s.d are
-    block: Pointer  # gradients of eight inputs' weights
-    turned: Pointer  # four panels of a layer's W, untransposed
+    rows: Pointer  # the output layer's totals, then its dL/dz, row by row, as s.a and s.d of other layers
+    block: Pointer  # the gradients of eight inputs' weights
+    turned: Pointer  # part of a layer's W as the reference has it, in panels of eight inputs
 
 
 def octets(count: int) -> int:
-    """How many octets hold so many floats."""
+    """Return how many octets hold `count` floats."""
     return -(-count // OCTET)
 
 
 def wide_layers(sizes: Sequence[int], activations: Sequence[int]) -> IntArray:
-    """The rows that `view_net` reads. Weights and biases begin at these elements, outputs at these vectors."""
+    """Return the rows that `view_net` reads: weights and biases begin at elements, outputs at vectors."""
     heights = [OCTET * octets(size) for size in sizes]
-    weights = [i * o for i, o in zip(heights[:-1], heights[1:], strict=True)]
+    weights = [i * o for i, o in pairwise(heights)]
     starts = np.cumsum([0, *weights, *heights[1:]])
     layers = np.zeros((5, len(sizes)), dtype=np.int64)
     layers[0] = sizes
@@ -48,9 +48,9 @@ def wide_layers(sizes: Sequence[int], activations: Sequence[int]) -> IntArray:
 
 
 def wide_parts(sizes: Sequence[int]) -> IntArray:
-    """Where the parts of a Wide begin in its memory, in elements, and where the last ends."""
+    """Return where the parts of a Wide begin in its memory, in elements, and where the last ends."""
     heights = [OCTET * octets(size) for size in sizes]
-    n = sum((i + 1) * o for i, o in zip(heights[:-1], heights[1:], strict=True))
+    n = sum((i + 1) * o for i, o in pairwise(heights))
     outputs, last = ROWS * sum(heights[1:]), ROWS * heights[-1]
     block = [n, n, n, n, 6 * N_LANES, last, outputs, outputs, ROWS * sizes[0], last, 3 * N_LANES]
     lengths = [*block, last, OCTET * max(heights[1:]), 4 * OCTET * max(heights)]
@@ -69,20 +69,20 @@ def view_wide(memory: Array, parts: IntArray, lane_memory: IntArray) -> Wide:
 
 @compiled
 def panels_of(net: Net, layer: int) -> tuple[int, int]:
-    """How many octets hold a layer's inputs, and how many its outputs."""
+    """Return how many octets hold a layer's inputs, and how many its outputs."""
     return (net.sizes[layer] + 7) // 8, (net.sizes[layer + 1] + 7) // 8
 
 
 @compiled
-def place_of(net: Net, layer: int, k: int, j: int) -> int:
-    """The element at which W[k, j] of a layer lies."""
+def place_of(net: Net, layer: int, k: int, j: int) -> Any:
+    """Return the element at which W[k, j] of a layer lies."""
     height = (net.sizes[layer] + 7) // 8 * 8
     return net.weights_at[layer] + (k // 8 * height + j) * 8 + k % 8
 
 
 @compiled
 def _copy_in(net: Net, flat: Pointer, wide: Pointer) -> None:
-    """From the order of `network.flatten`."""
+    """Copy numbers of all weights from the order of `network.flatten` to their places."""
     at = 0
     for layer in range(net.n_layers):
         for k in range(net.sizes[layer + 1]):
@@ -97,7 +97,7 @@ def _copy_in(net: Net, flat: Pointer, wide: Pointer) -> None:
 
 @compiled
 def _copy_out(net: Net, wide: Pointer, flat: Pointer) -> None:
-    """Into the order of `network.flatten`."""
+    """Copy numbers of all weights from their places into the order of `network.flatten`."""
     at = 0
     for layer in range(net.n_layers):
         for k in range(net.sizes[layer + 1]):
@@ -112,7 +112,7 @@ def _copy_out(net: Net, wide: Pointer, flat: Pointer) -> None:
 
 @compiled
 def enter(net: Net, wide: Wide, flat: Block) -> None:
-    """Copy a run's state, as `network.flatten` orders it, into its place."""
+    """Copy a run's state, as `network.flatten` orders it, to its places."""
     _copy_in(net, flat.w, wide.s.w)
     if net.optimizer != SGD:
         _copy_in(net, flat.m, wide.s.m)
@@ -124,7 +124,7 @@ def enter(net: Net, wide: Wide, flat: Block) -> None:
 
 @compiled
 def leave(net: Net, wide: Wide, flat: Block) -> None:
-    """Copy a run's state back."""
+    """Copy a run's state back, except for what never changes."""
     _copy_out(net, wide.s.w, flat.w)
     if net.optimizer != SGD:
         _copy_out(net, wide.s.m, flat.m)

@@ -1,7 +1,7 @@
-"""One pass of one network, forward and backward, eight neurons side by side.
+"""Compute one network's forward and backward pass, eight neurons at a time.
 
-Rows lie one after another in every layer but the last, whose rows are lanes: there softmax and losses
-take a row's outputs in order. All but sums is what `engine.passes` does where lanes are runs.
+The layers' outputs lie row by row. Only in the output layer the rows are lanes, since softmax and losses take
+a row's outputs in order: that layer is as one of `engine.passes`, which has rows for runs.
 """
 
 import numpy as np
@@ -17,12 +17,13 @@ from nnexp.network.engine.wide.products import Octets, Scalars, add_product, fil
 
 @compiled
 def _vectors(count: int) -> int:
+    """Return how many vectors hold `count` floats."""
     return (count + N_LANES - 1) // N_LANES
 
 
 @compiled
 def forward(net: Net, wide: Wide, x: Pointer, rows: int) -> None:
-    """Every layer's outputs, and in s.z the last layer's totals."""
+    """Compute every layer's outputs, and in s.z the last layer's totals."""
     s, last = wide.s, net.n_layers - 1
     inputs = Scalars(x, net.sizes[0], 1)
     for layer in range(net.n_layers):
@@ -48,7 +49,7 @@ def forward(net: Net, wide: Wide, x: Pointer, rows: int) -> None:
 
 @compiled
 def _rows_to_lanes(by_rows: Pointer, panels: int, by_lanes: Pointer, rows: int) -> None:
-    """From rows of `panels` octets to vectors of ROWS rows."""
+    """Transpose rows of `panels` octets into vectors of ROWS rows."""
     for row in range(0, rows, 8):
         for panel in range(panels):
             source = shifted(by_rows, 8 * (row * panels + panel))
@@ -57,6 +58,7 @@ def _rows_to_lanes(by_rows: Pointer, panels: int, by_lanes: Pointer, rows: int) 
 
 @compiled
 def _lanes_to_rows(by_lanes: Pointer, panels: int, by_rows: Pointer, rows: int) -> None:
+    """Transpose vectors of ROWS rows into rows of `panels` octets."""
     for row in range(0, rows, 8):
         for panel in range(panels):
             target = shifted(by_rows, 8 * (row * panels + panel))
@@ -65,7 +67,7 @@ def _lanes_to_rows(by_lanes: Pointer, panels: int, by_rows: Pointer, rows: int) 
 
 @compiled
 def _backpropagate(net: Net, wide: Wide, layer: int, d: Pointer, rows: int) -> None:
-    """dL/da of the layer below, W' dL/dz, four panels at a time."""
+    """Compute dL/da of the layer below, W' dL/dz, four panels at a time."""
     n_inputs, n_outputs = panels_of(net, layer)
     w = shifted(wide.s.w, net.weights_at[layer])
     below = shifted(wide.s.d, net.outputs_at[layer - 1] * N_LANES)
@@ -76,7 +78,7 @@ def _backpropagate(net: Net, wide: Wide, layer: int, d: Pointer, rows: int) -> N
                 source = shifted(w, 64 * (j * n_inputs + first + i))
                 transpose(source, 1, shifted(wide.turned, 64 * (i * n_outputs + j)), 1)
         sums = Octets(shifted(below, 8 * first), n_inputs, 1)
-        # The first term alone is the first sum: to -0.0 every number can be added and stays what it is.
+        # Each sum starts with its first term, as -0.0 + x is x for every x, where 0.0 + -0.0 is 0.0.
         fill(sums, -0.0, rows, panels)
         slopes, weights = Scalars(d, 8 * n_outputs, 1), Octets(wide.turned, 1, 8 * n_outputs)
         add_product(sums, slopes, weights, rows, panels, net.sizes[layer + 1])
@@ -84,6 +86,7 @@ def _backpropagate(net: Net, wide: Wide, layer: int, d: Pointer, rows: int) -> N
 
 @compiled
 def _add_bias_gradients(d: Pointer, panels: int, rows: int, grad: Pointer, is_first: bool | np.bool) -> None:
+    """Compute dL/db of one layer, anew or added to those of earlier rows."""
     for panel in range(panels):
         total = octet(0.0) if is_first else load_octet(grad, panel)
         for row in range(rows):
@@ -95,11 +98,11 @@ def _add_bias_gradients(d: Pointer, panels: int, rows: int, grad: Pointer, is_fi
 def backward(
     net: Net, wide: Wide, x: Pointer, rows: int, n: int, is_first: bool | np.bool, is_whole: bool | np.bool
 ) -> None:
-    """Gradients of all weights, for a loss that is the mean over n rows, begun anew or added to those of earlier
-    rows.
+    """Compute the gradients of all weights, anew or added to those of earlier rows.
 
-    Where these rows are a whole mini-batch, each layer's W is updated at once, while its gradients
-    are at hand, and they are not kept.
+    n: the loss is the mean over so many rows. is_whole: these rows are a whole mini-batch. Then all
+    weights are updated, a layer's W part by part while its gradients are in the cache, and the
+    gradients are not kept.
     """
     s, last = wide.s, net.n_layers - 1
     deriv_loss(net, s, s.y, 0, False, 1, n)
@@ -131,7 +134,7 @@ def backward(
 
 @compiled
 def _descend(net: Net, wide: Wide, layer: int, inputs: Scalars, slopes: Octets, rows: int) -> None:
-    """Update a layer's W, eight inputs' weights at a time."""
+    """Update a layer's W, the weights of eight inputs at a time."""
     n_inputs, n_outputs = panels_of(net, layer)
     block = Octets(wide.block, 1, 8)
     for j in range(n_inputs):

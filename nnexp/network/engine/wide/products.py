@@ -1,7 +1,7 @@
-"""Products of two matrices: every sum in ascending order, one term after another, in a register.
+"""Multiply matrices: every sum is taken in ascending order, one term after another, in a register.
 
-Eight neighbouring columns are an octet; the octets below one another are a panel. Four sums at a time hide
-each other's waiting, and leave registers free on any CPU.
+Eight neighbouring columns of a row are an octet; the same eight columns of all rows are a panel. Four octets
+are summed at a time: enough that none waits for another, and few enough for the registers of any CPU.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from nnexp.network.engine.lanes import Pointer, load_octet, octet, shifted, stor
 
 
 class Scalars(NamedTuple):
-    """A matrix that is read number by number: where it begins, and how far apart its rows and columns are."""
+    """A matrix of single numbers: where it begins, and how many elements apart its rows and columns are."""
 
     first: Pointer
     row: int
@@ -28,7 +28,7 @@ class Octets(NamedTuple):
 
 @compiled
 def _add_one(c: Pointer, a: Scalars, at: int, b: Octets, b_at: int, count: int) -> None:
-    """One row of one panel, to the octet at c."""
+    """Add one row of a panel to the octet at c."""
     total = load_octet(c, 0)
     for i in range(count):
         total = total + a.first[at + i * a.column] * load_octet(b.first, b_at + i * b.row)
@@ -37,7 +37,7 @@ def _add_one(c: Pointer, a: Scalars, at: int, b: Octets, b_at: int, count: int) 
 
 @compiled
 def _add_four_rows(c: Pointer, c_row: int, a: Scalars, at: int, b: Octets, b_at: int, count: int) -> None:
-    """Four rows of one panel."""
+    """Add four rows of a panel to the octets from c on."""
     s0, s1 = load_octet(c, 0), load_octet(c, c_row)
     s2, s3 = load_octet(c, 2 * c_row), load_octet(c, 3 * c_row)
     for i in range(count):
@@ -54,7 +54,7 @@ def _add_four_rows(c: Pointer, c_row: int, a: Scalars, at: int, b: Octets, b_at:
 
 @compiled
 def _add_four_panels(c: Pointer, c_panel: int, a: Scalars, at: int, b: Octets, b_at: int, count: int) -> None:
-    """One row of four panels."""
+    """Add one row of four panels to the octets from c on."""
     s0, s1 = load_octet(c, 0), load_octet(c, c_panel)
     s2, s3 = load_octet(c, 2 * c_panel), load_octet(c, 3 * c_panel)
     for i in range(count):
@@ -71,7 +71,7 @@ def _add_four_panels(c: Pointer, c_panel: int, a: Scalars, at: int, b: Octets, b
 
 @compiled
 def add_product(c: Octets, a: Scalars, b: Octets, rows: int, panels: int, count: int) -> None:
-    """C = C + A B, for `rows` rows of C, `panels` panels of it, and `count` columns of A."""
+    """Compute C = C + A B for `rows` rows and `panels` panels of C; A has `count` columns."""
     fours = rows - rows % 4
     for panel in range(panels):
         for row in range(0, fours, 4):
