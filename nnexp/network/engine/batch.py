@@ -200,6 +200,8 @@ class Batch:
             raise ValueError("give X_val and y_val, or neither")
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
+        if lanes not in ("runs", "neurons", None):
+            raise ValueError(f"lanes must be 'runs' or 'neurons', not {lanes!r}")
         n_runs = len(start)
         given, names = dict(options or {}), OPTIONS[model.optimizer]
         if set(given) != set(names):
