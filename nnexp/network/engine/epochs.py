@@ -1,5 +1,7 @@
 """Train a block of networks: the optimizers, an epoch of any network, the articles' network written out."""
 
+from typing import Any
+
 import numpy as np
 
 from nnexp.network.engine.compilation import compiled
@@ -14,7 +16,8 @@ from nnexp.network.engine.passes import backward, deriv_loss, forward
 def step(net: Net, s: Block) -> None:
     """One step of all weights, from their gradients."""
     count_step(net, s)
-    update(net, s, 0, s.grad, 0, net.n_weights)
+    first: Any = np.int64(0)
+    update(net, s, first, s.grad, first, net.n_weights)
 
 
 @compiled

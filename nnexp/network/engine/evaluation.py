@@ -28,7 +28,7 @@ def bce(z: Lanes, y: Lanes) -> Lanes:
 
 
 @compiled
-def cross_entropy(z: Pointer, first: int, y: Pointer, y_at: int, shared: bool, width: int) -> Lanes:
+def cross_entropy(z: Pointer, first: int, y: Pointer, y_at: int, shared: bool | np.bool, width: int) -> Lanes:
     """Return the loss of one row, from the totals of its outputs."""
     top = largest(z, first, first + width)
     powers, own = lanes(0.0), lanes(0.0)
@@ -40,7 +40,7 @@ def cross_entropy(z: Pointer, first: int, y: Pointer, y_at: int, shared: bool, w
 
 
 @compiled
-def _losses(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int) -> Lanes:
+def _losses(net: Net, s: Block, y: Pointer, y_at: int, shared: bool | np.bool, rows: int) -> Lanes:
     """Add the losses of `rows` rows to those of earlier rows; return the sum."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
@@ -59,7 +59,7 @@ def _losses(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int) 
 
 
 @compiled
-def count_correct(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int) -> Lanes:
+def count_correct(net: Net, s: Block, y: Pointer, y_at: int, shared: bool | np.bool, rows: int) -> Lanes:
     """Add the number of correctly classified rows, of `rows`, to that of earlier rows; return the sum."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
@@ -91,7 +91,7 @@ def count_correct(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows:
 
 
 @compiled
-def evaluate(net: Net, s: Block, data: Samples, with_gradient: bool) -> None:
+def evaluate(net: Net, s: Block, data: Samples, with_gradient: bool | np.bool) -> None:
     """Write into s.sums the loss and the number correct over all samples, and the norm of the gradient."""
     store(s.sums, 0, lanes(0.0))
     store(s.sums, 1, lanes(0.0))

@@ -25,7 +25,7 @@ from nnexp.network.engine.wide import epochs as wide_epochs
 from nnexp.network.engine.wide import layout as wide_layout
 from nnexp.network.engine.wide import passes as wide_passes
 from nnexp.network.engine.wide import products
-from nnexp.network.engine.wide.epochs import evaluate_wide, train_epoch_wide
+from nnexp.network.engine.wide.epochs import pass_wide
 from nnexp.network.engine.wide.layout import enter, leave, view_wide
 
 
@@ -125,6 +125,7 @@ def train_blocks(
     wide = view_wide(wide_memory, wide_parts, lane_memory)
     data, validation = view_samples(X, y), view_samples(X_val, y_val)
     is_shuffled, order_stride = order.shape[0] > 0, order.shape[1] * order.shape[2]
+    no, yes = np.bool_(False), np.bool_(True)
     for block in range(first_block, last_block):
         for lane in range(net.n_lanes):
             i = block * net.n_lanes + lane
@@ -139,7 +140,9 @@ def train_blocks(
                 for part in range(2 if validation.n > 0 else 1):
                     samples, is_training = (data, True) if part == 0 else (validation, False)
                     if net.is_wide:
-                        evaluate_wide(wide_net, wide, samples, s.run[0], s.sums, is_training)
+                        pass_wide(
+                            wide_net, wide, samples, s.run[0], pointer(order, 0), no, no, is_training, s.sums
+                        )
                     else:
                         evaluate(net, s, samples, is_training)
                     _record(net, s, runs, samples.n, is_training, completed, records, logged)
@@ -156,7 +159,7 @@ def train_blocks(
                 visited = pointer(order, (completed - epoch) * data.n)
                 if net.is_wide:
                     own = shifted(visited, s.run[0] * order_stride)
-                    train_epoch_wide(wide_net, wide, data, s.run[0], own, is_shuffled)
+                    pass_wide(wide_net, wide, data, s.run[0], own, is_shuffled, yes, yes, s.sums)
                 else:
                     train_epoch(net, s, data, visited, is_shuffled, order_stride)
                 completed += 1

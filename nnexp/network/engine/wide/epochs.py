@@ -7,7 +7,7 @@ import numpy as np
 from nnexp.network.engine.compilation import compiled
 from nnexp.network.engine.epochs import count_step, update
 from nnexp.network.engine.evaluation import bce, count_correct, cross_entropy
-from nnexp.network.engine.lanes import Pointer, lanes, load, shifted, store
+from nnexp.network.engine.lanes import N_LANES, Pointer, lanes, load, shifted, store
 from nnexp.network.engine.layout import BCE, CROSS_ENTROPY, MSE, Block, Net, Samples
 from nnexp.network.engine.wide.layout import ROWS, Wide, place_of
 from nnexp.network.engine.wide.passes import backward, forward
@@ -27,7 +27,8 @@ def _add_losses(net: Net, s: Block, rows: int, total: float) -> float:
     at, width = net.outputs_at[last], net.sizes[last + 1]
     terms = shifted(s.d, at * ROWS)
     if net.loss == CROSS_ENTROPY:
-        store(terms, 0, cross_entropy(s.z, 0, s.y, 0, False, width))
+        start: Any = np.int64(0)
+        store(terms, 0, cross_entropy(s.z, start, s.y, start, np.bool_(False), width))
         width = 1
     for k in range(width):
         if net.loss == MSE:
@@ -45,7 +46,9 @@ def _add_losses(net: Net, s: Block, rows: int, total: float) -> float:
 def _add_correct(net: Net, s: Block, rows: int, total: float) -> float:
     """Add the number of correctly classified rows, of `rows`, to that of earlier rows; return the sum."""
     store(s.sums, 1, lanes(0.0))
-    store(s.sums, 0, count_correct(net, s, s.y, 0, False, 1))
+    start: Any = np.int64(0)
+    one: Any = np.int64(1)
+    store(s.sums, 0, count_correct(net, s, s.y, start, np.bool_(False), one))
     for r in range(rows):
         total = total + s.sums[r]
     return total
@@ -68,38 +71,25 @@ def _norm(net: Net, grad: Pointer) -> Any:
 
 
 @compiled
-def evaluate_wide(net: Net, wide: Wide, data: Samples, run: int, sums: Pointer, with_gradient: bool) -> None:
-    """Write the loss, the number correct over all samples and the norm of the gradient to `sums`."""
+def pass_wide(
+    net: Net, wide: Wide, data: Samples, run: int, order: Pointer, is_shuffled: bool | np.bool,
+    is_training: bool | np.bool, with_gradient: bool | np.bool, sums: Pointer,
+) -> None:  # fmt: skip
+    """Pass all samples through the network once.
+
+    is_training: take one optimizer step for each mini-batch, of the rows in `order` if is_shuffled.
+    Otherwise write the loss, the number correct and, with_gradient, the norm of the gradient to
+    `sums`. Both are in one function, which compiles faster than two.
+    """
     s = wide.s
     loss, correct = 0.0, 0.0
     own = 0 if data.shared else run * data.n
-    for first in range(0, data.n, ROWS):
-        rows = min(ROWS, data.n - first)
-        x = shifted(data.x, (own + first) * data.fan_in)
-        for r in range(rows):
-            _take_labels(data, s, own + first + r, r)
-        forward(net, wide, x, rows)
-        loss = _add_losses(net, s, rows, loss)
-        if net.is_classification:
-            correct = _add_correct(net, s, rows, correct)
-        if with_gradient:
-            backward(net, wide, x, rows, data.n, first == 0, np.bool_(False))
-    terms = data.n if net.loss == CROSS_ENTROPY else data.n * data.width
-    sums[0], sums[1] = loss / float(terms), correct
-    if with_gradient:
-        sums[2] = _norm(net, s.grad)
-
-
-@compiled
-def train_epoch_wide(
-    net: Net, wide: Wide, data: Samples, run: int, order: Pointer, is_shuffled: bool
-) -> None:
-    """Take one optimizer step for each mini-batch."""
-    s = wide.s
-    own = 0 if data.shared else run * data.n
-    for first in range(0, data.n, net.batch_size):
-        n = min(net.batch_size, data.n - first)
-        count_step(net, s)
+    size = min(net.batch_size, data.n) if is_training else data.n
+    for first in range(0, data.n, size):
+        n = min(size, data.n - first)
+        is_whole = is_training and n <= ROWS
+        if is_training:
+            count_step(net, s)
         for start in range(first, first + n, ROWS):
             rows = min(ROWS, first + n - start)
             x = shifted(data.x, (own + start) * data.fan_in)
@@ -112,6 +102,17 @@ def train_epoch_wide(
             if is_shuffled:
                 x = s.x
             forward(net, wide, x, rows)
-            backward(net, wide, x, rows, n, start == first, rows == n)
-        if n > ROWS:
-            update(net, s, 0, s.grad, 0, net.n_weights)
+            if not is_training:
+                loss = _add_losses(net, s, rows, loss)
+                if net.is_classification:
+                    correct = _add_correct(net, s, rows, correct)
+            if with_gradient:
+                backward(net, wide, x, rows, n, start == first, is_whole)
+        if is_training:
+            changed = net.biases_at[0] // N_LANES if is_whole else 0
+            update(net, s, changed, s.grad, changed, net.n_weights - changed)
+    if not is_training:
+        terms = data.n if net.loss == CROSS_ENTROPY else data.n * data.width
+        sums[0], sums[1] = loss / float(terms), correct
+        if with_gradient:
+            sums[2] = _norm(net, s.grad)

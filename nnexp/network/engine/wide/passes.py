@@ -4,9 +4,11 @@ The layers' outputs lie row by row. Only in the output layer the rows are lanes,
 a row's outputs in order: that layer is as one of `engine.passes`, which has rows for runs.
 """
 
+from typing import Any
+
 import numpy as np
 
-from nnexp.network.engine.compilation import compiled
+from nnexp.network.engine.compilation import compiled, inlined
 from nnexp.network.engine.epochs import update
 from nnexp.network.engine.lanes import N_LANES, Pointer, load_octet, octet, shifted, store_octet, transpose
 from nnexp.network.engine.layout import SOFTMAX, Net
@@ -21,10 +23,11 @@ def _vectors(count: int) -> int:
     return (count + N_LANES - 1) // N_LANES
 
 
-@compiled
+@inlined
 def forward(net: Net, wide: Wide, x: Pointer, rows: int) -> None:
     """Compute every layer's outputs, and in s.z the last layer's totals."""
     s, last = wide.s, net.n_layers - 1
+    one: Any = np.int64(1)  # a plain 1 would compile softmax for 1 as well; below, too
     inputs = Scalars(x, net.sizes[0], 1)
     for layer in range(net.n_layers):
         n_inputs, n_outputs = panels_of(net, layer)
@@ -36,15 +39,14 @@ def forward(net: Net, wide: Wide, x: Pointer, rows: int) -> None:
                 store_octet(z, row * n_outputs + panel, load_octet(b, panel))
         totals, weights = Octets(z, n_outputs, 1), Octets(w, 1, 8 * n_inputs)
         add_product(totals, inputs, weights, rows, n_outputs, net.sizes[layer])
-        if layer < last:
-            activate(function, z, s.a, at, _vectors(rows * 8 * n_outputs))
-        else:
+        inputs, count = Scalars(z, 8 * n_outputs, 1), _vectors(rows * 8 * n_outputs)
+        if layer == last:
             _rows_to_lanes(z, n_outputs, s.z, rows)
-            if function == SOFTMAX:
-                softmax(s.z, s.a, at, 1, net.sizes[layer + 1])
-            else:
-                activate(function, s.z, s.a, at, net.sizes[layer + 1])
-        inputs = Scalars(z, 8 * n_outputs, 1)
+            z, count = s.z, net.sizes[layer + 1]
+        if function == SOFTMAX:
+            softmax(z, s.a, at, one, count)
+        else:
+            activate(function, z, s.a, at, count)
 
 
 @compiled
@@ -65,7 +67,7 @@ def _lanes_to_rows(by_lanes: Pointer, panels: int, by_rows: Pointer, rows: int) 
             transpose(shifted(by_lanes, 8 * panel * ROWS + row), ROWS // 8, target, panels)
 
 
-@compiled
+@inlined
 def _backpropagate(net: Net, wide: Wide, layer: int, d: Pointer, rows: int) -> None:
     """Compute dL/da of the layer below, W' dL/dz, four panels at a time."""
     n_inputs, n_outputs = panels_of(net, layer)
@@ -94,18 +96,19 @@ def _add_bias_gradients(d: Pointer, panels: int, rows: int, grad: Pointer, is_fi
         store_octet(grad, panel, total)
 
 
-@compiled
+@inlined
 def backward(
     net: Net, wide: Wide, x: Pointer, rows: int, n: int, is_first: bool | np.bool, is_whole: bool | np.bool
 ) -> None:
     """Compute the gradients of all weights, anew or added to those of earlier rows.
 
-    n: the loss is the mean over so many rows. is_whole: these rows are a whole mini-batch. Then all
-    weights are updated, a layer's W part by part while its gradients are in the cache, and the
-    gradients are not kept.
+    n: the loss is the mean over so many rows. is_whole: these rows are a whole mini-batch. Then each
+    layer's W is updated, part by part while its gradients are in the cache, and they are not kept.
     """
     s, last = wide.s, net.n_layers - 1
-    deriv_loss(net, s, s.y, 0, False, 1, n)
+    start: Any = np.int64(0)
+    one: Any = np.int64(1)
+    deriv_loss(net, s, s.y, start, np.bool_(False), one, n)
     d, n_outputs = wide.rows, panels_of(net, last)[1]
     _lanes_to_rows(shifted(s.d, net.outputs_at[last] * N_LANES), n_outputs, d, rows)
     for layer in range(last, -1, -1):
@@ -127,18 +130,16 @@ def backward(
             add_product(grad, inputs, slopes, net.sizes[layer], n_outputs, rows)
         if layer > 0:
             d = shifted(s.d, net.outputs_at[layer - 1] * N_LANES)
-    if is_whole:
-        first = net.biases_at[0] // N_LANES
-        update(net, s, first, s.grad, first, net.n_weights - first)
 
 
-@compiled
+@inlined
 def _descend(net: Net, wide: Wide, layer: int, inputs: Scalars, slopes: Octets, rows: int) -> None:
     """Update a layer's W, the weights of eight inputs at a time."""
     n_inputs, n_outputs = panels_of(net, layer)
     block = Octets(wide.block, 1, 8)
+    height: Any = np.int64(8)
     for j in range(n_inputs):
-        fill(block, 0.0, 8, n_outputs)
+        fill(block, 0.0, height, n_outputs)
         own = Scalars(shifted(inputs.first, 8 * j), 1, inputs.column)
         add_product(block, own, slopes, min(8, net.sizes[layer] - 8 * j), n_outputs, rows)
         for panel in range(n_outputs):
