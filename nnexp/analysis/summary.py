@@ -135,6 +135,16 @@ def summarize(
     ------
     RequestError
         If a name in `by` is not a param of the runs, or `metric` is not one of their metrics.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> sweep = nnexp.sweep(dataset="and", learning_rate=[0.1, 1], seed=range(3), epochs=100)
+    >>> table = nnexp.summarize(sweep.runs, ["learning_rate"])
+    >>> table[["learning_rate", "n"]].values.tolist()
+    [[0.1, 3.0], [1.0, 3.0]]
+    >>> bool(table["mean"][1] < table["mean"][0])
+    True
     """
     runs = finished(runs)
     columns = params_of(runs)
@@ -204,7 +214,7 @@ def half_interval(std: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
 
     `std` is their standard deviation with n - 1 degrees of freedom.
     """
-    from scipy.special import stdtrit  # takes long to import, and a single run has no interval
+    from scipy.special import stdtrit  # slow to import, and a single run has no interval
 
     half: NDArray[np.float64] = stdtrit(np.subtract(n, 1), 0.975) * std / np.sqrt(n)
     return half

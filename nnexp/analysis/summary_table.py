@@ -1,6 +1,6 @@
-"""A summary as people read it: rounded to what its intervals support, the best rows marked.
+"""Format a summary for people: round it to what its intervals support, and mark the best rows.
 
-Programs take csv or json, which have every digit.
+The formats for programs, csv and json, have every digit.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from nnexp.analysis.tables import Columns, as_text
 
 # More digits than these are noise, however narrow the interval.
 MOST_DIGITS = 6
-# A spread so small beside the mean is the rounding of a sum: the values are one and the same.
+# A spread below this share of the mean is rounding: the values are all the same.
 ROUNDING = 1e-12
-# What is left out where a terminal is narrow, in this order.
+# The columns that are left out on a narrow terminal, in this order.
 LEAST_NEEDED = (
     *("max", "min", "median", "std", "diverged", "solved", "val_solved", "epochs_to"),
     *("ci95_high", "ci95_low"),
 )
-# A param's value is shown so long at most, and any cell of a table for people (tables.MAX_CELL).
+# The most characters of a param's value; tables.MAX_CELL limits all other cells.
 MAX_SETTING = 40
 
 
 def readable(table: pd.DataFrame, metric: str = "loss") -> Columns:
-    """A table of `summary.summarize` as texts, column by column; no `diverged` where no run did.
+    """Return a table of `summary.summarize` as texts, by column; without `diverged` if no run did.
 
-    Mean, interval and spread have the digits that two digits of the interval's half-width allow, the other
-    statistics three of their own. An interval ends where the metric does: a loss is not below 0, an accuracy
-    not above 1.
+    Mean, interval and spread are rounded to the second digit of the interval's half-width, the other
+    statistics to three digits. Intervals are cut off at the bounds of the metric: a loss is not below 0, an
+    accuracy not above 1.
     """
     values: dict[str, list[Any]] = {str(name): column.tolist() for name, column in table.items()}
     means = values["mean"]
@@ -63,14 +63,12 @@ def readable(table: pd.DataFrame, metric: str = "loss") -> Columns:
 
 
 def as_table(table: pd.DataFrame, metric: str = "loss", style: str = "table") -> str:
-    """The summary as text: readable, the best rows marked by *, for csv and json with all digits and no
-    marks."""
+    """Return the summary as text: rounded, best rows marked by *; csv and json with all digits, unmarked."""
     return as_text(table, style) if style in ("csv", "json") else _text(marked(table, metric), table, style)
 
 
 def fitted(table: pd.DataFrame, metric: str, width: int) -> tuple[list[str], list[str]]:
-    """The summary's lines, the first two its header, none longer than the width; the columns that were left
-    out for it."""
+    """Fit the summary to a width; return its lines, of which two are the header, and the columns left out."""
     columns = marked(table, metric)
     left_out = []
     lines = _text(columns, table).splitlines()
@@ -85,14 +83,14 @@ def fitted(table: pd.DataFrame, metric: str, width: int) -> tuple[list[str], lis
 
 
 def marked(table: pd.DataFrame, metric: str = "loss", mark: str = "*") -> Columns:
-    """`readable`, after a column without a name that has a mark in the best rows, where there are some."""
+    """Return `readable` with a first column that marks the best rows and has no name, if there are any."""
     best = best_rows(table, metric)
     marks: Columns = {"": [mark if i in best else "" for i in range(len(table))]} if best else {}
     return marks | readable(table, metric)
 
 
 def _text(columns: Columns, table: pd.DataFrame, style: str = "table") -> str:
-    """Numbers to the right, words to the left."""
+    """Format columns as text, with numbers aligned to the right and words to the left."""
     words = [name for name in grouped_by(table) if not is_numeric(table[name])]
     return as_text(columns, style, left=["", *words])
 
@@ -102,7 +100,7 @@ def is_numeric(column: pd.Series) -> bool:
 
 
 def setting(column: Sequence[Any]) -> list[str]:
-    """A param's values as typed; numbers and long texts as short as keeps different ones different."""
+    """Return a param's values as typed; shorten numbers and long texts, but keep different ones different."""
     if not all(isinstance(value, float) for value in column):
         return _abbreviated([_word(value) for value in column])
     for digits in range(4, 17):
@@ -113,7 +111,7 @@ def setting(column: Sequence[Any]) -> list[str]:
 
 
 def _abbreviated(texts: Sequence[str]) -> list[str]:
-    """The texts, of those that are long the part around where they begin to differ, numbered if need be."""
+    """Shorten long texts to the part where they begin to differ, and number them if they are then equal."""
     long = list(dict.fromkeys(text for text in texts if len(text) > MAX_SETTING))
     differ = (i for i, letters in enumerate(zip(*long, strict=False)) if len(set(letters)) > 1)
     start = max(0, next(differ, 0) - MAX_SETTING // 2)
@@ -134,14 +132,14 @@ def _word(value: Any) -> str:
 
 
 def significant(value: float, digits: int) -> str:
-    """The value with so many significant digits: 0.0450, 1230, 7.8e-05; nothing for what is not a number."""
+    """Return the value with so many significant digits: 0.0450, 1230, 7.8e-05; "" if it is not a number."""
     if not math.isfinite(value):
         return "" if math.isnan(value) else str(value)
     return _rounded(value, digits - 1 - _exponent(value) if value else 0)
 
 
 def _places(mean: float, half: float) -> int:
-    """How many decimal places the mean and its interval are worth."""
+    """Return the number of decimal places that the interval of a mean supports."""
     if not math.isfinite(mean) or mean == 0 == half:
         return 0
     most = MOST_DIGITS - 1 - _exponent(max(abs(mean), half) if math.isfinite(half) else mean)
@@ -155,7 +153,7 @@ def _exponent(value: float) -> int:
 
 
 def _rounded(value: float, places: int) -> str:
-    """The value to so many decimal places, negative ones too; very small and large with an exponent."""
+    """Round to decimal places, which may be negative; write very small and large values with an exponent."""
     if not math.isfinite(value):
         return "" if math.isnan(value) else str(value)
     if value == 0:
@@ -167,7 +165,7 @@ def _rounded(value: float, places: int) -> str:
 
 
 def _share(value: float) -> str:
-    """A share as a percentage; only none is 0%, and only all is 100%. Nothing where there is no share."""
+    """Return a share as a percentage; only none is 0%, and only all is 100%. "" if there is no share."""
     if math.isnan(value):
         return ""
     if 0 < value < 0.001:

@@ -37,7 +37,7 @@ def _choose_store(context: click.Context, _: click.Parameter, uri: str | None) -
     if not uri:
         raise RequestError("--tracking-uri is empty: it must be like tracking_uri of nnexp train")
     before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = uri
+    os.environ["MLFLOW_TRACKING_URI"] = context.meta["nnexp.tracking_uri"] = uri
 
     @context.call_on_close
     def restore() -> None:

@@ -9,7 +9,16 @@ from nnexp.config.text import shortened
 
 
 class RequestError(ValueError):
-    """A wrong request: nothing was run or recorded. The text is for the person who typed it."""
+    """A wrong request: nothing was run or recorded. The text names what is wrong and what is allowed.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> nnexp.train(dataset="xor", epochs=0)
+    Traceback (most recent call last):
+        ...
+    nnexp.config.errors.RequestError: epochs=0: must be a whole number >= 1
+    """
 
 
 class NotGiven(RequestError):

@@ -63,6 +63,15 @@ class Run:
         The run's curves.
     network : Model
         The trained network.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> run = nnexp.train(dataset="and", seed=1, epochs=100, figures=False, model=False)
+    >>> run.name, run.epochs, run.params["learning_rate"]
+    ('and lr=0.1 init=normal seed=1', 100, 0.1)
+    >>> list(run.history.columns)
+    ['run_id', 'metric', 'epoch', 'value']
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
@@ -154,6 +163,15 @@ class Sweep:
         The run with the lowest last loss.
     failures : list of (str, str)
         The name of each run that failed, and the reason.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> sweep = nnexp.sweep(dataset="and", learning_rate=[0.1, 1], seed=range(3), epochs=100)
+    >>> sweep.name, len(sweep), sweep.failures
+    ('sweep: 6 runs over learning_rate, seed', 6, [])
+    >>> sweep.best.params["learning_rate"]
+    1.0
     """
 
     def __init__(self, store: Store, sweep_id: str, failures: Sequence[tuple[str, str]]) -> None:
@@ -316,6 +334,14 @@ class Rerun:
         The run that was trained again.
     recorded_as : str or None
         The id of the rerun's own record; None if nothing was trained or the store cannot be written to.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> run = nnexp.train(dataset="and", seed=1, epochs=100, figures=False, model=False)
+    >>> again = nnexp.rerun(run)
+    >>> again.verdict, again.difference, again.causes
+    ('identical', None, ())
     """
 
     run_id: str

@@ -60,7 +60,7 @@ def aside_of(store: Store, place: Path) -> Path | None:
     is_plain = os.path.realpath(place) == os.path.join(os.path.realpath(root), id, *below)
     try:
         is_own = is_plain and _owner(root / f"{id}.store") == _name(store)
-    except OSError:  # nobody has recorded there yet, or we may not read it
+    except OSError:  # nothing is recorded there yet, or we may not read it
         return None
     return Path(root, f"{id}.aside", *below) if is_own else None
 

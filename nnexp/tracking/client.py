@@ -26,12 +26,12 @@ from nnexp.tracking.view import BEST
 if TYPE_CHECKING:
     from nnexp.tracking.experiments import Experiment
 
-# Points a server sends at a time; how many items are read, and how many pages in turn that bring nothing new.
+# Points per page of a server's answer; the most items read; the most successive pages without a new item.
 POINTS_PAGE, MAX_ITEMS, MAX_IDLE = 25_000, 2_000_000, 3
 
 
 class ClientReader:
-    """Reads through MLflow's client; see Reader."""
+    """A `Reader` that reads through MLflow's client."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -114,11 +114,11 @@ class ClientReader:
     def heads(
         self, runs: Sequence[Found], tags: Sequence[str]
     ) -> list[tuple[str, str | None, Mapping[str, str]]]:
-        # To ask a server for each run's files takes as long as to record it.
+        # Asking a server for each run's files takes as long as recording the run.
         return [(run.run_id, None, run.tags) for run in runs]
 
     def entries(self, kind: Kind, most: int, experiment: Experiment | None) -> Iterator[Entry]:
-        # One page of runs after the other, those of sweeps between them, until there are enough.
+        # Read page after page, skipping the runs of sweeps, until there are enough.
         experiments: Sequence[Any] = self._store.client.search_experiments()
         name_of = {found.experiment_id: found.name for found in experiments}
         token = None
@@ -161,14 +161,14 @@ def _row(found: Any) -> ExperimentRow:
 
 
 def search(store: Store, experiment: Experiment, where: str) -> list[Found]:
-    """The runs of a server's experiment for which MLflow's filter holds, oldest first, with all tags."""
+    """Find the runs of an experiment that satisfy MLflow's filter, oldest first, with all tags."""
     return [
         Found(run.info.run_id, run.info.status, run.data.tags) for run in entities(store, experiment, where)
     ]
 
 
 def entities(store: Store, experiment: Experiment, where: str) -> list[Any]:
-    """MLflow's entities of the runs for which its filter holds, oldest first."""
+    """Find the runs of an experiment that satisfy MLflow's filter, oldest first, as MLflow's entities."""
     return _all_pages(
         store,
         lambda token: store.client.search_runs(
@@ -183,8 +183,8 @@ def entities(store: Store, experiment: Experiment, where: str) -> list[Any]:
 
 
 def history(store: Store, run_id: str, metric: str) -> list[Any]:
-    """MLflow's entities of a metric's points, as a server has them."""
-    # As the client's own get_metric_history, which reads on for as long as there is a page.
+    """Read all points of a run's metric, as MLflow's entities."""
+    # Like the client's own get_metric_history, which, however, reads for as long as a server sends pages.
     ask = store.client._tracking_client.store.get_metric_history
     return _all_pages(
         store,
@@ -194,8 +194,10 @@ def history(store: Store, run_id: str, metric: str) -> list[Any]:
 
 
 def _all_pages(store: Store, ask: Callable[[str | None], Any], key: Callable[[Any], Hashable]) -> list[Any]:
-    """All that a server has, page by page. Raises StoreLost where its pages bring nothing new, or do not
-    end."""
+    """Read all items of a server's answer, page by page.
+
+    Raises StoreLost if the pages bring nothing new, or do not end.
+    """
     found: dict[Hashable, Any] = {}
     token, idle = None, 0
     while True:

@@ -74,19 +74,19 @@ class DatabaseWriter:
         place = local_path(experiment.artifact_location)
         if place is None:
             raise RequestError(
-                f"experiment_name={experiment.name}: its artifacts lie at {experiment.artifact_location}, "
+                f"experiment_name={experiment.name}: its artifacts are at {experiment.artifact_location}, "
                 "which this database's server serves: give the server's address as tracking_uri"
             )
         is_long = not store.uri.startswith(SQLITE) and len(_uri(experiment, "0" * 32)) > MAX_URI
         if is_long or len(place.name.encode()) > MAX_FILE_NAME:
             raise RequestError(
                 f"experiment_name={experiment.name}: its artifacts would go to {place}, too long a path to "
-                "be recorded: name another"
+                "record: choose another name"
             )
         there = next(path for path in (place, *place.parents) if path.exists())
         if not os.access(there, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             raise RequestError(
-                f"experiment_name={experiment.name}: its artifacts go to {place}, and {there} is read-only"
+                f"experiment_name={experiment.name}: its artifacts go to {place}, but {there} is read-only"
             )
         self._place = place
         self._engine = _engine(store)
@@ -210,7 +210,7 @@ class DatabaseWriter:
     def _finished(
         self, connection: sa.Connection, runs: Iterable[Mapping[str, str]]
     ) -> dict[tuple[str, int], str]:
-        """Return the ids, by identity, of those of these runs that are FINISHED in the experiment already.
+        """Return, by identity, the ids of the given runs that are already FINISHED in the experiment.
 
         The runs are given by their tags; disregarded runs do not count.
         """

@@ -1,4 +1,4 @@
-"""What the store says of finished runs: all that a rerun is compared with, read for many runs at once."""
+"""Read the records of finished runs, many at once, with everything that a rerun is compared with."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from nnexp.tracking.whole import NEEDED_TAGS
 
 @dataclass(frozen=True)
 class Evidence:
-    """One finished run as it is recorded. `config` and `weights` are the artifacts' bytes, None where they
-    are gone; `tags` say where its code came from, too, which a sweep's runs have from their parent."""
+    """One finished run as it is recorded.
+
+    `config` and `weights` are the artifacts' bytes, None if they are missing. `tags` include the provenance,
+    which for a sweep's runs is that of their parent.
+    """
 
     run_id: str
     name: str
@@ -29,18 +32,20 @@ class Evidence:
 
     @property
     def key(self) -> str:
-        """The run's key; a rerun has it by another name, so that it does not count as a run of its own."""
+        """The run's key. A rerun has it in another tag, so that it does not count as a run of its own."""
         return self.tags.get("nnexp.run_key") or self.tags.get("nnexp.rerun_key", "")
 
 
 def data_file(sha256: str, part: str) -> str:
-    """The artifact of a run alone, or of a sweep's parent, that keeps a data set: `part` is table or
-    new_rows."""
+    """Return the name of the artifact that keeps a data set: `part` is table or new_rows.
+
+    A single run has it, or a sweep's parent for all of the sweep's runs.
+    """
     return f"data/{sha256[:16]}/{part}.csv"
 
 
 def kept_data(store: Store, holder: Detail, sha256: str) -> Source | None:
-    """The copy of a data set that a record keeps, None where it keeps none."""
+    """Return the copy of a data set that a record keeps, or None if it keeps none."""
     table = find_artifact(store, holder, data_file(sha256, "table"))
     if table is None:
         return None
@@ -48,7 +53,7 @@ def kept_data(store: Store, holder: Detail, sha256: str) -> Source | None:
 
 
 def runs_of(store: Store, sweep: Detail) -> tuple[list[str], int]:
-    """The ids of a sweep's finished runs, whichever sweep recorded them, and how many of its runs are not."""
+    """Return the ids of a sweep's finished runs, by whatever sweep, and the number of those that are not."""
     keys = set(recorded_keys(store, sweep))
     found = find_runs(store, get_experiment(store, sweep.experiment_id), "nnexp.run_key")
     finished = [run for run in found if run.status == "FINISHED" and run.tags["nnexp.run_key"] in keys]
@@ -56,7 +61,7 @@ def runs_of(store: Store, sweep: Detail) -> tuple[list[str], int]:
 
 
 def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:
-    """What is recorded of these runs, in their order."""
+    """Read the records of these runs, in their order."""
     details, curves = store.reader.evidence(run_ids)
     parents: dict[str, Mapping[str, str]] = {}
     runs = [details[run_id] for run_id in run_ids]
@@ -68,7 +73,7 @@ def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:
         if sweep_id and sweep_id not in parents:
             parent = get_sweep(store, sweep_id)
             tags = {} if parent is None else parent.tags
-            # What a result has to say of itself is no other's to say.
+            # Tags that describe a result must be the run's own, not its parent's.
             parents[sweep_id] = {key: value for key, value in tags.items() if key not in NEEDED_TAGS}
         result.append(
             Evidence(
@@ -86,5 +91,5 @@ def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:
 
 
 def times_of(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
-    """When these runs began and ended, in milliseconds since 1970."""
+    """Return when these runs began and ended, in milliseconds since 1970."""
     return store.reader.times(run_ids)

@@ -25,7 +25,7 @@ from nnexp.tracking.view import experiment_tags
 
 @dataclass(frozen=True)
 class Experiment:
-    """Where in a store runs are recorded."""
+    """An experiment of MLflow, in which runs are recorded."""
 
     id: str
     name: str
@@ -33,7 +33,7 @@ class Experiment:
 
 
 def find_experiment(store: Store, name: str) -> Experiment:
-    """The experiment of this name. Raises RequestError when there is none, or it was deleted."""
+    """Return the experiment of this name. Raises RequestError if there is none or it was deleted."""
     found = _experiment(store, name)
     if found is None:
         raise unknown("experiment", name, _experiment_names(store))
@@ -41,17 +41,17 @@ def find_experiment(store: Store, name: str) -> Experiment:
 
 
 def get_experiment(store: Store, id: str) -> Experiment:
-    """The experiment that a run says it is of."""
+    """Return the experiment with this id."""
     return _present(store, store.reader.experiment(id))
 
 
 def all_experiments(store: Store) -> list[Experiment]:
-    """Every experiment; of a database those too that were deleted in MLflow."""
+    """Return every experiment; in a database also those that were deleted in MLflow."""
     return [_present(store, found) for found in store.reader.experiments()]
 
 
 def ensure_experiment(store: Store, name: str) -> Experiment:
-    """The experiment of this name, created where there is none. Raises RequestError when it was deleted."""
+    """Return the experiment of this name, created if there is none. Raises RequestError if it was deleted."""
     found = _experiment(store, name)
     if found is not None:
         return found
@@ -74,8 +74,10 @@ def ensure_experiment(store: Store, name: str) -> Experiment:
 
 
 def _insert_experiment(connection: sa.Connection, uri: str, artifact_root: str, name: str) -> None:
-    """Make the experiment, in the store's own place. Its row comes first, which locks an SQLite file, so that
-    the id of a store that had none is drawn once."""
+    """Insert the experiment, with its artifacts in the store's own place.
+
+    Its row is inserted first, which locks an SQLite file, so that a store without an id draws one only once.
+    """
     t, time = tables.EXPERIMENTS, now()
     row: dict[str, object] = {"name": name, "artifact_location": "", "lifecycle_stage": "active"}
     row |= {"creation_time": time, "last_update_time": time, "workspace": "default"}
@@ -89,7 +91,7 @@ def _insert_experiment(connection: sa.Connection, uri: str, artifact_root: str, 
 
 
 def _present(store: Store, found: ExperimentRow) -> Experiment:
-    """The experiment, with the place where its artifacts are now."""
+    """Return the experiment with the place where its artifacts are now."""
     location = found.artifact_location
     place = place_of(store.uri, location)
     if place is not None and place != local_path(location):
@@ -98,14 +100,14 @@ def _present(store: Store, found: ExperimentRow) -> Experiment:
 
 
 def _experiment(store: Store, name: str) -> Experiment | None:
-    """Raises RequestError when it was deleted."""
+    """Return the experiment of this name, or None if there is none. Raises RequestError if it was deleted."""
     found = store.reader.experiment_named(name)
     if found is None:
         return None
     if found.lifecycle_stage == "deleted":
         raise RequestError(
             f"experiment_name={name}: was deleted in this store; restore it (mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}) or name another"
+            f"--experiment-id {found.experiment_id}) or choose another name"
         )
     return _present(store, found)
 

@@ -88,8 +88,8 @@ def is_owned(store: Store, run_id: str) -> bool:
 def _file_lock(store: Store, run_id: str) -> FileLock:
     """Return the run's lock, on a file beside the store.
 
-    In a directory of their own the locks would be at risk: a process that ends could remove the directory
-    while another one begins.
+    The locks have no directory of their own, because a process that ends could remove it while another one
+    begins.
     """
     return FileLock(f"{store.uri.removeprefix(SQLITE)}.{run_id}.owner")
 

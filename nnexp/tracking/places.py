@@ -95,8 +95,7 @@ def place_for(uri: str, root: str, name: str) -> str:
     location = f"{root}/name-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     if not uri.startswith(SQLITE) and len(location) > room:
         raise RequestError(
-            f"tracking_uri={masked(uri)}: its artifacts would go to {root}, too long a path to be recorded "
-            "there"
+            f"tracking_uri={masked(uri)}: its artifacts would go to {root}, too long a path to record there"
         )
     return location
 
@@ -142,5 +141,5 @@ def _ids(connection: sa.Connection) -> list[str]:
 
 
 def _is_id(value: object) -> bool:
-    """Return whether it is an id as `new_id` draws it, and so a directory name that leads nowhere else."""
+    """Return whether it is an id as `new_id` draws it, and so a safe name for a directory."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None

@@ -39,13 +39,37 @@ NUMBERS = frozenset(
 def load_runs(
     experiment: str | None = None, *, sweep: str | None = None, tracking_uri: str | None = None
 ) -> pd.DataFrame:
-    """One row a run, oldest first: run_id, run_name, status, start_time, seconds, what TAG_COLUMNS names,
-    then its params, then its last metrics, by their own names (but `params.loss` for the param, as the metric
-    is `loss`).
+    """Read recorded runs as a DataFrame, one row per run, oldest first.
 
-    Numbers are numbers, true and false are booleans, so that learning rates sort as they should. `sweep`
-    keeps the runs of one sweep, by its id. The experiment is the sweep's, or `nnexp`, unless told. Raises
-    RequestError when there is no such store, experiment or sweep, or the sweep is of another experiment.
+    Parameters
+    ----------
+    experiment
+        The MLflow experiment; if None, that of the sweep, or `nnexp`.
+    sweep
+        Read only the runs of this sweep: its id, the beginning of its id, or `last`.
+    tracking_uri
+        The store; if None, MLFLOW_TRACKING_URI or the default store.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns run_id, run_name, status, start_time, seconds, sweep_id, outcome, reason, run_key,
+        weights_sha256, data_sha256 and engine, then the params, then the last metrics, by their own names
+        (the param `loss` is the column `params.loss`, as `loss` is the metric). Numbers are numbers, true and
+        false are booleans.
+
+    Raises
+    ------
+    RequestError
+        If there is no such store, experiment or sweep, or if the sweep belongs to another experiment.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> sweep = nnexp.sweep(dataset="and", seed=range(3), epochs=50)
+    >>> runs = nnexp.load_runs(sweep=sweep.sweep_id)
+    >>> runs[["dataset", "seed", "epochs"]].values.tolist()
+    [['and', 0, 50], ['and', 1, 50], ['and', 2, 50]]
     """
     store = open_store(tracking_uri, create=False)
     if sweep is None:
@@ -60,7 +84,7 @@ def load_runs(
 
 
 def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) -> pd.DataFrame:
-    """As `load_runs`, from a store that is open. Raises RequestError when there is no such sweep."""
+    """Read runs like `load_runs`, from an open store. Raises RequestError if there is no such sweep."""
     runs = store.reader.networks(experiment, list(TAG_COLUMNS))
     if sweep is not None:
         keys = sweep_keys(store, experiment, sweep)
@@ -100,7 +124,7 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
 
 
 def _that_count(runs: list[Network]) -> list[Network]:
-    """The runs without those that finished and whose record was edited: they are named."""
+    """Leave out, and log, the finished runs whose record is incomplete or was edited."""
     lacking = {
         run.run_id: what
         for run in runs
@@ -111,40 +135,93 @@ def _that_count(runs: list[Network]) -> list[Network]:
 
 
 def _no_number(params: Mapping[str, str]) -> str:
-    """Which param that is a number is none, in words; empty where all are."""
+    """Return which numeric param is not a number, in words; empty if all are."""
     for key in NUMBERS & params.keys():
         try:
             float(params[key])
         except ValueError:
-            return f"its param {key} is {shortened(params[key], 40)!r}, which is no number"
+            return f"its param {key} is {shortened(params[key], 40)!r}, which is not a number"
     return ""
 
 
 def load_history(
     runs: pd.DataFrame, metrics: Sequence[str] = ("loss",), *, tracking_uri: str | None = None
 ) -> pd.DataFrame:
-    """The curves of these runs, tidy: columns run_id, metric, epoch (completed), value; by run and epoch."""
+    """Read the curves of runs as a tidy DataFrame, one row per point.
+
+    Parameters
+    ----------
+    runs
+        The runs, as `load_runs` returns them.
+    metrics
+        The metrics, such as `loss` or `val_accuracy`.
+    tracking_uri
+        The store; if None, MLFLOW_TRACKING_URI or the default store.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns run_id, metric, epoch (completed epochs) and value, sorted by run, metric and epoch.
+
+    Raises
+    ------
+    RequestError
+        If there is no such store, or if it holds values that are not numbers.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> sweep = nnexp.sweep(dataset="and", seed=range(3), epochs=50)
+    >>> history = nnexp.load_history(sweep.runs, ["loss", "accuracy"])
+    >>> history.groupby("metric")["epoch"].max().to_dict()
+    {'accuracy': 50, 'loss': 50}
+    """
     return read_history(open_store(tracking_uri, create=False), runs, metrics)
 
 
 def read_history(
     store: Store, runs: pd.DataFrame, metrics: Sequence[str], epochs: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """As `load_history`, from a store that is open; of a database, only the points at these epochs."""
+    """Read curves like `load_history`, from an open store; from a database, only the points at `epochs`."""
     columns = ["run_id", "metric", "epoch", "value"]
     wanted = sorted(set(runs["run_id"]))
     frame = pd.DataFrame.from_records(store.reader.points(wanted, metrics, epochs), columns=columns)
     if len(frame) and not frame[["epoch", "value"]].dtypes.map(pd.api.types.is_numeric_dtype).all():
-        raise RequestError(f"the curves of {', '.join(metrics)} hold values that are no numbers")
+        raise RequestError(f"the curves of {', '.join(metrics)} hold values that are not numbers")
     return frame.sort_values(["run_id", "metric", "epoch"], ignore_index=True)
 
 
 def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None) -> Model:
-    """The trained network of a run, by its id, or of a weights.npz, by its path.
+    """Load a trained network.
 
-    `.predict(X)` takes raw rows (n, features) to columns of outputs and labels, a DataFrame that has the
-    features to a DataFrame, and `.outputs(X)` an array to one (n, outputs); `.network.layers` is
-    ((W1, b1), …), W of shape (fan_out, fan_in). Raises RequestError.
+    Parameters
+    ----------
+    source
+        A run's id, the beginning of its id, `last`, or the path of a `weights.npz`.
+    tracking_uri
+        The store; if None, MLFLOW_TRACKING_URI or the default store.
+
+    Returns
+    -------
+    Model
+        `predict(X)` turns raw rows, (n, features), into a dict of columns of outputs and labels, or a
+        DataFrame with the features into a DataFrame. `outputs(X)` turns an array into an array,
+        (n, outputs). `network.layers` is ((W1, b1), …), W of shape (fan_out, fan_in).
+
+    Raises
+    ------
+    RequestError
+        If there is no such run or file, or if the file does not contain a network.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> run = nnexp.train(dataset="gender", seed=1, figures=False, model=False)
+    >>> network = nnexp.load_network(run.run_id)
+    >>> network.features
+    ('weight_lb', 'height_in')
+    >>> network.predict([[128, 63], [155, 68]])["label"]
+    ['F', 'M']
     """
     path = Path(source)
     if path.suffix != ".npz":
@@ -157,11 +234,11 @@ def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise RequestError(f"{path}: is no weights.npz: {error}") from error
+        raise RequestError(f"{path}: is not a weights.npz: {error}") from error
 
 
 def sweep_keys(store: Store, experiment: Experiment, sweep: str) -> set[str]:
-    """The keys of a sweep's runs. Raises RequestError when there is no such sweep."""
+    """Return the keys of a sweep's runs. Raises RequestError if there is no such sweep."""
     parent = get_sweep(store, sweep)
     if parent is None:
         raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
@@ -169,7 +246,7 @@ def sweep_keys(store: Store, experiment: Experiment, sweep: str) -> set[str]:
 
 
 def _typed(texts: list[str | None]) -> pd.Series:
-    """Texts as numbers or booleans where all of them are. Most repeat, so each is looked at once."""
+    """Convert texts to numbers or booleans if all of them are. Most repeat, so each is parsed once."""
     distinct = [text for text in dict.fromkeys(texts) if text is not None]
     typed: dict[str | None, Any]
     if set(distinct) <= {"true", "false"}:

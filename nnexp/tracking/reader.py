@@ -1,7 +1,7 @@
-"""What is read of a store: the shapes of its rows, and what a reader of it promises.
+"""Define what is read from a store: the types of its rows, and the interface of a reader.
 
-There are two readers, one chosen for a store as its writer is: rows.py reads a database whose tables nnexp
-knows, client.py any other store.
+There are two readers, chosen for a store like its writer: rows.py reads a database whose tables nnexp knows,
+client.py any other store.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from nnexp.config.text import printable, shortened
 if TYPE_CHECKING:
     from nnexp.tracking.experiments import Experiment
 
-# Runs a server sends at a time.
+# How many runs a server sends at a time.
 PAGE = 1000
 # Milliseconds until the year 2255; pandas' own time ends soon after.
 MAX_TIME = 9_000_000_000_000
 
 # What a verb takes: a trained network, a sweep, or either.
 Kind = Literal["run", "sweep", "any"]
-# By metric, its recorded points: completed epochs and values, in the order of the epochs.
+# The recorded points of each metric: (completed epochs, value), in the order of the epochs.
 Curves = Mapping[str, list[tuple[int, float]]]
 
 # A run's name, status, artifact_uri and experiment_id; its params, last metrics and tags.
@@ -31,7 +31,7 @@ Parts = tuple[Sequence[Any], Iterable[Any], Iterable[Any], Iterable[Any]]
 
 
 class ExperimentRow(NamedTuple):
-    """An experiment as the store has it."""
+    """An experiment as the store records it."""
 
     experiment_id: str
     name: str
@@ -41,7 +41,7 @@ class ExperimentRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """A recorded run in short: its id, its status and some of its tags."""
+    """The id, the status and some of the tags of a recorded run."""
 
     run_id: str
     status: str
@@ -50,7 +50,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Detail:
-    """All of one recorded run but its curves and artifacts."""
+    """The record of one run, without its curves and artifacts."""
 
     run_id: str
     name: str
@@ -64,8 +64,11 @@ class Detail:
 
 @dataclass(frozen=True)
 class Entry:
-    """A sweep, or a run that is no sweep's, in a list. Its start is in milliseconds since 1970; `best` is the
-    loss that a run ended with, or that of a sweep's best run. None is what the record does not have."""
+    """A sweep or a single run in a list.
+
+    Its start is in milliseconds since 1970; `best` is the last loss of the run, or of a sweep's best run.
+    Values that the record does not have are None.
+    """
 
     run_id: str
     name: str
@@ -78,7 +81,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """A run of ours: a trained network or a sweep. Those that were deleted in MLflow are not active."""
+    """A run of nnexp: a trained network or a sweep. Those that were deleted in MLflow are not active."""
 
     run_id: str
     status: str
@@ -88,7 +91,7 @@ class Row:
     tags: Mapping[str, str]
 
     def detail(self) -> Detail:
-        """The run as those who read its artifacts take it."""
+        """Return the run as a Detail, for reading its artifacts."""
         return Detail(self.run_id, "", self.status, self.artifact_uri, self.experiment_id, {}, {}, self.tags)
 
 
@@ -106,7 +109,7 @@ class Network:
     metrics: dict[str, float]
 
     def checked(self) -> Network:
-        """The run, its texts fit to be printed. Raises RequestError for values of other types than these."""
+        """Return the run, its texts escaped for printing. Raises RequestError for values of wrong types."""
         texts = [self.name, self.status, *self.tags.values(), *self.params.values()]
         times = [self.start_time, self.start_time if self.end_time is None else self.end_time]
         if not (
@@ -130,63 +133,69 @@ class Network:
 
 
 class Reader(Protocol):
-    """Reads a store: what was deleted in MLflow is not there, unless said otherwise."""
+    """The interface of a store's reader. What was deleted in MLflow is left out, unless stated otherwise."""
 
     def experiment(self, id: str) -> ExperimentRow:
-        """The experiment of this id, deleted or not."""
+        """Return the experiment with this id, deleted or not."""
 
     def experiment_named(self, name: str) -> ExperimentRow | None:
-        """The experiment of this name, deleted or not; None where there is none."""
+        """Return the experiment of this name, deleted or not; None if there is none."""
 
     def experiments(self) -> list[ExperimentRow]:
-        """All experiments; of a database those too that were deleted."""
+        """Return all experiments; from a database also the deleted ones."""
 
     def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str]) -> list[Found]:
-        """The runs of the experiment that have this tag, oldest first, with it and those of `others`."""
+        """Return the experiment's runs that have this tag, oldest first, with it and those of `others`."""
 
     def parts(self, run_id: str) -> Parts | None:
-        """A run, of whatever types the store holds; None where there is none by this id."""
+        """Return a run, with values of whatever types the store holds; None if there is none with this id."""
 
     def curve(self, run_id: str, metric: str) -> list[tuple[int, float]]:
-        """A metric of one run over completed epochs. Raises RequestError where there is other than
-        numbers."""
+        """Return a run's metric as (completed epochs, value).
+
+        Raises RequestError if a value is not a number.
+        """
 
     def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Network]:
-        """The trained networks of the experiment, with these tags, and maybe others."""
+        """Return the trained networks of the experiment, with these tags, and maybe others."""
 
     def points(
         self, run_ids: Sequence[str], metrics: Sequence[str], epochs: Sequence[int] | None
     ) -> list[tuple[Any, ...]]:
-        """(run id, metric, epoch, value) of these runs; of a database, only those at these epochs."""
+        """Return (run id, metric, epoch, value) of these runs; from a database, only those at `epochs`."""
 
     def evidence(self, run_ids: Sequence[str]) -> tuple[dict[str, Detail], dict[str, Curves]]:
-        """All that is recorded of these runs but their artifacts."""
+        """Return the records of these runs, by id, and their curves, without their artifacts."""
 
     def times(self, run_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
-        """When these runs began and ended, in milliseconds since 1970."""
+        """Return when these runs began and ended, in milliseconds since 1970."""
 
     def heads(
         self, runs: Sequence[Found], tags: Sequence[str]
     ) -> Iterable[tuple[str, str | None, Mapping[str, str]]]:
-        """Of each run its id, where its artifacts lie (None: to look would take too long), and those of
-        these tags that it has."""
+        """Return each run's id, the location of its artifacts, and those of these tags that it has.
+
+        The location is None if reading it would take too long.
+        """
 
     def entries(self, kind: Kind, most: int, experiment: Experiment | None) -> Iterator[Entry]:
-        """The newest sweeps and runs that are no sweep's, the newest first."""
+        """Yield the sweeps and single runs, the newest first."""
 
     def beginning(self, typed: str) -> dict[str, bool]:
-        """The ids that begin so, and whether each is a sweep's."""
+        """Return the ids that begin with what was typed, and whether each is a sweep's."""
 
     def all_runs(self, experiments: Sequence[Experiment], tags: Sequence[str]) -> list[Row]:
-        """Every run of ours, oldest first, with these tags, and maybe others; of a database those too that
-        were deleted."""
+        """Return every run of nnexp, oldest first, with these tags, and maybe others.
+
+        From a database also the deleted ones.
+        """
 
 
-# --- What a database holds is of whatever type was put there.
+# --- Checks of types, since a database holds whatever was put there.
 
 
 def detail_of(run_id: str, parts: Parts) -> Detail:
-    """A run, its texts fit to be printed. Raises RequestError."""
+    """Return a run, its texts escaped for printing. Raises RequestError for values of wrong types."""
     head, params, metrics, tags = parts
     name, status, artifact_uri, experiment_id = (text_of(run_id, text) for text in head)
     return Detail(
@@ -202,7 +211,7 @@ def detail_of(run_id: str, parts: Parts) -> Detail:
 
 
 def text_of(run_id: str, value: object) -> str:
-    """A text of the record, fit to be printed. Raises RequestError."""
+    """Return a text of the record, escaped for printing. Raises RequestError if it is not text."""
     if not isinstance(value, str):
         raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a text belongs")
     return value if value.isprintable() else printable(value)

@@ -1,4 +1,4 @@
-"""Read a database whose tables nnexp knows: rows, in a few queries, without MLflow."""
+"""Read a database whose tables nnexp knows, in a few queries, without MLflow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class DatabaseReader:
-    """Reads the tables; see Reader."""
+    """A `Reader` that reads the tables."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -58,7 +58,7 @@ class DatabaseReader:
 
     def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str]) -> list[Found]:
         r, t = RUNS.c, TAGS.c
-        # One query, so that status and tags are of one moment, whoever else records.
+        # One query, so that status and tags are of the same moment, even if another process records.
         query = (
             sa.select(r.run_uuid, r.status, t.key, t.value)
             .join(TAGS, t.run_uuid == r.run_uuid)
@@ -101,8 +101,8 @@ class DatabaseReader:
             ]
 
     def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Network]:
-        # A run's params come as one JSON object, which is several times sooner read than a row each; metrics
-        # do not, as SQLite's JSON has 15 of a double's 17 digits.
+        # A run's params come as one JSON object, which is read several times faster than one row per param.
+        # Metrics do not, as SQLite's JSON has only 15 of a double's 17 digits.
         r = RUNS.c
         here = having(experiment, "nnexp.run_key")
         ids = sa.select(r.run_uuid).where(here)
@@ -137,7 +137,7 @@ class DatabaseReader:
         query = sa.select(t.run_uuid, t.key, t.step, t.value).where(are_asked)
         if epochs is not None:
             query = query.where(t.step.in_(list(epochs)))
-        # Of few runs, or few of their points, the index knows where they are.
+        # For few runs, or few of their points, use the index.
         chunks = [run_ids[i : i + MAX_NAMED] for i in range(0, len(run_ids), MAX_NAMED)]
         is_sparse = len(chunks) <= 1 or epochs is not None
         queries = [query.where(t.run_uuid.in_(some)) for some in chunks] if is_sparse else [query]
@@ -257,20 +257,20 @@ class DatabaseReader:
 
 
 def having(experiment: Experiment, tag: str) -> sa.ColumnElement[bool]:
-    """The condition on a database's runs that they are of the experiment, not deleted, and have this tag."""
+    """Return the condition that a run is of the experiment, not deleted, and has this tag."""
     tagged = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == tag)
     r = RUNS.c
     return (r.experiment_id == int(experiment.id)) & (r.lifecycle_stage == "active") & r.run_uuid.in_(tagged)
 
 
 def _tag(key: str) -> tuple[sa.TableClause, Any]:
-    """Another look at the tags, and how a run's tag of this key is joined."""
+    """Return an alias of the tags' table, and the condition that joins a run's tag of this key."""
     tags: Any = TAGS.alias()
     return tags, (tags.c.run_uuid == RUNS.c.run_uuid) & (tags.c.key == key)
 
 
 def _best_of(connection: sa.Connection, sweep_id: str) -> float | None:
-    """The lowest loss of a sweep's own runs, for one that goes on or was stopped."""
+    """Return the lowest loss of a sweep's own runs, for a sweep that is running or was stopped."""
     r, m = RUNS.c, LATEST_METRICS.c
     (child, of_child), (outcome, of_outcome) = _tag("nnexp.sweep_id"), _tag("nnexp.outcome")
     query = (

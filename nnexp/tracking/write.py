@@ -1,4 +1,4 @@
-"""Choose the writer for a store, and end the runs whose process died."""
+"""Choose the writer for a store, and end the runs whose process has died."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def open_writer(store: Store, experiment: Experiment) -> Iterator[Writer]:
 
 
 def end_dead(store: Store, writer: Writer, found: Sequence[Found]) -> bool:
-    """Set those of the runs found RUNNING that no live process owns to KILLED; return whether there were any.
+    """Set the RUNNING runs that no live process owns to KILLED; return whether there were any.
 
-    A run that its owner has ended since it was found stays as it ended.
+    A run that its owner has ended since it was found keeps its status.
     """
     left = [run.run_id for run in found if run.status == "RUNNING" and not is_alive(store, run, found)]
     for run_id in left:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
-from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nnexp.config.run import Choice, RunConfig
+from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Dataset
 from nnexp.dataset.prepare import Prepared
-from nnexp.network import engine, init
+from nnexp.network import engine
 from nnexp.network import reference as network
+from nnexp.network.engine.draws import Draws
 from nnexp.network.reference import Layers, Network
 from nnexp.training.checks import network_sizes
+from nnexp.training.initial import initial_weights
 
 Array = NDArray[np.float64]
 # The seconds of work between two yields; the first chunk has so many steps of one sample, a guess.
@@ -39,22 +38,6 @@ class Trained:
     final: Network
     kept: dict[int, Layers]  # the weights every `weights_every` epochs
     outcome: str  # converged, diverged or finished
-
-
-def initial_network(dataset: Dataset, config: RunConfig) -> Network:
-    """Draw the untrained network from RandomState(seed): weights layer by layer, then biases."""
-    layers = _initial_layers(config.init, tuple(network_sizes(dataset, config)), config.seed)
-    return Network(layers, config.activation, config.output_activation, config.loss)
-
-
-@lru_cache(maxsize=4096)
-def _initial_layers(choice: Choice, sizes: tuple[int, ...], seed: int) -> Layers:
-    """Draw the initial layers, once for all runs of a sweep that start from the same ones."""
-    rng, draw, options = init.seeded(seed), getattr(init, choice.name), dict(choice.options)
-    weights = [draw(rng, i, o, **options) for i, o in pairwise(sizes)]
-    drawn = choice.name in init.DRAW_BIASES
-    biases = [draw(rng, 1, o, **options)[:, 0] if drawn else np.zeros(o) for o in sizes[1:]]
-    return tuple(zip(weights, biases, strict=True))
 
 
 def log_epochs(longest: int, log_every: int, ends: Iterable[int]) -> NDArray[np.int64]:
@@ -79,9 +62,10 @@ class Shard:
         led, data = [configs[i] for i in lane_of], [prepared[i] for i in lane_of]
         longest = np.zeros(len(led), dtype=np.int64)
         np.maximum.at(longest, self._lane, self._epochs)
-        self._initial = [initial_network(dataset, config) for config in led]
         self._sizes = network_sizes(dataset, first)
-        self._n = len(data[0].X)
+        initial = initial_weights(led, self._sizes)
+        self._initial = network.unflatten(initial, self._sizes)
+        self._n, self._n_lanes = len(data[0].X), len(led)
         options = [dict(config.optimizer.options) for config in led]
 
         def rows(name: str) -> Array:
@@ -100,14 +84,14 @@ class Shard:
             ),
             rows("X"),
             rows("y"),
-            np.stack([network.flatten(net.layers) for net in self._initial]),
+            initial,
             [config.learning_rate for config in led],
             longest,
             {name: [own[name] for own in options] for name in options[0]},
             rows("X_val") if own_rows else None,
             rows("y_val") if own_rows else None,
         )
-        self._orders = [RandomState([config.seed, 2]) for config in led] if first.shuffle else []
+        self._orders = Draws([[config.seed, 2] for config in led]) if first.shuffle else None
         self._points = log_epochs(int(longest.max()), first.log_every, set(self._epochs.tolist()))
         self._points_by_end: dict[int, NDArray[np.int64]] = {}
         self._curves: dict[str, Array] = {}
@@ -121,7 +105,7 @@ class Shard:
             stops = np.union1d(stops, np.arange(0, stops[-1] + 1, every))
             self._kept[0] = network.unflatten(batch.weights, self._sizes)
         waiting = np.ones(len(self._configs), dtype=bool)
-        chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, len(self._initial))))
+        chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, self._n_lanes)))
         while waiting.any():
             started = time.monotonic()
             until = min(batch.epoch + chunk, int(stops[np.searchsorted(stops, batch.epoch, side="right")]))
@@ -151,14 +135,13 @@ class Shard:
         if not self._curves:
             at = np.concatenate([[0], at])  # the untrained networks are measured in the first call
         order = None
-        if self._orders:
-            keys = np.stack([rng.random_sample((until - since, self._n)) for rng in self._orders])
-            order = np.argsort(keys, axis=2, kind="stable")
+        if self._orders is not None:
+            order = np.argsort(self._orders.random((until - since, self._n)), axis=2, kind="stable")
         measured = batch.advance(until, self._points[at].tolist(), order)
         for name in ("loss", "accuracy", "grad_norm", "val_loss", "val_accuracy"):
             values = getattr(measured, name)
             if values is not None:
-                shape = (len(self._initial), len(self._points))
+                shape = (self._n_lanes, len(self._points))
                 if name not in self._curves:
                     self._curves[name] = np.full(shape, np.nan)
                 self._curves[name][:, at] = values
@@ -168,14 +151,13 @@ class Shard:
         config, lane = self._configs[i], self._lane[i]
         at = self._points_of(end)
         curves = {name: values[lane, at] for name, values in self._curves.items()}
-        initial = self._initial[lane]
         kept = {epoch: _of_lane(all_lanes, lane) for epoch, all_lanes in self._kept.items() if epoch <= end}
         return Trained(
             config,
             self._prepared[i],
             self._points[at],
             curves,
-            initial,
+            Network(_of_lane(self._initial, lane), config.activation, config.output_activation, config.loss),
             Network(_of_lane(layers, lane), config.activation, config.output_activation, config.loss),
             kept,
             "diverged" if diverged else _outcome(curves, self._prepared[i].y),

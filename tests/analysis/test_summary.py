@@ -1,4 +1,4 @@
-"""Summaries: the statistics against SciPy, what counts, what is told."""
+"""Summaries: the statistics against SciPy, which runs count, which conditions are allowed."""
 
 import json
 import math
@@ -59,22 +59,22 @@ def test_the_statistics_are_scipys(runs):
     assert row[["n", *summary.STATISTICS]].tolist() == pytest.approx(expected)
 
 
-def test_rates_sort_as_numbers(runs):
+def test_learning_rates_are_sorted_as_numbers(runs):
     assert summary.summarize(runs, ["learning_rate"])["learning_rate"].tolist() == [0.02, 0.1, 1.0]
 
 
-def test_a_run_recorded_twice_counts_once_and_a_failed_one_not(runs):
+def test_a_run_recorded_twice_counts_once_and_a_failed_run_not_at_all(runs):
     assert summary.summarize(runs, ["learning_rate"])["n"].tolist() == [5, 5, 5]
 
 
-def test_a_diverged_run_is_a_share_and_not_in_the_mean(runs):
+def test_a_diverged_run_counts_as_a_share_but_not_in_the_mean(runs):
     row = summary.summarize(runs, ["learning_rate"]).iloc[2]
     assert row["diverged"] == 0.2
     assert row["max"] == 4.0
     assert row["n"] == 5
 
 
-def test_the_share_of_solved_runs_is_of_all(runs):
+def test_the_share_of_solved_runs_is_of_all_finished_runs(runs):
     assert summary.summarize(runs, ["learning_rate"])["solved"].tolist() == [0.6] * 3
 
 
@@ -85,13 +85,13 @@ def test_one_run_has_no_spread(runs):
     assert math.isnan(row["ci95_low"])
 
 
-def test_all_diverged_has_no_mean(runs):
+def test_a_group_whose_runs_all_diverged_has_no_mean(runs):
     row = summary.summarize(runs[runs["outcome"] == "diverged"], []).iloc[0]
     assert (row["n"], row["diverged"]) == (1, 1.0)
     assert math.isnan(row["mean"])
 
 
-def test_epochs_to_a_threshold_is_a_median_that_counts_those_that_never_reach_it(runs):
+def test_epochs_to_is_a_median_in_which_runs_that_never_reach_the_threshold_are_infinite(runs):
     done = summary.finished(runs)
     history = pd.DataFrame(
         [
@@ -125,7 +125,7 @@ def test_a_metric_that_should_rise_reaches_a_threshold_from_below(runs, metric):
     assert table["epochs_to"].tolist() == [math.inf] * 3
 
 
-def test_what_varies_is_found_but_for_the_seed_and_what_another_key_tells(runs):
+def test_varying_params_leave_out_the_seed_and_what_another_key_implies(runs):
     frame = runs.assign(dataset="xor", **{"init.scale": 1.0})
     frame.loc[frame["learning_rate"] > 0.5, ["dataset", "init"]] = ["gender", "he"]
     frame["dataset.path"] = "data/" + frame["dataset"] + ".csv"
@@ -207,8 +207,8 @@ def test_a_condition_chooses_rows(where, seeds):
         "seed > 0 & shuffle": "write and, or",
         "~shuffle": "write not",
         "init > 1": "init is text, 1 is a number",
-        "init + 1 > 0": "no number to compute with",
-        "'x' * 10 ** 9 == init": "'x' is text, and no number",
+        "init + 1 > 0": "not a number to compute with",
+        "'x' * 10 ** 9 == init": "'x' is text, not a number",
         "seed in init": "write a list after in",
         "seed is None": "write == or !=",
         "seed and shuffle": "seed is not true or false",
@@ -221,10 +221,10 @@ def test_a_condition_chooses_rows(where, seeds):
         "+".join(["seed"] * 1500) + " > 1": "nested too deeply",
         "a" * 20_000: "more than 10000 characters",
         "\0": "null bytes",
-        "start_time > 'soon'": "is no time",
+        "start_time > 'soon'": "is not a time",
     }.items(),
 )
-def test_what_is_no_condition_is_named_and_nothing_of_it_is_executed(where, words, tmp_path):
+def test_text_that_is_not_a_condition_is_refused_and_not_executed(where, words, tmp_path):
     with pytest.raises(RequestError, match=re.escape(words)):
         summary.select(TABLE, where)
     assert list(tmp_path.iterdir()) == []
@@ -243,14 +243,14 @@ def test_csv_reads_back_as_the_same_numbers(runs, tmp_path):
     pd.testing.assert_frame_equal(back, table, check_dtype=False)
 
 
-def test_groups_stand_as_people_count(runs):
+def test_groups_are_sorted_in_natural_order(runs):
     widths = {0: "[16]", 1: "[2]", 2: "[2,16]", 3: "[]", 4: None}
     table = summary.summarize(runs.assign(hidden=runs["seed"].map(widths)), ["hidden", "learning_rate"])
     assert table["hidden"].fillna("none").tolist()[::3] == ["[]", "[2]", "[2,16]", "[16]", "none"]
     assert table["learning_rate"].tolist()[:3] == [0.02, 0.1, 1.0]
 
 
-def test_the_success_on_validation_rows_stands_beside_their_loss(runs):
+def test_a_summary_of_val_loss_has_the_share_solved_on_the_validation_rows(runs):
     of_validation = runs.assign(val_loss=runs["loss"], val_accuracy=(runs["seed"] > 3).astype(float))
     table = summary.summarize(of_validation, ["learning_rate"], "val_loss")
     assert table["val_solved"].tolist() == [0.2] * 3

@@ -1,4 +1,4 @@
-"""Summaries for people: digits that mean something, the best row, the width of a terminal."""
+"""Summaries for people: significant digits, the best row, the width of a terminal."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from nnexp.cli.streams import Lines
 
 
 def summary(*rows, **params):
-    """A summary of (mean, half-width of its interval), with these params as its first columns."""
+    """Make a summary of (mean, half-width of its interval), with these params as its first columns."""
     table = pd.DataFrame(params | {"n": [10] * len(rows)})
     table["mean"] = [mean for mean, _ in rows]
     table["std"] = [2.1 * half for _, half in rows]
@@ -28,7 +28,7 @@ def summary(*rows, **params):
 
 
 def texts(table, metric="loss"):
-    """The rows as people see them, by column."""
+    """Return the rows as people see them, by column."""
     columns = summary_table.readable(table, metric)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -46,23 +46,23 @@ def texts(table, metric="loss"):
         (0.0, 0.0, ("0", "0", "0")),
     ],
 )
-def test_the_interval_says_how_many_digits_the_mean_has(mean, half, shown):
+def test_a_mean_has_the_digits_that_its_interval_supports(mean, half, shown):
     (row,) = texts(summary((mean, half)))
     assert (row["mean"], row["ci95_low"], row["ci95_high"]) == shown
 
 
-def test_a_spread_too_large_for_a_number_leaves_the_mean_its_digits():
+def test_a_mean_with_an_infinite_interval_keeps_its_digits():
     (row,) = texts(summary((0.25, float("inf"))))
     assert (row["mean"], row["ci95_high"]) == ("0.2500", "inf")
 
 
-def test_a_spread_that_is_only_rounding_is_none():
+def test_a_spread_that_is_only_rounding_counts_as_0():
     agreeing, spread = texts(summary((0.1676, 1.4e-17), (0.5, 0.1)))
     assert agreeing["std"] == "0"
     assert spread["std"] == "0.21"
 
 
-def test_one_run_has_a_mean_and_nothing_that_takes_several():
+def test_one_run_has_a_mean_but_no_spread_and_no_interval():
     table = summary((0.123456, 0.1))
     table[["std", "ci95_low", "ci95_high"]] = float("nan")
     (row,) = texts(table)
@@ -73,19 +73,19 @@ def test_one_run_has_a_mean_and_nothing_that_takes_several():
     ("metric", "interval"),
     [("loss", ("0", "1.30")), ("val_accuracy", ("0", "1.00")), ("prediction/Emily", ("-0.30", "1.30"))],
 )
-def test_an_interval_ends_where_the_metric_does(metric, interval):
+def test_an_interval_is_cut_off_at_the_bounds_of_the_metric(metric, interval):
     (row,) = texts(summary((0.5, 0.8)), metric)
     assert (row["ci95_low"], row["ci95_high"]) == interval
 
 
-def test_only_none_is_0_percent_and_only_all_is_100():
+def test_only_a_share_of_0_is_shown_as_0_percent_and_only_1_as_100():
     table = summary(*[(0.1, 0.01)] * 5).assign(solved=[0, 0.0001, 1 / 3, 0.9999, 1], diverged=0.25)
     assert [row["solved"] for row in texts(table)] == ["0%", "<0.1%", "33.3%", ">99.9%", "100%"]
     assert texts(table)[0]["diverged"] == "25%"
     assert "diverged" not in texts(table.assign(diverged=0.0))[0]
 
 
-def test_a_group_without_a_share_has_none():
+def test_a_group_without_a_share_shows_an_empty_cell():
     table = summary((0.1, 0.01), (0.2, 0.01)).assign(solved=[float("nan"), 1.0], diverged=0.25)
     assert [row["solved"] for row in texts(table)] == ["", "100%"]
 
@@ -95,7 +95,7 @@ def test_numbers_of_any_size_stay_short(value, shown):
     assert significant(value, 3) == shown
 
 
-def test_params_that_differ_are_seen_to_differ():
+def test_params_that_differ_are_shown_differently():
     assert setting([0.05, 0.2, 1.0]) == ["0.05", "0.2", "1"]
     assert setting([0.100001, 0.100002]) == ["0.100001", "0.100002"]
     assert setting([True, False, None]) == ["true", "false", ""]
@@ -136,7 +136,7 @@ def test_a_setting_at_which_runs_diverge_is_not_the_best():
     assert best_rows(table) == [0]
 
 
-def test_each_data_set_has_a_best_row_of_its_own():
+def test_each_data_set_has_its_own_best_row():
     table = summary(*[(m, 0.1) for m in (0.3, 0.2, 0.01, 0.02, 0.001)], dataset=["a", "a", "b", "b", "c"])
     assert best_rows(table) == [1, 2]
 
@@ -151,7 +151,7 @@ def test_programs_get_every_digit_and_no_mark():
 
 @pytest.fixture
 def terminal(monkeypatch, capsys):
-    """`terminal(width)` is what a terminal of that width shows of a table: its lines, and what is said."""
+    """`terminal(width)` prints a table on a terminal of that width; returns its lines and the messages."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     log = logging.getLogger("nnexp")

@@ -1,4 +1,4 @@
-"""The configuration: what each key takes, its canonical form, its key."""
+"""The configuration: what each key allows, its canonical form, its run key."""
 
 from dataclasses import replace
 
@@ -42,14 +42,14 @@ def test_plain_values_rebuild_the_config_through_yaml(configure):
     assert RunConfig.from_mapping(yaml.safe_load(yaml.safe_dump(config.nested()))) == config
 
 
-def test_whole_numbers_and_floats_are_read_as_what_they_are(configure):
+def test_whole_numbers_become_int_and_fractions_float(configure):
     config = configure("epochs=1e3", "learning_rate=1", "validation_fraction=0")
     assert (config.epochs, config.learning_rate) == (1000, 1.0)
     assert isinstance(config.epochs, int)
     assert isinstance(config.learning_rate, float)
 
 
-def test_the_run_key_changes_with_all_that_decides_the_result_and_nothing_else(configure, default):
+def test_the_run_key_changes_with_everything_that_decides_the_result_and_nothing_else(configure, default):
     key = default.run_key("data", "1")
     for other in ("seed=1", "init.scale=2", "hidden=[3]", "dataset.center=mean", "optimizer=momentum"):
         assert configure(other).run_key("data", "1") != key
@@ -60,13 +60,13 @@ def test_the_run_key_changes_with_all_that_decides_the_result_and_nothing_else(c
 
 
 def test_the_run_key_is_pinned(default):
-    """A finished run is found by its key: this changes only when old records should not be found any more."""
+    """Finished runs are found by their key; it may change only if old records must not be found any more."""
     assert (
         default.run_key("0" * 64, "1") == "05173f6daf4c3d9ab76afd7a2e1b3fcfec8a3ea56d27de59af59ab211bcc7f1f"
     )
 
 
-def test_params_have_one_entry_a_leaf_by_the_names_that_are_typed(default):
+def test_params_have_one_entry_per_leaf_under_the_typed_name(default):
     params = default.params()
     assert params["init"] == "normal"
     assert params["init.scale"] == "1.0"
@@ -90,12 +90,12 @@ def test_every_default_is_written_once_and_is_allowed():
     }
 
 
-def test_an_unknown_key_is_told_with_the_nearest_known_one(default):
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(default):
     with pytest.raises(RequestError, match=r"unknown key 'learnin_rate'\. Did you mean learning_rate"):
         RunConfig.from_mapping(default.nested() | {"learnin_rate": 1})
 
 
-def test_a_missing_key_is_told(default):
+def test_a_missing_key_is_refused(default):
     values = default.nested()
     del values["epochs"]
     with pytest.raises(RequestError, match="epochs is not given"):

@@ -1,4 +1,4 @@
-"""Records of every schema that ever was: they are read, and rerun, for ever."""
+"""Records of every earlier schema can be read and rerun."""
 
 import shutil
 import sqlite3
@@ -42,7 +42,7 @@ def test_there_is_a_migration_from_every_schema_before_this_one():
     assert sorted(MIGRATIONS) == list(range(1, SCHEMA))
 
 
-def test_a_record_without_a_schema_is_of_the_first():
+def test_a_record_without_a_schema_has_schema_1():
     assert read_config(ONE, "a run").schema == 1
 
 
@@ -50,12 +50,12 @@ def test_a_record_without_a_schema_is_of_the_first():
     ("schema", "words"),
     [(SCHEMA + 1, "a newer nnexp recorded it"), (0, ">= 1"), ("two", ">= 1"), ("true", ">= 1")],
 )
-def test_a_schema_that_is_not_known_is_refused(schema, words):
+def test_an_unknown_schema_is_refused(schema, words):
     with pytest.raises(RequestError, match=words):
         read_config(f"schema: {schema}\n".encode() + ONE, "a run")
 
 
-def test_a_configuration_is_read_back_without_the_address_it_was_recorded_at(configure):
+def test_a_configuration_is_read_without_its_recorded_tracking_uri(configure):
     config = configure("init.scale=1e-7", "hidden=[3,2]", "tracking_uri=http://elsewhere:1")
     content = yaml.safe_dump(config.nested()).encode()
     assert read_config(content, "config.yaml").config == configure("init.scale=1e-7", "hidden=[3,2]")

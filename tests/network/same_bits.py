@@ -42,7 +42,7 @@ CENTERS = ["articles", "mean", "standardize"]
 
 
 def sweep(count: int) -> list[RunConfig]:
-    """`count` runs of the gender table that between them take every path."""
+    """Return `count` runs of the gender table that together take every path."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         base = split(plain_values(compose("config", ["epochs=40", "log_every=20"])))[0]
     return [

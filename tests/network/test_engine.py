@@ -1,4 +1,4 @@
-"""The engine against the oracle network.py, the golden trajectories, and itself in every other
+"""Compare the engine with the reference, with the golden trajectories, and with itself in every other
 arrangement.
 """
 
@@ -35,8 +35,8 @@ def oracle(
     model: Model, X: Array, y: Array, w: Array, rate: float, epochs: int, options: Any,
     X_val: Array, y_val: Array, order: Any,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """One run by network.py: its weights, and by epoch loss, accuracy, norm, validation loss,
-    accuracy.
+    """Train one run with the reference; return its weights, and for each epoch loss, accuracy, gradient
+    norm, validation loss and accuracy.
     """
 
     def net_of(v: Array) -> Network:
@@ -107,7 +107,7 @@ def test_engine_agrees_with_the_oracle(
                 {name: values[i] for name, values in options.items()},
                 data[2], data[3], None if order is None else order[i],
             )  # fmt: skip
-        # A training that runs away magnifies every rounding, and says nothing of the arithmetic.
+        # A diverging training magnifies every rounding, and so cannot test the arithmetic.
         assume(np.isfinite(records).all() and np.abs(weights).max() < 1e6)
         scale = max(1.0, np.abs(weights).max())
         np.testing.assert_allclose(batch.weights[i], weights, rtol=1e-9, atol=1e-9 * scale)
@@ -120,7 +120,7 @@ def test_engine_repeats_the_articles_trajectories(path: Path) -> None:
     w = np.random.RandomState(golden["seed"]).normal(size=(1, 9))
     X, y = {"xor": XOR, "gender": GENDER}[golden["dataset"]]
     batch = Batch(ARTICLES, X, y, w, golden["learning_rate"], golden["epochs"])
-    # The articles print an epoch's loss after it: their epoch e is e + 1 epochs completed.
+    # The articles print the loss after an epoch: their epoch e means e + 1 completed epochs.
     by_epoch = {int(e) + 1: value for e, value in golden["loss_at_epoch"].items()}
     by_epoch[golden["epochs"]] = golden["final_loss"]
     curves = batch.advance(golden["epochs"], sorted(by_epoch))
@@ -151,13 +151,13 @@ def test_a_run_has_the_same_bits_in_any_batch_at_any_place() -> None:
             assert np.array_equal(batch.weights, whole.weights[some])
 
 
-def test_neighbours_of_other_lengths_and_diverging_ones_change_nothing() -> None:
+def test_runs_of_other_lengths_and_diverging_runs_in_a_batch_change_no_bits() -> None:
     seeds = np.arange(40)
     alone = article_batch(seeds, 30)
     alone.advance(30)
     w = np.stack([np.random.RandomState(seed).normal(size=9) for seed in seeds])
     rates = 0.5 / (1 + seeds % 5)
-    w[::3] = 1e200  # its loss stays finite, its neighbours' too, but its steps do not
+    w[::3] = 1e200  # the losses stay finite, here and in the neighbours, but the steps here do not
     rates[::3] = 1e300
     epochs = np.where(seeds % 3 == 1, 30, 7)
     batch = Batch(ARTICLES, *XOR, w, rates, epochs)
@@ -181,7 +181,7 @@ def test_a_shorter_run_is_the_prefix_of_a_longer_one() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-def test_cutting_a_training_into_chunks_changes_nothing(optimizer: str) -> None:
+def test_splitting_a_training_into_calls_changes_no_bits(optimizer: str) -> None:
     model = Model((3, 4, 2), "tanh", "softmax", "cross_entropy", optimizer, 4, True)
     rng = np.random.RandomState(0)
     (X, y), w = samples(rng, model, 37, 10), rng.normal(size=(37, model.n_weights))
@@ -204,7 +204,7 @@ def test_cutting_a_training_into_chunks_changes_nothing(optimizer: str) -> None:
         assert parts.is_done
 
 
-def test_a_diverging_run_ends_and_its_neighbours_do_not() -> None:
+def test_a_diverging_run_ends_and_the_other_runs_go_on() -> None:
     model = Model((2, 3, 1), "relu", "identity", "mse", "sgd", 2, False)
     rng = np.random.RandomState(0)
     (X, y), w = samples(rng, model, 6), rng.normal(size=(5, model.n_weights))
@@ -222,6 +222,17 @@ def test_a_diverging_run_ends_and_its_neighbours_do_not() -> None:
     assert batch.is_done
 
 
+def test_what_is_no_number_has_one_bit_pattern_when_it_leaves() -> None:
+    model = Model((2, 3, 1), "relu", "identity", "mse", "adam", 2, False)
+    rng = np.random.RandomState(0)
+    (X, y), w = samples(rng, model, 6), rng.normal(size=(5, model.n_weights))
+    batch = Batch(model, X, y, w, 1e200, 40, usual_options(model))
+    numbers = np.concatenate([stacked(batch.advance(40, range(0, 41, 10))).ravel(), batch.weights.ravel()])
+    patterns = numbers[np.isnan(numbers)].view(np.uint64)
+    assert np.isnan(batch.weights).any()
+    assert set(patterns.tolist()) == {0x7FF8000000000000}
+
+
 def test_a_diverged_run_costs_nothing() -> None:
     model = Model((30, 16, 1), "relu", "identity", "mse", "sgd", 8, False)
     rng = np.random.RandomState(0)
@@ -232,7 +243,7 @@ def test_a_diverged_run_costs_nothing() -> None:
     batch.advance(10**9)
 
 
-def test_a_prediction_that_is_not_finite_is_wrong() -> None:
+def test_a_prediction_that_is_not_finite_counts_as_wrong() -> None:
     for sizes in ((1, 1), (1, 2)):
         model = Model(sizes, "identity", "identity", "mse", "sgd", 1, True)
         w = np.array([[1e308] * model.n_weights])
@@ -252,7 +263,7 @@ def test_a_prediction_that_is_not_finite_is_wrong() -> None:
         ({"batch_size": 0}, "at least 1"),
     ],
 )
-def test_a_model_that_is_not_defined_is_refused(change: dict[str, Any], message: str) -> None:
+def test_an_undefined_model_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(ARTICLES, **change)
 
@@ -276,7 +287,7 @@ def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any]) -> Non
         Batch(ARTICLES, learning_rate=0.1, epochs=1, **{**usual, **arguments})
 
 
-def test_a_chunk_that_does_not_follow_is_refused() -> None:
+def test_epochs_that_do_not_continue_the_training_are_refused() -> None:
     batch = article_batch(np.arange(2), 10)
     batch.advance(5)
     for until, log in ((4, []), (10, [5]), (10, [11]), (10, [8, 7])):
@@ -287,15 +298,15 @@ def test_a_chunk_that_does_not_follow_is_refused() -> None:
             batch.advance(10, [], order)
 
 
-# --- The same bits on every machine: the canary's hash covers every path through the engine. Here it is this
-# machine's, as it is; test_same_bits.py has it as other machines would.
+# --- The same bits on every machine: the canary's hash covers every path through the engine. Here it is
+# computed on this machine as it is; test_same_bits.py imitates other machines.
 
 
 def test_the_bits_change_only_with_the_version() -> None:
     assert canary() == CANARIES[VERSION]
 
 
-# --- The compiled code on disk, by a kernel that compiles faster than the engine's.
+# --- The compiled code on disk, tested with a kernel that compiles faster than the engine's.
 
 TINY = """
 from nnexp.network.engine.compilation import compiled, kernel
@@ -324,7 +335,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 def run_tiny(directory: Path, cache: Path) -> subprocess.Popen[str]:
-    """Run the program where `cache` is the user's; it prints 42 and how often it was loaded."""
+    """Run the program with `cache` as the user's cache; it prints 42 and how often it was loaded."""
     home = {"HOME": str(cache), "XDG_CACHE_HOME": str(cache), "NUMBA_CACHE_DIR": ""}
     return subprocess.Popen(
         [sys.executable, "tiny.py"],
@@ -337,7 +348,7 @@ def run_tiny(directory: Path, cache: Path) -> subprocess.Popen[str]:
 
 
 def outputs(*running: subprocess.Popen[str]) -> list[str]:
-    """What they print; they begin to compile together, once all are ready."""
+    """Let all processes compile at the same time, once all are ready; return what they print."""
     for process in running:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -354,12 +365,12 @@ def kernels(directory: Path) -> list[Path]:
 
 def test_two_processes_compile_at_once_and_a_third_loads(installed: Path, tmp_path: Path) -> None:
     both = outputs(*(run_tiny(installed, tmp_path) for _ in range(2)))
-    # Where one is much slower to begin, it finds the other's.
+    # A process that starts much later finds the other's result.
     assert set(both) <= {"42.0 0", "42.0 1"}
     assert outputs(run_tiny(installed, tmp_path)) == ["42.0 1"]
 
 
-def test_edited_sources_are_compiled_anew(installed: Path, tmp_path: Path) -> None:
+def test_edited_sources_are_compiled_again(installed: Path, tmp_path: Path) -> None:
     outputs(run_tiny(installed, tmp_path))
     (installed / "tiny.py").write_text(TINY.replace("2.0", "3.0"))
     assert outputs(run_tiny(installed, tmp_path)) == ["63.0 0"]

@@ -1,10 +1,10 @@
-"""Wrong requests: each ends with status 2 and a plain word, and nothing is recorded."""
+"""Wrong requests: each ends with status 2 and a plain message, and nothing is recorded."""
 
 import pytest
 
 TABLE = "dataset=csv dataset.path=own.csv dataset.features=[a,b] dataset.target=y"
 
-# What is typed after `nnexp train`, and what must stand in the answer.
+# Arguments of `nnexp train`, each with a text that its error must contain.
 WRONG = {
     # values
     "name=''": "at most 250 characters",
@@ -52,7 +52,7 @@ WRONG = {
     "weights_every=-1": "whole number >= 0",
     "hidden=2": "a list of whole numbers >= 1; [] for none; write hidden=[2]",
     "hidden=2,4": "hidden=[2],[4] with -m sweeps over 2, hidden=[2,4] is one",
-    "-m hidden=2,4": "hidden=2,4: each value is a list: hidden=[2],[4] with -m",
+    "-m hidden=2,4": "hidden=2,4: each value must be a list: hidden=[2],[4] with -m",
     "-m hidden=range(2,4)": "point 1 of 2: hidden=2: must be a list of whole numbers",
     "hidden=[2,0]": "a list of whole numbers",
     "hidden=[2,-1]": "a list of whole numbers",
@@ -205,7 +205,7 @@ def test_a_wrong_request_is_refused_in_plain_words_and_records_nothing(nnexp, tm
         ("ui --port 0", "Invalid value"),
     ],
 )
-def test_a_wrong_question_is_refused_in_plain_words(nnexp, store, typed, words):
+def test_a_wrong_query_is_refused_in_plain_words(nnexp, store, typed, words):
     assert nnexp("train", "epochs=1", "figures=false", "model=false").status == 0
     ended = nnexp(*typed.split(" "))
     assert ended.status == 2
@@ -213,7 +213,7 @@ def test_a_wrong_question_is_refused_in_plain_words(nnexp, store, typed, words):
     assert "Traceback" not in ended.err
 
 
-def test_a_question_to_no_store_makes_none(nnexp, tmp_path):
+def test_a_query_without_a_store_does_not_make_one(nnexp, tmp_path):
     for typed in (["list"], ["summarize"], ["show", "x"], ["show", "last"], ["predict", "x", "y.csv"]):
         ended = nnexp(*typed)
         assert ended.status == 2
@@ -221,7 +221,7 @@ def test_a_question_to_no_store_makes_none(nnexp, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_traceback_is_there_for_who_asks(nnexp, monkeypatch):
+def test_a_traceback_is_printed_with_hydra_full_error(nnexp, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     ended = nnexp("train", "epochs=0")
     assert ended.status == 2

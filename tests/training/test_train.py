@@ -1,4 +1,4 @@
-"""Training: the articles' trajectories, the oracle's, and what a batch may not change."""
+"""Training: the trajectories of the articles and of the reference, and that batches change no bits."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ ORDER = ["w1", "w2", "w3", "w4", "w5", "w6", "b1", "b2", "b3"]
 
 
 def trained(*configs):
-    """The results in the order of the configs, which share a data set."""
+    """Train the configs, which share a data set; return the results in their order."""
     results = {}
     for progress in train(load(configs[0].dataset), configs):
         results.update(progress.ended)
@@ -29,7 +29,7 @@ def trained(*configs):
 
 
 def oracle(config):
-    """The same training with network.py: the loss at every recorded point, and the final weights."""
+    """Train with the reference; return the loss at every recorded point and the final weights."""
     (run,) = trained(replace(config, epochs=1, log_every=1))
     data, net, memory = run.prepared, run.initial, None
     size = len(data.X) if config.batch_size == "full" else config.batch_size
@@ -129,7 +129,7 @@ def test_training_follows_the_oracle(configure, overrides):
     np.testing.assert_allclose(flatten(run.final.layers), w, rtol=0, atol=1e-9)
 
 
-def test_points_are_at_0_every_log_every_and_the_last(configure):
+def test_curves_have_points_at_0_at_every_log_every_and_at_the_last_epoch(configure):
     (run,) = trained(configure("epochs=25", "log_every=10"))
     assert run.epochs.tolist() == [0, 10, 20, 25]
     assert run.curves["loss"].shape == run.curves["accuracy"].shape == (4,)
@@ -143,7 +143,7 @@ def test_kept_weights_are_those_of_their_epoch(configure):
     assert flatten(run.kept[0]).tolist() == flatten(run.initial.layers).tolist()
 
 
-def test_a_run_has_the_same_bits_alone_and_in_any_company(configure):
+def test_a_run_has_the_same_bits_alone_and_in_any_batch(configure):
     base = configure("epochs=200", "dataset=xor")
     company = [
         replace(base, seed=seed, learning_rate=rate, epochs=epochs)
@@ -161,7 +161,7 @@ def test_a_run_has_the_same_bits_alone_and_in_any_company(configure):
             assert values.tolist() == run.curves[name].tolist()
 
 
-def test_shuffled_and_split_runs_have_the_same_bits_in_any_company(configure):
+def test_shuffled_and_split_runs_have_the_same_bits_in_any_batch(configure):
     base = configure(
         "epochs=60", "shuffle=true", "validation_fraction=0.25", "optimizer=adam", "batch_size=2"
     )
@@ -172,7 +172,7 @@ def test_shuffled_and_split_runs_have_the_same_bits_in_any_company(configure):
     assert alone.curves["val_loss"].tolist() == together[13].curves["val_loss"].tolist()
 
 
-def test_a_run_that_diverges_ends_there_and_disturbs_no_other(configure):
+def test_a_run_that_diverges_ends_there_and_changes_no_other(configure):
     line = configure("dataset=line", "hidden=[]", "output_activation=identity", "learning_rate=0.02")
     good, bad = trained(line, replace(line, learning_rate=5.0))
     assert (good.outcome, bad.outcome) == ("converged", "diverged")

@@ -102,7 +102,7 @@ def saved(figure: Figure, suffix: str) -> bytes:
 
 
 def drawn(draw: Mapping[str, Callable[[], Figure]], only: str | None) -> dict[str, Figure]:
-    """Draw all figures, or the one of this name. Raises RequestError where there is none such."""
+    """Draw all figures, or the one of this name. Raises RequestError if there is none."""
     if only is None:
         return {name: figure() for name, figure in draw.items()}
     if only not in draw:
@@ -164,7 +164,7 @@ def widest(texts: Sequence[str], size: float = SMALL) -> float:
 
 
 def value_text(value: object, digits: int = 6) -> str:
-    """Return a param's value as text for people: 0.1, true, [4], and none if a run has no such param."""
+    """Return a param's value as text for people: 0.1, true, [4], or `none` if a run has no such param."""
     if is_missing(value):
         return "none"
     if isinstance(value, bool | np.bool_):

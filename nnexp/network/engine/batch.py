@@ -40,7 +40,7 @@ from nnexp.network.engine.layout import (
 )
 from nnexp.network.engine.wide.layout import wide_layers, wide_parts
 
-VERSION = "1"  # changes whenever the bits of any run change
+VERSION = "2"  # changes whenever the bits of any run change
 
 # How many rows an evaluation holds in memory at a time; a mini-batch may be larger.
 _EVALUATED_ROWS = 32
@@ -111,6 +111,12 @@ class Curves:
     accuracy: Array | None
     val_loss: Array | None
     val_accuracy: Array | None
+
+
+def _with_one_nan(numbers: Array) -> Array:
+    """Give every nan the same bits, in place: x86 makes a negative one where ARM makes a positive one."""
+    numbers[np.isnan(numbers)] = np.nan
+    return numbers
 
 
 def _aligned(size: int) -> Array:
@@ -237,7 +243,7 @@ class Batch:
     @property
     def weights(self) -> Array:
         """Return a copy of all weights now, (runs, n_weights); a run that has ended keeps its last."""
-        return self._runs.weights.copy()
+        return _with_one_nan(self._runs.weights.copy())
 
     @property
     def diverged(self) -> IntArray:
@@ -274,7 +280,7 @@ class Batch:
                 raise ValueError(f"order must have rows 0 to {n - 1}")
         records = np.full((n_runs, len(epochs), 5), np.nan)
         self._train(until, epochs, visited, records)
-        self.epoch = until
+        self.epoch, records = until, _with_one_nan(records)
         is_classification = self.model.is_classification
         return Curves(
             epochs=epochs,

@@ -88,7 +88,7 @@ def record_run(store: Store, run: Detail, subject: Subject, again: Trained, verd
     """
     dataset = subject.data.dataset
     assert dataset is not None  # it was trained
-    record = rerun_record(run, subject.evidence.key, subject.config, dataset, again)
+    record = rerun_record(run, subject.config, dataset, again)
     return _record(store, run, verdict, record)
 
 
