@@ -40,6 +40,9 @@ from nnexp.network.engine.layout import (
 )
 from nnexp.network.engine.wide.layout import wide_layers, wide_parts
 
+# What the lanes of vectors are: one number of each run, or of each neuron of one run.
+Lanes = Literal["runs", "neurons"]
+
 VERSION = "2"  # changes whenever the bits of any run change
 
 # How many rows an evaluation holds in memory at a time; a mini-batch may be larger.
@@ -197,7 +200,7 @@ class Batch:
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         threads: int | None = None,
-        lanes: Literal["runs", "neurons"] | None = None,
+        lanes: Lanes | None = None,
     ) -> None:
         start = np.array(weights, dtype=np.float64, order="C")
         if start.ndim != 2 or start.shape[1] != model.n_weights:

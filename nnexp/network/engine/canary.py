@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nnexp.network.engine.batch import ARTICLES, VERSION, Batch, Curves, Model
+from nnexp.network.engine.batch import ARTICLES, VERSION, Batch, Curves, Lanes, Model
 from nnexp.network.engine.draws import Draws
 from nnexp.network.engine.layout import OPTIONS
 
@@ -27,6 +27,7 @@ HEADS = [
     ("bce", "sigmoid"),
     ("cross_entropy", "softmax"),
 ]
+WIDE = Model((9, 17, 12, 3), "tanh", "softmax", "cross_entropy", "adam", 40, True)
 USUAL = {"momentum": 0.9, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 
 
@@ -37,13 +38,21 @@ def is_sound() -> bool:
 
 
 def canary() -> str:
-    """Return the SHA-256 of the weights and curves of a fixed set of trainings.
+    """Return the SHA-256 of the weights and curves of a fixed set of trainings, whose lanes are runs.
 
-    The engine's separate path for the articles' network is not part of the hash; if it gives other bits than
-    the general path, the result is all 0.
+    The engine's other paths are not part of the hash: that of the articles' network, and neurons as lanes. If
+    one of them gives other bits, the result is all 0.
     """
+    trained = _trained("runs")
+    if trained != _trained("neurons") or _wide_trained("runs") != _wide_trained("neurons"):
+        return "0" * 64
     if _articles_trained(has_own_rows=False) != _articles_trained(has_own_rows=True):
         return "0" * 64
+    return trained
+
+
+def _trained(lanes: Lanes) -> str:
+    """Return the hash of one arrangement."""
     digest = hashlib.sha256()
     for i, model in enumerate(_models()):
         rng = np.random.RandomState(i)
@@ -53,11 +62,20 @@ def canary() -> str:
         w = Draws([[i, run] for run in range(n_runs)] if i % 2 else range(n_runs)).normal((model.n_weights,))
         order = np.stack([[rng.permutation(11) for _ in range(20)] for _ in range(n_runs)])
         options = usual_options(model)
-        batch = Batch(model, X, y, w, rng.uniform(0.01, 0.5, n_runs), 20, options, X_val, y_val)
+        batch = Batch(model, X, y, w, rng.uniform(0.01, 0.5, n_runs), 20, options, X_val, y_val, lanes=lanes)
         curves = batch.advance(20, [0, 1, 10, 20], order if i % 3 == 0 else None)
         digest.update(batch.weights.tobytes())
         digest.update(stacked(curves).tobytes())
     return digest.hexdigest()
+
+
+def _wide_trained(lanes: Lanes) -> bytes:
+    """Return the weights and curves of a network with larger mini-batches than go through it at once."""
+    rng, model = np.random.RandomState(0), WIDE
+    (X, y), w = samples(rng, model, 75), Draws(range(3)).normal((model.n_weights,))
+    batch = Batch(model, X, y, w, 0.05, 3, usual_options(model), lanes=lanes)
+    curves = batch.advance(3, [0, 3])
+    return batch.weights.tobytes() + stacked(curves).tobytes()
 
 
 def _articles_trained(has_own_rows: bool) -> bytes:
@@ -72,7 +90,7 @@ def _articles_trained(has_own_rows: bool) -> bytes:
     w[40], rates[50], w[60] = -0.0, 1e300, 1e200
     if has_own_rows:
         X, y = np.repeat(X[np.newaxis], 70, axis=0), np.repeat(y[np.newaxis], 70, axis=0)
-    batch = Batch(ARTICLES, X, y, w, rates, epochs)
+    batch = Batch(ARTICLES, X, y, w, rates, epochs, lanes="runs")
     curves = [stacked(batch.advance(until, [until - 5, until])) for until in (20, 50, 70)]
     return batch.weights.tobytes() + b"".join(c.tobytes() for c in curves)
 
