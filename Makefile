@@ -8,8 +8,8 @@ COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --
 unexport PYTHONDONTWRITEBYTECODE
 # Use the system's certificates, if there are any: they include a proxy's own one, which pip and uv do not have.
 CERTIFICATES = $(shell $(PYTHON) -c 'import ssl; print(ssl.get_default_verify_paths().cafile or "")')
-.venv/installed bench lock: export PIP_CERT ?= $(CERTIFICATES)
-.venv/installed bench lock: export UV_SYSTEM_CERTS ?= $(if $(CERTIFICATES),true,false)
+.venv/installed test-machines bench lock: export PIP_CERT ?= $(CERTIFICATES)
+.venv/installed test-machines bench lock: export UV_SYSTEM_CERTS ?= $(if $(CERTIFICATES),true,false)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ test-faults: install ## test the program under faults, and rerun 1,000 runs from
 	@.venv/bin/python -m tests.faults.matrix --trials $(or $(N),10) --seed $(or $(SEED),0) --only "$(ONLY)" $(if $(WRITE),--write)
 	$(if $(ONLY),,@.venv/bin/python -W ignore tests/faults/rerun_everything.py)
 
+test-machines: install ## compare bits with emulated ARM, a CPU without FMA, other NumPys and Numbas: make test-machines ONLY=ARM
+	@.venv/bin/python -m tests.machines.compare "$(ONLY)"
+
 lint: install ## check style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
@@ -77,6 +80,6 @@ lock: install ## resolve both lock files again
 	$(COMPILE) --group bench --constraint requirements.lock --output-file tests/benchmarks/requirements.lock
 
 clean: ## remove .venv and caches, but not the recorded runs
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .machines .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install check run sweep summary ui experiments docs figures notebook screenshots test test-faults lint bench lock clean
+.PHONY: help install check run sweep summary ui experiments docs figures notebook screenshots test test-faults test-machines lint bench lock clean

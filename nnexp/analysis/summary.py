@@ -53,7 +53,7 @@ def params_of(runs: pd.DataFrame) -> list[str]:
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that finished; of runs with the same key, the one recorded last.
 
-    They are sorted by key, so that a sum over them has the same bits whatever order they were recorded in.
+    They are sorted by key, so that a sum over them has the same bits for any order of recording.
     """
     done = runs[runs["status"] == "FINISHED"].drop_duplicates("run_key", keep="last")
     return done.sort_values("run_key", ignore_index=True)

@@ -34,5 +34,5 @@ def doctor(fix: bool) -> bool:
 def _line(finding: Finding, fix: bool, is_done: bool) -> str:
     if finding.repair is None:
         return on_one_line(finding.text)
-    what = "repaired" if is_done else "left alone, as it is in use now" if fix else "--fix"
+    what = "repaired" if is_done else "left alone, since it is in use" if fix else "--fix"
     return on_one_line(f"{finding.text}; {what}: {finding.remedy}")

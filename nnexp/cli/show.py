@@ -218,7 +218,7 @@ def run(typed: str) -> None:
 
 
 def _show_sweep(store: Store, parent: Detail) -> None:
-    """What a sweep was: its counts, question, ranges, summary, best run, failures, provenance."""
+    """Print a sweep: its counts, question, ranges, summary, best run, failures, provenance."""
     from nnexp.analysis.report.findings import Findings  # imports pandas, which a run alone does without
     from nnexp.analysis.summary import overall
     from nnexp.tracking.read import read_runs

@@ -1,4 +1,4 @@
-"""The errors whose text is written for the user: a wrong request, and a resource lost during the work."""
+"""Define the errors whose text is for the user: a wrong request, and a resource lost during the work."""
 
 from __future__ import annotations
 

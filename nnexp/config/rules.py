@@ -1,4 +1,4 @@
-"""Rules for values: each says in words what is allowed, and parses a value to its plain Python type."""
+"""Define rules for values: each says in words what is allowed, and parses a value to a plain Python type."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Draw initial weights. Each public function is one scheme, `init=<its name>` in a configuration.
 
-A scheme draws the weights of one layer for every seed of `rng` at once. It is written as for one network:
-`rng.normal(size=(fan_out, fan_in))` has the shape (seeds, fan_out, fan_in), and an array of (fan_out, fan_in)
-counts for every seed. The draws have the same bits on every machine.
+A scheme draws the weights of one layer for all seeds of `rng` at once, but is written as for one network:
+`rng.normal(size=(fan_out, fan_in))` has the shape (seeds, fan_out, fan_in), and an array of shape (fan_out,
+fan_in) is used for every seed. The draws have the same bits on every machine.
 """
 
 import numpy as np

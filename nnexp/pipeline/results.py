@@ -1,4 +1,4 @@
-"""The objects that the Python API returns: a recorded run, sweep or rerun, read from the store on demand."""
+"""Define what the Python API returns: a recorded run, sweep or rerun, read from the store on demand."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ def _complete(
 ) -> Sweep:
     """Return a sweep that is already complete, after updating its name, question and tags from this command.
 
-    Its report and its description, which contain them, are written anew.
+    Its report and its description, which contain them, are written again.
     """
     done, labels = _finished_sweep(place, parent, keys, failures), tags_of(request)
     if request.name is not None:

@@ -53,7 +53,7 @@ def kept_data(store: Store, holder: Detail, sha256: str) -> Source | None:
 
 
 def runs_of(store: Store, sweep: Detail) -> tuple[list[str], int]:
-    """Return the ids of a sweep's finished runs, by whatever sweep, and the number of those that are not."""
+    """Return the ids of a sweep's finished runs, recorded by any sweep, and how many have not finished."""
     keys = set(recorded_keys(store, sweep))
     found = find_runs(store, get_experiment(store, sweep.experiment_id), "nnexp.run_key")
     finished = [run for run in found if run.status == "FINISHED" and run.tags["nnexp.run_key"] in keys]

@@ -75,7 +75,7 @@ def is_owned(store: Store, run_id: str) -> bool:
             return False
         try:
             lock.acquire(timeout=0)
-        except (Timeout, PermissionError):  # without permission nobody can tell that it is free
+        except (Timeout, PermissionError):  # without permission we cannot tell whether it is free
             return True
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)

@@ -62,7 +62,7 @@ def local_path(uri: str) -> Path | None:
 def place_of(uri: str, location: str) -> Path | None:
     """Return the directory of this store's artifact location on this machine's disks; None for any other.
 
-    MLflow records absolute locations, but a store may have been moved or copied. So what lies beside its file
+    MLflow records absolute locations, but a store may have been moved or copied. So what is beside its file
     comes first: the recorded path's last parts, as many as are found there. Otherwise the recorded path
     counts.
     """

@@ -43,7 +43,7 @@ _Answer = TypeVar("_Answer")
 CALLS_AT_ONCE = 8
 # Seconds that a reader waits for a writer of an SQLite file.
 BUSY_SECONDS = 60
-# The longest name of a store's file, in bytes: the locks of its runs lie beside it, under longer names.
+# The longest name of a store's file, in bytes: the locks of its runs are beside it, under longer names.
 MAX_STORE_NAME = 255 - len(f".{32 * '0'}.owner")
 # The advisory lock under which one process creates a PostgreSQL store.
 CREATION_LOCK = 0x6E6E657870

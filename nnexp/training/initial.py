@@ -1,4 +1,4 @@
-"""Draw the weights that networks start from: those of many runs at once, from their seeds."""
+"""Draw initial weights, those of many runs at once, from their seeds."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ def initial_weights(configs: Sequence[RunConfig], sizes: Sequence[int]) -> Array
 
 
 def drawn(choice: Choice, sizes: Sequence[int], seeds: ArrayLike) -> Array:
-    """Draw a network from `RandomState(seed)` of each seed: weights layer by layer, then biases; (seeds,
-    weights)."""
+    """Draw a network for each seed from `RandomState(seed)`: weights layer by layer, then biases.
+
+    The shape is (seeds, weights).
+    """
     rng, scheme = Draws(seeds), getattr(init, choice.name)
     n, options = np.size(seeds), dict(choice.options)
 

@@ -85,7 +85,7 @@ def damaged(trial: Trial) -> Cases:
             (["predict", run_id, "rows.csv"], {"MLFLOW_TRACKING_URI": f"sqlite:///{copy}/mlflow.db"})
         )
     answer, *ends = driven(place, commands)
-    expect(answer.status == 0, f"what is not damaged is not read: {answer.err[-300:]}")
+    expect(answer.status == 0, f"the undamaged file is not read: {answer.err[-300:]}")
     wrong = []
     for name, end in zip(spoils, ends, strict=True):
         is_refused = end.status == 2 and "weights" in end.err and "Traceback" not in end.err

@@ -1,4 +1,4 @@
-"""The compiled streams against NumPy's RandomState, whose streams they are."""
+"""The compiled streams are compared with those of NumPy's RandomState."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ SEEDS = [0, 1, 2, 12345, 2**31, 2**32 - 1]
 
 
 def ulps(a: Any, b: Any) -> Any:
-    """How many doubles apart, for numbers of the same sign."""
+    """Return how many doubles apart numbers of the same sign are."""
     return np.abs(a.view(np.int64) - b.view(np.int64))
 
 
@@ -68,6 +68,6 @@ def test_a_seed_draws_the_same_alone_and_among_others() -> None:
 
 
 @pytest.mark.parametrize("seeds", [[-1], [2**32], [[0, 2**32]], 3, [[[1]]]])
-def test_what_is_no_seed_of_randomstate_is_refused(seeds: Any) -> None:
+def test_seeds_that_randomstate_does_not_allow_are_refused(seeds: Any) -> None:
     with pytest.raises(ValueError, match="seeds must be"):
         Draws(seeds)

@@ -269,7 +269,7 @@ def test_doctor_does_not_touch_files_that_are_about_to_be_recorded(nnexp, place)
     leave_files(place)
     with open_writer(store, ensure_experiment(store, "nnexp")) as writer:
         writer._owner.hold(ORPHAN)
-        assert "left alone, as it is in use now" in nnexp("doctor", "--fix").out
+        assert "left alone, since it is in use" in nnexp("doctor", "--fix").out
         assert artifacts(place, ORPHAN).exists()
 
 

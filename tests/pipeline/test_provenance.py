@@ -89,7 +89,7 @@ def test_a_change_that_seems_to_hold_a_secret_is_left_out_and_the_rest_applies(r
     (tmp_path / "code.py").write_text("".join(lines))
     text = looked(git.diff).decode()
     assert SECRET not in text
-    assert "Left out, as a password or a key seems to stand there: 1 of 2 changes of code.py\n" in text
+    assert "Left out, since it seems to contain a password or a key: 1 of 2 changes of code.py\n" in text
     repository("checkout", "code.py")
     subprocess.run(["git", "apply", "-"], input=text.encode(), cwd=tmp_path, check=True)
     assert "rate = 2\n" in (tmp_path / "code.py").read_text()

@@ -20,7 +20,7 @@ RECORDS = CHECKOUT / "tests" / "pipeline" / "records"
 
 
 def nan_patterns(version):
-    """The bits of every NaN among the weights of a bundle, and how many of its runs have one."""
+    """Return the bits of every NaN among the weights of a bundle, and how many of its runs have one."""
     patterns, count = set(), 0
     with zipfile.ZipFile(RECORDS / f"engine_{version}.zip") as bundle:
         for name in bundle.namelist():
@@ -35,7 +35,7 @@ def nan_patterns(version):
 
 
 def runs_of(bundle):
-    """The ids of a bundle's runs, by name."""
+    """Return the ids of a bundle's runs, by name."""
     with zipfile.ZipFile(RECORDS / bundle) as archive:
         paths = [name for name in archive.namelist() if re.fullmatch(r"runs/\w+/run.json", name)]
         return {json.loads(archive.read(path))["name"]: path.split("/")[1] for path in paths}
@@ -51,7 +51,7 @@ def test_there_is_a_fixture_of_every_version_up_to_this_one():
     assert names == {f"engine_{version}.zip" for version in range(1, int(VERSION) + 1)}
 
 
-def test_runs_of_version_1_are_identical_where_the_draws_agree_and_else_the_version_is_the_cause(nnexp):
+def test_runs_of_version_1_are_identical_if_the_draws_agree_and_otherwise_the_version_is_the_cause(nnexp):
     ended = nnexp("rerun", "--bundle", str(RECORDS / "engine_1.zip"))
     assert ended.status == 1
     assert "6 of 8 runs are identical" in ended.out

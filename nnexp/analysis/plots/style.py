@@ -60,7 +60,7 @@ SPANS, LARGEST = 10.0, 1e300
 
 
 class NotebookFigure(Figure):
-    """A figure that a notebook shows as it is recorded, whatever matplotlib is set to there."""
+    """A figure that a notebook shows as it is recorded, regardless of matplotlib's settings there."""
 
     def _repr_png_(self) -> bytes:
         return png(self)

@@ -86,7 +86,7 @@ class Model:
             (self.optimizer, set(OPTIMIZERS)),
         ):
             if value not in known:
-                raise ValueError(f"{value!r} is none of {', '.join(sorted(known))}")
+                raise ValueError(f"{value!r} is not one of {', '.join(sorted(known))}")
         needed = {"bce": "sigmoid", "cross_entropy": "softmax"}.get(self.loss)
         if needed and self.output_activation != needed:
             raise ValueError(f"{self.loss} needs a {needed} output, not {self.output_activation}")
@@ -117,7 +117,7 @@ class Curves:
 
 
 def _with_one_nan(numbers: Array) -> Array:
-    """Give every nan the same bits, in place: x86 makes a negative one where ARM makes a positive one."""
+    """Give every nan the same bits, in place; x86 makes negative ones where ARM makes positive ones."""
     numbers[np.isnan(numbers)] = np.nan
     return numbers
 
@@ -206,7 +206,7 @@ class Batch:
         if start.ndim != 2 or start.shape[1] != model.n_weights:
             raise ValueError(f"weights must be (runs, {model.n_weights}), not {start.shape}")
         if (X_val is None) != (y_val is None):
-            raise ValueError("give X_val and y_val, or neither")
+            raise ValueError("X_val and y_val must be given together")
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
         if lanes not in ("runs", "neurons", None):
@@ -280,7 +280,7 @@ class Batch:
             if visited.shape != (n_runs, until - self.epoch, n):
                 raise ValueError(f"order must be {(n_runs, until - self.epoch, n)}")
             if visited.size and (visited.min() < 0 or visited.max() >= n):
-                raise ValueError(f"order must have rows 0 to {n - 1}")
+                raise ValueError(f"order must be of rows 0 to {n - 1}")
         records = np.full((n_runs, len(epochs), 5), np.nan)
         self._train(until, epochs, visited, records)
         self.epoch, records = until, _with_one_nan(records)

@@ -83,12 +83,10 @@ def _locators(digest: str) -> list[Any]:
 
         return Locator
 
-    ways = (
-        caching.UserProvidedCacheLocator,
-        caching.InTreeCacheLocator,
-        caching.UserWideCacheLocator,
-    )
-    return [with_subdirectory(way) for way in ways]
+    # Older versions of Numba have these names with an underscore before them.
+    public = vars(caching) | {name.removeprefix("_"): value for name, value in vars(caching).items()}
+    names = ("UserProvidedCacheLocator", "InTreeCacheLocator", "UserWideCacheLocator")
+    return [with_subdirectory(public[name]) for name in names]
 
 
 def _cache_class(locators: list[Any]) -> type:

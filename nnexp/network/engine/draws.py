@@ -1,9 +1,9 @@
 """Draw from NumPy's RandomState for many seeds at once, with the same bits on every machine.
 
 NumPy has frozen RandomState's stream, which is integer arithmetic: MT19937 (Matsumoto and Nishimura 1998)
-and its seeding. A normal number also takes a logarithm, and a library's differs from CPU to CPU in
-its last bits; this module takes the engine's own. A uniform number has the bits of RandomState's; of ten
-million normal ones 0.06% differ, one by 3 units in the last place, the others by 1 or 2.
+and its seeding. A normal number also needs a logarithm, and a library's differs from CPU to CPU in
+its last bits; this module uses the engine's own. Uniform numbers have the bits of RandomState's. Of ten
+million normal numbers 0.06% differ, one by 3 units in the last place, the others by 1 or 2.
 """
 
 import math
@@ -19,12 +19,12 @@ from nnexp.network.engine.layout import Array, IntArray
 
 Words = NDArray[np.uint32]
 
-# MT19937: so many words of state, the distance of the two that are mixed, and the mixing.
+# MT19937: the number of words of its state, the distance of the two words that are mixed, and the masks.
 _WORDS, _DISTANCE = 624, 397
 _UPPER, _LOWER, _MATRIX = 0x80000000, 0x7FFFFFFF, 0x9908B0DF
-# What init_by_array begins with.
+# The seed with which init_by_array begins.
 _BEFORE_AN_ARRAY = 19650218
-# Seeds that are expanded side by side.
+# The number of seeds that are expanded side by side.
 _AT_ONCE = 16
 
 
@@ -36,7 +36,7 @@ def _mixed(a: int, b: int) -> int:
 
 @compiled
 def _twist(words: Pointer) -> None:
-    """Replace the state by the next one."""
+    """Advance the state by all of its words."""
     for i in range(_WORDS - _DISTANCE):
         words[i] = words[i + _DISTANCE] ^ _mixed(words[i], words[i + 1])
     for i in range(_WORDS - _DISTANCE, _WORDS - 1):
@@ -54,16 +54,16 @@ def _tempered(y: int) -> int:
 
 @compiled
 def _random(words: Pointer, at: int) -> float:
-    """A number from 0 to below 1 of 53 bits, from the words `at` and `at` + 1."""
+    """Return a number of 53 bits from 0 to below 1, made from the words `at` and `at` + 1."""
     high, low = _tempered(words[at]) >> 5, _tempered(words[at + 1]) >> 6
     return ((high << 26) + low) * 2.0**-53
 
 
 @kernel(lanes, layout)
 def _seed(firsts: Words, arrays: Words, state: Words) -> None:
-    """Expand each seed to a row of `state`: init_genrand, and init_by_array where `arrays` has columns.
+    """Expand each seed to a row of `state`: init_genrand, and init_by_array if `arrays` has columns.
 
-    Each word needs the one before it; so that none waits, _AT_ONCE seeds are expanded side by side.
+    Each word depends on the one before it, so _AT_ONCE seeds are expanded side by side to avoid waiting.
     """
     last = np.empty(_AT_ONCE, np.uint32)
     for begin in range(0, len(firsts), _AT_ONCE):
@@ -86,7 +86,7 @@ def _folded(word: int) -> int:
 
 @compiled
 def _mix_in(words: Pointer, array: Pointer, length: int) -> None:
-    """init_by_array, after init_genrand."""
+    """Mix an array into a state, as init_by_array does after init_genrand."""
     i, j = 1, 0
     for _ in range(max(_WORDS, length)):
         words[i] = (words[i] ^ (_folded(words[i - 1]) * 1664525)) + array[j] + j
@@ -105,8 +105,10 @@ def _mix_in(words: Pointer, array: Pointer, length: int) -> None:
 
 @kernel(lanes, elementary, layout)
 def _draw(state: Words, position: IntArray, is_normal: bool, out: Array, squares: Array) -> None:
-    """Fill each stream's row of `out`. Normal numbers come in pairs; the x1^2 + x2^2 of each is kept in
-    `squares`, which has ones up to a whole number of vectors.
+    """Fill each stream's row of `out` with uniform or normal numbers.
+
+    Normal numbers come in pairs. `squares` holds the x1^2 + x2^2 of each pair, followed by ones up to a
+    whole number of vectors.
     """
     n, count = out.shape
     for run in range(n):
@@ -114,7 +116,7 @@ def _draw(state: Words, position: IntArray, is_normal: bool, out: Array, squares
         for i in range(0, count, 2 if is_normal else 1):
             accepted = False
             while not accepted:
-                # Every number takes two words, so that the state never ends between them.
+                # Every number takes two words, so the state never ends between them.
                 if at == _WORDS:
                     _twist(words)
                     at = 0
@@ -130,7 +132,7 @@ def _draw(state: Words, position: IntArray, is_normal: bool, out: Array, squares
                 at += 2
                 square = x1 * x1 + x2 * x2
                 accepted = 0.0 < square < 1.0
-                if accepted:  # Marsaglia's polar method; the second comes first in NumPy, too
+                if accepted:  # Marsaglia's polar method; like NumPy, return the second number first
                     out[run, i], out[run, i + 1] = x2, x1
                     squares[(run * count + i) // 2] = square
         position[run] = at
@@ -145,7 +147,7 @@ def _draw(state: Words, position: IntArray, is_normal: bool, out: Array, squares
 
 
 class Draws:
-    """The streams of `RandomState(seed)`, one of each seed, that advance together.
+    """The streams of `RandomState(seed)`, one for each seed, which advance together.
 
     seeds: whole numbers from 0 to 2^32 - 1, of shape (n,), or (n, k) for the streams of
     `RandomState([a, b, …])`. Every method takes RandomState's arguments and returns an array of shape
@@ -165,7 +167,7 @@ class Draws:
         state = np.empty((len(firsts), _WORDS), np.uint32)
         _seed(firsts, words if is_array else np.empty((0, 0), np.uint32), state)
         self._state, self._position = state[:n], np.full(n, _WORDS)
-        self._left = np.empty((n, 0))  # the second number of a pair of which one was asked for
+        self._left = np.empty((n, 0))  # the second number of a pair, if only one was asked for
 
     def random(self, size: tuple[int, ...]) -> Array:
         """Draw uniformly from 0 to below 1, as RandomState.random_sample."""

@@ -102,7 +102,7 @@ def log(x: Lanes) -> Lanes:
 
 @compiled
 def _halves(x: Lanes) -> tuple[Lanes, Lanes]:
-    """x as the sum of two numbers of 26 bits, whose products are exact (Dekker 1971)."""
+    """Split x into a sum of two numbers of 26 bits, whose products are exact (Dekker 1971)."""
     scaled = x * (2.0**27 + 1.0)
     high = scaled - (scaled - x)
     return high, x - high
@@ -110,7 +110,7 @@ def _halves(x: Lanes) -> tuple[Lanes, Lanes]:
 
 @compiled
 def _product(x: Lanes, y: Lanes) -> tuple[Lanes, Lanes]:
-    """x y, and what it was rounded by."""
+    """Return the product x y and its rounding error."""
     x_high, x_low = _halves(x)
     y_high, y_low = _halves(y)
     rounded = x * y
@@ -119,16 +119,16 @@ def _product(x: Lanes, y: Lanes) -> tuple[Lanes, Lanes]:
 
 @compiled
 def close_log(x: Lanes) -> Lanes:
-    """The natural logarithm of normal, finite numbers above 0, nearly always rounded correctly.
+    """Compute the natural logarithm of normal, finite numbers above 0, nearly always rounded correctly.
 
-    As log, but what the large terms are rounded by is kept, and added at the end.
+    Like log, but the rounding errors of the large terms are kept, and added at the end.
     """
     exponent = from_bits((bits(x) >> 52) | 0x4330000000000000) - (2.0**52 + 1023.0)
     m = from_bits((bits(x) & _MANTISSA) | _BITS_OF_1)
     is_large = if_greater(m, lanes(1.4142135623730951), lanes(1.0), lanes(0.0))
     m = m * (1.0 - 0.5 * is_large)
     k = exponent + is_large
-    # s + s_low = f / d, where d was rounded, too.
+    # s + s_low = f / d, including the rounding of d.
     f = m - 1.0
     d = f + 2.0
     s = f / d

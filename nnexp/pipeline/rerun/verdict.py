@@ -27,7 +27,7 @@ from nnexp.training.shard import Trained
 
 # The absolute tolerance for predictions of a schema that did not promise their bits.
 LOOSE = 1e-12
-# The version of the engine whose NaNs have whatever bits the CPU gives them.
+# The version of the engine in which the bits of NaNs depend on the CPU.
 ANY_NAN = "1"
 # Tags that say which code produced a result; if one has changed, it may be the cause of a difference.
 CODE = {
@@ -79,7 +79,7 @@ def judge(
 
 
 def _with_one_nan(evidence: Evidence) -> Evidence:
-    """The record with the NaN of now in its weights, and in their hash, if it is of those weights."""
+    """Return the record with this version's NaN in its weights, and a new hash if the old was right."""
     try:
         arrays = arrays_of(evidence.weights or b"")
     except NotWeights:
