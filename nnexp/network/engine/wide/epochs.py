@@ -88,8 +88,7 @@ def pass_wide(
     for first in range(0, data.n, size):
         n = min(size, data.n - first)
         is_whole = is_training and n <= ROWS
-        if is_training:
-            count_step(net, s)
+        is_settled = is_training and count_step(net, s)
         for start in range(first, first + n, ROWS):
             rows = min(ROWS, first + n - start)
             x = shifted(data.x, (own + start) * data.fan_in)
@@ -107,10 +106,10 @@ def pass_wide(
                 if net.is_classification:
                     correct = _add_correct(net, s, rows, correct)
             if with_gradient:
-                backward(net, wide, x, rows, n, start == first, is_whole)
+                backward(net, wide, x, rows, n, start == first, is_whole, is_settled)
         if is_training:
             changed = net.biases_at[0] // N_LANES if is_whole else 0
-            update(net, s, changed, s.grad, changed, net.n_weights - changed)
+            update(net, s, is_settled, changed, s.grad, changed, net.n_weights - changed)
     if not is_training:
         terms = data.n if net.loss == CROSS_ENTROPY else data.n * data.width
         sums[0], sums[1] = loss / float(terms), correct

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnexp.network.engine.compilation import compiled
 from nnexp.network.engine.lanes import N_LANES, OCTET, Pointer, lanes, pointer, store
-from nnexp.network.engine.layout import ADAM, SGD, Array, Block, IntArray, Net, view_block
+from nnexp.network.engine.layout import ADAM, ADAMW, SGD, Array, Block, IntArray, Net, view_block
 
 # How many rows go through the network at a time: one for each lane in the output layer.
 ROWS = N_LANES
@@ -52,7 +52,7 @@ def wide_parts(sizes: Sequence[int]) -> IntArray:
     heights = [OCTET * octets(size) for size in sizes]
     n = sum((i + 1) * o for i, o in pairwise(heights))
     outputs, last = ROWS * sum(heights[1:]), ROWS * heights[-1]
-    block = [n, n, n, n, 6 * N_LANES, last, outputs, outputs, ROWS * sizes[0], last, 3 * N_LANES]
+    block = [n, n, n, n, 7 * N_LANES, last, outputs, outputs, ROWS * sizes[0], last, 3 * N_LANES]
     lengths = [*block, last, OCTET * max(heights[1:]), 4 * OCTET * max(heights)]
     return np.cumsum([0, *(-(-length // N_LANES) * N_LANES for length in lengths)])
 
@@ -116,9 +116,9 @@ def enter(net: Net, wide: Wide, flat: Block) -> None:
     _copy_in(net, flat.w, wide.s.w)
     if net.optimizer != SGD:
         _copy_in(net, flat.m, wide.s.m)
-    if net.optimizer == ADAM:
+    if net.optimizer == ADAM or net.optimizer == ADAMW:
         _copy_in(net, flat.v, wide.s.v)
-    for i in range(6):
+    for i in range(7):
         store(wide.s.rates, i, lanes(flat.rates[i]))
 
 
@@ -128,7 +128,7 @@ def leave(net: Net, wide: Wide, flat: Block) -> None:
     _copy_out(net, wide.s.w, flat.w)
     if net.optimizer != SGD:
         _copy_out(net, wide.s.m, flat.m)
-    if net.optimizer == ADAM:
+    if net.optimizer == ADAM or net.optimizer == ADAMW:
         _copy_out(net, wide.s.v, flat.v)
-    for i in range(4, 6):
+    for i in range(5, 7):
         flat.rates[i] = wide.s.rates[i * N_LANES]

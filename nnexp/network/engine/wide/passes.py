@@ -98,12 +98,14 @@ def _add_bias_gradients(d: Pointer, panels: int, rows: int, grad: Pointer, is_fi
 
 @inlined
 def backward(
-    net: Net, wide: Wide, x: Pointer, rows: int, n: int, is_first: bool | np.bool, is_whole: bool | np.bool
-) -> None:
+    net: Net, wide: Wide, x: Pointer, rows: int, n: int,
+    is_first: bool | np.bool, is_whole: bool | np.bool, is_settled: bool | np.bool,
+) -> None:  # fmt: skip
     """Compute the gradients of all weights, anew or added to those of earlier rows.
 
     n: the loss is the mean over so many rows. is_whole: these rows are a whole mini-batch. Then each
     layer's W is updated, part by part while its gradients are in the cache, and they are not kept.
+    is_settled: see `count_step`.
     """
     s, last = wide.s, net.n_layers - 1
     start: Any = np.int64(0)
@@ -122,7 +124,7 @@ def backward(
         slopes = Octets(d, n_outputs, 1)
         _add_bias_gradients(d, n_outputs, rows, shifted(s.grad, net.biases_at[layer]), is_first)
         if is_whole:
-            _descend(net, wide, layer, inputs, slopes, rows)
+            _descend(net, wide, layer, inputs, slopes, rows, is_settled)
         else:
             grad = Octets(shifted(s.grad, net.weights_at[layer]), 1, 8 * n_inputs)
             if is_first:
@@ -133,7 +135,9 @@ def backward(
 
 
 @inlined
-def _descend(net: Net, wide: Wide, layer: int, inputs: Scalars, slopes: Octets, rows: int) -> None:
+def _descend(
+    net: Net, wide: Wide, layer: int, inputs: Scalars, slopes: Octets, rows: int, is_settled: bool | np.bool
+) -> None:
     """Update a layer's W, the weights of eight inputs at a time."""
     n_inputs, n_outputs = panels_of(net, layer)
     block = Octets(wide.block, 1, 8)
@@ -144,4 +148,6 @@ def _descend(net: Net, wide: Wide, layer: int, inputs: Scalars, slopes: Octets, 
         add_product(block, own, slopes, min(8, net.sizes[layer] - 8 * j), n_outputs, rows)
         for panel in range(n_outputs):
             first = net.weights_at[layer] + 64 * (panel * n_inputs + j)
-            update(net, wide.s, first // N_LANES, wide.block, 64 * panel // N_LANES, 64 // N_LANES)
+            update(
+                net, wide.s, is_settled, first // N_LANES, wide.block, 64 * panel // N_LANES, 64 // N_LANES
+            )
