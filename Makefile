@@ -73,6 +73,7 @@ bench: install ## measure the engine beside JAX, NumPy and C, and sweeps beside 
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r tests/benchmarks/requirements.lock
 	@.venv/bin/python tests/benchmarks/bench_draws.py
 	@.venv/bin/python tests/benchmarks/bench_engine.py
+	@.venv/bin/python tests/benchmarks/bench_tables.py
 	@.venv/bin/python tests/benchmarks/bench_sweep.py
 
 lock: install ## resolve both lock files again
