@@ -98,7 +98,7 @@ def test_the_command_says_how_many_epochs_it_trained_and_what_the_other_rows_say
     for rows in ("val", "test"):
         values = f"{run.metrics[f'{rows}_loss']:.4g}, {rows}_accuracy {run.metrics[f'{rows}_accuracy']:.3g}"
         assert f"{rows}_loss {values}" in ended.out
-    assert "was recorded before" in ended.err
+    assert "is already recorded" in ended.err
 
 
 def test_it_reruns_identical_from_the_store_and_from_a_bundle_elsewhere(run, nnexp, tmp_path, monkeypatch):
