@@ -71,6 +71,7 @@ lint: install ## check style and types
 
 bench: install ## measure the engine beside JAX, NumPy and C, and sweeps beside Hydra + MLflow; writes tests/benchmarks/*.md
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r tests/benchmarks/requirements.lock
+	@.venv/bin/python tests/benchmarks/bench_draws.py
 	@.venv/bin/python tests/benchmarks/bench_engine.py
 	@.venv/bin/python tests/benchmarks/bench_sweep.py
 

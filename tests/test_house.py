@@ -114,7 +114,7 @@ def test_no_file_names_a_registry():
     named = [
         name
         for name in files.stdout.splitlines()
-        if not name.endswith((".png", ".gif", ".npz"))
+        if not name.endswith((".png", ".gif", ".npz", ".zip"))
         and (CHECKOUT / name).is_file()
         and any(host in (CHECKOUT / name).read_text() for host in ("pypi" + ".org", "pythonhosted" + ".org"))
     ]

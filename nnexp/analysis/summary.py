@@ -40,8 +40,13 @@ _SCALES = {
 
 
 def scale(metric: str) -> Scale:
-    """Return the scale of a metric; a metric of the validation rows has that of the training rows."""
-    return _SCALES.get(metric.removeprefix("val_"), Scale(-np.inf, np.inf, None))
+    """Return the scale of a metric; one of the validation or test rows has that of the training rows."""
+    return _SCALES.get(metric.removeprefix(_rows_of(metric)), Scale(-np.inf, np.inf, None))
+
+
+def _rows_of(metric: str) -> str:
+    """Return the prefix that says of which rows a metric is; empty for the training rows."""
+    return next((prefix for prefix in ("val_", "test_") if metric.startswith(prefix)), "")
 
 
 def params_of(runs: pd.DataFrame) -> list[str]:
@@ -125,8 +130,9 @@ def summarize(
         `n`, the number of runs that finished;
         `mean`, `std`, `ci95_low`, `ci95_high`, `min`, `median`, `max` over the runs that did not diverge,
         where `ci95_*` is Student's 95% interval of the mean;
-        `solved`, the share of runs with a final accuracy of 1 (for a metric of the validation rows
-        `val_solved`, the share with a val_accuracy of 1), if accuracy was recorded;
+        `solved`, the share of runs with a final accuracy of 1 (for a metric of the validation or test rows
+        `val_solved` or `test_solved`, the share with such a val_accuracy or test_accuracy), if accuracy was
+        recorded;
         `diverged`, the share of runs whose loss stopped being finite;
         `epochs_to`, the median number of completed epochs at which the metric first reached the threshold,
         infinite if half of the runs or more never reach it.
@@ -181,10 +187,11 @@ def best_rows(table: pd.DataFrame, metric: str = "loss", within: Sequence[str] =
 
     The best is chosen among the rows with the smallest share of diverged runs, separately for each data set
     and loss function, because losses across them do not compare, and for each value of the params in
-    `within`. Empty if there is nothing to compare, or no known better direction of the metric.
+    `within`. Empty if there is nothing to compare, no known better direction of the metric, or if it is one
+    of the test rows: whoever chooses by those has none left to test the choice with.
     """
     better = scale(metric).better
-    if better is None:
+    if better is None or _rows_of(metric) == "test_":
         return []
     rows = table.reset_index(drop=True).assign(rank=table["mean"].to_numpy() * (1 if better == "low" else -1))
     by = [name for name in grouped_by(rows) if name in within or name.partition(".")[0] in INCOMPARABLE]
@@ -229,7 +236,7 @@ def _row(group: pd.DataFrame, metric: str) -> dict[str, float]:
     low, median, high = np.quantile(values, [0, 0.5, 1]) if n else [np.nan] * 3
     row = {"n": len(group), "mean": mean, "std": std, "ci95_low": mean - half, "ci95_high": mean + half}
     row |= {"min": low, "median": median, "max": high}
-    rows = "val_" if metric.startswith("val_") else ""
+    rows = _rows_of(metric)
     accuracy = f"{rows}accuracy"
     if accuracy in group and group[accuracy].notna().any():
         row[f"{rows}solved"] = float((group[accuracy] == 1.0).mean())

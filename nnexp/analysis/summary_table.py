@@ -21,7 +21,7 @@ MOST_DIGITS = 6
 ROUNDING = 1e-12
 # The columns that are left out on a narrow terminal, in this order.
 LEAST_NEEDED = (
-    *("max", "min", "median", "std", "diverged", "solved", "val_solved", "epochs_to"),
+    *("max", "min", "median", "std", "diverged", "solved", "val_solved", "test_solved", "epochs_to"),
     *("ci95_high", "ci95_low"),
 )
 # The most characters of a param's value; tables.MAX_CELL limits all other cells.
@@ -51,7 +51,7 @@ def readable(table: pd.DataFrame, metric: str = "loss") -> Columns:
             ]
         elif name in ("min", "median", "max"):
             columns[name] = [significant(value, 3) for value in column]
-        elif name in ("solved", "val_solved", "diverged"):
+        elif name in ("solved", "val_solved", "test_solved", "diverged"):
             columns[name] = [_share(value) for value in column]
         elif name == "epochs_to":
             columns[name] = ["never" if math.isinf(value) else f"{value:.15g}" for value in column]

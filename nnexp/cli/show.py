@@ -63,10 +63,18 @@ def _next(config: RunConfig, *commands: Sequence[str]) -> None:
 def recorded(config: RunConfig, done: Recorded) -> None:
     """Print a run's result and the commands to type next."""
     epochs = f"{done.epochs} epoch{'' if done.epochs == 1 else 's'}"
+    if "trained_epochs" in done.others:
+        epochs += f", the best of {done.others['trained_epochs']:.0f}"
     line = f"loss {done.first_loss:.4g} -> {done.last_loss:.4g} in {epochs}, {done.outcome}"
     if done.accuracy is not None:
         line += f", accuracy {done.accuracy:.3g}"
     print(line)
+    for rows in ("val", "test"):
+        if (loss := done.others.get(f"{rows}_loss")) is not None:
+            accuracy = done.others.get(f"{rows}_accuracy")
+            print(
+                f"{rows}_loss {loss:.4g}" + ("" if accuracy is None else f", {rows}_accuracy {accuracy:.3g}")
+            )
     if done.new_rows["name"]:
         print("\n" + as_text(done.new_rows) + "\n")
     remark(done, "this run")

@@ -93,6 +93,11 @@ _OPTIONS = {
     "optimizer.beta1": (number(at_least=0, below=1), "decay of the gradient's running mean"),
     "optimizer.beta2": (number(at_least=0, below=1), "decay of its running square"),
     "optimizer.epsilon": (number(above=0), "keeps the division finite"),
+    "optimizer.weight_decay": (
+        number(at_least=0),
+        "pulls all weights to 0: adamw shrinks them by learning_rate times this a step, the others add "
+        "this times the weights to the gradient",
+    ),
 }
 
 
@@ -113,10 +118,27 @@ class RunConfig:
     )
     learning_rate: float = keyed(number(above=0), "size of a step down the gradient")
     epochs: int = keyed(whole(1), "passes over the training rows")
+    patience: int = keyed(
+        whole(0),
+        "stop after so many epochs without a lower val_loss, which is looked at every log_every epochs; the "
+        "result is the network at the lowest; 0: never",
+    )
     batch_size: int | str = keyed(whole(1, also="full"), "rows per step; full for all of them")
     shuffle: bool = keyed(flag(), "a new row order each epoch, drawn from the seed")
     validation_fraction: float = keyed(
-        number(at_least=0, below=1), "share of rows, drawn from the seed, kept for val_loss"
+        number(at_least=0, below=1), "share of all rows, drawn from split_seed, kept for val_loss"
+    )
+    folds: int = keyed(
+        whole(2, also=0),
+        "cut the rows, but for the test rows, into so many parts, of which one is for val_loss; 0: none",
+    )
+    fold: int = keyed(whole(0), "which of the folds is for val_loss, from 0 to folds - 1")
+    test_fraction: float = keyed(
+        number(at_least=0, below=1),
+        "share of all rows, drawn from split_seed, kept for test_loss, which is measured once, at the end",
+    )
+    split_seed: int | None = keyed(
+        optional(whole(0, 2**32 - 1), "the seed"), "seed of the split into training and other rows"
     )
     seed: int = keyed(whole(0, 2**32 - 1), "seed of weights, split and order")
     log_every: int = keyed(whole(1), "epochs between two recorded points of the curves")
@@ -156,6 +178,19 @@ class RunConfig:
                 f"loss={self.loss} does not go with output_activation={self.output_activation}: "
                 f"it needs output_activation={' or '.join(outputs)}"
             )
+        if self.validation_fraction and self.folds:
+            raise RequestError(
+                f"validation_fraction={self.validation_fraction:g} does not go with folds={self.folds}: each "
+                "says which rows are for val_loss; leave one out"
+            )
+        if self.fold >= max(1, self.folds):
+            allowed = f"0 to {self.folds - 1}" if self.folds else "0, as folds=0 cuts none"
+            raise RequestError(f"fold={self.fold} with folds={self.folds}: must be {allowed}")
+        if self.patience and not (self.validation_fraction or self.folds):
+            raise RequestError(
+                f"patience={self.patience} waits for val_loss to fall, and there are no validation rows: "
+                "set validation_fraction or folds, or patience=0"
+            )
 
     def leaves(self) -> dict[str, Any]:
         """Return every key with its value, flat, by the names that users type: `init`, `init.scale`, …"""
@@ -176,9 +211,11 @@ class RunConfig:
     def run_key(self, data_sha256: str, engine: str) -> str:
         """Return the SHA-256 of all that decides the result: runs with the same key have the same bits.
 
-        The data count by their bytes; the data set's name and paths and the keys of NOT_RESULT do not count.
+        The data count by their bytes; the data set's name and paths, the keys of NOT_RESULT, and those of
+        ADDED at the value there, do not count.
         """
-        decisive = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | LOCATIONS}
+        counted = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | LOCATIONS}
+        decisive = {k: v for k, v in counted.items() if k not in ADDED or v != ADDED[k]}
         canonical = {"config": decisive, "data": data_sha256, "engine": engine}
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -217,6 +254,21 @@ GROUPS = ("dataset", "init", "optimizer")
 NOT_RESULT = frozenset({"figures", "model", "experiment_name", "tracking_uri"})
 # Keys that the run key ignores, because it has the SHA-256 of the data instead.
 LOCATIONS = frozenset({"dataset", "dataset.path", "dataset.new_rows"})
+# Keys that records of earlier schemas lack, each with the value that those were trained with. The run key
+# leaves out a key that has this value, and so is the one that such a record has.
+ADDED = {
+    "optimizer.weight_decay": 0.0,
+    "patience": 0,
+    "folds": 0,
+    "fold": 0,
+    "test_fraction": 0.0,
+    "split_seed": None,
+}
+
+
+def added_params() -> dict[str, str]:
+    """Return the params that earlier records lack, as those were trained."""
+    return {key: _as_text(value) for key, value in ADDED.items() if value is not None}
 
 
 def rules() -> dict[str, Rule]:

@@ -83,7 +83,8 @@ def data_files(used: Iterable[Dataset]) -> dict[str, bytes]:
 
 
 def points(trained: Trained, since: int) -> Iterator[tuple[str, int, float]]:
-    """Yield the curves' points from the `since`-th on, as (metric, completed epochs, value).
+    """Yield the curves' points from the `since`-th on, as (metric, completed epochs, value), then the metrics
+    that are recorded once.
 
     Values that are not finite are left out: MLflow would store NaN as 0 and infinity as the largest double.
     """
@@ -95,6 +96,8 @@ def points(trained: Trained, since: int) -> Iterator[tuple[str, int, float]]:
         else:
             kept = zip(epochs, since_then.tolist(), strict=True)
             yield from ((name, epoch, value) for epoch, value in kept if math.isfinite(value))
+    end = int(trained.epochs[-1])
+    yield from ((name, end, value) for name, value in trained.once.items() if math.isfinite(value))
 
 
 def new_outputs(ended: Sequence[tuple[Dataset, Trained | None]]) -> list[Array | None]:
@@ -236,22 +239,31 @@ def single_files(run: Whole) -> dict[str, bytes]:
         )
 
         title = f"{run_name(run.config, run.dataset)}, {run.outcome}"
-        figures = plots.of_run(run.model, run.dataset, run.epochs, run.curves, title, run.kept)
+        shown = without_test_rows(run.dataset, run.config)
+        figures = plots.of_run(run.model, shown, run.epochs, run.curves, title, run.kept)
         files |= {f"figures/{name}.png": plots.png(figure) for name, figure in figures.items()}
         if "surface_over_training" in figures:
-            animation = plots.surface_animation(run.model, run.dataset, run.kept)
+            animation = plots.surface_animation(run.model, shown, run.kept)
             files["figures/surface_over_training.gif"] = animation
     return files
 
 
+def without_test_rows(dataset: Dataset, config: RunConfig) -> Dataset:
+    """The data set as figures show it: what is seen of the test rows may not guide a choice."""
+    rows = np.setdiff1d(np.arange(len(dataset.X)), check(dataset, config).test_rows)
+    names = tuple(dataset.names[i] for i in rows)
+    return replace(dataset, names=names, X=dataset.X[rows], y=dataset.y[rows])
+
+
 def predictions(model: Model, config: RunConfig, dataset: Dataset) -> Columns:
-    """Return a table of every row and new row: name, part (train, validation, new), raw features, target,
-    outputs, label.
+    """Return a table of every row and new row: name, part (train, validation, test, new), raw features,
+    target, outputs, label.
 
     A column whose name the data set already uses gets an underscore.
     """
     part = np.array(["train"] * len(dataset.X) + ["new"] * len(dataset.X_new), dtype=object)
-    part[check(dataset, config).val_rows] = "validation"
+    data = check(dataset, config)
+    part[data.val_rows], part[data.test_rows] = "validation", "test"
     X = np.vstack([dataset.X, dataset.X_new])
     target = [dataset.classes[int(i)] for i in dataset.y] if dataset.classes else dataset.y.tolist()
     table = _features(X, dataset) | {dataset.target: [*target, *[None] * len(dataset.X_new)]}

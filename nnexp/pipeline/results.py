@@ -25,7 +25,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.run import NOT_RESULT, RunConfig
 from nnexp.dataset.load import Dataset
 from nnexp.network.weights import Model
-from nnexp.pipeline.artifacts import read_back
+from nnexp.pipeline.artifacts import read_back, without_test_rows
 from nnexp.pipeline.identity import run_name
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
 from nnexp.tracking.experiments import get_experiment
@@ -52,8 +52,10 @@ class Run:
         The run's name, such as `xor lr=0.5 init=normal seed=3`.
     loss, accuracy : float
         The last values; the last finite ones if the run diverged. `accuracy` is None for a regression.
+    metrics : dict
+        The last value of every metric, such as `val_loss`, `test_loss` or `best_epoch`.
     epochs : int
-        The number of completed epochs.
+        The number of epochs for which the network was trained; with patience, the best epoch.
     outcome : str
         `converged`, `diverged` or `finished`.
     params : dict
@@ -80,6 +82,7 @@ class Run:
         self.name = self._record.name
         self.loss = self._record.metrics.get("loss", math.nan)
         self.accuracy = self._record.metrics.get("accuracy")
+        self.metrics = dict(self._record.metrics)
         self.outcome = self._record.tags["nnexp.outcome"]
 
     @property
@@ -123,7 +126,8 @@ class Run:
         config, dataset = self._trained
         run = read_back(self.store, self.run_id, config, dataset, self.outcome)
         title = f"{run_name(config, dataset)}, {self.outcome}"
-        return plots.of_run(run.model, dataset, run.epochs, run.curves, title, run.kept, name)[name]
+        shown = without_test_rows(dataset, config)
+        return plots.of_run(run.model, shown, run.epochs, run.curves, title, run.kept, name)[name]
 
     @cached_property
     def _trained(self) -> tuple[RunConfig, Dataset]:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from nnexp.config.errors import RequestError
-from nnexp.config.run import key_names
+from nnexp.config.run import added_params, key_names
 from nnexp.config.text import shortened
 from nnexp.network.weights import Model, NotWeights, unpack
 from nnexp.tracking.experiments import Experiment, find_experiment, get_experiment
@@ -32,7 +32,8 @@ TAG_COLUMNS = {
 }
 # Params that are numbers in every record.
 NUMBERS = frozenset(
-    {"learning_rate", "epochs", "seed", "validation_fraction", "log_every", "weights_every", "init.scale"}
+    {"learning_rate", "epochs", "patience", "seed", "validation_fraction", "folds", "fold", "test_fraction"}
+    | {"split_seed", "log_every", "weights_every", "init.scale", "optimizer.weight_decay"}
 )
 
 
@@ -104,8 +105,11 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
         | {name: [run.tags.get(tag) for run in runs] for tag, name in TAG_COLUMNS.items()}
     ).astype({"seconds": float})
     order = {key: i for i, key in enumerate(key_names())}
-    all_params, all_metrics = [run.params for run in runs], [run.metrics for run in runs]
-    params: set[str] = set().union(*all_params)
+    all_metrics = [run.metrics for run in runs]
+    params: set[str] = set().union(*(run.params for run in runs))
+    # What an earlier record lacks it has as it was trained, so that it groups with the later ones.
+    before = {key: text for key, text in added_params().items() if key in params}
+    all_params = [{**before, **run.params} for run in runs]
     metrics: set[str] = set().union(*all_metrics)
     # The loss is a param (which function) and a metric (its value); the value keeps the short name.
     values = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,10 @@ CONVERGED_R2 = 0.99
 
 @dataclass(frozen=True)
 class Trained:
-    """One network, trained so far. Curves hold one value for each of `epochs`, the completed epochs."""
+    """One network, trained so far; with patience, as it was at its lowest val_loss so far.
+
+    Curves hold one value for each of `epochs`, the completed epochs; the last is the network's.
+    """
 
     config: RunConfig
     prepared: Prepared
@@ -38,6 +41,8 @@ class Trained:
     final: Network
     kept: dict[int, Layers]  # the weights every `weights_every` epochs
     outcome: str  # converged, diverged or finished
+    # What is recorded once, at the end: test_loss, test_accuracy, best_epoch, trained_epochs; if any.
+    once: dict[str, float] = field(default_factory=dict)
 
 
 def log_epochs(longest: int, log_every: int, ends: Iterable[int]) -> NDArray[np.int64]:
@@ -56,9 +61,9 @@ class Shard:
         lane_of: dict[int, int] = {}
         self._lane = np.empty(len(configs), dtype=np.int64)
         for i, c in enumerate(configs):
-            lead = leads.setdefault((c.init, c.optimizer, c.learning_rate, c.seed), i)
-            self._lane[i] = lane_of.setdefault(lead, len(lane_of))
-        first, own_rows = configs[0], configs[0].validation_fraction > 0
+            same = (c.init, c.optimizer, c.learning_rate, c.seed, c.patience, id(prepared[i]))
+            self._lane[i] = lane_of.setdefault(leads.setdefault(same, i), len(lane_of))
+        first = configs[0]
         led, data = [configs[i] for i in lane_of], [prepared[i] for i in lane_of]
         longest = np.zeros(len(led), dtype=np.int64)
         np.maximum.at(longest, self._lane, self._epochs)
@@ -67,30 +72,29 @@ class Shard:
         self._initial = network.unflatten(initial, self._sizes)
         self._n, self._n_lanes = len(data[0].X), len(led)
         options = [dict(config.optimizer.options) for config in led]
-
-        def rows(name: str) -> Array:
-            arrays = [getattr(d, name) for d in data]
-            return np.stack(arrays) if own_rows else np.asarray(arrays[0])
-
+        has_validation = len(data[0].X_val) > 0
+        self._model = engine.Model(
+            tuple(self._sizes),
+            first.activation,
+            first.output_activation,
+            first.loss,
+            first.optimizer.name,
+            self._n if first.batch_size == "full" else int(first.batch_size),
+            bool(dataset.classes),
+        )
         self._batch = engine.Batch(
-            engine.Model(
-                tuple(self._sizes),
-                first.activation,
-                first.output_activation,
-                first.loss,
-                first.optimizer.name,
-                self._n if first.batch_size == "full" else int(first.batch_size),
-                bool(dataset.classes),
-            ),
-            rows("X"),
-            rows("y"),
+            self._model,
+            _rows(data, "X"),
+            _rows(data, "y"),
             initial,
             [config.learning_rate for config in led],
             longest,
             {name: [own[name] for own in options] for name in options[0]},
-            rows("X_val") if own_rows else None,
-            rows("y_val") if own_rows else None,
+            _rows(data, "X_val") if has_validation else None,
+            _rows(data, "y_val") if has_validation else None,
+            patience=[config.patience for config in led],
         )
+        self._has_patience = any(config.patience for config in led)
         self._orders = Draws([[config.seed, 2] for config in led]) if first.shuffle else None
         self._points = log_epochs(int(longest.max()), first.log_every, set(self._epochs.tolist()))
         self._points_by_end: dict[int, NDArray[np.int64]] = {}
@@ -116,17 +120,27 @@ class Shard:
             layers = network.unflatten(batch.weights, self._sizes)
             if every and until % every == 0:
                 self._kept[until] = layers
-            found = batch.diverged[self._lane]
-            ends = np.where(found < 0, self._epochs, np.minimum(self._epochs, found))
-            ended = np.flatnonzero(waiting & (ends <= until))
-            waiting &= ends > until
+            found, stopped, best = (
+                of_lane[self._lane] for of_lane in (batch.diverged, batch.stopped, batch.best_epoch)
+            )
+            over = np.maximum(found, stopped)  # a run diverges or stops, and never does both
+            ends = np.where(over < 0, self._epochs, np.minimum(self._epochs, over))
             is_diverged = (found >= 0) & (found <= ends)
-            results = [
-                (i, self._trained(i, int(ends[i]), layers, bool(is_diverged[i]))) for i in ended.tolist()
-            ]
+            # With patience the network is that of the best epoch so far, and what came later is left out.
+            at = np.where(is_diverged | (best < 0), np.minimum(ends, until), best)
+            if self._has_patience:
+                weights = np.where(batch.diverged[:, None] < 0, batch.best_weights, batch.weights)
+                layers = network.unflatten(weights, self._sizes)
+            ended = np.flatnonzero(waiting & (ends <= until)).tolist()
+            waiting &= ends > until
+            results = []
+            for i, once in zip(ended, self._tested(ended, layers), strict=True):
+                if self._configs[i].patience and not is_diverged[i]:
+                    once |= {"best_epoch": float(at[i]), "trained_epochs": float(ends[i])}
+                results.append((i, self._trained(i, int(at[i]), layers, bool(is_diverged[i]), once)))
             alone = len(self._configs) == 1 and bool(waiting[0])
             done = int(np.minimum(self._epochs, until).sum())
-            yield done, results, self._trained(0, until, layers, False) if alone else None
+            yield done, results, self._trained(0, int(at[0]), layers, False, {}) if alone else None
 
     def _advance(self, until: int) -> None:
         """Train all lanes up to `until` completed epochs, and add the measures to the curves."""
@@ -146,7 +160,21 @@ class Shard:
                     self._curves[name] = np.full(shape, np.nan)
                 self._curves[name][:, at] = values
 
-    def _trained(self, i: int, end: int, layers: Layers, diverged: bool) -> Trained:
+    def _tested(self, runs: list[int], layers: Layers) -> list[dict[str, float]]:
+        """Measure test_loss and test_accuracy of these runs, given the layers of all lanes."""
+        data = [self._prepared[i] for i in runs]
+        if not data or len(data[0].X_test) == 0:
+            return [{} for _ in runs]
+        w = np.stack([network.flatten(_of_lane(layers, self._lane[i])) for i in runs])
+        model = replace(self._model, optimizer="sgd")  # which has no options; nothing is trained
+        found = engine.Batch(model, _rows(data, "X_test"), _rows(data, "y_test"), w, 1.0, 0).advance(0, [0])
+        values = {"test_loss": found.loss, "test_accuracy": found.accuracy}
+        return [
+            {name: float(of_run[k, 0]) for name, of_run in values.items() if of_run is not None}
+            for k in range(len(runs))
+        ]
+
+    def _trained(self, i: int, end: int, layers: Layers, diverged: bool, once: dict[str, float]) -> Trained:
         """Build the result of run i at epoch `end`, given the layers of all lanes at that epoch."""
         config, lane = self._configs[i], self._lane[i]
         at = self._points_of(end)
@@ -161,6 +189,7 @@ class Shard:
             Network(_of_lane(layers, lane), config.activation, config.output_activation, config.loss),
             kept,
             "diverged" if diverged else _outcome(curves, self._prepared[i].y),
+            once,
         )
 
     def _points_of(self, end: int) -> NDArray[np.int64]:
@@ -170,6 +199,12 @@ class Shard:
             on_curve = (points <= end) & ((points % every == 0) | (points == end))
             self._points_by_end[end] = np.flatnonzero(on_curve)
         return self._points_by_end[end]
+
+
+def _rows(data: list[Prepared], name: str) -> Array:
+    """Return rows for the engine: once where all runs share them, else stacked, the run first."""
+    arrays: list[Array] = [getattr(prepared, name) for prepared in data]
+    return arrays[0] if all(prepared is data[0] for prepared in data) else np.stack(arrays)
 
 
 def _of_lane(layers: Layers, lane: int) -> Layers:

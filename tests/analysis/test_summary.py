@@ -250,6 +250,17 @@ def test_groups_are_sorted_in_natural_order(runs):
     assert table["learning_rate"].tolist()[:3] == [0.02, 0.1, 1.0]
 
 
+def test_test_rows_are_summarised_and_choose_nothing(runs):
+    tested = runs.assign(test_loss=runs["loss"], test_accuracy=(runs["seed"] > 3).astype(float))
+    table = summary.summarize(tested, ["learning_rate"], "test_loss")
+    assert table["test_solved"].tolist() == [0.2] * 3
+    assert table["mean"].tolist() == summary.summarize(runs, ["learning_rate"])["mean"].tolist()
+    assert summary.best_rows(summary.summarize(runs, ["learning_rate"])) != []
+    for metric in ("test_loss", "test_accuracy"):
+        assert summary.best_rows(table, metric) == []
+        assert summary.scale(metric)[:2] == summary.scale(metric.removeprefix("test_"))[:2]
+
+
 def test_a_summary_of_val_loss_has_the_share_solved_on_the_validation_rows(runs):
     of_validation = runs.assign(val_loss=runs["loss"], val_accuracy=(runs["seed"] > 3).astype(float))
     table = summary.summarize(of_validation, ["learning_rate"], "val_loss")

@@ -160,6 +160,7 @@ def test_an_experiment_sets_a_group_s_numbers_beside_its_choice(write):
         "beta1": 0.5,
         "beta2": 0.999,
         "epsilon": 1e-8,
+        "weight_decay": 0.0,
     }
 
 

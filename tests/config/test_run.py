@@ -10,7 +10,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.groups import options
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, key_names
-from nnexp.config.run import RunConfig
+from nnexp.config.run import ADDED, RunConfig
 
 
 @pytest.fixture
@@ -51,12 +51,51 @@ def test_whole_numbers_become_int_and_fractions_float(configure):
 
 def test_the_run_key_changes_with_everything_that_decides_the_result_and_nothing_else(configure, default):
     key = default.run_key("data", "1")
-    for other in ("seed=1", "init.scale=2", "hidden=[3]", "dataset.center=mean", "optimizer=momentum"):
+    for other in (
+        "seed=1",
+        "init.scale=2",
+        "hidden=[3]",
+        "dataset.center=mean",
+        "optimizer=momentum",
+        "optimizer.weight_decay=0.1",
+        "optimizer=adamw",
+    ):
         assert configure(other).run_key("data", "1") != key
     for same in ("figures=false", "model=false", "experiment_name=x", "learning_rate=1e-1", "hidden=[2]"):
         assert configure(same).run_key("data", "1") == key
     assert default.run_key("other data", "1") != key
     assert default.run_key("data", "2") != key
+
+
+def test_a_key_that_was_added_counts_for_the_run_key_unless_it_is_as_before(configure, default):
+    """Records from before it was there keep their keys; at any other value it makes another run."""
+    split = configure("validation_fraction=0.3")
+    changes = {"patience": 5, "split_seed": 0, "test_fraction": 0.1, "folds": 2}
+    for key, value in changes.items():
+        base = replace(split, validation_fraction=0.0) if key == "folds" else split
+        assert replace(base, **{key: value}).run_key("data", "1") != base.run_key("data", "1")
+    folds = configure("folds=3")
+    assert replace(folds, fold=1).run_key("data", "1") != folds.run_key("data", "1")
+    assert set(ADDED) <= set(default.leaves())
+    assert {key: default.leaves()[key] for key in ADDED} == ADDED
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["patience=5"], "patience=5 waits for val_loss to fall, and there are no validation rows"),
+        (["validation_fraction=0.2", "folds=3"], "validation_fraction=0.2 does not go with folds=3"),
+        (["folds=3", "fold=3"], "fold=3 with folds=3: must be 0 to 2"),
+        (["fold=1"], "fold=1 with folds=0: must be 0, as folds=0 cuts none"),
+        (["folds=1"], "folds=1: must be a whole number >= 2, or 0"),
+        (["folds=true"], "folds=true: must be a whole number >= 2, or 0"),
+        (["split_seed=-1"], "split_seed=-1: must be a whole number >= 0, at most 4294967295; null: the seed"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_keys_that_do_not_go_together_are_refused_with_what_is_allowed(configure, overrides, words):
+    with pytest.raises(RequestError, match=words):
+        configure(*overrides)
 
 
 def test_the_run_key_is_pinned(default):

@@ -5,7 +5,7 @@ import pytest
 
 from nnexp.config.errors import RequestError
 from nnexp.dataset.load import load
-from nnexp.dataset.prepare import centring, prepare
+from nnexp.dataset.prepare import Split, centring, prepare
 from nnexp.pipeline.artifacts import model_of
 from nnexp.training.train import train
 
@@ -44,30 +44,14 @@ def test_the_gender_table_is_the_articles_in_pounds_and_inches(configure):
 )
 def test_the_shift_is_learned_on_the_rows_and_applied_to_new_ones(configure, center, first, new):
     data = load(configure("dataset=gender").dataset)
-    prepared = prepare(data, center, 0.0, 0, softmax=False)
+    prepared = prepare(data, center, Split(), softmax=False)
     np.testing.assert_allclose(prepared.X[0], first, atol=1e-6)
     np.testing.assert_allclose((data.X_new[0] - prepared.shift) / prepared.scale, new, atol=1e-6)
 
 
-def test_validation_rows_do_not_reach_the_shift(configure):
-    data = load(configure("dataset=gender").dataset)
-    prepared = prepare(data, "mean", 0.25, seed=3, softmax=False)
-    train = np.setdiff1d(np.arange(4), prepared.val_rows)
-    assert len(prepared.val_rows) == len(prepared.X_val) == 1
-    np.testing.assert_allclose(prepared.shift, data.X[train].mean(axis=0))
-    np.testing.assert_allclose(prepared.X, data.X[train] - prepared.shift)
-
-
-def test_the_split_follows_the_seed(configure):
-    data = load(configure("dataset=line").dataset)
-    splits = [prepare(data, "none", 0.4, seed, softmax=False).val_rows.tolist() for seed in (0, 0, 1, 2, 3)]
-    assert splits[0] == splits[1]
-    assert len({tuple(split) for split in splits}) > 1
-
-
 def test_a_constant_column_is_not_divided_by_zero(table):
     data = table("a,b,y\n1,7,0\n2,7,1\n")
-    prepared = prepare(data, "standardize", 0.0, 0, softmax=False)
+    prepared = prepare(data, "standardize", Split(), softmax=False)
     assert prepared.X.tolist() == [[-1, 0], [1, 0]]
 
 
@@ -111,7 +95,7 @@ def test_text_labels_are_classes_in_sorted_order(table):
     data = table("a,b,y\n1,2,no\n3,4,yes\n5,6,maybe\n7,8,no\n9,9,yes\n1,1,maybe\n")
     assert data.classes == ("maybe", "no", "yes")
     assert data.y.tolist() == [1, 2, 0, 1, 2, 0]
-    assert prepare(data, "none", 0.0, 0, softmax=False).y.shape == (6, 3)
+    assert prepare(data, "none", Split(), softmax=False).y.shape == (6, 3)
 
 
 def test_a_stated_order_of_classes_is_kept(table):
@@ -255,7 +239,7 @@ def test_a_table_whose_columns_cannot_all_be_features_is_refused(table, text, wo
 def test_numbers_too_large_to_square_are_refused(table, center):
     data = table("a,b,y\n1,1e308,0\n2,-1e308,1\n")
     with pytest.raises(RequestError, match="column 'b' has values beyond 1e"):
-        prepare(data, center, 0.0, 0, softmax=False)
+        prepare(data, center, Split(), softmax=False)
 
 
 def test_a_label_that_is_not_listed_is_refused(table):

@@ -62,6 +62,8 @@ LEGAL: dict[str, set[str]] = {
     "learning_rate": LARGE,
     "init.scale": LARGE,
     "optimizer.epsilon": LARGE,
+    "optimizer.weight_decay": LARGE,
+    "split_seed": NULL,
     "log_every": FAR,
     "weights_every": FAR,
     "max_failures": FAR | NULL,

@@ -75,7 +75,7 @@ def models(draw: st.DrawFn) -> Model:
         activation=draw(st.sampled_from(["sigmoid", "tanh", "relu", "identity"])),
         output_activation=head[1],
         loss=head[0],
-        optimizer=draw(st.sampled_from(["sgd", "momentum", "adam"])),
+        optimizer=draw(st.sampled_from(list(OPTIONS))),
         batch_size=draw(st.integers(1, 9)),
         is_classification=True,
     )
@@ -84,10 +84,10 @@ def models(draw: st.DrawFn) -> Model:
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     model=models(), seed=st.integers(0, 2**31), n_runs=st.integers(1, 3), n=st.integers(1, 40),
-    own_data=st.booleans(), is_shuffled=st.booleans(),
+    own_data=st.booleans(), is_shuffled=st.booleans(), decay=st.sampled_from([0.0, 0.01, 1.0]),
 )  # fmt: skip
 def test_engine_agrees_with_the_oracle(
-    model: Model, seed: int, n_runs: int, n: int, own_data: bool, is_shuffled: bool
+    model: Model, seed: int, n_runs: int, n: int, own_data: bool, is_shuffled: bool, decay: float
 ) -> None:
     rng, epochs = np.random.RandomState(seed), 3
     lead = (n_runs,) if own_data else ()
@@ -95,6 +95,7 @@ def test_engine_agrees_with_the_oracle(
     w, rates = rng.normal(size=(n_runs, model.n_weights)), rng.uniform(0.01, 0.1, n_runs)
     order = np.argsort(rng.rand(n_runs, epochs, n), axis=2) if is_shuffled else None
     options = {name: USUAL[name] * rng.uniform(0.9, 1, n_runs) for name in OPTIONS[model.optimizer]}
+    options["weight_decay"] = decay * (np.arange(n_runs) % 2 == 0)
 
     batch = Batch(model, X, y, w, rates, epochs, options, X_val, y_val)
     curves = stacked(batch.advance(epochs, range(epochs + 1), order))
@@ -180,16 +181,18 @@ def test_a_shorter_run_is_the_prefix_of_a_longer_one() -> None:
     assert np.array_equal(batch.weights[5], short.weights[0])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", OPTIONS)
 def test_splitting_a_training_into_calls_changes_no_bits(optimizer: str) -> None:
     model = Model((3, 4, 2), "tanh", "softmax", "cross_entropy", optimizer, 4, True)
     rng = np.random.RandomState(0)
     (X, y), w = samples(rng, model, 37, 10), rng.normal(size=(37, model.n_weights))
+    X_val, y_val = samples(rng, model, 37, 5)
     order = np.argsort(rng.rand(37, 20, 10), axis=2)
-    epochs, log = np.arange(37) % 21, [0, 1, 5, 6, 13, 20]
+    epochs, log, patience = np.arange(37) % 21, [0, 1, 5, 6, 13, 20], np.arange(37) % 4 * 2
+    options = {**usual_options(model), "weight_decay": 0.1}
 
     def batch() -> Batch:
-        return Batch(model, X, y, w, 0.05, epochs, usual_options(model))
+        return Batch(model, X, y, w, 0.05, epochs, options, X_val, y_val, patience=patience)
 
     whole = batch()
     expected = whole.advance(20, log, order)
@@ -201,7 +204,102 @@ def test_splitting_a_training_into_calls_changes_no_bits(optimizer: str) -> None
             losses.append(parts.advance(until, chunk, order[:, first:until]).loss)
         assert np.array_equal(np.concatenate(losses, axis=1), expected.loss, equal_nan=True)
         assert np.array_equal(parts.weights, whole.weights)
+        assert np.array_equal(parts.best_weights, whole.best_weights)
+        assert np.array_equal(parts.best_epoch, whole.best_epoch)
+        assert np.array_equal(parts.stopped, whole.stopped)
         assert parts.is_done
+    assert 0 < (whole.stopped >= 0).sum() < 37
+
+
+@pytest.mark.parametrize("optimizer", OPTIONS)
+def test_no_decay_among_others_is_the_training_without(optimizer: str) -> None:
+    model = Model((2, 3, 1), "relu", "identity", "mse", optimizer, 2, False)
+    rng = np.random.RandomState(0)
+    (X, y), w = samples(rng, model, 6), rng.normal(size=(40, model.n_weights))
+    w[4, 2], w[6, :] = -0.0, np.inf  # which adding 0 w would change
+    w[8, :], rates = -0.0, rng.uniform(0.01, 0.1, 40)
+    decay = np.where(np.arange(40) % 2, 0.1, 0.0)
+
+    def trained(name: str, decay: Any) -> Array:
+        options = {**usual_options(model), "weight_decay": decay}
+        batch = Batch(replace(model, optimizer=name), X, y, w, rates, 5, options)
+        batch.advance(5)
+        return batch.weights
+
+    mixed, without = trained(optimizer, decay), trained(optimizer, 0.0)
+    assert mixed[::2].tobytes() == without[::2].tobytes()
+    assert not np.isclose(mixed[1::2], without[1::2]).all(axis=1).any()
+    if optimizer == "adamw":
+        assert without.tobytes() == trained("adam", 0.0).tobytes()
+
+
+# --- Patience, by its definition, from what a training without it goes through.
+
+
+def waiting_batch(patience: Any, epochs: Any, runs: Any = slice(None)) -> Batch:
+    """Networks that soon learn their few training rows too well, and some that diverge."""
+    model = Model((4, 8, 1), "tanh", "identity", "mse", "momentum", 3, False)
+    rng, n = np.random.RandomState(5), 50
+    w, rates = rng.normal(size=(n, model.n_weights)), rng.uniform(0.001, 0.03, n)
+    rates[7::10] = 1e200
+    (X, y), (X_val, y_val) = samples(rng, model, 9), samples(rng, model, 30)
+    patience, epochs = np.broadcast_to(patience, n)[runs], np.broadcast_to(epochs, n)[runs]
+    options = usual_options(model)
+    return Batch(model, X, y, w[runs], rates[runs], epochs, options, X_val, y_val, patience=patience)
+
+
+@pytest.mark.parametrize("every", [1, 4, 7])
+def test_a_run_stops_when_its_patience_is_at_an_end_and_has_its_best_weights(every: int) -> None:
+    patience, epochs, log = 1 + np.arange(50) % 9, 60 - np.arange(50) // 10, [*range(0, 60, every), 60]
+    plain, patient = waiting_batch(0, epochs), waiting_batch(patience, epochs)
+    losses, curves = plain.advance(60, log).val_loss, patient.advance(60, log)
+    assert losses is not None
+    assert curves.val_loss is not None
+    for i, (waits, last) in enumerate(zip(patience, epochs, strict=True)):
+        if patient.diverged[i] >= 0:
+            assert plain.diverged[i] == patient.diverged[i]
+            continue
+        best, lowest, stopped = 0, np.inf, -1
+        for epoch, value in zip(log, losses[i], strict=True):
+            if epoch > last:
+                break
+            if value < lowest:
+                best, lowest = epoch, value
+            elif epoch - best >= waits:
+                stopped = epoch
+                break
+        assert (patient.best_epoch[i], patient.stopped[i]) == (best, stopped)
+        ended = np.searchsorted(log, last if stopped < 0 else stopped, side="right")
+        assert np.array_equal(curves.val_loss[i, :ended], losses[i, :ended])
+        assert np.isnan(curves.val_loss[i, ended:]).all()
+        shorter = waiting_batch(0, best, [i])
+        shorter.advance(best)
+        assert np.array_equal(patient.best_weights[i], shorter.weights[0])
+    assert 10 < (patient.stopped >= 0).sum() < 50
+    assert (patient.diverged >= 0).any()
+    assert patient.is_done
+
+
+def test_patience_is_the_same_alone_and_in_any_batch() -> None:
+    patience, log = np.arange(50) % 9, range(0, 61, 3)
+    whole = waiting_batch(patience, 60)
+    whole.advance(60, log)
+    for runs in ([3], [31, 4], np.random.RandomState(0).permutation(50)):
+        some = waiting_batch(patience, 60, runs)
+        some.advance(60, log)
+        assert some.best_weights.tobytes() == whole.best_weights[runs].tobytes()
+        assert np.array_equal(some.best_epoch, whole.best_epoch[runs])
+        assert np.array_equal(some.stopped, whole.stopped[runs])
+
+
+def test_a_run_that_has_stopped_costs_nothing() -> None:
+    batch = waiting_batch(20, 10**9)
+    while not batch.is_done:  # 10^9 epochs would take hours
+        batch.advance(batch.epoch + 50, [batch.epoch + 50])
+    stopped = batch.stopped.max()
+    assert 0 < stopped < 10_000
+    batch.advance(10**9)
+    assert batch.stopped.max() == stopped
 
 
 def test_a_diverging_run_ends_and_the_other_runs_go_on() -> None:
@@ -278,6 +376,8 @@ def test_an_undefined_model_is_refused(change: dict[str, Any], message: str) -> 
         {"y": np.zeros((3, 1))},
         {"options": {"momentum": 0.9}},
         {"X_val": np.zeros((1, 2))},
+        {"patience": 1},
+        {"patience": -1, "X_val": np.zeros((1, 2)), "y_val": np.zeros((1, 1))},
         {"threads": 0},
     ],
 )
@@ -294,7 +394,7 @@ def test_epochs_that_do_not_continue_the_training_are_refused() -> None:
         with pytest.raises(ValueError, match=r"log_epochs must ascend|cannot go back"):
             batch.advance(until, log)
     for order in (np.zeros((2, 5, 3)), np.full((2, 5, 4), 4)):
-        with pytest.raises(ValueError, match="order must be"):
+        with pytest.raises(ValueError, match="order must "):
             batch.advance(10, [], order)
 
 

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 import nnexp
 from nnexp.config.recorded import SCHEMA, RecordedConfig, read_config
 from nnexp.dataset.load import load
+from nnexp.network.engine import VERSION
 from nnexp.network.weights import unpack, weights_sha256
 from nnexp.pipeline import run as runner
 from nnexp.pipeline import sweep as sweeper
@@ -91,7 +92,7 @@ def test_a_run_is_recorded_as_the_contract_says(configure, client, only, record)
         history = client.get_metric_history(run.info.run_id, name)
         assert [point.step for point in history] == [0, 10, 20, 25]
         assert [point.value for point in history] == trained(config).curves[name].tolist()
-    assert data.tags["nnexp.run_key"] == config.run_key(load(config.dataset).sha256, "1")
+    assert data.tags["nnexp.run_key"] == config.run_key(load(config.dataset).sha256, VERSION)
     assert data.tags["nnexp.weights_sha256"] == weights_sha256(trained(config).final.layers)
     assert data.tags["nnexp.outcome"] in ("converged", "finished")
     assert set(data.tags) >= PROVENANCE

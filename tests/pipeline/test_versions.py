@@ -62,7 +62,7 @@ def test_runs_of_version_1_are_identical_if_the_draws_agree_and_otherwise_the_ve
         assert (
             "initial weights: W1_initial[0, 0] is -0.5331639840000684, recorded -0.5331639840000683" in line
         )
-        assert line.rstrip().endswith("engine version: recorded by 1, and this is 2")
+        assert line.rstrip().endswith("engine version: recorded by 1, but this is 2")
 
 
 def test_runs_of_version_2_are_identical(nnexp):

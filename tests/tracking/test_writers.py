@@ -1,6 +1,7 @@
 """The two writers: the bulk writer writes the same rows into MLflow's tables as MLflow's own client."""
 
 import errno
+import getpass
 import math
 import os
 import shutil
@@ -20,7 +21,7 @@ from nnexp.tracking import durable, owner, tables
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import find_runs
-from nnexp.tracking.runs import DataInput, Ended, RunRecord
+from nnexp.tracking.runs import DataInput, Ended, RunRecord, origin, user
 from nnexp.tracking.server import ClientWriter
 from nnexp.tracking.store import Store, open_store
 
@@ -419,3 +420,14 @@ def test_a_writer_waits_for_a_locked_file_and_says_so(both, capsys, monkeypatch)
     writer.close()
     assert "locked by another process: waiting" in capsys.readouterr().err
     assert len(find_runs(store, ensure_experiment(store, "one"), "nnexp.run_key")) == 1
+
+
+def test_the_system_is_asked_once_for_the_name_of_the_user(monkeypatch):
+    asked = []
+    monkeypatch.setattr(getpass, "getuser", lambda: asked.append("") or "ada")
+    user.cache_clear()
+    try:
+        assert [origin()["mlflow.user"] for _ in range(3)] == ["ada"] * 3
+    finally:
+        user.cache_clear()
+    assert len(asked) == 1

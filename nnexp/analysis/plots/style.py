@@ -174,9 +174,9 @@ def value_text(value: object, digits: int = 6) -> str:
 
 def measured(metric: str, loss: str = "") -> str:
     """Return the metric's name with its loss function or unit, as far as known."""
-    if metric in ("loss", "val_loss"):
+    if metric in ("loss", "val_loss", "test_loss"):
         return plain(f"{metric} ({loss})" if loss else metric)
-    if metric in ("accuracy", "val_accuracy"):
+    if metric in ("accuracy", "val_accuracy", "test_accuracy"):
         return f"{metric} (share of rows)"
     return plain(f"{metric} (s)" if metric == "seconds" else metric)
 

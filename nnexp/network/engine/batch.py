@@ -27,6 +27,7 @@ from nnexp.network.engine.kernel import train_blocks
 from nnexp.network.engine.lanes import N_LANES
 from nnexp.network.engine.layout import (
     ACTIVATIONS,
+    COLUMNS,
     LOSSES,
     OPTIMIZERS,
     OPTIONS,
@@ -98,7 +99,7 @@ ARTICLES = Model((2, 2, 1), "sigmoid", "sigmoid", "mse", "sgd", 1, True)
 class Curves:
     """The measures at the logged epochs; arrays of shape (runs, logged epochs), accuracies from 0 to 1.
 
-    An entry is nan after its run's last epoch, or after the epoch at which it diverged.
+    An entry is nan after its run's last epoch, or after the epoch at which it stopped or diverged.
     """
 
     epochs: IntArray  # (logged epochs,)
@@ -164,7 +165,7 @@ def _parts(model: Model, rows: int) -> IntArray:
     """Return where the parts of a Block begin in its memory, in elements, and where the last ends."""
     n, outputs = model.n_weights, rows * sum(model.sizes[1:])
     samples = rows * model.sizes[0], rows * model.sizes[-1]
-    lengths = [n, n, n, n, 6, rows * max(model.sizes[1:]), outputs, outputs, *samples, 3]
+    lengths = [n, n, n, n, 7, rows * max(model.sizes[1:]), outputs, outputs, *samples, 3]
     return np.cumsum([0, *lengths]) * N_LANES
 
 
@@ -172,10 +173,12 @@ class Batch:
     """Runs of one model in training.
 
     weights: (runs, n_weights), the initial weights as `network.flatten` orders them; they are
-    copied. learning_rate and each of `options` (those of the optimizer): one number, or one for
-    each run. epochs: how many to train, one number or one for each run. X, y: samples (n, fan_in)
-    and (n, outputs), or (runs, n, fan_in) and (runs, n, outputs) if every run has its own; X_val,
-    y_val likewise. threads: how many, by default Numba's (NUMBA_NUM_THREADS).
+    copied. learning_rate and each of `options` (those of the optimizer, and weight_decay, by default
+    0): one number, or one for each run. epochs: how many to train, one number or one for each run.
+    X, y: samples (n, fan_in) and (n, outputs), or (runs, n, fan_in) and (runs, n, outputs) if every
+    run has its own; X_val, y_val likewise. threads: how many, by default Numba's
+    (NUMBA_NUM_THREADS). patience: the number of epochs without a lower validation loss after which
+    a run stops, one number or one for each run; 0: never. The loss is compared at log_epochs.
 
     Raises ValueError for shapes that do not fit and for missing or unknown options.
     """
@@ -192,6 +195,7 @@ class Batch:
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         threads: int | None = None,
+        patience: ArrayLike = 0,
     ) -> None:
         start = np.array(weights, dtype=np.float64, order="C")
         if start.ndim != 2 or start.shape[1] != model.n_weights:
@@ -201,21 +205,31 @@ class Batch:
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
         n_runs = len(start)
-        given, names = dict(options or {}), OPTIONS[model.optimizer]
+        names = (*OPTIONS[model.optimizer], "weight_decay")
+        given = {"weight_decay": 0.0, **(options or {})}
         if set(given) != set(names):
             raise ValueError(f"{model.optimizer} takes the options {names}, not {tuple(given)}")
-        columns = np.zeros((n_runs, 3))
-        for i, name in enumerate(names):
-            columns[:, i] = given[name]
+        columns = np.zeros((n_runs, 4))
+        for name in names:
+            columns[:, COLUMNS[name]] = given[name]
+        waits = _per_run(patience, n_runs, np.int64)
+        if waits.min(initial=0) < 0 or (waits.any() and X_val is None):
+            raise ValueError("patience must be at least 0, and 0 without X_val")
+        is_adam = model.optimizer in ("adam", "adamw")
         self._runs = Runs(
             weights=start,
             first_moment=np.zeros((1, 1) if model.optimizer == "sgd" else start.shape),
-            second_moment=np.zeros(start.shape if model.optimizer == "adam" else (1, 1)),
+            second_moment=np.zeros(start.shape if is_adam else (1, 1)),
             powers=np.ones((n_runs, 2)),
             learning_rate=_per_run(learning_rate, n_runs, np.float64),
             options=columns,
             epochs=_per_run(epochs, n_runs, np.int64),
             diverged=np.full(n_runs, -1),
+            patience=waits,
+            stopped=np.full(n_runs, -1),
+            best_epoch=np.zeros(n_runs, dtype=np.int64),
+            best_loss=np.full(n_runs, np.inf),
+            best_weights=start.copy() if waits.any() else np.zeros((1, 1)),
         )
         self.model = model
         self.epoch = 0
@@ -242,8 +256,30 @@ class Batch:
         return self._runs.diverged.copy()
 
     @property
+    def stopped(self) -> IntArray:
+        """Return, for each run, the epoch at which its patience ended, or -1."""
+        return self._runs.stopped.copy()
+
+    @property
+    def best_epoch(self) -> IntArray:
+        """Return, for each run, the logged epoch of its lowest validation loss so far; -1 without patience.
+
+        Of several epochs with the lowest, it is the first.
+        """
+        return np.where(self._runs.patience > 0, self._runs.best_epoch, -1)
+
+    @property
+    def best_weights(self) -> Array:
+        """Return a copy of each run's weights at its best epoch, (runs, n_weights).
+
+        A run without patience has its current weights there.
+        """
+        has_patience = self._runs.patience[:, np.newaxis] > 0
+        return np.where(has_patience, self._runs.best_weights, self.weights)
+
+    @property
     def is_done(self) -> bool:
-        """Return whether every run has ended: trained all its epochs, or diverged."""
+        """Return whether every run has ended: trained all its epochs, stopped, or diverged."""
         return len(self._active()) == 0
 
     def advance(self, until: int, log_epochs: Sequence[int] = (), order: ArrayLike | None = None) -> Curves:
@@ -285,9 +321,10 @@ class Batch:
     def _active(self) -> IntArray:
         """Return the runs that have not ended, sorted by the epoch at which they end."""
         first = self.epoch + 1 if self.epoch > 0 else 0
-        is_active = (self._runs.diverged < 0) & (self._runs.epochs >= first)
-        runs = np.flatnonzero(is_active)
-        return runs[np.argsort(self._runs.epochs[runs], kind="stable")]
+        runs = self._runs
+        is_active = (runs.diverged < 0) & (runs.stopped < 0) & (runs.epochs >= first)
+        active = np.flatnonzero(is_active)
+        return active[np.argsort(runs.epochs[active], kind="stable")]
 
     def _train(self, until: int, epochs: IntArray, order: NDArray[np.int32], records: Array) -> None:
         """Train the blocks of active runs, shared among the threads."""
@@ -297,14 +334,17 @@ class Batch:
 
         layers, parts = _layers(self.model, self._rows), _parts(self.model, self._rows)
         is_classification = self.model.is_classification
+        has_decay = bool(self._runs.options[:, COLUMNS["weight_decay"]].any())
+        is_articles = self.model == replace(ARTICLES, is_classification=is_classification)
         settings = Settings(
             n_lanes=N_LANES,
             loss=LOSSES[self.model.loss],
             optimizer=OPTIMIZERS[self.model.optimizer],
+            has_decay=has_decay,
             batch_size=self.model.batch_size,
             rows=self._rows,
             is_classification=is_classification,
-            is_articles=self.model == replace(ARTICLES, is_classification=is_classification),
+            is_articles=is_articles and not has_decay,
         )
 
         def train(task: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from nnexp.network.engine.batch import ARTICLES, VERSION, Batch, Curves, Model
 from nnexp.network.engine.draws import Draws
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 # The hash of `canary()`, by version.
 CANARIES = {
-    "2": "1345f9105ef69edc1a709695d4d2c6a7f7142f62fe4cb133226a1ccd28985f17",
+    "2": "a30c223cb196a05d9c00b2ec960e0faa3f2c716bdbc533b9bd395f34f397cf63",
 }
 HEADS = [
     *(("mse", f) for f in ("sigmoid", "tanh", "relu", "identity", "softmax")),
@@ -57,7 +57,23 @@ def canary() -> str:
         curves = batch.advance(20, [0, 1, 10, 20], order if i % 3 == 0 else None)
         digest.update(batch.weights.tobytes())
         digest.update(stacked(curves).tobytes())
+    for i, optimizer in enumerate(OPTIONS):
+        digest.update(_decayed(i, optimizer))
     return digest.hexdigest()
+
+
+def _decayed(i: int, optimizer: str) -> bytes:
+    """Return weights and curves of networks of which some have weight decay, and some have patience."""
+    rng, n_runs = np.random.RandomState(100 + i), 35
+    head = HEADS[-1 - i]
+    model = Model((3, 4, 2), "tanh", head[1], head[0], optimizer, 3, True)
+    (X, y), (X_val, y_val) = samples(rng, model, 11), samples(rng, model, 4)
+    w, rates = Draws(range(n_runs)).normal((model.n_weights,)), rng.uniform(0.01, 0.5, n_runs)
+    decay = rng.uniform(0.001, 0.1, n_runs) * (np.arange(n_runs) % 3)
+    options: dict[str, ArrayLike] = {**usual_options(model), "weight_decay": decay}
+    batch = Batch(model, X, y, w, rates, 20, options, X_val, y_val, patience=np.arange(n_runs) % 4)
+    curves = batch.advance(20, range(21))
+    return b"".join(a.tobytes() for a in (batch.weights, batch.best_weights, batch.stopped, stacked(curves)))
 
 
 def _articles_trained(has_own_rows: bool) -> bytes:

@@ -5,13 +5,31 @@ import numpy as np
 from nnexp.network.engine.compilation import compiled
 from nnexp.network.engine.elementary import sigmoid
 from nnexp.network.engine.evaluation import gather_row
-from nnexp.network.engine.lanes import Pointer, lanes, load, sqrt, store
-from nnexp.network.engine.layout import MOMENTUM, SGD, Block, Net, Samples
+from nnexp.network.engine.lanes import Pointer, if_greater, lanes, load, sqrt, store
+from nnexp.network.engine.layout import ADAMW, MOMENTUM, SGD, Block, Net, Samples
 from nnexp.network.engine.passes import backward, deriv_loss, forward
 
 
 @compiled
+def _decay(net: Net, s: Block) -> None:
+    """Weight decay, before the step: of adamw it shrinks the weights, else it is added to the gradients.
+
+    A run without decay is left as it is: adding 0 w would turn -0.0 into 0.0 and infinity into NaN.
+    """
+    zero, decay = lanes(0.0), load(s.rates, 4)
+    shrink = load(s.rates, 0) * decay
+    for i in range(net.n_weights):
+        w, grad = load(s.w, i), load(s.grad, i)
+        if net.optimizer == ADAMW:
+            store(s.w, i, if_greater(decay, zero, w - shrink * w, w))
+        else:
+            store(s.grad, i, if_greater(decay, zero, grad + decay * w, grad))
+
+
+@compiled
 def step(net: Net, s: Block) -> None:
+    if net.has_decay:
+        _decay(net, s)
     rate = load(s.rates, 0)
     if net.optimizer == SGD:
         for i in range(net.n_weights):
@@ -25,10 +43,10 @@ def step(net: Net, s: Block) -> None:
     else:
         beta1, beta2 = load(s.rates, 1), load(s.rates, 2)
         epsilon = load(s.rates, 3)
-        power1 = load(s.rates, 4) * beta1
-        power2 = load(s.rates, 5) * beta2
-        store(s.rates, 4, power1)
-        store(s.rates, 5, power2)
+        power1 = load(s.rates, 5) * beta1
+        power2 = load(s.rates, 6) * beta2
+        store(s.rates, 5, power1)
+        store(s.rates, 6, power2)
         for i in range(net.n_weights):
             grad = load(s.grad, i)
             m = beta1 * load(s.m, i) + (1.0 - beta1) * grad

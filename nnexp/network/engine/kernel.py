@@ -10,6 +10,7 @@ from nnexp.network.engine.evaluation import evaluate
 from nnexp.network.engine.lanes import N_LANES, pointer
 from nnexp.network.engine.layout import (
     ADAM,
+    ADAMW,
     SGD,
     Array,
     Block,
@@ -31,13 +32,13 @@ def _gather(net: Net, s: Block, runs: Runs, lane: int) -> None:
         s.w[j * net.n_lanes + lane] = runs.weights[i, j]
         if net.optimizer != SGD:
             s.m[j * net.n_lanes + lane] = runs.first_moment[i, j]
-        if net.optimizer == ADAM:
+        if net.optimizer == ADAM or net.optimizer == ADAMW:
             s.v[j * net.n_lanes + lane] = runs.second_moment[i, j]
     s.rates[lane] = runs.learning_rate[i]
-    for j in range(3):
+    for j in range(4):
         s.rates[(1 + j) * net.n_lanes + lane] = runs.options[i, j]
     for j in range(2):
-        s.rates[(4 + j) * net.n_lanes + lane] = runs.powers[i, j]
+        s.rates[(5 + j) * net.n_lanes + lane] = runs.powers[i, j]
 
 
 @compiled
@@ -48,10 +49,10 @@ def _end(net: Net, s: Block, runs: Runs, lane: int) -> None:
         runs.weights[i, j] = s.w[j * net.n_lanes + lane]
         if net.optimizer != SGD:
             runs.first_moment[i, j] = s.m[j * net.n_lanes + lane]
-        if net.optimizer == ADAM:
+        if net.optimizer == ADAM or net.optimizer == ADAMW:
             runs.second_moment[i, j] = s.v[j * net.n_lanes + lane]
     for j in range(2):
-        runs.powers[i, j] = s.rates[(4 + j) * net.n_lanes + lane]
+        runs.powers[i, j] = s.rates[(5 + j) * net.n_lanes + lane]
     s.stop[lane] = -1
 
 
@@ -64,11 +65,28 @@ def _weights_are_finite(net: Net, s: Block, lane: int) -> bool:
 
 
 @compiled
+def watch(runs: Runs, i: int, epoch: int, val_loss: float) -> bool:
+    """Note the val_loss of a run with patience, and stop the run where that has not fallen for too long.
+
+    Returns whether it is the lowest so far, so that the weights of now are the best.
+    """
+    if val_loss < runs.best_loss[i]:
+        runs.best_loss[i] = val_loss
+        runs.best_epoch[i] = epoch
+        return True
+    if epoch - runs.best_epoch[i] >= runs.patience[i]:
+        runs.stopped[i] = epoch
+    return False
+
+
+@compiled
 def _record(
     net: Net, s: Block, runs: Runs, n: int, is_training: bool, epoch: int,
     records: Array, position: int | np.int64,
 ) -> None:  # fmt: skip
-    """Write the results of `evaluate` on n rows for every running lane, and note which have diverged."""
+    """Write the results of `evaluate` on n rows for every running lane; note which have diverged or
+    stop, and the weights of those at their best.
+    """
     column = 0 if is_training else 3
     for lane in range(net.n_lanes):
         i = s.run[lane]
@@ -79,11 +97,14 @@ def _record(
                 records[i, position, 2] = s.sums[2 * net.n_lanes + lane]
                 if not (np.isfinite(s.sums[lane]) and _weights_are_finite(net, s, lane)):
                     runs.diverged[i] = epoch
+            elif runs.patience[i] > 0 and runs.diverged[i] < 0 and watch(runs, i, epoch, s.sums[lane]):
+                for j in range(net.n_weights):
+                    runs.best_weights[i, j] = s.w[j * net.n_lanes + lane]
 
 
 @compiled
 def _end_lanes(net: Net, s: Block, runs: Runs, epoch: int) -> int:
-    """End the lanes whose runs stop at this epoch or have diverged.
+    """End the lanes whose runs are to end at this epoch, have stopped or have diverged.
 
     Returns the epoch at which the next lane will stop, or -1 if none is left.
     """
@@ -92,7 +113,8 @@ def _end_lanes(net: Net, s: Block, runs: Runs, epoch: int) -> int:
         i = s.run[lane]
         if s.stop[lane] == epoch == runs.epochs[i] and not _weights_are_finite(net, s, lane):
             runs.diverged[i] = epoch
-        if s.stop[lane] >= 0 and (s.stop[lane] == epoch or runs.diverged[i] >= 0):
+        is_over = runs.diverged[i] >= 0 or runs.stopped[i] >= 0
+        if s.stop[lane] >= 0 and (s.stop[lane] == epoch or is_over):
             _end(net, s, runs, lane)
         if s.stop[lane] >= 0 and (next_stop < 0 or s.stop[lane] < next_stop):
             next_stop = s.stop[lane]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnexp.config.recorded import EXACT_PREDICTIONS, RecordedConfig
-from nnexp.config.run import LOCATIONS
+from nnexp.config.run import LOCATIONS, added_params
 from nnexp.dataset.load import Dataset
 from nnexp.network import engine
 from nnexp.network.engine import canary
@@ -114,9 +114,10 @@ def _differences(
     if not was.is_migrated and evidence.key != key_of(evidence, was):
         yield "config.yaml does not match the run's key"
     if not was.is_migrated:
+        recorded = {**added_params(), **evidence.params}
         for key, value in was.config.params().items():
-            if key not in LOCATIONS and evidence.params.get(key) != value:
-                yield f"the param {key} is {evidence.params.get(key)}, in config.yaml {value}"
+            if key not in LOCATIONS and recorded.get(key) != value:
+                yield f"the param {key} is {recorded.get(key)}, in config.yaml {value}"
 
 
 def key_of(evidence: Evidence, was: RecordedConfig) -> str:
