@@ -12,7 +12,7 @@ from nnexp.network.engine.passes import backward, deriv_loss, forward
 
 @compiled
 def _decay(net: Net, s: Block) -> None:
-    """Weight decay, before the step: of adamw it shrinks the weights, else it is added to the gradients.
+    """Apply weight decay before the step: adamw shrinks the weights, the others add it to the gradients.
 
     A run without decay is left as it is: adding 0 w would turn -0.0 into 0.0 and infinity into NaN.
     """
