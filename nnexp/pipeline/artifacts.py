@@ -245,7 +245,7 @@ def single_files(run: Whole) -> dict[str, bytes]:
 
 
 def without_test_rows(dataset: Dataset, config: RunConfig) -> Dataset:
-    """The data set as figures show it: what is seen of the test rows may not guide a choice."""
+    """Return the data set without its test rows, since figures of them could guide a choice."""
     rows = np.setdiff1d(np.arange(len(dataset.X)), check(dataset, config).test_rows)
     names = tuple(dataset.names[i] for i in rows)
     return replace(dataset, names=names, X=dataset.X[rows], y=dataset.y[rows])

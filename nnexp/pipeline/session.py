@@ -97,7 +97,7 @@ class TrainingError(Exception):
 def tell_of_compiling() -> None:
     """Log that the engine is compiled first, if it has to be."""
     if not engine.is_ready():
-        log.info("compiling the engine, once on this machine: about ten seconds")
+        log.info("compiling the engine, once on this machine: about twenty seconds")
 
 
 @contextmanager

@@ -201,7 +201,7 @@ def _refusal(store: Store, error: Exception) -> RequestError | None:
     status = error.get_http_status_code() if isinstance(error, MlflowException) else None
     user = os.environ.get("MLFLOW_TRACKING_USERNAME")
     if status == 401:
-        what = f"refuses the user {user!r} or the password" if user else "asks for a login"
+        what = f"refuses the password or the name {user!r}" if user else "asks for a login"
         return RequestError(
             f"tracking_uri={masked(store.uri)}: the server {what}: "
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from nnexp.analysis.plots import COLORS
+from nnexp.analysis.plots.style import COLORS
 from nnexp.network.engine import Batch, Model
 
 try:

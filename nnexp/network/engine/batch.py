@@ -1,9 +1,11 @@
 """Train many networks of one shape at once in the compiled engine, with the same bits everywhere.
 
-The innermost axis of every computation is the run: N_LANES runs make a block, one operation
-computes for all of them, and blocks go to threads. No lane ever reads another, and no operation is
-reordered, so a run's bits do not depend on its batch, its place in it, the number of threads or the
-CPU. A single run is a batch of one.
+There are two arrangements of the same arithmetic. Many runs of a small network share vectors: the
+innermost axis is the run, N_LANES runs make a block, one operation computes for all of them, and blocks
+go to threads; no lane ever reads another. A network that is wide enough fills vectors by itself, with
+neighbouring neurons, rows or weights, and then each run is a block of its own (`engine.wide`). No
+operation is reordered in either, so a run's bits do not depend on the arrangement, its batch, its place
+in it, the number of threads or the CPU. A single run is a batch of one.
 
 Every sum is taken in ascending order, one term after another: a neuron's total starts from its bias
 and adds w_j x_j by input j; dL/da adds over the next layer's neurons; gradients, losses and counts
@@ -16,12 +18,13 @@ add over the rows in the order they are visited; the gradient's norm adds over t
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numba import config
 from numpy.typing import ArrayLike, NDArray
 
+from nnexp.network.engine.choice import is_wide_faster
 from nnexp.network.engine.compilation import is_compiled
 from nnexp.network.engine.kernel import train_blocks
 from nnexp.network.engine.lanes import N_LANES
@@ -36,6 +39,10 @@ from nnexp.network.engine.layout import (
     Runs,
     Settings,
 )
+from nnexp.network.engine.wide.layout import wide_layers, wide_parts
+
+# What the lanes of vectors are: one number of each run, or of each neuron of one run.
+Lanes = Literal["runs", "neurons"]
 
 VERSION = "2"  # changes whenever the bits of any run change
 
@@ -161,12 +168,12 @@ def _layers(model: Model, rows: int) -> IntArray:
     return layers
 
 
-def _parts(model: Model, rows: int) -> IntArray:
+def _parts(model: Model, rows: int, n_lanes: int) -> IntArray:
     """Return where the parts of a Block begin in its memory, in elements, and where the last ends."""
     n, outputs = model.n_weights, rows * sum(model.sizes[1:])
     samples = rows * model.sizes[0], rows * model.sizes[-1]
     lengths = [n, n, n, n, 7, rows * max(model.sizes[1:]), outputs, outputs, *samples, 3]
-    return np.cumsum([0, *lengths]) * N_LANES
+    return np.cumsum([0, *lengths]) * n_lanes
 
 
 class Batch:
@@ -178,7 +185,8 @@ class Batch:
     X, y: samples (n, fan_in) and (n, outputs), or (runs, n, fan_in) and (runs, n, outputs) if every
     run has its own; X_val, y_val likewise. threads: how many, by default Numba's
     (NUMBA_NUM_THREADS). patience: the number of epochs without a lower validation loss after which
-    a run stops, one number or one for each run; 0: never. The loss is compared at log_epochs.
+    a run stops, one number or one for each run; 0: never. The loss is compared at log_epochs. lanes:
+    what the lanes of vectors are, "runs" or "neurons" of one run; by default, whichever is faster.
 
     Raises ValueError for shapes that do not fit and for missing or unknown options.
     """
@@ -196,6 +204,7 @@ class Batch:
         y_val: ArrayLike | None = None,
         threads: int | None = None,
         patience: ArrayLike = 0,
+        lanes: Lanes | None = None,
     ) -> None:
         start = np.array(weights, dtype=np.float64, order="C")
         if start.ndim != 2 or start.shape[1] != model.n_weights:
@@ -204,6 +213,8 @@ class Batch:
             raise ValueError("X_val and y_val must be given together")
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
+        if lanes not in ("runs", "neurons", None):
+            raise ValueError(f"lanes must be 'runs' or 'neurons', not {lanes!r}")
         n_runs = len(start)
         names = (*OPTIONS[model.optimizer], "weight_decay")
         given = {"weight_decay": 0.0, **(options or {})}
@@ -244,6 +255,7 @@ class Batch:
         n = max(self._X.shape[1], self._X_val.shape[1])
         self._rows = min(n, max(model.batch_size, _EVALUATED_ROWS))
         self._threads = default_threads() if threads is None else threads
+        self._lanes = lanes
 
     @property
     def weights(self) -> Array:
@@ -318,6 +330,15 @@ class Batch:
             val_accuracy=records[..., 4] if is_classification and self._has_validation else None,
         )
 
+    def _is_wide_faster(self, n_runs: int) -> bool:
+        """Tell which arrangement trains so many runs faster."""
+        model, n = self.model, self._X.shape[1]
+        has_curves = model.activation in ("sigmoid", "tanh")
+        rows = min(n, model.batch_size)
+        return is_wide_faster(
+            model.sizes, has_curves, model.optimizer in ("adam", "adamw"), rows, n_runs, self._threads
+        )
+
     def _active(self) -> IntArray:
         """Return the runs that have not ended, sorted by the epoch at which they end."""
         first = self.epoch + 1 if self.epoch > 0 else 0
@@ -329,30 +350,38 @@ class Batch:
     def _train(self, until: int, epochs: IntArray, order: NDArray[np.int32], records: Array) -> None:
         """Train the blocks of active runs, shared among the threads."""
         active = self._active()
-        n_blocks = -(-len(active) // N_LANES)
+        is_wide = self._lanes == "neurons" if self._lanes else self._is_wide_faster(len(active))
+        n_lanes = 1 if is_wide else N_LANES
+        n_blocks = -(-len(active) // n_lanes)
         n_tasks = min(n_blocks, 1 if self._threads == 1 else 8 * self._threads)
 
-        layers, parts = _layers(self.model, self._rows), _parts(self.model, self._rows)
+        layers = _layers(self.model, self._rows)
+        parts = _parts(self.model, 0 if is_wide else self._rows, n_lanes)
+        own_layers, own_parts = wide_layers(self.model.sizes, layers[4]), wide_parts(self.model.sizes)
+        if not is_wide:
+            own_parts = np.zeros_like(own_parts)
         is_classification = self.model.is_classification
         has_decay = bool(self._runs.options[:, COLUMNS["weight_decay"]].any())
         is_articles = self.model == replace(ARTICLES, is_classification=is_classification)
         settings = Settings(
-            n_lanes=N_LANES,
+            n_lanes=n_lanes,
             loss=LOSSES[self.model.loss],
             optimizer=OPTIMIZERS[self.model.optimizer],
             has_decay=has_decay,
             batch_size=self.model.batch_size,
             rows=self._rows,
             is_classification=is_classification,
-            is_articles=is_articles and not has_decay,
+            is_articles=is_articles and not (has_decay or is_wide),
+            is_wide=is_wide,
         )
 
         def train(task: int) -> None:
             first, last = (n_blocks * t // n_tasks for t in (task, task + 1))
-            memory, lane_memory = _aligned(parts[-1]), np.zeros(2 * N_LANES, dtype=np.int64)
+            memory, wide_memory = _aligned(parts[-1]), _aligned(own_parts[-1])
+            lane_memory = np.zeros(2 * N_LANES, dtype=np.int64)
             train_blocks(
                 layers, settings, self._runs, self._X, self._y, self._X_val, self._y_val, order,
-                memory, parts, lane_memory, active, first, last,
+                memory, parts, lane_memory, own_layers, wide_memory, own_parts, active, first, last,
                 self.epoch, until, epochs, records,
             )  # fmt: skip
 

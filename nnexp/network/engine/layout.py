@@ -41,7 +41,8 @@ COLUMNS = {"momentum": 0, "beta1": 0, "beta2": 1, "epsilon": 2, "weight_decay": 
 class Net(NamedTuple):
     """The shape of the networks and how they are trained. Layer 0 takes the inputs."""
 
-    # N_LANES, but not as a constant: loops over lanes would be unrolled and take seconds to compile.
+    # N_LANES, or 1 if each run is trained by itself; but not as a constant: loops over lanes would be
+    # unrolled and take seconds to compile.
     n_lanes: int
     n_layers: int
     sizes: Pointer  # layer widths, input first
@@ -57,6 +58,7 @@ class Net(NamedTuple):
     rows: int
     is_classification: bool
     is_articles: bool  # whether the model is ARTICLES, without weight decay
+    is_wide: bool
 
 
 class Settings(NamedTuple):
@@ -68,6 +70,7 @@ class Settings(NamedTuple):
     rows: int  # how many go through the network at a time
     is_classification: bool
     is_articles: bool
+    is_wide: bool  # whether each run is trained by itself, with its neurons as lanes
 
 
 class Samples(NamedTuple):
@@ -137,6 +140,7 @@ def view_net(layers: IntArray, settings: Settings) -> Net:
         settings.rows,
         settings.is_classification,
         settings.is_articles,
+        settings.is_wide,
     )
 
 
