@@ -100,10 +100,8 @@ def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) 
         trained = _train_live(writer, run_id, point)
         model = artifacts.model_of(trained, dataset)
         weights = pack(model, trained.kept)
-        files = artifacts.run_files(trained, weights) | artifacts.single_files(
-            artifacts.whole(trained, model, dataset)
-        )
-        files |= artifacts.data_files([dataset]) | code_files()
+        files = artifacts.run_files(trained, weights) | artifacts.data_files([dataset]) | code_files()
+        files |= artifacts.single_files(artifacts.whole(trained, model, dataset))
         with uninterrupted():
             writer.add(run_id, files, result_tags(trained))
             if config.model and trained.outcome != "diverged":
@@ -208,11 +206,9 @@ def _train_live(writer: Writer, run_id: str, point: Point) -> Trained:
             for _, result in progress.ended:
                 if isinstance(result, Failure):
                     raise TrainingError(result)
+                predictions = artifacts.prediction_points(result, dataset)
                 with uninterrupted():
-                    writer.log(
-                        run_id,
-                        [*artifacts.points(result, logged), *artifacts.prediction_points(result, dataset)],
-                    )
+                    writer.log(run_id, [*artifacts.points(result, logged), *predictions])
                 return result
             current = progress.current
             if current is None:
