@@ -59,10 +59,7 @@ class Recorded:
 
 
 def run(
-    config: RunConfig,
-    request: Request,
-    source: Source | None = None,
-    more: Mapping[str, str] | None = None,
+    config: RunConfig, request: Request, source: Source | None = None, more: Mapping[str, str] | None = None
 ) -> Recorded | None:
     """Train and record one run unless it is recorded as finished; return None if only the plan was asked for.
 

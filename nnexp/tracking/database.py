@@ -27,16 +27,7 @@ from nnexp.tracking.places import SQLITE, has_room, is_read_only, local_path
 from nnexp.tracking.reader import Experiment
 from nnexp.tracking.runs import Ended, Point, RunRecord, fitted, given_way, identity, now, user
 from nnexp.tracking.store import Store, existing
-from nnexp.tracking.tables import (
-    DATASETS,
-    INPUT_TAGS,
-    INPUTS,
-    LATEST_METRICS,
-    METRICS,
-    PARAMS,
-    RUNS,
-    TAGS,
-)
+from nnexp.tracking.tables import DATASETS, INPUT_TAGS, INPUTS, LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 
 log = logging.getLogger("nnexp")
 
