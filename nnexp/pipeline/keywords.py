@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from nnexp.config.errors import RequestError, unknown
-from nnexp.config.request import GROUPS, Request, key_names
+from nnexp.config.request import GROUPS, key_names, own_keys
 from nnexp.config.rules import Rule
 from nnexp.config.run import DatasetConfig, is_item, rules
 from nnexp.dataset.load import FRAME, Source, locate
@@ -125,7 +125,8 @@ def _several(key: str, value: Any) -> Sequence[Any] | None:
 
 
 def _takes_list(key: str) -> bool:
-    rule = _rules().get(key)
+    ours = {name: rule for name, (rule, _) in own_keys().items()}
+    rule = (rules() | ours).get(key)
     return rule is not None and (is_item(rule, 1) or _accepts(rule, ["a", "b"]))
 
 
@@ -135,11 +136,6 @@ def _accepts(rule: Rule, value: Any) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _rules() -> dict[str, Rule]:
-    ours = {f.name: f.metadata["rule"] for f in fields(Request) if f.name != "executor"}
-    return rules() | ours
 
 
 def _plain(value: Any) -> Any:

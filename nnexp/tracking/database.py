@@ -271,7 +271,7 @@ class DatabaseWriter:
     def _put(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Write artifacts: those of a new run in one step, later ones each over its old version."""
         if files:
-            put(self._place, run_id, {f"artifacts/{name}": content for name, content in files.items()})
+            put(self._place, run_id, files)
 
 
 def _uri(experiment: Experiment, run_id: str) -> str:

@@ -57,7 +57,7 @@ class ClientWriter:
     def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
         place = local_path(self._experiment.artifact_location)
         if files and place is not None:
-            put(place, run_id, {f"artifacts/{name}": content for name, content in files.items()})
+            put(place, run_id, files)
         elif files:
             with tempfile.TemporaryDirectory() as directory:
                 for name, content in files.items():
