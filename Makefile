@@ -69,7 +69,7 @@ test-machines: install ## compare bits with emulated ARM, a CPU without FMA, oth
 lint: install ## check style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
-bench: install ## measure the engine beside JAX, NumPy and C, and sweeps beside Hydra + MLflow; writes tests/benchmarks/*.md
+bench: install ## measure the engine beside JAX, scikit-learn, NumPy and C, and sweeps beside Hydra + MLflow; writes tests/benchmarks/*.md
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r tests/benchmarks/requirements.lock
 	@.venv/bin/python tests/benchmarks/bench_draws.py
 	@.venv/bin/python tests/benchmarks/bench_engine.py

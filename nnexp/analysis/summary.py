@@ -18,8 +18,6 @@ from nnexp.analysis.order import sort_key
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.run import key_names
 
-# Statistics of the metric, in the order in which they are shown.
-STATISTICS = ("mean", "std", "ci95_low", "ci95_high", "min", "median", "max")
 # Params across whose values losses do not compare: data sets and (`params.loss`) loss functions.
 INCOMPARABLE = ("dataset", "params")
 

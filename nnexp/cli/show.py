@@ -122,9 +122,10 @@ def print_summary(table: pd.DataFrame, metric: str = "loss") -> None:
 
 
 def summary(
-    experiment: str | None,
-    sweep_id: str | None,
     by: list[str] | None,
+    *,
+    experiment: str | None,
+    sweep: str | None,
     over: str,
     metric: str,
     where: str | None,
@@ -143,7 +144,7 @@ def summary(
     from nnexp.analysis.summary_table import as_table
     from nnexp.tracking.read import load_history, load_runs
 
-    runs = summaries.select(load_runs(experiment, sweep=sweep_id), where)
+    runs = summaries.select(load_runs(experiment, sweep=sweep), where)
     done = summaries.finished(runs)
     if done.empty:
         raise RequestError(f"there is no finished run to summarise ({len(runs)} runs match)")

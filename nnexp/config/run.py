@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -78,6 +78,10 @@ class DatasetConfig:
     )
     center: str = keyed(one_of(*CENTERS), "how inputs are centred; learned on the training rows")
 
+    def nested(self) -> dict[str, Any]:
+        """Return the values as config.yaml holds them."""
+        return dict(vars(self))
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -85,6 +89,10 @@ class Choice:
 
     name: str
     options: tuple[tuple[str, float], ...]
+
+    def nested(self) -> dict[str, Any]:
+        """Return the values as config.yaml holds them."""
+        return {"name": self.name, **dict(self.options)}
 
 
 _OPTIONS = {
@@ -157,13 +165,12 @@ class RunConfig:
 
         Raises RequestError for a missing or unknown key, a wrong value, or values that do not go together.
         """
-        names = [f.name for f in fields(cls)]
-        refuse_other_keys(values, names, "")
+        refuse_other_keys(values.keys(), [f.name for f in fields(cls)])
         parsed: dict[str, Any] = {}
         for f in fields(cls):
             if f.name == "dataset":
                 parsed["dataset"] = _dataset(values["dataset"])
-            elif f.name in ("init", "optimizer"):
+            elif f.name in GROUPS:
                 parsed[f.name] = _choice(f.name, values[f.name])
             else:
                 parsed[f.name] = checked(f.name, values[f.name], f.metadata["rule"])
@@ -194,7 +201,15 @@ class RunConfig:
 
     def leaves(self) -> dict[str, Any]:
         """Return every key with its value, flat, by the names that users type: `init`, `init.scale`, …"""
-        return _leaves({f.name: getattr(self, f.name) for f in fields(self)})
+        flat: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name in GROUPS:
+                parts = value.nested()
+                flat[name] = parts.pop("name")
+                flat |= {f"{name}.{option}": part for option, part in parts.items()}
+            else:
+                flat[name] = value
+        return flat
 
     def params(self) -> dict[str, str]:
         """Return the params for MLflow: every leaf that can change the result, cut to MLflow's limit.
@@ -206,7 +221,7 @@ class RunConfig:
 
     def nested(self) -> dict[str, Any]:
         """Return the values as config.yaml holds them: `from_mapping(config.nested()) == config`."""
-        return nested({f.name: getattr(self, f.name) for f in fields(self)})
+        return {name: value.nested() if name in GROUPS else value for name, value in vars(self).items()}
 
     def run_key(self, data_sha256: str, engine: str) -> str:
         """Return the SHA-256 of all that decides the result: runs with the same key have the same bits.
@@ -219,34 +234,6 @@ class RunConfig:
         canonical = {"config": decisive, "data": data_sha256, "engine": engine}
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _leaves(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten fields of a RunConfig to the names that users type."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, DatasetConfig):
-            flat["dataset"] = value.name
-            flat |= {f"dataset.{g.name}": getattr(value, g.name) for g in fields(value) if g.name != "name"}
-        elif isinstance(value, Choice):
-            flat[name] = value.name
-            flat |= {f"{name}.{option}": number for option, number in value.options}
-        else:
-            flat[name] = value
-    return flat
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert fields of a RunConfig, by name, to the nested mapping that config.yaml holds."""
-    result: dict[str, Any] = {}
-    for key, value in _leaves(values).items():
-        group, _, option = key.partition(".")
-        value = list(value) if isinstance(value, tuple) else value
-        if group in GROUPS:
-            result.setdefault(group, {})[option or "name"] = value
-        else:
-            result[key] = value
-    return result
 
 
 GROUPS = ("dataset", "init", "optimizer")
@@ -315,22 +302,22 @@ def is_item(rule: Rule, value: Any) -> bool:
         return False
 
 
-def refuse_other_keys(values: Any, names: Iterable[str], prefix: str) -> None:
-    """Raise RequestError unless the values are a mapping with exactly these keys."""
-    names = list(names)
-    if not isinstance(values, Mapping):
-        raise RequestError(f"{prefix.rstrip('.')}={_shown(values)}: must be a mapping of {', '.join(names)}")
-    for name in values:
-        if name not in names:
-            raise unknown("key", f"{prefix}{name}", [prefix + n for n in names])
-    for name in names:
-        if name not in values:
+def refuse_other_keys(given: Collection[str], known: Sequence[str], prefix: str = "") -> None:
+    """Raise RequestError unless the given keys are the known ones."""
+    for name in given:
+        if name not in known:
+            raise unknown("key", f"{prefix}{name}", [prefix + n for n in known])
+    for name in known:
+        if name not in given:
             raise RequestError(f"{prefix}{name} is not given")
 
 
 def _dataset(values: Any) -> DatasetConfig:
     """Validate the data set's values. Raises RequestError."""
-    refuse_other_keys(values, [f.name for f in fields(DatasetConfig)], "dataset.")
+    names = [f.name for f in fields(DatasetConfig)]
+    if not isinstance(values, Mapping):
+        raise RequestError(f"dataset={_shown(values)}: must be a mapping of {', '.join(names)}")
+    refuse_other_keys(values.keys(), names, "dataset.")
     parsed = {
         f.name: checked(f"dataset.{f.name}", values[f.name], f.metadata["rule"])
         for f in fields(DatasetConfig)

@@ -127,13 +127,6 @@ def verdicts_record(sweep: Detail, verdicts: Sequence[Verdict]) -> RunRecord:
     )
 
 
-def judged(record: RunRecord, old: Detail, verdict: Verdict) -> RunRecord:
-    """Return the record of a rerun, ended now, with its verdict, its provenance and a link to `old`."""
-    links = {"nnexp.rerun_of": old.run_id, "nnexp.verdict": in_a_tag(verdict)}
-    tags = {**origin(), **provenance(), **record.tags, **links}
-    return replace(record, tags=tags, files={**record.files, **code_files()}, end_time=now())
-
-
 def in_a_tag(verdict: Verdict) -> str:
     """Return the verdict's text, cut to what a tag holds."""
     return str(verdict)[:MAX_VERDICT]

@@ -132,8 +132,7 @@ class Run:
     @cached_property
     def _trained(self) -> tuple[RunConfig, Dataset]:
         """The run's configuration and data set. Raises RequestError if the data set cannot be found."""
-        _, evidence = find_run(self.store, self.run_id)
-        subject = Subjects(kept_in(self.store)).subject(evidence)
+        subject = Subjects(kept_in(self.store)).subject(find_run(self.store, self.run_id))
         if subject.data.dataset is None:
             raise RequestError(f"run {self.run_id}: {subject.data.changed}")
         return subject.config, subject.data.dataset

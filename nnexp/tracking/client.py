@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nnexp.config.errors import RequestError
-from nnexp.config.text import masked, shortened
-from nnexp.tracking.reader import (
-    PAGE,
-    Curves,
-    Detail,
-    Entry,
-    ExperimentRow,
-    Found,
-    Kind,
-    Network,
-    Parts,
-    Row,
-    detail_of,
-)
+from nnexp.config.text import masked
+from nnexp.tracking.reader import PAGE, Curves, Detail, Entry, Experiment, Found, Kind
 from nnexp.tracking.store import Store, StoreLost
 from nnexp.tracking.view import BEST
-
-if TYPE_CHECKING:
-    from nnexp.tracking.experiments import Experiment
 
 # Points per page of a server's answer; the most items read; the most successive pages without a new item.
 POINTS_PAGE, MAX_ITEMS, MAX_IDLE = 25_000, 2_000_000, 3
@@ -36,50 +20,43 @@ class ClientReader:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def experiment(self, id: str) -> ExperimentRow:
-        return _row(self._store.client.get_experiment(id))
+    def experiment(self, id: str) -> Experiment:
+        return _experiment(self._store.client.get_experiment(id))
 
-    def experiment_named(self, name: str) -> ExperimentRow | None:
+    def experiment_named(self, name: str) -> Experiment | None:
         found = self._store.client.get_experiment_by_name(name)
-        return None if found is None else _row(found)
+        return None if found is None else _experiment(found)
 
-    def experiments(self) -> list[ExperimentRow]:
-        return list(map(_row, self._store.client.search_experiments()))
+    def experiments(self) -> list[Experiment]:
+        return list(map(_experiment, self._store.client.search_experiments()))
 
-    def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str]) -> list[Found]:
+    def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str] = ()) -> list[Found]:
         return search(self._store, experiment, f"tags.`{tag}` != ''")
 
-    def parts(self, run_id: str) -> Parts | None:
+    def details(self, run_ids: Sequence[str]) -> dict[str, Detail]:
+        found = [run for run in self._store.each(self._find, run_ids) if run is not None]
+        return {run.info.run_id: _detail(run) for run in found}
+
+    def _find(self, run_id: str) -> Any:
         from mlflow.exceptions import MlflowException
 
         try:
-            run = self._store.client.get_run(run_id)
+            return self._store.client.get_run(run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return None
-        info, data = run.info, run.data
-        head = info.run_name, info.status, info.artifact_uri, info.experiment_id
-        return head, data.params.items(), data.metrics.items(), data.tags.items()
 
-    def curve(self, run_id: str, metric: str) -> list[tuple[int, float]]:
-        return sorted((point.step, point.value) for point in history(self._store, run_id, metric))
+    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Detail]:
+        return [_detail(run) for run in entities(self._store, experiment, "tags.`nnexp.run_key` != ''")]
 
-    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Network]:
-        found = entities(self._store, experiment, "tags.`nnexp.run_key` != ''")
-        return [
-            Network(
-                run.info.run_id,
-                run.info.run_name,
-                run.info.status,
-                run.info.start_time,
-                run.info.end_time,
-                run.data.params,
-                run.data.tags,
-                run.data.metrics,
-            )
-            for run in found
-        ]
+    def curves(self, run_ids: Sequence[str], metrics: Sequence[str] | None = None) -> dict[str, Curves]:
+        if metrics is None:
+            metrics = sorted({metric for run in self.details(run_ids).values() for metric in run.metrics})
+        curves: dict[str, dict[str, list[tuple[int, float]]]] = {run_id: {} for run_id in run_ids}
+        for run_id, metric, epoch, value in sorted(self.points(run_ids, metrics, None)):
+            curves[run_id].setdefault(metric, []).append((epoch, value))
+        return dict(curves)
 
     def points(
         self, run_ids: Sequence[str], metrics: Sequence[str], epochs: Sequence[int] | None
@@ -91,25 +68,6 @@ class ClientReader:
             for one, curve in zip(asked, histories, strict=True)
             for point in curve
         ]
-
-    def evidence(self, run_ids: Sequence[str]) -> tuple[dict[str, Detail], dict[str, Curves]]:
-        details = dict(zip(run_ids, self._store.each(self._detail, run_ids), strict=True))
-        asked = [(run_id, metric) for run_id, run in details.items() for metric in run.metrics]
-        found = self._store.each(lambda one: self.curve(*one), asked)
-        curves: dict[str, Curves] = {run_id: {} for run_id in run_ids}
-        for (run_id, metric), curve in zip(asked, found, strict=True):
-            curves[run_id] = {**curves[run_id], metric: curve}
-        return details, curves
-
-    def _detail(self, run_id: str) -> Detail:
-        parts = self.parts(run_id)
-        if parts is None:
-            raise RequestError(f"no run {shortened(run_id)!r} in this store")
-        return detail_of(run_id, parts)
-
-    def times(self, run_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
-        found = self._store.each(self._store.client.get_run, run_ids)
-        return {run.info.run_id: (run.info.start_time, run.info.end_time) for run in found}
 
     def heads(
         self, runs: Sequence[Found], tags: Sequence[str]
@@ -147,17 +105,26 @@ class ClientReader:
         found = self._store.client.search_runs(ids, where, max_results=PAGE)
         return {run.info.run_id: "nnexp.sweep" in run.data.tags for run in found}
 
-    def all_runs(self, experiments: Sequence[Experiment], tags: Sequence[str]) -> list[Row]:
+    def all_runs(self, experiments: Sequence[Experiment], tags: Sequence[str]) -> list[Detail]:
         return [
-            Row(run.info.run_id, run.info.status, True, e.id, run.info.artifact_uri, run.data.tags)
-            for e in experiments
+            _detail(run)
+            for experiment in experiments
             for tag in ("nnexp.run_key", "nnexp.sweep")
-            for run in entities(self._store, e, f"tags.`{tag}` != ''")
+            for run in entities(self._store, experiment, f"tags.`{tag}` != ''")
         ]
 
 
-def _row(found: Any) -> ExperimentRow:
-    return ExperimentRow(found.experiment_id, found.name, found.lifecycle_stage, found.artifact_location)
+def _experiment(found: Any) -> Experiment:
+    """Return MLflow's entity as ours."""
+    is_deleted = found.lifecycle_stage == "deleted"
+    return Experiment(found.experiment_id, found.name, found.artifact_location, is_deleted)
+
+
+def _detail(run: Any) -> Detail:
+    """Return MLflow's entity as ours."""
+    info, data = run.info, run.data
+    head = (info.run_id, info.run_name, info.status, info.artifact_uri, info.experiment_id)
+    return Detail(*head, data.params, data.metrics, data.tags, info.start_time, info.end_time)
 
 
 def search(store: Store, experiment: Experiment, where: str) -> list[Found]:

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError, unknown
 from nnexp.tracking import tables
-from nnexp.tracking.places import (
-    STORE_ID,
-    ensure_id,
-    find_id,
-    local_path,
-    new_id,
-    place_for,
-    place_of,
-)
-from nnexp.tracking.reader import ExperimentRow
+from nnexp.tracking.places import STORE_ID, ensure_id, find_id, local_path, new_id, place_for, place_of
+from nnexp.tracking.reader import Experiment
 from nnexp.tracking.runs import now
 from nnexp.tracking.store import Store
 from nnexp.tracking.view import experiment_tags
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """An experiment of MLflow, in which runs are recorded."""
-
-    id: str
-    name: str
-    artifact_location: str
 
 
 def find_experiment(store: Store, name: str) -> Experiment:
     """Return the experiment of this name. Raises RequestError if there is none or it was deleted."""
     found = _experiment(store, name)
     if found is None:
-        raise unknown("experiment", name, _experiment_names(store))
+        known = [found.name for found in store.reader.experiments() if not found.is_deleted]
+        raise unknown("experiment", name, known)
     return found
 
 
@@ -90,13 +74,12 @@ def _insert_experiment(connection: sa.Connection, uri: str, artifact_root: str, 
     connection.execute(sa.insert(tables.EXPERIMENT_TAGS), rows)
 
 
-def _present(store: Store, found: ExperimentRow) -> Experiment:
+def _present(store: Store, found: Experiment) -> Experiment:
     """Return the experiment with the place where its artifacts are now."""
-    location = found.artifact_location
-    place = place_of(store.uri, location)
-    if place is not None and place != local_path(location):
-        location = place.as_uri()
-    return Experiment(found.experiment_id, found.name, location)
+    place = place_of(store.uri, found.artifact_location)
+    if place is None or place == local_path(found.artifact_location):
+        return found
+    return replace(found, artifact_location=place.as_uri())
 
 
 def _experiment(store: Store, name: str) -> Experiment | None:
@@ -104,16 +87,12 @@ def _experiment(store: Store, name: str) -> Experiment | None:
     found = store.reader.experiment_named(name)
     if found is None:
         return None
-    if found.lifecycle_stage == "deleted":
+    if found.is_deleted:
         raise RequestError(
             f"experiment_name={name}: was deleted in this store; restore it (mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}) or choose another name"
+            f"--experiment-id {found.id}) or choose another name"
         )
     return _present(store, found)
-
-
-def _experiment_names(store: Store) -> list[str]:
-    return [found.name for found in store.reader.experiments() if found.lifecycle_stage == "active"]
 
 
 def own_root(store: Store) -> str:

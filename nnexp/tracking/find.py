@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 from nnexp.config.errors import RequestError
 from nnexp.config.text import shortened
 from nnexp.network.weights import Model, NotWeights, unpack, weights_sha256
-from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.places import place_of
-from nnexp.tracking.reader import Detail, Found, detail_of
+from nnexp.tracking.reader import Detail, Experiment, Found
 from nnexp.tracking.store import Store
 
 # The artifact of a sweep's parent that lists the sweep's runs: one run_key per line.
@@ -51,7 +50,7 @@ def get_run(store: Store, run_id: str) -> Detail:
 
 def get_curve(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:
     """Return a run's metric as (completed epochs, value). Raises RequestError if a value is not a number."""
-    return store.reader.curve(run_id, metric)
+    return store.reader.curves([run_id], [metric])[run_id].get(metric, [])
 
 
 def get_sweep(store: Store, sweep_id: str) -> Detail | None:
@@ -164,5 +163,5 @@ def _detail(store: Store, run_id: str) -> Detail | None:
     """Return a run, its texts escaped for printing; None if the id is malformed or unknown."""
     if not re.fullmatch("[0-9a-f]{32}", run_id):
         return None
-    parts = store.reader.parts(run_id)
-    return None if parts is None else detail_of(run_id, parts)
+    found = store.reader.details([run_id]).get(run_id)
+    return None if found is None else found.checked()

@@ -6,19 +6,16 @@ import csv
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from itertools import count
 from pathlib import Path
-from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.owner import HEARTBEAT, OWNER
-from nnexp.tracking.places import SQLITE
-from nnexp.tracking.reader import Row
-from nnexp.tracking.store import BUSY_SECONDS, Store, existing
+from nnexp.tracking.reader import Detail, Experiment
+from nnexp.tracking.store import Store, connected
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 from nnexp.tracking.whole import NEEDED_TAGS
 
@@ -32,7 +29,7 @@ _TAGS += [OWNER, HEARTBEAT]
 
 def file_faults(path: Path) -> list[str]:
     """Return the faults that SQLite finds in its file."""
-    with closing(_connected(path)) as connection:
+    with closing(connected(path)) as connection:
         try:
             found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({MOST})")]
         except sqlite3.DatabaseError as error:
@@ -42,34 +39,13 @@ def file_faults(path: Path) -> list[str]:
 
 def rows_of_nothing(path: Path) -> Counter[str]:
     """Count, by table, the rows that refer to a row that is missing."""
-    with closing(_connected(path)) as connection:
+    with closing(connected(path)) as connection:
         return Counter(row[0] for row in connection.execute("PRAGMA foreign_key_check"))
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_SECONDS)
-
-
-def all_runs(store: Store, experiments: Sequence[Experiment]) -> list[Row]:
+def all_runs(store: Store, experiments: Sequence[Experiment]) -> list[Detail]:
     """Return every run of nnexp, oldest first."""
     return store.reader.all_runs(experiments, _TAGS)
-
-
-@contextmanager
-def nobody_records(store: Store, experiment_id: str) -> Iterator[sa.Connection]:
-    """Open a transaction during which no other process records whole runs in the experiment.
-
-    See DatabaseWriter.
-    """
-    engine = sa.create_engine(existing(store.uri), poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        if store.uri.startswith(SQLITE):
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS}")
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(int(experiment_id))))
-        yield connection
-        connection.commit()
 
 
 def all_ids(store: Store) -> set[str]:
@@ -83,17 +59,18 @@ def has_run(connection: sa.Connection, run_id: str) -> bool:
     return connection.scalar(sa.select(RUNS.c.run_uuid).where(RUNS.c.run_uuid == run_id)) is not None
 
 
-def running_ids(connection: sa.Connection, experiment_id: str) -> list[str]:
+def running_ids(store: Store, experiment: Experiment) -> list[str]:
     """Return the ids of an experiment's RUNNING runs."""
     r = RUNS.c
-    query = sa.select(r.run_uuid).where(r.experiment_id == int(experiment_id), r.status == "RUNNING")
-    return list(connection.execute(query).scalars())
+    query = sa.select(r.run_uuid).where(r.experiment_id == int(experiment.id), r.status == "RUNNING")
+    with store.reading() as connection:
+        return list(connection.execute(query).scalars())
 
 
 def move_rows_of_nothing(path: Path, table: str, aside: Path) -> None:
     """Move a table's rows that belong to no run into a new CSV file in the directory `aside`."""
     of_nothing = f"FROM {table} WHERE run_uuid NOT IN (SELECT run_uuid FROM runs)"
-    with closing(_connected(path)) as connection, connection:
+    with closing(connected(path)) as connection, connection:
         connection.execute("BEGIN IMMEDIATE")
         found = connection.execute(f"SELECT * {of_nothing}")
         aside.mkdir(exist_ok=True)

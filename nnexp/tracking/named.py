@@ -9,8 +9,7 @@ from itertools import islice
 
 from nnexp.config.errors import RequestError
 from nnexp.config.text import on_one_line, shortened
-from nnexp.tracking.experiments import Experiment
-from nnexp.tracking.reader import Entry, Kind
+from nnexp.tracking.reader import MAX_TIME, Entry, Experiment, Kind
 from nnexp.tracking.store import Store
 
 log = logging.getLogger("nnexp")
@@ -20,8 +19,6 @@ NONE_THERE = {
     "sweep": "no sweep{}; nnexp train -m records one",
     "any": "no run{}; nnexp train records one",
 }
-# Milliseconds until the year 2255.
-MAX_TIME = 9_000_000_000_000
 # How many of the ids with the same beginning an error names.
 NAMED = 3
 

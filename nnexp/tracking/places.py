@@ -100,6 +100,11 @@ def place_for(uri: str, root: str, name: str) -> str:
     return location
 
 
+def is_read_only(place: Path) -> bool:
+    """Return whether this process may not write to a file or a directory."""
+    return not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 @cache
 def _tell(line: str) -> None:
     """Log a line, the first time only."""

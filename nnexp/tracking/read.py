@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from nnexp.config.errors import RequestError
 from nnexp.config.run import added_params, key_names
 from nnexp.config.text import shortened
 from nnexp.network.weights import Model, NotWeights, unpack
-from nnexp.tracking.experiments import Experiment, find_experiment, get_experiment
+from nnexp.tracking.experiments import find_experiment, get_experiment
 from nnexp.tracking.find import get_run, get_sweep, read_model, recorded_keys
 from nnexp.tracking.named import whole_id
-from nnexp.tracking.reader import Network
+from nnexp.tracking.reader import MAX_TIME, Detail, Experiment, wrong_value
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import missing_tag, tell
 
@@ -35,6 +36,7 @@ NUMBERS = frozenset(
     {"learning_rate", "epochs", "patience", "seed", "validation_fraction", "folds", "fold", "test_fraction"}
     | {"split_seed", "log_every", "weights_every", "init.scale", "optimizer.weight_decay"}
 )
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
 def load_runs(
@@ -88,9 +90,16 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
     """Read runs like `load_runs`, from an open store. Raises RequestError if there is no such sweep."""
     runs = store.reader.networks(experiment, list(TAG_COLUMNS))
     if sweep is not None:
-        keys = sweep_keys(store, experiment, sweep)
+        parent = get_sweep(store, sweep)
+        if parent is None:
+            raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
+        keys = set(recorded_keys(store, parent))
         runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
     runs = _that_count([run.checked() for run in runs])
+    for run in runs:
+        times = [run.start_time, run.start_time if run.end_time is None else run.end_time]
+        if not all(isinstance(time, int) and 0 <= time < MAX_TIME for time in times):
+            raise wrong_value(run.run_id, times, "its times")
     runs.sort(key=lambda run: (run.start_time, run.name, run.tags["nnexp.run_key"]))
     frame = pd.DataFrame(
         {
@@ -104,48 +113,34 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
         }
         | {name: [run.tags.get(tag) for run in runs] for tag, name in TAG_COLUMNS.items()}
     ).astype({"seconds": float})
-    order = {key: i for i, key in enumerate(key_names())}
-    all_metrics = [run.metrics for run in runs]
-    params: set[str] = set().union(*(run.params for run in runs))
     # What an earlier record lacks it has as it was trained, so that it groups with the later ones.
-    before = {key: text for key, text in added_params().items() if key in params}
-    all_params = [{**before, **run.params} for run in runs]
-    metrics: set[str] = set().union(*all_metrics)
+    params = pd.DataFrame([run.params for run in runs], dtype=object).fillna(added_params())
+    metrics = pd.DataFrame([run.metrics for run in runs], dtype=float)
+    ours = [key for key in key_names() if key in params]
     # The loss is a param (which function) and a metric (its value); the value keeps the short name.
     values = {
-        f"params.{key}" if key == "loss" or key in frame else key: _typed(
-            [some.get(key) for some in all_params]
-        )
-        for key in sorted(params, key=lambda key: (order.get(key, len(order)), key))
+        f"params.{key}" if key == "loss" or key in frame else key: _typed(params[key])
+        for key in (*ours, *params.columns.difference(ours))
     }
     last_values = {
-        f"metrics.{key}" if key in frame or key in values else key: pd.Series(
-            [last.get(key) for last in all_metrics], dtype=float
-        )
-        for key in sorted(metrics)
+        f"metrics.{key}" if key in frame or key in values else key: metrics[key]
+        for key in sorted(map(str, metrics))
     }
     return pd.concat([frame, pd.DataFrame(values | last_values)], axis=1)
 
 
-def _that_count(runs: list[Network]) -> list[Network]:
+def _that_count(runs: list[Detail]) -> list[Detail]:
     """Leave out, and log, the finished runs whose record is incomplete or was edited."""
-    lacking = {
-        run.run_id: what
-        for run in runs
-        if run.status == "FINISHED" and (what := missing_tag(run.tags) or _no_number(run.params))
-    }
+    lacking = {}
+    for run in runs:
+        wrong = (key for key in NUMBERS & run.params.keys() if not _NUMBER.fullmatch(run.params[key]))
+        if run.status == "FINISHED" and (what := missing_tag(run.tags)):
+            lacking[run.run_id] = what
+        elif run.status == "FINISHED" and (key := next(wrong, None)):
+            text = shortened(run.params[key], 40)
+            lacking[run.run_id] = f"its param {key} is {text!r}, which is not a number"
     tell(lacking, "it is left out")
     return [run for run in runs if run.run_id not in lacking]
-
-
-def _no_number(params: Mapping[str, str]) -> str:
-    """Return which numeric param is not a number, in words; empty if all are."""
-    for key in NUMBERS & params.keys():
-        try:
-            float(params[key])
-        except ValueError:
-            return f"its param {key} is {shortened(params[key], 40)!r}, which is not a number"
-    return ""
 
 
 def load_history(
@@ -241,18 +236,10 @@ def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None
         raise RequestError(f"{path}: is not a weights.npz: {error}") from error
 
 
-def sweep_keys(store: Store, experiment: Experiment, sweep: str) -> set[str]:
-    """Return the keys of a sweep's runs. Raises RequestError if there is no such sweep."""
-    parent = get_sweep(store, sweep)
-    if parent is None:
-        raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
-    return set(recorded_keys(store, parent))
-
-
-def _typed(texts: list[str | None]) -> pd.Series:
+def _typed(texts: pd.Series) -> pd.Series:
     """Convert texts to numbers or booleans if all of them are. Most repeat, so each is parsed once."""
-    distinct = [text for text in dict.fromkeys(texts) if text is not None]
-    typed: dict[str | None, Any]
+    distinct = texts.dropna().unique().tolist()
+    typed: dict[str, Any]
     if set(distinct) <= {"true", "false"}:
         typed = {text: text == "true" for text in distinct}
     elif pd.to_numeric(pd.Series(distinct), errors="coerce").isna().any():

@@ -7,14 +7,11 @@ client.py any other store.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 from nnexp.config.errors import RequestError
 from nnexp.config.text import printable, shortened
-
-if TYPE_CHECKING:
-    from nnexp.tracking.experiments import Experiment
 
 # How many runs a server sends at a time.
 PAGE = 1000
@@ -26,17 +23,15 @@ Kind = Literal["run", "sweep", "any"]
 # The recorded points of each metric: (completed epochs, value), in the order of the epochs.
 Curves = Mapping[str, list[tuple[int, float]]]
 
-# A run's name, status, artifact_uri and experiment_id; its params, last metrics and tags.
-Parts = tuple[Sequence[Any], Iterable[Any], Iterable[Any], Iterable[Any]]
 
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment of MLflow, in which runs are recorded."""
 
-class ExperimentRow(NamedTuple):
-    """An experiment as the store records it."""
-
-    experiment_id: str
+    id: str
     name: str
-    lifecycle_stage: str
     artifact_location: str
+    is_deleted: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Detail:
-    """The record of one run, without its curves and artifacts."""
+    """The record of one run, without its curves and artifacts; times in milliseconds since 1970."""
 
     run_id: str
     name: str
@@ -60,6 +55,41 @@ class Detail:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
+    start_time: int = 0
+    end_time: int | None = None
+    is_active: bool = True  # not deleted in MLflow
+
+    def checked(self) -> Detail:
+        """Return the run, its texts escaped for printing.
+
+        Raises RequestError for values of wrong types, since a database holds whatever was put there.
+        """
+        texts = [self.name, self.status, self.artifact_uri, self.experiment_id, *self.metrics]
+        for some in (self.params, self.tags):
+            texts += [*some.keys(), *some.values()]
+        for text in texts:
+            if not isinstance(text, str):
+                raise wrong_value(self.run_id, text, "a text")
+        for value in self.metrics.values():
+            if not isinstance(value, int | float):
+                raise wrong_value(self.run_id, value, "a number")
+        if all(map(str.isprintable, texts)):
+            return self
+        return replace(
+            self,
+            name=printable(self.name),
+            status=printable(self.status),
+            artifact_uri=printable(self.artifact_uri),
+            experiment_id=printable(self.experiment_id),
+            params={printable(key): printable(value) for key, value in self.params.items()},
+            metrics={printable(key): value for key, value in self.metrics.items()},
+            tags={printable(key): printable(value) for key, value in self.tags.items()},
+        )
+
+
+def wrong_value(run_id: str, value: object, belongs: str) -> RequestError:
+    """Return the error for a value of a wrong type in a run's record."""
+    return RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where {belongs} belongs")
 
 
 @dataclass(frozen=True)
@@ -79,96 +109,40 @@ class Entry:
     best: float | None
 
 
-@dataclass(frozen=True)
-class Row:
-    """A run of nnexp: a trained network or a sweep. Those that were deleted in MLflow are not active."""
-
-    run_id: str
-    status: str
-    is_active: bool
-    experiment_id: str
-    artifact_uri: str
-    tags: Mapping[str, str]
-
-    def detail(self) -> Detail:
-        """Return the run as a Detail, for reading its artifacts."""
-        return Detail(self.run_id, "", self.status, self.artifact_uri, self.experiment_id, {}, {}, self.tags)
-
-
-@dataclass(frozen=True)
-class Network:
-    """A recorded run without its curves; times in milliseconds."""
-
-    run_id: str
-    name: str
-    status: str
-    start_time: int
-    end_time: int | None
-    params: dict[str, str]
-    tags: dict[str, str]
-    metrics: dict[str, float]
-
-    def checked(self) -> Network:
-        """Return the run, its texts escaped for printing. Raises RequestError for values of wrong types."""
-        texts = [self.name, self.status, *self.tags.values(), *self.params.values()]
-        times = [self.start_time, self.start_time if self.end_time is None else self.end_time]
-        if not (
-            all(isinstance(text, str) for text in texts)
-            and all(isinstance(value, int | float) for value in self.metrics.values())
-            and all(isinstance(time, int) and 0 <= time < MAX_TIME for time in times)
-        ):
-            raise RequestError(f"run {shortened(self.run_id)}: its record holds values of the wrong type")
-        if all(map(str.isprintable, [*texts, *self.params, *self.metrics])):
-            return self
-        return Network(
-            self.run_id,
-            printable(self.name),
-            printable(self.status),
-            self.start_time,
-            self.end_time,
-            {printable(key): printable(value) for key, value in self.params.items()},
-            {key: printable(value) for key, value in self.tags.items()},
-            {printable(key): value for key, value in self.metrics.items()},
-        )
-
-
 class Reader(Protocol):
-    """The interface of a store's reader. What was deleted in MLflow is left out, unless stated otherwise."""
+    """The interface of a store's reader. What was deleted in MLflow is left out, unless stated otherwise.
 
-    def experiment(self, id: str) -> ExperimentRow:
+    Values have whatever types the store holds, except those of curves, which are checked.
+    """
+
+    def experiment(self, id: str) -> Experiment:
         """Return the experiment with this id, deleted or not."""
 
-    def experiment_named(self, name: str) -> ExperimentRow | None:
+    def experiment_named(self, name: str) -> Experiment | None:
         """Return the experiment of this name, deleted or not; None if there is none."""
 
-    def experiments(self) -> list[ExperimentRow]:
+    def experiments(self) -> list[Experiment]:
         """Return all experiments; from a database also the deleted ones."""
 
-    def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str]) -> list[Found]:
+    def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str] = ()) -> list[Found]:
         """Return the experiment's runs that have this tag, oldest first, with it and those of `others`."""
 
-    def parts(self, run_id: str) -> Parts | None:
-        """Return a run, with values of whatever types the store holds; None if there is none with this id."""
+    def details(self, run_ids: Sequence[str]) -> dict[str, Detail]:
+        """Return the records of these runs, by id; an unknown id is left out."""
 
-    def curve(self, run_id: str, metric: str) -> list[tuple[int, float]]:
-        """Return a run's metric as (completed epochs, value).
+    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Detail]:
+        """Return the trained networks of the experiment, with these tags, and maybe others."""
+
+    def curves(self, run_ids: Sequence[str], metrics: Sequence[str] | None = None) -> dict[str, Curves]:
+        """Return the curves of these runs, by id: of these metrics, or of all.
 
         Raises RequestError if a value is not a number.
         """
-
-    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Network]:
-        """Return the trained networks of the experiment, with these tags, and maybe others."""
 
     def points(
         self, run_ids: Sequence[str], metrics: Sequence[str], epochs: Sequence[int] | None
     ) -> list[tuple[Any, ...]]:
         """Return (run id, metric, epoch, value) of these runs; from a database, only those at `epochs`."""
-
-    def evidence(self, run_ids: Sequence[str]) -> tuple[dict[str, Detail], dict[str, Curves]]:
-        """Return the records of these runs, by id, and their curves, without their artifacts."""
-
-    def times(self, run_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
-        """Return when these runs began and ended, in milliseconds since 1970."""
 
     def heads(
         self, runs: Sequence[Found], tags: Sequence[str]
@@ -184,46 +158,8 @@ class Reader(Protocol):
     def beginning(self, typed: str) -> dict[str, bool]:
         """Return the ids that begin with what was typed, and whether each is a sweep's."""
 
-    def all_runs(self, experiments: Sequence[Experiment], tags: Sequence[str]) -> list[Row]:
+    def all_runs(self, experiments: Sequence[Experiment], tags: Sequence[str]) -> list[Detail]:
         """Return every run of nnexp, oldest first, with these tags, and maybe others.
 
-        From a database also the deleted ones.
+        From a database also the deleted ones. Names, params and metrics are left out.
         """
-
-
-# --- Checks of types, since a database holds whatever was put there.
-
-
-def detail_of(run_id: str, parts: Parts) -> Detail:
-    """Return a run, its texts escaped for printing. Raises RequestError for values of wrong types."""
-    head, params, metrics, tags = parts
-    name, status, artifact_uri, experiment_id = (text_of(run_id, text) for text in head)
-    return Detail(
-        run_id,
-        name,
-        status,
-        artifact_uri,
-        experiment_id,
-        {text_of(run_id, key): text_of(run_id, value) for key, value in params},
-        {text_of(run_id, key): number_of(run_id, value) for key, value in metrics},
-        {text_of(run_id, key): text_of(run_id, value) for key, value in tags},
-    )
-
-
-def text_of(run_id: str, value: object) -> str:
-    """Return a text of the record, escaped for printing. Raises RequestError if it is not text."""
-    if not isinstance(value, str):
-        raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a text belongs")
-    return value if value.isprintable() else printable(value)
-
-
-def number_of(run_id: str, value: object) -> float:
-    if not isinstance(value, int | float):
-        raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a number belongs")
-    return value
-
-
-def whole_of(run_id: str, value: object) -> int:
-    if not isinstance(value, int):
-        raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a step belongs")
-    return value

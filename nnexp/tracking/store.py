@@ -27,7 +27,7 @@ from nnexp.config.paths import default_store
 from nnexp.config.run import RunConfig
 from nnexp.config.text import masked, masked_value
 from nnexp.tracking import tables
-from nnexp.tracking.places import SQLITE, ensure_id, new_id, root_of
+from nnexp.tracking.places import SQLITE, ensure_id, is_read_only, new_id, root_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -125,21 +125,13 @@ def resolve_uri(tracking_uri: str | None) -> str:
     if uri.startswith(SQLITE):
         # A link leads to the same store, whose locks and artifacts are beside the file itself.
         path = Path(os.path.realpath(uri.removeprefix(SQLITE)))
-        if not _is_utf8(path):
-            raise RequestError(
-                f"tracking_uri={uri}: {path.parent} has a name that is not UTF-8; choose another"
-            )
+        try:
+            str(path).encode()  # it is recorded, and SQLite opens it, as UTF-8
+        except UnicodeEncodeError:
+            where = f"{path.parent} has a name that is not UTF-8"
+            raise RequestError(f"tracking_uri={uri}: {where}; choose another") from None
         return f"{SQLITE}{path}"
     return uri
-
-
-def _is_utf8(path: Path) -> bool:
-    """Return whether a path is valid UTF-8, so that it can be recorded and SQLite can open it."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store:
@@ -209,7 +201,7 @@ def _refusal(store: Store, error: Exception) -> RequestError | None:
     status = error.get_http_status_code() if isinstance(error, MlflowException) else None
     user = os.environ.get("MLFLOW_TRACKING_USERNAME")
     if status == 401:
-        what = f"refuses the user {user!r} or the password" if user else "asks for a login"
+        what = f"refuses the password or the name {user!r}" if user else "asks for a login"
         return RequestError(
             f"tracking_uri={masked(store.uri)}: the server {what}: "
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -311,16 +303,24 @@ def _sqlite_revisions(path: Path, create: bool) -> list[str]:
         raise RequestError(f"tracking_uri={SQLITE}{path}: cannot be read: {error.strerror}") from error
     if what := _damage(path, head):
         raise RequestError(f"tracking_uri={SQLITE}{path}: the file {what}; move it away or choose another")
-    if create and (reason := _write_protection(path)):
-        raise RequestError(f"tracking_uri={SQLITE}{path}: nothing can be recorded there: {reason}")
-    # Not read-only: the next process to open it must roll back what a killed writer left half done.
-    with closing(
-        sqlite3.connect(f"file:{quote(str(path))}?mode=rw", timeout=BUSY_SECONDS, uri=True)
-    ) as connection:
+    for place in (path, path.parent):  # SQLite also writes a journal beside it
+        if create and is_read_only(place):
+            raise RequestError(
+                f"tracking_uri={SQLITE}{path}: nothing can be recorded there: {place} is read-only"
+            )
+    with closing(connected(path)) as connection:
         tables_there = connection.execute("SELECT name FROM sqlite_master WHERE name = 'alembic_version'")
         if tables_there.fetchone() is None:
             raise RequestError(f"tracking_uri={SQLITE}{path}: not an MLflow store; choose another")
         return [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
+
+
+def connected(path: Path) -> sqlite3.Connection:
+    """Open an SQLite file that exists.
+
+    Not read-only: the next process to open it must roll back what a killed writer left half done.
+    """
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", timeout=BUSY_SECONDS, uri=True)
 
 
 def _damage(path: Path, head: bytes) -> str:
@@ -346,14 +346,6 @@ def _check_name(path: Path) -> None:
         raise RequestError(
             f"tracking_uri={SQLITE}{path}: the file's name has {length} bytes, but may have {MAX_STORE_NAME}"
         )
-
-
-def _write_protection(path: Path) -> str:
-    """Say why an SQLite file cannot be written; empty if it can. SQLite also writes a journal beside it."""
-    for place in (path, path.parent):
-        if not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-            return f"{place} is read-only"
-    return ""
 
 
 def _create_sqlite(path: Path) -> None:

@@ -77,7 +77,7 @@ LEGAL: dict[str, set[str]] = {
     "dataset.new_rows": NULL,
     "name": NUMBERS | NULL,
     "question": NUMBERS | NULL,
-    "tags": NULL,
+    "tags": NULL | {"{}"},
 }
 # Keys whose value is any text that can be shown.
 ANY_TEXT = ("name", "question")

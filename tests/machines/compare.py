@@ -1,4 +1,5 @@
-"""Train the same 200 runs on other machines, and compare every number with this one's: make test-machines.
+"""Train the same 200 runs on other machines, and compare every number with this machine's: make
+test-machines.
 
 usage: python -m tests.machines.compare [TEXT]      only the machines with TEXT in their name
 
@@ -9,10 +10,10 @@ usage: python -m tests.machines.compare [TEXT]      only the machines with TEXT 
 | newest | the NumPy and Numba of requirements.lock, on newer Pythons |
 | ARM | 64-bit ARM, emulated by qemu-user: arm64 packages unpacked into a folder, and aarch64 wheels |
 
-Each draws from 20,000 seeds, runs the canary and trains (see hashes.py). What the machines need is put into
-.machines/ and kept there. Exit status 1 unless all are equal. A machine that cannot be had is skipped, with
-the reason, except where NNEXP_CI is set. How many seeds NumPy's own normal draws alike is only told: without
-FMA glibc has another log.
+Each draws from 20,000 seeds, runs the canary and trains (see hashes.py). The machines' files are kept in
+.machines/. Exit status 1 unless all are equal. An unavailable machine is skipped, with the reason, unless
+NNEXP_CI is set. For how many seeds NumPy's own normal draws are equal is only printed, since without FMA
+glibc has another log.
 """
 
 import json
@@ -49,12 +50,12 @@ NO_FMA = {
 
 
 class Missing(Exception):
-    """The machine cannot be had; the text says why."""
+    """The machine is unavailable; the text says why."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How Python is started there."""
+    """A machine: how Python is started there."""
 
     python: Sequence[str | Path]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -79,7 +80,7 @@ def run(*command: str | Path, **env: str) -> None:
 
 
 def in_venv(version: str, is_oldest: bool) -> Machine:
-    """Another Python, with the oldest packages that are allowed, or with those of the lock file."""
+    """Prepare another Python, with the oldest packages that are allowed, or with those of the lock file."""
     venv = PLACE / f"{'oldest' if is_oldest else 'newest'}-{version}"
     if not (venv / "installed").exists():
         run(uv(), "venv", "--clear", "--python", find_python(version), venv)
@@ -100,7 +101,7 @@ def in_venv(version: str, is_oldest: bool) -> Machine:
 
 
 def emulated_arm() -> Machine:
-    """64-bit ARM. apt works on a state and a cache of its own, and nothing is installed on this system."""
+    """Prepare 64-bit ARM. apt uses its own state and cache, and nothing is installed on this system."""
     if not (qemu := shutil.which("qemu-aarch64-static")):
         raise Missing("there is no qemu-aarch64-static: apt-get install qemu-user-static")
     root = PLACE / "arm64"
@@ -127,7 +128,7 @@ def emulated_arm() -> Machine:
 
 
 def machines() -> Iterator[tuple[str, Callable[[], Machine]]]:
-    """Yield every machine by name, the slowest first, with what prepares it."""
+    """Yield every machine by name, the slowest first, with the function that prepares it."""
     yield "ARM", emulated_arm
     for version in OLDEST:
         yield f"oldest, Python {version}", partial(in_venv, version, True)
@@ -141,7 +142,7 @@ def uv() -> Path:
 
 
 def allowed() -> list[str]:
-    """What pyproject.toml says of the packages that are needed there."""
+    """Return the requirements of pyproject.toml for the packages that are needed there."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     return [text for text in project["dependencies"] if text.startswith(NEEDED)]
 
@@ -151,7 +152,7 @@ def locked() -> list[str]:
 
 
 def find_python(version: str) -> str:
-    """A Python of this version, on the path or of pyenv. Raises Missing."""
+    """Find a Python of this version, on the path or of pyenv. Raises Missing."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates = [shutil.which(f"python{version}"), *pyenv.glob(f"versions/{version}.*/bin/python")]
     for python in filter(None, candidates):
@@ -164,7 +165,7 @@ def find_python(version: str) -> str:
 
 
 def hashes(machine: Machine, runs: Path) -> dict[str, Any]:
-    """What hashes.py prints there."""
+    """Return what hashes.py prints there."""
     here = {"PYTHONPATH": str(CHECKOUT), "NUMBA_CACHE_DIR": str(PLACE / "cache")}
     done = subprocess.run(
         [*machine.python, "-W", "ignore", Path(__file__).with_name("hashes.py"), runs, str(SEEDS)],
@@ -178,7 +179,7 @@ def hashes(machine: Machine, runs: Path) -> dict[str, Any]:
 
 
 def compared(name: str, prepare: Callable[[], Machine], runs: Path, here: Mapping[str, Any]) -> bool:
-    """Print how many of a machine's numbers are this one's; whether all are. Raises Missing in CI."""
+    """Print how many of a machine's numbers equal this one's; return whether all do. Raises Missing in CI."""
     try:
         machine = prepare()
     except Missing as reason:
@@ -210,7 +211,7 @@ def main() -> None:
         configs = everything(RUNS, Path(directory) / "mlflow.db")
         runs.write_text(json.dumps([f"schema: {SCHEMA}\n{yaml.safe_dump(c.nested())}" for c in configs]))
         here = hashes(Machine([sys.executable]), runs)
-        assert len(set(here["runs"])) > RUNS // 2  # they are not all one run
+        assert len(set(here["runs"])) > RUNS // 2  # the runs differ
         print(f"here: {here['versions']}", flush=True)
         with ThreadPoolExecutor(2) as pool:
             equal = list(pool.map(lambda one: compared(*one, runs, here), chosen))

@@ -1,4 +1,4 @@
-"""Draw and train on this machine, and print the hashes of all that came out; compare.py runs it everywhere.
+"""Draw and train on this machine, and print the hashes of all results; compare.py runs it everywhere.
 
 usage: python hashes.py RUNS.json SEEDS      a list of recorded config.yaml texts; how many seeds to draw from
 

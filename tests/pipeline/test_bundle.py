@@ -168,7 +168,8 @@ def test_the_runs_of_a_bundle_are_read_in_groups(nnexp, archive, monkeypatch):
 def test_content_that_compresses_suspiciously_well_is_stored_uncompressed(tmp_path):
     data = {"0" * 64: Source(b"a,b\n" + b"0,0\n" * 1_000_000)}
     tags = {"nnexp.data_sha256": "0" * 64}
-    one = Evidence("0" * 32, "zeros", {}, tags, {}, None, bytes(2**24), tags)
+    parts = {"own_tags": tags, "curves": {}, "config": None, "weights": bytes(2**24)}
+    one = Evidence("0" * 32, "zeros", "FINISHED", "", "", {}, {}, tags, **parts)
     bundle.write(tmp_path / "zeros.zip", "zeros", [one], data, {})
     with bundle.opened(tmp_path / "zeros.zip") as there:
         assert there.kept()(one) == data["0" * 64]

@@ -74,7 +74,7 @@ def test_a_missing_login_or_a_wrong_password_is_refused_and_the_variables_are_na
     for ended in (anonymous, guessed):
         assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
         assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in ended.err
-    assert "refuses the user 'admin' or the password" in guessed.err
+    assert "refuses the password or the name 'admin'" in guessed.err
     assert "a-guess" not in guessed.err
 
 

@@ -34,7 +34,7 @@ def count_step(net: Net, s: Block) -> bool:
 
 @compiled
 def _decay(net: Net, s: Block, first: int, grad: Pointer, at: int, count: int) -> None:
-    """Weight decay, before the step: of adamw it shrinks the weights, else it is added to the gradients.
+    """Apply weight decay before the step: adamw shrinks the weights, the others add it to the gradients.
 
     A run without decay is left as it is: adding 0 w would turn -0.0 into 0.0 and infinity into NaN.
     """

@@ -72,7 +72,7 @@ def _weights_are_finite(net: Net, s: Block, lane: int) -> bool:
 
 @compiled
 def watch(runs: Runs, i: int, epoch: int, val_loss: float) -> bool:
-    """Note the val_loss of a run with patience, and stop the run where that has not fallen for too long.
+    """Note the val_loss of a run with patience, and stop the run if it has not fallen for too long.
 
     Returns whether it is the lowest so far, so that the weights of now are the best.
     """
