@@ -53,6 +53,10 @@ class Missing(Exception):
     """The machine is unavailable; the text says why."""
 
 
+class NoPython(Missing):
+    """A Python of this version is not installed."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """A machine: how Python is started there."""
