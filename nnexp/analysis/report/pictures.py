@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nnexp.analysis.summary import deciding
 from nnexp.tracking.read import read_history
 from nnexp.tracking.store import Store
 from nnexp.training.shard import log_epochs
@@ -43,17 +44,22 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
-def sweep_pictures(store: Store, runs: pd.DataFrame) -> list[Picture]:
+def sweep_pictures(store: Store, runs: pd.DataFrame, metric: str | None = None) -> list[Picture]:
     """Draw the figures of a sweep; `runs` is the result of `summary.finished`.
+
+    They are of the metric, by default of the one that `summarize` chooses.
 
     There are no curves if reading them from a server would take too long.
     """
     from nnexp.analysis import plots  # matplotlib takes long to import, and is not always needed
+    from nnexp.analysis.plots.medians import partner
 
+    metric = metric or deciding(runs)
     history = None
     if store.is_known or len(runs) <= MAX_ASKED:
-        history = read_history(store, runs, ["loss"], epochs_to_draw(runs))
-    figures = plots.of_sweep(runs, history)
+        names = [name for name in (metric, partner(metric)) if name in runs]
+        history = read_history(store, runs, names, epochs_to_draw(runs))
+    figures = plots.of_sweep(runs, history, metric)
     return [Picture(name, in_words(figure), plots.png(figure)) for name, figure in figures.items()]
 
 
