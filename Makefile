@@ -63,6 +63,9 @@ test-faults: install ## do to the program what happens to programs, and look; re
 	@.venv/bin/python -m tests.faults.matrix --trials $(or $(N),10) --seed $(or $(SEED),0) --only "$(ONLY)" $(if $(WRITE),--write)
 	$(if $(ONLY),,@.venv/bin/python -W ignore tests/faults/rerun_everything.py)
 
+test-statistics: install ## simulate sweeps: do intervals cover, are alike settings told apart? by hand with N=10000 WRITE=1
+	@.venv/bin/python -m tests.analysis.calibration --sweeps $(or $(N),800) --seed $(or $(SEED),0) $(if $(WRITE),--write)
+
 lint: install ## style, types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
@@ -78,4 +81,4 @@ lock: install ## resolve both lock files anew
 clean: ## remove .venv and caches; the recorded runs stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install check run sweep summary ui experiments docs figures notebook screenshots test test-faults lint bench lock clean
+.PHONY: help install check run sweep summary ui experiments docs figures notebook screenshots test test-faults test-statistics lint bench lock clean

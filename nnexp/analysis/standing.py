@@ -20,8 +20,9 @@ from nnexp.analysis.statistics import LEVEL, Floats, ranks, sign_p
 
 # Fewer seeds than this say nothing about a setting.
 FEWEST_SEEDS = 3
-# Reorderings, fewer of many settings so that their numbers together stay below MOST_DRAWN.
-REORDERINGS, FEWEST_REORDERINGS, MOST_DRAWN, MOST_KEPT = 1999, 199, 4_000_000, 60_000
+# Reorderings, fewer of many values so that their numbers together stay below MOST_DRAWN. Those of at most
+# MOST_KEPT values are kept for the next comparison.
+REORDERINGS, FEWEST_REORDERINGS, MOST_DRAWN, MOST_KEPT = 1999, 199, 4_000_000, 600
 # The power with which a predicted number of seeds would settle a comparison: 80% (the normal quantile), and
 # the largest number worth naming.
 POWER, MOST_SEEDS = 0.8416, 10_000
@@ -116,23 +117,27 @@ def _behind(values: Floats, best: int) -> tuple[Floats, Floats, float, tuple[flo
 def _ranges(scores: Floats) -> Floats:
     """Return the ranges of the settings' mean scores in reorderings of each seed's: (reorderings,)."""
     k, m = scores.shape
-    at = _orders(k, m)
-    drawn = np.take_along_axis(np.broadcast_to(scores.T, at.shape), at, axis=2).mean(axis=1)
-    spans: Floats = np.ptp(drawn, axis=1)
+    totals = np.take(scores.T.ravel(), _orders(k, m)).sum(axis=1)
+    spans: Floats = (totals.max(axis=1) - totals.min(axis=1)) / m
     return spans
 
 
 def _orders(k: int, m: int) -> NDArray[np.intp]:
-    """Return random orders of k settings at each of m seeds: (reorderings, m, k), the same each time."""
-    return _kept_orders(k, m) if k * m <= MOST_KEPT // 100 else _drawn_orders(k, m)
+    """Return random orders of k settings at each of m seeds, as positions in an array of shape (m, k).
+
+    They have the shape (reorderings, m, k), and are the same each time.
+    """
+    return _kept_orders(k, m) if k * m <= MOST_KEPT else _drawn_orders(k, m)
 
 
 def _drawn_orders(k: int, m: int) -> NDArray[np.intp]:
     rng = np.random.default_rng([k, m])
-    return rng.random((_reorderings(k * m), m, k), dtype=np.float32).argsort(axis=2)
+    orders = rng.random((_reorderings(k * m), m, k), dtype=np.float32).argsort(axis=2)
+    orders += k * np.arange(m)[:, None]
+    return orders
 
 
-_kept_orders = lru_cache(maxsize=16)(_drawn_orders)
+_kept_orders = lru_cache(maxsize=8)(_drawn_orders)
 
 
 def _free_ranges(pooled: Floats, sizes: NDArray[np.intp]) -> Floats:
