@@ -20,10 +20,10 @@ MOST_DIGITS = 6
 # A spread so small beside the mean is the rounding of a sum: the values are one and the same.
 ROUNDING = 1e-12
 # What only csv and json have: the table for people says it in other columns, or by marks.
-FOR_PROGRAMS = ("used", "rank", "standing", "seeds_needed")
+FOR_PROGRAMS = ("used", "iqm_low", "iqm_high", "rank", "standing", "seeds_needed")
 # What is left out where a terminal is narrow, in this order.
 LEAST_NEEDED = (
-    *("max", "min", "std", "iqm_low", "iqm_high", "mean", "iqm", "networks", "diverged"),
+    *("max", "min", "std", "mean", "iqm", "networks", "diverged"),
     *("epochs_to", "val_solved", "solved", "median_high", "median_low"),
 )
 # How a row stands, as marks.
@@ -49,9 +49,11 @@ def readable(table: pd.DataFrame) -> Columns:
             low, high = values[f"{name}_low"], values[f"{name}_high"]
             halves = [(upper - lower) / 2 for lower, upper in zip(low, high, strict=True)]
             for of in (name, f"{name}_low", f"{name}_high"):
+                if of in FOR_PROGRAMS:
+                    continue
                 rounded = zip(values[of], column, halves, strict=True)
                 columns[of] = [_statistic(value, middle, half) for value, middle, half in rounded]
-        elif name in ("median_low", "median_high", "iqm_low", "iqm_high"):
+        elif name in ("median_low", "median_high"):
             continue
         elif name in ("mean", "std"):
             columns[name] = [_of_mean(*one) for one in zip(column, *_means(values), strict=True)]
@@ -89,10 +91,15 @@ def _of_mean(value: float, mean: float, half: float) -> str:
 
 
 def _statistic(value: float, middle: float, half: float) -> str:
-    """A median or an interquartile mean, or an end of its interval; in words where runs diverged."""
+    """A median or an interquartile mean, or an end of its interval; in words where runs diverged.
+
+    Losses of two modes have intervals over decades, so each number has two digits of its own at least.
+    """
     if math.isinf(value):
         return "diverged"
-    return _rounded(value, _places(middle, half)) if math.isfinite(half) else significant(value, 3)
+    if not math.isfinite(half):
+        return significant(value, 3)
+    return _rounded(value, max(_places(middle, half), 1 - _exponent(value)))
 
 
 def _share_within(value: float, low: float, high: float) -> str:

@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Family:
-    """A distribution of losses: how to draw it, how to make it one standard deviation worse, what is seen of it."""
+    """A distribution of losses: how to draw it, to make it one standard deviation worse, and what is seen."""
 
     draw: Callable[[np.random.Generator, tuple[int, ...]], Floats]
     worse: Callable[[Floats], Floats]

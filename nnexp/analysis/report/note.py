@@ -19,7 +19,7 @@ MAX_ROWS, MAX_BEST, MAX_RUNS, MAX_RANGES, MAX_LINE, MAX_TEXT = 30, 12, 3, 8, 150
 # A space that is as wide as a digit.
 FIGURE_SPACE = "\u2007"
 # Columns of the summary that are only in its file.
-LEFT_OUT = ("iqm", "iqm_low", "iqm_high", "std", "min", "max")
+LEFT_OUT = ("iqm", "std", "min", "max")
 
 
 def begun(question: str, command: str, ranges: Mapping[str, str]) -> str:
