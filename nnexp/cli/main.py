@@ -148,6 +148,44 @@ def summarize(
 
 
 @nnexp.command()
+@click.argument("settings", nargs=-1, metavar="[SETTING]…")
+@click.option("--experiment", help="The MLflow experiment; by default the sweep's, or nnexp.")
+@click.option("--sweep", help="Compare only runs of this sweep: its id, or `last`.")
+@click.option("--metric", help="The metric; by default val_loss if there is a validation split, else loss.")
+@click.option("--over", default="seed", show_default=True, help="The param by which runs are paired.")
+@click.option("--where", help="Only runs that satisfy this: 'learning_rate > 0.1 and init == \"he\"'.")
+@click.option("--threshold", type=float, help="What counts as solved; by default an accuracy of 1.")
+@click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE.csv, .json, .md or .txt."
+)
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it: FILE.png, FILE.svg or FILE.pdf."
+)
+@in_store
+def compare(
+    settings: tuple[str, ...],
+    experiment: str | None,
+    sweep: str | None,
+    metric: str | None,
+    over: str,
+    where: str | None,
+    threshold: float | None,
+    style: str | None,
+    out: Path | None,
+    plot: Path | None,
+) -> None:
+    """Compare settings, such as init=he,learning_rate=0.5 and init=xavier, or sweeps by their ids.
+
+    Each two are compared seed by seed where they share seeds: differences, the probability of improvement,
+    the time to solve. Without a SETTING, show the effect of each param, averaged over the others.
+    """
+    from nnexp.cli import compare as comparison
+
+    comparison.carry_out(settings, experiment, sweep, metric, over, where, threshold, style, out, plot)
+
+
+@nnexp.command()
 @click.argument("sweep_id", required=False)
 @click.option("--experiment", help="Take the newest sweep of this experiment; by default of the whole store.")
 @click.option(

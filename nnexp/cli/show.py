@@ -160,10 +160,10 @@ def summary(
     if style == "table" and out is None:
         print_summary(table)
     else:
-        _write(as_table(table, style), out)
+        write(as_table(table, style), out)
     if plot is not None:
         figure = plots.of_summary(done, by, metric, over)
-        _put(plots.saved(figure, plot.suffix.removeprefix(".")), plot, "--plot")
+        put(plots.saved(figure, plot.suffix.removeprefix(".")), plot, "--plot")
 
 
 def listing(experiment: str | None, most: int, style: str | None, out: Path | None) -> None:
@@ -184,7 +184,7 @@ def listing(experiment: str | None, most: int, style: str | None, out: Path | No
     }
     if style == "table" and len(set(columns["experiment"])) < 2:
         del columns["experiment"]
-    _write(as_text(columns, style, left=["when", "name", "state", "experiment", "id"]), out)
+    write(as_text(columns, style, left=["when", "name", "state", "experiment", "id"]), out)
 
 
 def _when(milliseconds: int | None, form: str) -> str:
@@ -259,7 +259,7 @@ def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> Non
     rows = {
         name: list(values) for name, values in zip(table.header, zip(*table.rows, strict=True), strict=True)
     }
-    _write(as_text(rows | apart(model.predict(X), rows, "_predicted"), style), out)
+    write(as_text(rows | apart(model.predict(X), rows, "_predicted"), style), out)
 
 
 def spark(values: Sequence[float], width: int = 60) -> str:
@@ -277,14 +277,16 @@ def _section(title: str, values: Mapping[str, str]) -> None:
         print("\n".join(["", title, *lines]))
 
 
-def _write(text: str, out: Path | None) -> None:
+def write(text: str, out: Path | None) -> None:
+    """Print the text, or write it into the file."""
     if out is None:
         print(text)
         return
-    _put(f"{text}\n".encode(), out, "--out")
+    put(f"{text}\n".encode(), out, "--out")
 
 
-def _put(content: bytes, file: Path, option: str) -> None:
+def put(content: bytes, file: Path, option: str) -> None:
+    """Write the file. Raises RequestError, which names the option, if that fails."""
     try:
         file.write_bytes(content)
     except OSError as error:

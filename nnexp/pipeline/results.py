@@ -17,8 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nnexp.analysis import plots
-from nnexp.analysis.plots.medians import partner
-from nnexp.analysis.report.pictures import MAX_ASKED, epochs_to_draw
+from nnexp.analysis.report.pictures import MAX_ASKED, drawn_metrics, epochs_to_draw
 from nnexp.analysis.report.write import check_path, write_page
 from nnexp.analysis.summary import deciding, finished, mixed, overall, summarize, varying
 from nnexp.analysis.summary_table import marked
@@ -265,8 +264,7 @@ class Sweep:
             raise RequestError("by is only for the figure of the summary, which has no name: give name or by")
         history = None
         if self.store.is_known or len(done) <= MAX_ASKED:
-            drawn = [name for name in (metric, partner(metric)) if name in done]
-            history = read_history(self.store, done, drawn, epochs_to_draw(done))
+            history = read_history(self.store, done, drawn_metrics(done, metric), epochs_to_draw(done))
         return plots.of_sweep(done, history, metric, name)[name]
 
     def report(self, path: str | PathLike[str] = "report.html") -> Path:

@@ -118,6 +118,25 @@ def test_the_answers_are_numbers_for_each_choice_of_words():
     assert findings(runs.head(4)).answers == []
 
 
+def test_a_report_names_what_was_held_fixed_the_metric_that_decides_and_what_is_open():
+    runs = runs_of(
+        24, seed=[i // 2 for i in range(24)], init="he", activation="tanh", validation_fraction=0.2
+    )
+    runs["val_loss"] = 1 - runs["loss"]
+    found = findings(runs)
+    assert found.metric == "val_loss"
+    assert found.fixed == {"init": "he", "activation": "tanh", "validation_fraction": "0.2"}
+    assert found.done["seed"].iloc[0] == 0
+    seen = " ".join(" ".join(Page(page(found, [])).texts).split())
+    for words in (
+        "Lowest median val_loss",
+        "Everything else",
+        "activation tanh",
+        "Not separable with 11 seeds",
+    ):
+        assert words in seen
+
+
 def test_a_point_that_failed_and_then_finished_is_done():
     runs = runs_of()
     again = runs.tail(1).assign(run_id="a" * 32, status="FINISHED", outcome="converged")

@@ -21,6 +21,7 @@ from nnexp.analysis.plots.facets import (
     loss_name,
 )
 from nnexp.analysis.plots.medians import median_curves
+from nnexp.analysis.plots.solved import solved_curves
 from nnexp.analysis.plots.style import drawable, drawn
 from nnexp.analysis.plots.sweeps import heat_map, over_seeds, slices, sweep_lines
 from nnexp.analysis.summary import finished, summarize, varying
@@ -48,6 +49,9 @@ def _drawings(
         draw[f"{metric}_over_seeds"] = lambda: over_seeds(runs, by, metric, loss=loss)
     if history is not None and (history["metric"] == metric).any():
         draw[f"{metric}_curves"] = lambda: _curves(runs, history, by, metric)
+        rows = "val_" if metric.startswith("val_") else ""
+        if (history["metric"] == f"{rows}accuracy").any():
+            draw["solved_curves"] = lambda: _solved(runs, history, by, f"{rows}accuracy")
     found = _found(runs, by)
     if found is not None:
         table = summarize(runs, by, metric)
@@ -86,6 +90,16 @@ def _found(runs: pd.DataFrame, by: Sequence[str]) -> Arrangement | None:
     if not by or count(runs, by) > MAX_GROUPS:
         return None
     return arrangement(runs, by)
+
+
+def _solved(runs: pd.DataFrame, history: pd.DataFrame, by: Sequence[str], metric: str) -> Figure:
+    """Draw the time to solve of all groups, or of the best ones if all would take too many panels."""
+    line = line_of(runs, by)
+    panels = [name for name in by if name != line]
+    if count(runs, panels) <= MAX_PANELS:
+        return solved_curves(runs, history, line, panels, metric)
+    best, named = best_groups(runs, by, metric, MAX_LINES)
+    return solved_curves(best, history, named, [], metric)
 
 
 def _curves(runs: pd.DataFrame, history: pd.DataFrame, by: Sequence[str], metric: str) -> Figure:

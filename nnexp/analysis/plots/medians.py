@@ -71,7 +71,7 @@ def median_curves(
     looks, seen, handles = styles(levels), [], {}
     for ax, (key, rows) in zip(axes, lined, strict=True):
         shown = []
-        for i, part in enumerate(_parts(rows, levels)):
+        for i, part in enumerate(parts_of(rows, levels)):
             done = part.loc[part["outcome"] != "diverged", "run_id"]
             epochs, low, middle, high = _band(points[points["run_id"].isin(done)])
             if not len(epochs):
@@ -101,7 +101,7 @@ def median_curves(
     return figure
 
 
-def _parts(rows: pd.DataFrame, levels: Levels) -> list[pd.DataFrame]:
+def parts_of(rows: pd.DataFrame, levels: Levels) -> list[pd.DataFrame]:
     """Split the rows by the levels' values, in order."""
     codes = levels.codes(rows[levels.name])
     return [rows[codes == i] for i in range(len(levels.values))]
@@ -109,7 +109,7 @@ def _parts(rows: pd.DataFrame, levels: Levels) -> list[pd.DataFrame]:
 
 def _labels(runs: pd.DataFrame, levels: Levels) -> list[str]:
     """Return the lines' labels, each with the number of runs that diverged, if any."""
-    diverged = [int((part["outcome"] == "diverged").sum()) for part in _parts(runs, levels)]
+    diverged = [int((part["outcome"] == "diverged").sum()) for part in parts_of(runs, levels)]
     return [f"{text} ({n} diverged)" if n else text for text, n in zip(levels.texts, diverged, strict=True)]
 
 

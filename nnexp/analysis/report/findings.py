@@ -95,6 +95,24 @@ class Findings:
         return f"{'highest' if sign(self.metric) < 0 else 'lowest'} median {self.metric}"
 
     @property
+    def headline(self) -> list[tuple[str, int, float]]:
+        """Return what the best setting reached, as metrics of the sweep: its median, the share that solved.
+
+        They are (name, 0, value); empty if no setting is best, or if several data sets have a best one each.
+        """
+        best = [] if self.summary is None else best_rows(self.summary)
+        if self.summary is None or len(best) != 1:
+            return []
+        row = self.summary.iloc[best[0]]
+        named = {
+            f"best_median_{self.metric}": "median",
+            "best_solved": "solved",
+            "best_val_solved": "val_solved",
+        }
+        shown = [(name, 0, float(row[column])) for name, column in named.items() if column in row]
+        return [metric for metric in shown if np.isfinite(metric[2])]
+
+    @property
     def open_question(self) -> str:
         """Return what the runs do not tell, and how many seeds would; empty if there is nothing."""
         return "" if self.summary is None else open_question(self.summary, "★")

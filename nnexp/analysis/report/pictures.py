@@ -52,15 +52,24 @@ def sweep_pictures(store: Store, runs: pd.DataFrame, metric: str | None = None) 
     There are no curves if reading them from a server would take too long.
     """
     from nnexp.analysis import plots  # matplotlib takes long to import, and is not always needed
-    from nnexp.analysis.plots.medians import partner
 
     metric = metric or deciding(runs)
     history = None
     if store.is_known or len(runs) <= MAX_ASKED:
-        names = [name for name in (metric, partner(metric)) if name in runs]
-        history = read_history(store, runs, names, epochs_to_draw(runs))
+        history = read_history(store, runs, drawn_metrics(runs, metric), epochs_to_draw(runs))
     figures = plots.of_sweep(runs, history, metric)
     return [Picture(name, in_words(figure), plots.png(figure)) for name, figure in figures.items()]
+
+
+def drawn_metrics(runs: pd.DataFrame, metric: str) -> list[str]:
+    """Return the metrics whose curves the figures need: this one, that of the other rows, the accuracy."""
+    is_val = metric.startswith("val_")
+    other = metric.removeprefix("val_") if is_val else f"val_{metric}"
+    return [
+        name
+        for name in dict.fromkeys([metric, other, "val_accuracy" if is_val else "accuracy"])
+        if name in runs
+    ]
 
 
 def epochs_to_draw(runs: pd.DataFrame) -> list[int]:
