@@ -104,12 +104,8 @@ class Findings:
         if self.summary is None or len(best) != 1:
             return []
         row = self.summary.iloc[best[0]]
-        named = {
-            f"best_median_{self.metric}": "median",
-            "best_solved": "solved",
-            "best_val_solved": "val_solved",
-        }
-        shown = [(name, 0, float(row[column])) for name, column in named.items() if column in row]
+        named = {"median": f"best_median_{self.metric}", "solved": "best_solved", "val_solved": "best_solved"}
+        shown = [(name, 0, float(row[column])) for column, name in named.items() if column in row]
         return [metric for metric in shown if np.isfinite(metric[2])]
 
     @property
