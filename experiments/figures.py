@@ -1,4 +1,4 @@
-"""Make the pictures that the README shows, from real runs in a store of their own: `make figures`."""
+"""Draw the pictures of the README and docs, from real runs in a store of their own: `make figures`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnexp.tracking.store import open_store
 
 
 def drawn(uri: str) -> dict[str, bytes]:
-    """Train what the pictures are of, and draw it: the files by name."""
+    """Train the runs and draw them; return the pictures by file name."""
     run = nnexp.train(
         dataset="xor", learning_rate=0.5, epochs=5000, weights_every=50, model=False, tracking_uri=uri
     )

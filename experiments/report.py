@@ -1,6 +1,6 @@
-"""Run every experiment and write what it found: `make experiments`, or `python -m experiments.report NAME`.
+"""Run every experiment and write its report: `make experiments`, or `python -m experiments.report NAME`.
 
-A report answers the question that the experiment's YAML file opens with, from the recorded runs alone.
+A report answers the question in the first comment of the experiment's file, from the recorded runs alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REPORTS = HERE / "reports"
 
 
 def articles(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
-    """Emily and Frank, seed by seed."""
+    """Return how often Emily and Frank are told apart, and a figure of their predictions by seed."""
     told_apart = (runs["prediction/Emily"] >= 0.5) & (runs["prediction/Frank"] < 0.5)
     emily, frank = runs["prediction/Emily"], runs["prediction/Frank"]
     answer = (
@@ -35,7 +35,7 @@ def articles(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
 
 
 def learning_rate_init(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
-    """The best rate of every initialisation, by data set."""
+    """Return the best learning rate of every initialisation, by data set, and a figure of the loss."""
     table = nnexp.summarize(runs, ["dataset", "init", "learning_rate"])
     best = table.loc[best_rows(table, ["init"])]
     lines = [
@@ -51,12 +51,12 @@ ANSWERS = {"articles": articles, "learning_rate_init": learning_rate_init}
 
 
 def table_alone(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
-    """The answer of an experiment that has no words of its own."""
+    """Return the answer for an experiment without a function in ANSWERS."""
     return "The summary:", {}
 
 
 def write(name: str) -> Path:
-    """Run the experiment, and write its report from the runs it recorded. The report's path."""
+    """Run the experiment and write its report from the recorded runs; return the report's path."""
     sweep = nnexp.sweep(experiment=name, experiment_name=f"report {name}")
     if sweep.failures:
         raise SystemExit(f"{name}: {len(sweep.failures)} runs failed: nnexp show {sweep.sweep_id}")

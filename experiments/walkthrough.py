@@ -1,4 +1,4 @@
-"""Run walkthrough.ipynb in a store of its own, and keep what comes out in the file: `make notebook`."""
+"""Run walkthrough.ipynb in a store of its own, and keep its outputs in the file: `make notebook`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ GONE = {"text/html": "", "text/plain": ""}
 
 
 def executed(directory: Path) -> NotebookNode:
-    """The notebook with its outputs; it records in the directory's mlflow.db. Raises CellExecutionError."""
+    """Execute the notebook, recording in the directory's mlflow.db; return it. Raises CellExecutionError."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     own = {
         "MLFLOW_TRACKING_URI": f"sqlite:///{directory}/mlflow.db",
         "IPYTHONDIR": str(directory / "ipython"),
     }
-    # The kernel is reached through files that nobody else can open, not through ports.
+    # Connect to the kernel through files that other users cannot open, not through ports.
     with tempfile.TemporaryDirectory() as sockets:
         kernel = {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}
         client = NotebookClient(
@@ -35,7 +35,7 @@ def executed(directory: Path) -> NotebookNode:
             resources={"metadata": {"path": str(directory)}},
         )
         client.execute(env=os.environ | own)
-    for cell in notebook.cells:  # a bar that has gone leaves an empty output
+    for cell in notebook.cells:  # a progress bar that has disappeared leaves an empty output
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if output.get("data") != GONE]
     return notebook

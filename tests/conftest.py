@@ -1,4 +1,4 @@
-"""What tests share: a fresh store each, copied from one made once, and the program in this process."""
+"""Fixtures that tests share: a fresh store for each test, copied from one made once, and the program."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test sees the project's own store, another test's, or what a command left in this process."""
+    """Isolate tests from the project's store, each other, and what commands left in this process."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # `make test` is no business of a make that a test runs
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # a make that a test runs must not see `make test`
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
     level, before = root.level, list(root.handlers)
     yield
     GlobalHydra.instance().clear()
-    # Hydra configures the root logger for a job: its streams are this test's.
+    # Hydra configures the root logger for a job, with the streams of this test.
     root.setLevel(level)
     for handler in [handler for handler in root.handlers if handler not in before]:
         if type(handler).__module__.startswith(("logging", "hydra")):
@@ -105,7 +105,7 @@ def nnexp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.fixture(scope="session")
 def configure() -> Callable[..., RunConfig]:
-    """`configure("seed=1")` is the validated configuration that Hydra composes."""
+    """`configure("seed=1")` returns the validated configuration that Hydra composes."""
 
     @cache
     def composed(*overrides: str) -> RunConfig:
@@ -117,7 +117,7 @@ def configure() -> Callable[..., RunConfig]:
 
 @pytest.fixture(scope="session")
 def asked() -> Callable[..., Request]:
-    """`asked(force=True)` is how a command goes about its points, defaults for the rest."""
+    """`asked(force=True)` returns a Request, with defaults for all other keys."""
     defaults = {
         "plan": False,
         "force": False,
@@ -139,7 +139,7 @@ def asked() -> Callable[..., Request]:
 
 @pytest.fixture
 def three_wide_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine has no room for networks whose first hidden layer is 3 wide."""
+    """Make the engine fail for networks whose first hidden layer is 3 wide."""
     advance = engine.Batch.advance
 
     def failing(self: engine.Batch, *args: Any) -> engine.Curves:
@@ -152,7 +152,7 @@ def three_wide_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def original(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """A store with a run of the gender table, one of a table of one's own, and a sweep; then moved."""
+    """A store with a run of the gender table, a run of an own table, and a sweep; it was moved afterwards."""
     here = tmp_path_factory.mktemp("was here")
     shutil.copy(empty_store, here / "mlflow.db")
     (here / "flowers.csv").write_text(FLOWERS)

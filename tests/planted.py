@@ -1,4 +1,4 @@
-"""Plant passwords of many shapes wherever the program looks, drive it, and search all that it leaves."""
+"""Put passwords of many forms wherever the program reads, run it, and search everything that it writes."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ def secret(i):
     return f"Sesame{i:02}Xyzzy"
 
 
-# What is not committed, by file; {} is the secret.
+# Uncommitted content, by file; {} is the secret.
 UNCOMMITTED = {
     "settings.py": "uri = 'postgresql://me@here.org:{}@host/db'",
     "login.py": 'password = "{}"',
@@ -55,7 +55,7 @@ SECRETS = [secret(i) for i in range(100)]
 
 
 class Planted:
-    """A copy of the project with secrets in what is not committed, and the program from it."""
+    """A copy of the project with secrets in uncommitted files, and the program run from it."""
 
     def __init__(self, place, uri):
         self._place, self.logs, self.seen = place / "project", place / "logs", set()
@@ -77,7 +77,7 @@ class Planted:
             (self._place / name).write_text(line.format(secret(i)) + "\n")
 
     def typed(self, *arguments, until=None):
-        """The command's exit status and output; with `until`, it is ended when that holds."""
+        """Run a command; return its exit status and output. With `until`, end it when that holds."""
         command, log = [*self._program, *arguments], self.logs / f"{len(list(self.logs.iterdir()))}"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -111,11 +111,11 @@ class Planted:
         return process.returncode, log.read_text()
 
     def found(self, store):
-        """Where a secret stands in the store's bytes, the artifacts, what was printed or written, or the
+        """Return where a secret occurs: in the store's bytes, the artifacts, printed or written text, or the
         arguments of a process that the program started."""
         places = {"the store": store, "arguments of a process": "\n".join(self.seen).encode()}
         files = [path for path in self.logs.rglob("*") if path.is_file()]
-        # An SQLite store's artifacts lie beside it, a server's in the project.
+        # An SQLite store's artifacts are beside it, a server's in the project.
         roots = [self._place / "mlartifacts", self._place.parent / "mlartifacts"]
         files += [path for root in roots for path in root.rglob("*") if path.is_file()]
         for path in files:
@@ -132,7 +132,7 @@ class Planted:
 
 
 def drive(planted, *more):
-    """Train, sweep, look, rerun and be refused; the statuses that are not as they must be."""
+    """Train, sweep, read, rerun and type wrong requests; return the exit statuses that are unexpected."""
     status, said = planted.typed(*RUN, *more)
     run_id = said.split("recorded as ")[1].split()[0] if "recorded as " in said else said
     ends = {"train": (status, said)}

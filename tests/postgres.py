@@ -19,7 +19,7 @@ class Postgres:
     """A PostgreSQL server on loopback whose data are in `directory`."""
 
     def __init__(self, stack, programs, directory):
-        # The server refuses to be root's.
+        # The server refuses to run as root.
         who = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
         if who:
             shutil.chown(directory, "postgres", "postgres")
@@ -37,7 +37,7 @@ class Postgres:
         return f"postgresql://nnexp@127.0.0.1:{self._port}/{database}"
 
     def ask(self, question, database="postgres"):
-        """The rows that a statement, in a transaction of its own, gives."""
+        """Execute a statement in its own transaction; return its rows."""
         with closing(psycopg2.connect(self.uri(database))) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
@@ -45,7 +45,7 @@ class Postgres:
                 return cursor.fetchall() if cursor.description else []
 
     def stop(self):
-        # In good order and at once: what is killed leaves its shared memory behind.
+        # A fast, orderly shutdown, since a killed server leaves its shared memory behind.
         self._process.send_signal(signal.SIGINT)
         self._process.wait(30)
 
@@ -55,15 +55,15 @@ class Postgres:
 
 
 def find_initdb():
-    """The newest `initdb` of this machine, or None."""
+    """Return the newest `initdb` of this machine, or None."""
     found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
     return found[-1] if found else shutil.which("initdb")
 
 
 @contextmanager
 def postgres_server() -> Iterator[Postgres]:
-    """Start a server that ends with the block; there must be an `initdb`."""
-    # Not pytest's directory, which no other user may enter.
+    """Start a server, and stop it at the end of the block; there must be an `initdb`."""
+    # Not in pytest's directory, which other users cannot enter.
     with ExitStack() as stack, tempfile.TemporaryDirectory() as directory:
         server = Postgres(stack, Path(find_initdb()).parent, directory)
         yield server

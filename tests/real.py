@@ -1,4 +1,4 @@
-"""What the tests with real processes share: start them, watch them, and know when one is missing."""
+"""Helpers for tests with real processes: start them, watch them, and skip if a program is missing."""
 
 import os
 import random
@@ -18,13 +18,13 @@ NNEXP = [str(Path(sys.executable).with_name("nnexp"))]
 
 
 def needs(what, is_there):
-    """Skip a test without what it needs; NNEXP_CI says that nothing may be missing."""
+    """Skip a test if something that it needs is missing; with NNEXP_CI nothing may be missing."""
     if not is_there:
         (pytest.fail if os.environ.get("NNEXP_CI") else pytest.skip)(f"no {what} here")
 
 
 def wait_for(condition, seconds=240):
-    """Wait until the condition holds, and return what it gave."""
+    """Wait until the condition holds, and return its value."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "waited in vain"
@@ -33,7 +33,7 @@ def wait_for(condition, seconds=240):
 
 
 def free_port():
-    """A port below those that outgoing connections take."""
+    """Return a free port below those that outgoing connections use."""
     while True:
         port = random.SystemRandom().randrange(10000, 32000)
         with socket.socket() as probe, suppress(OSError):
@@ -42,7 +42,7 @@ def free_port():
 
 
 def is_up(server):
-    """Whether an MLflow server answers at this address."""
+    """Return whether an MLflow server answers at this address."""
     try:
         with urllib.request.urlopen(f"{server}/health", timeout=30) as answer:
             return answer.read() == b"OK"
@@ -52,7 +52,7 @@ def is_up(server):
 
 @contextmanager
 def started(*command, log=subprocess.DEVNULL, **options):
-    """A process that is in a group of its own, and ends at the latest with the block."""
+    """Start a process in its own process group, and end it at the latest with the block."""
     process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **options)
     try:
         yield process
@@ -67,7 +67,7 @@ def kill_group(process, number=signal.SIGKILL):
 
 
 def alive(group):
-    """The processes of a group that have not ended, with their command lines."""
+    """Return the processes of a group that have not ended, with their command lines."""
     found = {}
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # ended meanwhile
@@ -78,7 +78,7 @@ def alive(group):
 
 
 def statuses(store):
-    """The statuses of a file's runs, oldest first."""
+    """Return the statuses of a store's runs, oldest first."""
     with sqlite3.connect(store) as connection:
         rows = connection.execute("SELECT status FROM runs ORDER BY start_time, rowid").fetchall()
     connection.close()

@@ -1,4 +1,4 @@
-"""The house: which package may import which, what each never imports, and that what is named in it exists."""
+"""The structure of the code: which package may import which, and the libraries that each never imports."""
 
 import ast
 import subprocess
@@ -24,7 +24,7 @@ MAX_LINES = 450
 
 
 def modules(package):
-    """The files of a package."""
+    """Return the files of a package."""
     return sorted((CHECKOUT / "nnexp" / package).rglob("*.py"))
 
 
@@ -33,7 +33,7 @@ def name_of(path):
 
 
 def imports(path):
-    """(line, module) of every import in a file, wherever it stands."""
+    """Return (line, module) of every import in a file, at any level."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
@@ -42,20 +42,20 @@ def imports(path):
 
 
 def loaded_by(*names):
-    """All modules that a fresh process has loaded once it has imported these."""
+    """Return all modules that a new process has loaded after importing these."""
     code = f"import sys, {', '.join(names)}; print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
-def test_the_house_has_eight_packages_and_no_other_rooms():
+def test_the_package_has_eight_packages_and_nothing_else():
     rooms = [path for path in (CHECKOUT / "nnexp").iterdir() if path.name != "__pycache__"]
     assert sorted(path.name for path in rooms if path.is_dir()) == sorted(HOUSE)
     assert {path.name for path in rooms if path.is_file()} <= {"__init__.py", "py.typed"}
 
 
 @pytest.mark.parametrize("package", HOUSE)
-def test_a_package_says_what_it_promises(package):
+def test_every_package_states_its_contract(package):
     assert ast.get_docstring(ast.parse((CHECKOUT / "nnexp" / package / "__init__.py").read_text()))
 
 
@@ -73,7 +73,7 @@ def test_a_package_imports_only_those_above_it(package):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("package", NEVER)
-def test_a_package_never_imports_what_it_does_without(package):
+def test_a_package_never_imports_a_library_that_is_barred_from_it(package):
     named = [
         f"{name_of(path)}, line {line}: {name}"
         for path in modules(package)
@@ -85,7 +85,7 @@ def test_a_package_never_imports_what_it_does_without(package):
 
 
 @pytest.mark.parametrize("module", CORE)
-def test_the_core_does_without_hydra_mlflow_matplotlib_and_click(module):
+def test_the_core_does_not_need_hydra_mlflow_matplotlib_or_click(module):
     assert not FORBIDDEN & loaded_by(f"nnexp.{module}")
 
 
@@ -105,7 +105,7 @@ def test_only_the_command_line_prints():
     assert prints == []
 
 
-def test_the_command_line_imports_nothing_heavy_before_a_verb_needs_it():
+def test_the_command_line_imports_nothing_slow_before_a_verb_needs_it():
     assert not {"hydra", "mlflow", "pandas", "numba", "numpy"} & loaded_by("nnexp.cli.main")
 
 
@@ -114,7 +114,7 @@ def test_no_file_names_a_registry():
     named = [
         name
         for name in files.stdout.splitlines()
-        if not name.endswith((".png", ".gif", ".npz"))
+        if not name.endswith((".png", ".gif", ".npz", ".zip"))
         and (CHECKOUT / name).is_file()
         and any(host in (CHECKOUT / name).read_text() for host in ("pypi" + ".org", "pythonhosted" + ".org"))
     ]

@@ -1,4 +1,4 @@
-"""Write keys.md and verbs.md from the program itself: `make docs`. A test holds the pages to the program."""
+"""Write keys.md and verbs.md from the program (`make docs`). A test compares the pages with the program."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ KEYS = """\
 # Keys
 
 Type a key as `key=value` after `nnexp train`, or give it as a keyword in [Python](python.md).
-`nnexp train --help` prints this list. An unknown key, and a value that is not allowed, are refused before
+`nnexp train --help` prints this list. Unknown keys and values that are not allowed are refused before
 anything runs. Defaults are in `conf/`.
 
-A group, such as `init`, is one of several options; an option may have keys of its own, such as `init.scale`.
+A group, such as `init`, has several options; an option may have keys of its own, such as `init.scale`.
 """
 
 VERBS = """\
 # Verbs
 
-`nnexp VERB --help` prints what stands here. Where a verb takes an id, any beginning of one that no
-other has will do, and `last` is the newest. [Exit statuses](exit-statuses.md) are the same for all.
+`nnexp VERB --help` prints the same text. For an id, any unambiguous beginning will do; `last` is the newest
+run or sweep. [Exit statuses](exit-statuses.md) are the same for all verbs.
 
-`eval "$(nnexp -sc install=bash)"` completes keys and values by Tab. Text with blanks goes in quotes within
+After `eval "$(nnexp -sc install=bash)"`, Tab completes keys and values. Text with blanks needs quotes within
 quotes: `'experiment_name="my first sweep"'`.
 """
 
 
 def keys_page() -> str:
-    """The page of all keys: defaults, what each allows, what it means; then each group's options."""
+    """Return the page of all keys: defaults, allowed values, meanings; then each group's options."""
     rules = {key: (allowed, meaning) for key, allowed, meaning in key_help()}
     rows = []
     for key in key_names():
@@ -56,7 +56,7 @@ def keys_page() -> str:
 
 
 def verbs_page() -> str:
-    """The page of all verbs: what each does, how it is typed, its arguments and options."""
+    """Return the page of all verbs: what each does, how it is typed, its options."""
     parts = [MADE, "", VERBS]
     for name, command in sorted(nnexp.commands.items()):
         context = click.Context(command, info_name=f"nnexp {name}")
@@ -84,7 +84,7 @@ def _option(group: str, name: str) -> dict[str, Any]:
 
 
 def _default(key: str) -> Any:
-    """The default of a key; of an option's own key that of the first option that has it."""
+    """Return a key's default; for an option's own key, the default of the first option that has it."""
     config = yaml.safe_load((CONF / "config.yaml").read_text())
     chosen = {
         group: name
@@ -108,7 +108,7 @@ def _group(group: str) -> Iterator[tuple[str, str]]:
 
 
 def _shown(value: Any) -> str:
-    """A value as it is typed."""
+    """Return a value as it is typed."""
     if isinstance(value, list):
         return "[" + ",".join(map(_shown, value)) + "]"
     words = {"True": "true", "False": "false", "None": "null"}
@@ -120,7 +120,7 @@ def _code(text: str) -> str:
 
 
 def _paragraphs(text: str) -> str:
-    """A docstring's paragraphs, each on one line."""
+    """Return a docstring's paragraphs, each on one line."""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 

@@ -149,7 +149,7 @@ class _Condition:
         """Evaluate an expression of numbers; return the values and the mask of the rows that have one."""
         value = self.value(node)
         if "number" not in value:
-            raise NotACondition(f"{_source(node)} is {_kinds(value)}, and no number to compute with")
+            raise NotACondition(f"{_source(node)} is {_kinds(value)}, not a number to compute with")
         return value["number"]
 
     def _compared(self, left: ast.expr, sign: ast.cmpop, right: ast.expr) -> NDArray[np.bool_]:
@@ -226,7 +226,7 @@ def _as_time(value: _Value, other: _Value) -> _Value:
     try:
         times = pd.to_datetime(list(texts), utc=True).tz_localize(None).to_numpy("datetime64[ns]")
     except ValueError:
-        raise NotACondition(f"{texts[0]!r} is no time: write it as 2026-01-31 or 2026-01-31T12:00") from None
+        raise NotACondition(f"{texts[0]!r} is not a time: write 2026-01-31 or 2026-01-31T12:00") from None
     return {"time": (times, known)}
 
 

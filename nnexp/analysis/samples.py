@@ -31,8 +31,12 @@ _SCALES = {
 
 def scale(metric: str) -> Scale:
     """Return the scale of a metric; of validation and of test rows it is that of the training rows."""
-    name = metric.removeprefix("val_").removeprefix("test_")
-    return _SCALES.get(name, Scale(-np.inf, np.inf, None))
+    return _SCALES.get(metric.removeprefix(rows_of(metric)), Scale(-np.inf, np.inf, None))
+
+
+def rows_of(metric: str) -> str:
+    """Return the prefix that says of which rows a metric is; empty for the training rows."""
+    return next((prefix for prefix in ("val_", "test_") if metric.startswith(prefix)), "")
 
 
 def sign(metric: str) -> Literal[-1, 0, 1]:
@@ -40,7 +44,7 @@ def sign(metric: str) -> Literal[-1, 0, 1]:
 
     Nothing is chosen by the test rows: whatever is chosen by them is no longer tested by them.
     """
-    better = None if metric.startswith("test_") else scale(metric).better
+    better = None if rows_of(metric) == "test_" else scale(metric).better
     return {"low": 1, "high": -1, None: 0}[better]  # type: ignore[return-value]
 
 
@@ -83,7 +87,7 @@ class Cells:
         diverged = (runs["outcome"] == "diverged").to_numpy()
         low, high, better = scale(metric)
         worst = {"low": high, "high": low, None: np.nan}[better]
-        rows = "val_" if metric.startswith("val_") else ""
+        rows = rows_of(metric)
         solved = np.full(len(runs), np.nan)
         if f"{rows}accuracy" in runs:
             accuracy = runs[f"{rows}accuracy"].to_numpy(dtype=float)

@@ -45,7 +45,7 @@ def params_of(runs: pd.DataFrame) -> list[str]:
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that finished; of runs with the same key, the one recorded last.
 
-    They are sorted by key, so that a sum over them has the same bits whatever order they were recorded in.
+    They are sorted by key, so that a sum over them has the same bits for any order of recording.
     """
     done = runs[runs["status"] == "FINISHED"].drop_duplicates("run_key", keep="last")
     return done.sort_values("run_key", ignore_index=True)
@@ -130,8 +130,8 @@ def summarize(
         NaN where there are too few different networks;
         `mean`, `std`, `min`, `max` over the runs that did not diverge;
         `solved`, the share of runs with a final accuracy of 1, and Wilson's 95% interval of it, `solved_low`
-        and `solved_high` (of a metric of the validation rows `val_solved…`, by val_accuracy), if accuracy was
-        recorded;
+        and `solved_high` (of a metric of the validation or test rows `val_solved…` or `test_solved…`), if
+        accuracy was recorded;
         `epochs_to`, the median number of completed epochs at which the metric first reached the threshold,
         infinite if half of the runs or more never reach it, and its 95% interval `epochs_to_low`,
         `epochs_to_high`;
@@ -147,6 +147,16 @@ def summarize(
     RequestError
         If a name in `by` is not a param of the runs, `metric` is not one of their metrics, or `rank` is
         unknown.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> sweep = nnexp.sweep(dataset="and", learning_rate=[0.1, 1], seed=range(3), epochs=100)
+    >>> table = nnexp.summarize(sweep.runs, ["learning_rate"])
+    >>> table[["learning_rate", "n"]].values.tolist()
+    [[0.1, 3.0], [1.0, 3.0]]
+    >>> bool(table["median"][1] < table["median"][0])
+    True
     """
     runs = finished(runs)
     metric = deciding(runs) if metric is None else metric
@@ -231,7 +241,7 @@ def _worth(table: pd.DataFrame, metric: str, rank: str) -> list[Floats]:
     share = (table["diverged"] / table["n"]).to_numpy(dtype=float)
     worth = {name: better * table[name].to_numpy(dtype=float) for name in ("median", "iqm", "mean")}
     if rank == "solved":
-        solved = [str(name) for name in table if name in ("solved", "val_solved")]
+        solved = [str(name) for name in table if name in ("solved", "val_solved", "test_solved")]
         if not solved:
             raise RequestError("--rank solved: no run has an accuracy")
         return [-table[solved[0]].to_numpy(dtype=float), *(worth.values() if better else ())]

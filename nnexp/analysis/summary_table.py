@@ -1,6 +1,6 @@
-"""A summary as people read it: rounded to what its intervals support, the best rows marked.
+"""Format a summary for people: round it to what its intervals support, and mark the best rows.
 
-Programs take csv or json, which have every digit.
+The formats for programs, csv and json, have every digit.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from nnexp.analysis.tables import Columns, as_text
 
 # More digits than these are noise, however narrow the interval.
 MOST_DIGITS = 6
-# A spread so small beside the mean is the rounding of a sum: the values are one and the same.
+# A spread below this share of the mean is rounding: the values are all the same.
 ROUNDING = 1e-12
 # What only csv and json have: the table for people says it in other columns, or by marks.
 FOR_PROGRAMS = ("used", "iqm_low", "iqm_high", "rank", "standing", "seeds_needed")
 # What is left out where a terminal is narrow, in this order.
 LEAST_NEEDED = (
     *("max", "min", "std", "mean", "iqm", "networks", "diverged"),
-    *("epochs_to", "val_solved", "solved", "median_high", "median_low"),
+    *("epochs_to", "test_solved", "val_solved", "solved", "median_high", "median_low"),
 )
 # How a row stands, as marks.
 MARKS = {"best": "*", "tied": "~"}
@@ -59,7 +59,7 @@ def readable(table: pd.DataFrame) -> Columns:
             columns[name] = [_of_mean(*one) for one in zip(column, *_means(values), strict=True)]
         elif name in ("min", "max"):
             columns[name] = [significant(value, 3) for value in column]
-        elif name in ("solved", "val_solved"):
+        elif name in ("solved", "val_solved", "test_solved"):
             ends = zip(column, values[f"{name}_low"], values[f"{name}_high"], strict=True)
             columns[name] = [_share_within(*one) for one in ends]
         elif name == "epochs_to":
@@ -165,7 +165,7 @@ def open_question(table: pd.DataFrame, best: str = MARKS["best"]) -> str:
 
 
 def _text(columns: Columns, table: pd.DataFrame, style: str = "table") -> str:
-    """Numbers to the right, words to the left."""
+    """Format columns as text, with numbers aligned to the right and words to the left."""
     words = [name for name in grouped_by(table) if not is_numeric(table[name])]
     return as_text(columns, style, left=["", *words])
 
@@ -175,7 +175,7 @@ def is_numeric(column: pd.Series) -> bool:
 
 
 def setting(column: Sequence[Any]) -> list[str]:
-    """A param's values as typed; numbers and long texts as short as keeps different ones different."""
+    """Return a param's values as typed; shorten numbers and long texts, but keep different ones different."""
     if not all(isinstance(value, float) for value in column):
         return _abbreviated([_word(value) for value in column])
     for digits in range(4, 17):
@@ -186,7 +186,7 @@ def setting(column: Sequence[Any]) -> list[str]:
 
 
 def _abbreviated(texts: Sequence[str]) -> list[str]:
-    """The texts, of those that are long the part around where they begin to differ, numbered if need be."""
+    """Shorten long texts to the part where they begin to differ, and number them if they are then equal."""
     long = list(dict.fromkeys(text for text in texts if len(text) > MAX_SETTING))
     differ = (i for i, letters in enumerate(zip(*long, strict=False)) if len(set(letters)) > 1)
     start = max(0, next(differ, 0) - MAX_SETTING // 2)
@@ -207,14 +207,14 @@ def _word(value: Any) -> str:
 
 
 def significant(value: float, digits: int) -> str:
-    """The value with so many significant digits: 0.0450, 1230, 7.8e-05; nothing for what is not a number."""
+    """Return the value with so many significant digits: 0.0450, 1230, 7.8e-05; "" if it is not a number."""
     if not math.isfinite(value):
         return "" if math.isnan(value) else str(value)
     return _rounded(value, digits - 1 - _exponent(value) if value else 0)
 
 
 def _places(mean: float, half: float) -> int:
-    """How many decimal places the mean and its interval are worth."""
+    """Return the number of decimal places that the interval of a mean supports."""
     if not math.isfinite(mean) or mean == 0 == half:
         return 0
     most = MOST_DIGITS - 1 - _exponent(max(abs(mean), half) if math.isfinite(half) else mean)
@@ -228,7 +228,7 @@ def _exponent(value: float) -> int:
 
 
 def _rounded(value: float, places: int) -> str:
-    """The value to so many decimal places, negative ones too; very small and large with an exponent."""
+    """Round to decimal places, which may be negative; write very small and large values with an exponent."""
     if not math.isfinite(value):
         return "" if math.isnan(value) else str(value)
     if value == 0:
@@ -240,7 +240,7 @@ def _rounded(value: float, places: int) -> str:
 
 
 def _share(value: float) -> str:
-    """A share as a percentage; only none is 0%, and only all is 100%. Nothing where there is no share."""
+    """Return a share as a percentage; only none is 0%, and only all is 100%. "" if there is no share."""
     if math.isnan(value):
         return ""
     if 0 < value < 0.001:

@@ -1,4 +1,4 @@
-"""A table, a mapping of names to columns such as a DataFrame, as text for people or programs."""
+"""Write a table (a mapping of names to columns, such as a DataFrame) as text for people or programs."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import tabulate
 from nnexp.config.text import on_one_line, printable
 from nnexp.dataset.table import finite
 
-# A header needs no more room than its name.
+# Make columns no wider than their names need.
 tabulate.MIN_PADDING = 0
-# No cell of a table for people is wider; csv and json have the whole text.
+# The most characters of a cell in a table for people; csv and json have the whole text.
 MAX_CELL = 100
 # Columns by their names.
 Columns = dict[str, list[Any]]
 
 
 class HasColumns(Protocol):
-    """What has names and columns, such as a dict or a DataFrame."""
+    """An object with named columns, such as a dict or a DataFrame."""
 
     def items(self) -> Iterable[tuple[Any, Any]]: ...
 
 
 def as_text(table: HasColumns, style: str = "table", left: Collection[str] | None = None) -> str:
-    """The table for people (`table`), or as csv, markdown or json (records).
+    """Write the table for people (`table`), or as csv, markdown or json (records).
 
-    What is not a number stays empty, or null in JSON. `left` names the columns that stand to the left, for
-    people; unless told, all that are not numbers.
+    NaN is empty, or null in JSON. `left` names the columns that are aligned to the left in a table for
+    people; by default all that are not numbers.
     """
     names = [str(name) for name, _ in table.items()]
     columns = [[_known(value) for value in values] for _, values in table.items()]
@@ -67,14 +67,16 @@ def as_text(table: HasColumns, style: str = "table", left: Collection[str] | Non
 
 
 def apart(columns: Columns, taken: Iterable[str], suffix: str = "_") -> Columns:
-    """The columns, with the suffix on those whose names are taken."""
+    """Return the columns, with the suffix added to names that are taken."""
     names = set(taken)
     return {f"{name}{suffix}" if name in names else name: values for name, values in columns.items()}
 
 
 def _inert(value: Any) -> Any:
-    """The value as a cell of a CSV file. A text that a spreadsheet would take for a formula and compute gets
-    an apostrophe before it, as one types there to have a text."""
+    """Return the value as a cell of a CSV file.
+
+    A text that a spreadsheet would compute as a formula gets an apostrophe before it, which marks it as text.
+    """
     if not isinstance(value, str):
         return value
     is_formula = re.match(r"[=+@-]", value) and finite(value) is None and len(value) > 1
@@ -82,7 +84,7 @@ def _inert(value: Any) -> Any:
 
 
 def _in_markdown(text: str) -> str:
-    """The text as a cell of a table in Markdown: no markup, no links, no cells of its own."""
+    """Escape the text for a cell of a Markdown table, so that it makes no markup, links or cells."""
     text = on_one_line(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;")
     return text.replace("|", "\\|").replace("](", "]\\(")
 
@@ -92,7 +94,7 @@ def _known(value: Any) -> Any:
 
 
 def _json(value: Any) -> Any:
-    """The value, or null where JSON has no word for it."""
+    """Return the value, or None if JSON cannot write it."""
     return None if isinstance(value, float) and math.isinf(value) else value
 
 

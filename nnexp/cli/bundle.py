@@ -5,7 +5,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import click
+
 from nnexp.cli.show import PROGRAM
+from nnexp.config.text import masked
 from nnexp.pipeline import intake
 from nnexp.pipeline.rerun import verbs
 
@@ -27,8 +30,19 @@ def bring(path: Path, experiment_name: str | None) -> None:
     for run_id in done.left_out:
         print(f"  {run_id} is left out: the experiment has the same run under another id")
     if done.sweep_id is None:
-        print(f"  {PROGRAM} show {done.run_ids[0]}\n  {PROGRAM} rerun {done.run_ids[0]}")
+        _next(["show", done.run_ids[0]], ["rerun", done.run_ids[0]])
         return
     where = [] if done.experiment == "nnexp" else ["--experiment", done.experiment]
-    print("  " + shlex.join([PROGRAM, "summarize", *where, "--sweep", done.sweep_id]))
-    print(f"  {PROGRAM} report {done.sweep_id}\n  {PROGRAM} rerun --sweep {done.sweep_id}")
+    _next(
+        ["summarize", *where, "--sweep", done.sweep_id],
+        ["report", done.sweep_id],
+        ["rerun", "--sweep", done.sweep_id],
+    )
+
+
+def _next(*commands: list[str]) -> None:
+    """Print commands to type next, with the store that was typed, if any."""
+    uri = click.get_current_context().meta.get("nnexp.tracking_uri")
+    where = [] if uri is None else ["--tracking-uri", masked(uri)]
+    for words in commands:
+        print("  " + shlex.join([PROGRAM, *words, *where]))

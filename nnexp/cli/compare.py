@@ -19,8 +19,9 @@ log = logging.getLogger("nnexp")
 
 def carry_out(
     settings: Sequence[str],
+    *,
     experiment: str | None,
-    sweep_id: str | None,
+    sweep: str | None,
     metric: str | None,
     over: str,
     where: str | None,
@@ -37,10 +38,10 @@ def carry_out(
         plots.check_suffix(plot)
         if not settings:
             raise RequestError(f"--plot {plot}: name the settings to draw, such as init=he init=xavier")
-    from nnexp.analysis import compare, comparison_table, summary
+    from nnexp.analysis import compare, comparison_table, samples, summary
     from nnexp.tracking.read import load_history
 
-    parts = _parts(settings, experiment, sweep_id, where)
+    parts = _parts(settings, experiment, sweep, where)
     if not settings:
         (runs,) = parts.values()
         table = compare.effects(runs, metric, over=over)
@@ -53,7 +54,7 @@ def carry_out(
     everything = pd.concat(list(parts.values()), ignore_index=True)
     metric = summary.deciding(everything) if metric is None else metric
     compare.check_metric(everything, metric)
-    timed = metric if threshold is not None else f"{'val_' if metric.startswith('val_') else ''}accuracy"
+    timed = metric if threshold is not None else f"{samples.rows_of(metric)}accuracy"
     history = load_history(everything, [timed]) if timed in everything else None
     table = compare.pairs(parts, metric, over=over, history=history, threshold=threshold)
     write(comparison_table.as_table(table, style), out)

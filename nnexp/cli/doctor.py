@@ -16,7 +16,7 @@ def doctor(fix: bool) -> bool:
     seen, repaired = examine(), 0
     for kind, group in groupby(seen.findings, lambda finding: finding.kind):
         some = list(group)
-        are_done = [fix and finding.repair is not None and finding.repair() for finding in some]
+        are_done = [fix and finding.repair is not None and finding.repair() is not False for finding in some]
         for finding, is_done in zip(some[:MOST_LINES], are_done, strict=False):
             print(_line(finding, fix, is_done))
         if len(some) > MOST_LINES:
@@ -34,5 +34,5 @@ def doctor(fix: bool) -> bool:
 def _line(finding: Finding, fix: bool, is_done: bool) -> str:
     if finding.repair is None:
         return on_one_line(finding.text)
-    what = "repaired" if is_done else "left alone, as it is in use now" if fix else "--fix"
+    what = "repaired" if is_done else "left alone, since it is in use" if fix else "--fix"
     return on_one_line(f"{finding.text}; {what}: {finding.remedy}")

@@ -11,7 +11,7 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
@@ -19,15 +19,14 @@ from nnexp.cli.streams import finish_output, prepare
 from nnexp.config.errors import Lost, RequestError
 from nnexp.pipeline.signals import Terminated, catch_signals, interruptible
 
-if TYPE_CHECKING:
-    from nnexp.config.request import Request
-    from nnexp.config.run import RunConfig
-    from nnexp.pipeline.rerun.verbs import Change
-
 log = logging.getLogger("nnexp")
 
-FORMATS = click.Choice(["table", "csv", "markdown", "json"])
-FORMAT_HELP = "The default is the format that --out's ending names, or table."
+# A path of any kind, and a path of a file.
+PATH, FILE = click.Path(path_type=Path), click.Path(dir_okay=False, path_type=Path)
+_FORMATS = click.Choice(["table", "csv", "markdown", "json"])
+_FORMAT_HELP = "The default is the format that --out's ending names, or table."
+in_format = click.option("--format", "style", type=_FORMATS, help=_FORMAT_HELP)
+into_file = click.option("--out", type=FILE, help="Write to FILE.csv, .json, .md or .txt.")
 
 
 def _choose_store(context: click.Context, _: click.Parameter, uri: str | None) -> None:
@@ -37,7 +36,7 @@ def _choose_store(context: click.Context, _: click.Parameter, uri: str | None) -
     if not uri:
         raise RequestError("--tracking-uri is empty: it must be like tracking_uri of nnexp train")
     before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = uri
+    os.environ["MLFLOW_TRACKING_URI"] = context.meta["nnexp.tracking_uri"] = uri
 
     @context.call_on_close
     def restore() -> None:
@@ -75,10 +74,8 @@ def train(arguments: tuple[str, ...]) -> None:
 @nnexp.command("list")
 @click.option("--experiment", help="List only this MLflow experiment.")
 @click.option("-n", "--number", type=click.IntRange(1), default=20, show_default=True, help="How many.")
-@click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE.csv, .json, .md or .txt."
-)
+@in_format
+@into_file
 @in_store
 def list_(experiment: str | None, number: int, style: str | None, out: Path | None) -> None:
     """List the recorded sweeps and single runs, the newest first.
@@ -113,29 +110,11 @@ def list_(experiment: str | None, number: int, style: str | None, out: Path | No
     type=float,
     help="Add the median number of epochs until the metric is at or below this (an accuracy: at or above).",
 )
-@click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE.csv, .json, .md or .txt."
-)
-@click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it: FILE.png, FILE.svg or FILE.pdf."
-)
+@in_format
+@into_file
+@click.option("--plot", type=FILE, help="Draw it: FILE.png, FILE.svg or FILE.pdf.")
 @in_store
-def summarize(
-    experiment: str | None,
-    sweep: str | None,
-    by: str | None,
-    over: str,
-    metric: str | None,
-    rank: str,
-    sort: str | None,
-    top: int | None,
-    where: str | None,
-    threshold: float | None,
-    style: str | None,
-    out: Path | None,
-    plot: Path | None,
-) -> None:
+def summarize(by: str | None, **options: Any) -> None:
     """Summarise recorded runs, grouped by any params: medians, intervals, means, shares.
 
     In tables, * marks the best row of each data set and ~ those that cannot be told from it; a number has as
@@ -144,7 +123,7 @@ def summarize(
     from nnexp.cli import show
 
     groups = None if by is None else [name.strip() for name in by.split(",") if name.strip()]
-    show.summary(experiment, sweep, groups, over, metric, where, threshold, rank, sort, top, style, out, plot)
+    show.summary(groups, **options)
 
 
 @nnexp.command()
@@ -155,26 +134,11 @@ def summarize(
 @click.option("--over", default="seed", show_default=True, help="The param by which runs are paired.")
 @click.option("--where", help="Only runs that satisfy this: 'learning_rate > 0.1 and init == \"he\"'.")
 @click.option("--threshold", type=float, help="What counts as solved; by default an accuracy of 1.")
-@click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE.csv, .json, .md or .txt."
-)
-@click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw it: FILE.png, FILE.svg or FILE.pdf."
-)
+@in_format
+@into_file
+@click.option("--plot", type=FILE, help="Draw it: FILE.png, FILE.svg or FILE.pdf.")
 @in_store
-def compare(
-    settings: tuple[str, ...],
-    experiment: str | None,
-    sweep: str | None,
-    metric: str | None,
-    over: str,
-    where: str | None,
-    threshold: float | None,
-    style: str | None,
-    out: Path | None,
-    plot: Path | None,
-) -> None:
+def compare(settings: tuple[str, ...], **options: Any) -> None:
     """Compare settings, such as init=he,learning_rate=0.5 and init=xavier, or sweeps by their ids.
 
     Each two are compared seed by seed where they share seeds: differences, the probability of improvement,
@@ -182,16 +146,14 @@ def compare(
     """
     from nnexp.cli import compare as comparison
 
-    comparison.carry_out(settings, experiment, sweep, metric, over, where, threshold, style, out, plot)
+    comparison.carry_out(settings, **options)
 
 
 @nnexp.command()
 @click.argument("sweep_id", required=False)
 @click.option("--experiment", help="Take the newest sweep of this experiment; by default of the whole store.")
-@click.option(
-    "--metric", help="The metric; by default val_loss where there is a validation split, else loss."
-)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="By default SWEEP_ID.html.")
+@click.option("--metric", help="The metric; by default val_loss if there is a validation split, else loss.")
+@click.option("--out", type=FILE, help="By default SWEEP_ID.html.")
 @in_store
 def report(sweep_id: str | None, experiment: str | None, metric: str | None, out: Path | None) -> None:
     """Write the report of a sweep, by default the newest, as one HTML file."""
@@ -213,11 +175,9 @@ def show(run_or_sweep_id: str) -> None:
 
 @nnexp.command()
 @click.argument("run_id")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "style", type=FORMATS, help=FORMAT_HELP)
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE.csv, .json, .md or .txt."
-)
+@click.argument("file", type=PATH)
+@in_format
+@into_file
 @in_store
 def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> None:
     """Apply a recorded network to the rows of a CSV file."""
@@ -230,9 +190,7 @@ def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> Non
 @click.argument("run_id", required=False)
 @click.argument("changes", nargs=-1, metavar="[KEY=VALUE]…")
 @click.option("--sweep", help="Verify all runs of this sweep: its id, or `last`.")
-@click.option(
-    "--bundle", type=click.Path(path_type=Path), help="Verify an archive of nnexp bundle, without a store."
-)
+@click.option("--bundle", type=PATH, help="Verify an archive of nnexp bundle, without a store.")
 @click.option("--dry-run", is_flag=True, help="Only say whether the runs can be trained again.")
 @in_store
 def rerun(
@@ -253,14 +211,14 @@ def rerun(
     elif bundle is not None:
         is_well = again.bundle(bundle, dry_run)
     else:
-        is_well = again.one(str(run_id), _change(changes), dry_run)
+        is_well = again.one(str(run_id), changes, dry_run)
     if not is_well:
         sys.exit(1)
 
 
 @nnexp.command()
 @click.argument("run_or_sweep_id")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+@click.option("--out", type=FILE, help="Write to this file.")
 @in_store
 def bundle(run_or_sweep_id: str, out: Path | None) -> None:
     """Write a run or a sweep into one archive, which can be rerun on any machine without the store."""
@@ -270,7 +228,7 @@ def bundle(run_or_sweep_id: str, out: Path | None) -> None:
 
 
 @nnexp.command(name="import")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option("--experiment", help="The MLflow experiment to put it in; by default the one of the record.")
 @in_store
 def import_(bundle: Path, experiment: str | None) -> None:
@@ -283,24 +241,9 @@ def import_(bundle: Path, experiment: str | None) -> None:
     archive.bring(bundle, experiment)
 
 
-def _change(typed: tuple[str, ...]) -> Change | None:
-    """Return a function that applies typed key=values to a recorded configuration; None if there are none."""
-    if not typed:
-        return None
-
-    def change(config: RunConfig) -> tuple[RunConfig, Request]:
-        from nnexp.pipeline.points import variation  # imports Hydra, which a plain rerun does not need
-
-        return variation(config, typed)
-
-    return change
-
-
 @nnexp.command()
 @click.argument("run_id")
-@click.option(
-    "--to", type=click.Path(path_type=Path), help="Write it into this new directory instead of the store."
-)
+@click.option("--to", type=PATH, help="Write it into this new directory instead of the store.")
 @in_store
 def export(run_id: str, to: Path | None) -> None:
     """Make an MLflow model of a recorded network: raw rows in, label and probability out."""
@@ -334,7 +277,7 @@ def doctor(fix: bool) -> None:
 
 
 @nnexp.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=PATH)
 def new(directory: Path) -> None:
     """Write a small project of your own into DIRECTORY: a data set, an experiment, a Makefile."""
     from nnexp.cli import new as project
@@ -356,16 +299,11 @@ def main() -> None:
         with interruptible():
             nnexp.main(arguments, prog_name="nnexp", standalone_mode=False)
             sys.stdout.flush()
-    except RequestError as error:
+    except (RequestError, Lost) as error:
         if traced:
             log.error(traceback.format_exc())
         log.error(f"nnexp: {error}")
-        sys.exit(2)
-    except Lost as error:
-        if traced:
-            log.error(traceback.format_exc())
-        log.error(f"nnexp: {error}")
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, RequestError) else 1)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnexp.analysis.tables import as_text
@@ -12,7 +13,7 @@ from nnexp.config.text import on_one_line
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.rerun import verbs
 from nnexp.pipeline.rerun.variation import Variation
-from nnexp.pipeline.rerun.verbs import Change, Forecast, Rerun, Reruns
+from nnexp.pipeline.rerun.verbs import Forecast, Rerun, Reruns
 from nnexp.pipeline.rerun.verdict import Verdict
 
 log = logging.getLogger("nnexp")
@@ -21,12 +22,12 @@ log = logging.getLogger("nnexp")
 LISTED = 50
 
 
-def one(run_id: str, change: Change | None, dry_run: bool) -> bool:
+def one(run_id: str, changes: Sequence[str], dry_run: bool) -> bool:
     """Carry out `nnexp rerun RUN_ID [key=value …]`.
 
     Returns whether the run is identical or, in a dry run, can be trained again; True for a variation.
     """
-    done = verbs.one(run_id, change, dry_run)
+    done = verbs.one(run_id, changes, dry_run)
     if isinstance(done, Forecast):
         return _print_forecast(done)
     return _print_rerun(done) if isinstance(done, Rerun) else _vary(done)
@@ -53,7 +54,7 @@ def bundle(path: Path, dry_run: bool) -> bool:
 
 
 def _print_rerun(done: Rerun) -> bool:
-    print(f"rerun of {done.found.name} ({done.found.run_id})")
+    print(f"rerun of {done.verdict.name} ({done.verdict.run_id})")
     _print_verdict(done.verdict)
     if done.verdict.is_identical:
         print(f"  {_words(done.extent)}: every bit is the same")

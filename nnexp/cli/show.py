@@ -63,10 +63,18 @@ def _next(config: RunConfig, *commands: Sequence[str]) -> None:
 def recorded(config: RunConfig, done: Recorded) -> None:
     """Print a run's result and the commands to type next."""
     epochs = f"{done.epochs} epoch{'' if done.epochs == 1 else 's'}"
+    if "trained_epochs" in done.others:
+        epochs += f", the best of {done.others['trained_epochs']:.0f}"
     line = f"loss {done.first_loss:.4g} -> {done.last_loss:.4g} in {epochs}, {done.outcome}"
     if done.accuracy is not None:
         line += f", accuracy {done.accuracy:.3g}"
     print(line)
+    for rows in ("val", "test"):
+        if (loss := done.others.get(f"{rows}_loss")) is not None:
+            accuracy = done.others.get(f"{rows}_accuracy")
+            print(
+                f"{rows}_loss {loss:.4g}" + ("" if accuracy is None else f", {rows}_accuracy {accuracy:.3g}")
+            )
     if done.new_rows["name"]:
         print("\n" + as_text(done.new_rows) + "\n")
     remark(done, "this run")
@@ -115,9 +123,10 @@ def print_summary(table: pd.DataFrame) -> None:
 
 
 def summary(
-    experiment: str | None,
-    sweep_id: str | None,
     by: list[str] | None,
+    *,
+    experiment: str | None,
+    sweep: str | None,
     over: str,
     metric: str | None,
     where: str | None,
@@ -139,7 +148,7 @@ def summary(
     from nnexp.analysis.summary_table import as_table
     from nnexp.tracking.read import load_history, load_runs
 
-    runs = summaries.select(load_runs(experiment, sweep=sweep_id), where)
+    runs = summaries.select(load_runs(experiment, sweep=sweep), where)
     done = summaries.finished(runs)
     if done.empty:
         raise RequestError(f"there is no finished run to summarise ({len(runs)} runs match)")
@@ -227,7 +236,7 @@ def run(typed: str) -> None:
 
 
 def _show_sweep(store: Store, parent: Detail) -> None:
-    """What a sweep was: its counts, question, ranges, summary, best run, failures, provenance."""
+    """Print a sweep: its counts, question, ranges, summary, best run, failures, provenance."""
     from nnexp.analysis.report.findings import Findings  # imports pandas, which a run alone does without
     from nnexp.analysis.summary import overall
     from nnexp.tracking.read import read_runs

@@ -44,7 +44,7 @@ class _Setting:
     chooses: bool  # picks an option of a group, or is for Hydra, rather than setting a value
     key: str
     value: Any
-    is_plain: bool  # puts a value that refers to nothing in the place of another
+    is_plain: bool  # just replaces a value by one without interpolations
 
     @classmethod
     def of(cls, override: Override, chooses: bool) -> _Setting:

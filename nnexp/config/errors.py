@@ -1,4 +1,4 @@
-"""The errors whose text is written for the user: a wrong request, and a resource lost during the work."""
+"""Define the errors whose text is for the user: a wrong request, and a resource lost during the work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from nnexp.config.text import shortened
 
 
 class RequestError(ValueError):
-    """A wrong request: nothing was run or recorded. The text is for the person who typed it."""
+    """A wrong request: nothing was run or recorded. The text names what is wrong and what is allowed.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> nnexp.train(dataset="xor", epochs=0)
+    Traceback (most recent call last):
+        ...
+    nnexp.config.errors.RequestError: epochs=0: must be a whole number >= 1
+    """
 
 
 class NotGiven(RequestError):
@@ -33,6 +42,10 @@ ALIASES = {
     **dict.fromkeys(("random_state", "rng", "random_seed"), "seed"),
     **dict.fromkeys(("act", "nonlinearity", "activation_function"), "activation"),
     **dict.fromkeys(("val_fraction", "val_split", "validation_split", "val_size"), "validation_fraction"),
+    **dict.fromkeys(("test_split", "test_size", "holdout"), "test_fraction"),
+    **dict.fromkeys(("cv", "k", "n_folds", "k_folds", "kfold", "n_splits"), "folds"),
+    **dict.fromkeys(("early_stopping", "n_iter_no_change", "early_stopping_patience"), "patience"),
+    **dict.fromkeys(("l2", "wd", "lambda", "decay"), "optimizer.weight_decay"),
     **dict.fromkeys(("opt", "optim", "solver"), "optimizer"),
     **dict.fromkeys(("initializer", "initialization", "weight_init"), "init"),
     **dict.fromkeys(("criterion", "loss_fn", "objective"), "loss"),

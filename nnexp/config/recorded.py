@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from nnexp.config.errors import RequestError
-from nnexp.config.run import RunConfig
+from nnexp.config.run import ADDED, RunConfig
 from nnexp.config.text import shortened
 
 # Enough for the column names of a table of ten thousand columns.
@@ -112,14 +112,15 @@ def _place(event: yaml.Event) -> str:
     return f"line {event.start_mark.line + 1}" if event.start_mark else "somewhere"
 
 
-SCHEMA = 2
+SCHEMA = 3
 # From this schema on, predictions too have the same bits on every machine; before, NumPy's `@` computed them.
 EXACT_PREDICTIONS = 2
 
 
 @dataclass(frozen=True)
 class RecordedConfig:
-    """A recorded configuration, the schema it was written in, and whether a migration changed its values."""
+    """A recorded configuration, the schema it was written in, and whether a migration changed a value of it
+    (to add one that was not there, as the run was trained, changes nothing)."""
 
     config: RunConfig
     schema: int
@@ -139,7 +140,14 @@ def read_config(content: bytes, source: str) -> RecordedConfig:
         config = RunConfig.from_mapping({**migrated, "tracking_uri": None})
     except RequestError as error:
         raise RequestError(f"{source}: {error}") from error
-    return RecordedConfig(config, schema, migrated != values)
+    return RecordedConfig(config, schema, not _has_all_of(migrated, values))
+
+
+def _has_all_of(migrated: Any, values: Any) -> bool:
+    """Return whether every recorded value is still what it was."""
+    if isinstance(migrated, Mapping) and isinstance(values, Mapping):
+        return all(key in migrated and _has_all_of(migrated[key], values[key]) for key in values)
+    return bool(migrated == values)
 
 
 # --- Migrations: each converts the values of its schema to the next schema, and returns new values.
@@ -154,7 +162,19 @@ def _from_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return values
 
 
-MIGRATIONS: dict[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {1: _from_1}
+def _from_2(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add the keys of ADDED."""
+    result: dict[str, Any] = dict(values)
+    for key, value in ADDED.items():
+        group, _, option = key.partition(".")
+        if not option:
+            result.setdefault(key, value)
+        elif isinstance(result.get(group), Mapping):
+            result[group] = {option: value, **result[group]}
+    return result
+
+
+MIGRATIONS: dict[int, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {1: _from_1, 2: _from_2}
 
 
 def _migrated(values: Mapping[str, Any], schema: Any) -> Mapping[str, Any]:

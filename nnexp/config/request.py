@@ -130,7 +130,7 @@ _masked = lru_cache(maxsize=4096)(masked)
 
 def build_request(values: Mapping[str, Any]) -> Request:
     """Build a Request from plain values. Raises RequestError."""
-    refuse_other_keys(values, [f.name for f in fields(Request)], "")
+    refuse_other_keys(values.keys(), [f.name for f in fields(Request)])
     parsed = {
         f.name: checked(f.name, values[f.name], f.metadata["rule"])
         for f in fields(Request)
@@ -146,7 +146,7 @@ def _executor(values: Any) -> Executor:
     name = values["name"]
     if name not in EXECUTORS:
         raise unknown("executor", name, EXECUTORS)
-    refuse_other_keys(values, ["name", *EXECUTORS[name]], "executor.")
+    refuse_other_keys(values.keys(), ["name", *EXECUTORS[name]], "executor.")
     options = {
         option: checked(f"executor.{option}", values[option], rule)
         for option, (rule, _) in EXECUTORS[name].items()

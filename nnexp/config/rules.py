@@ -1,4 +1,4 @@
-"""Rules for values: each says in words what is allowed, and parses a value to its plain Python type."""
+"""Define rules for values: each says in words what is allowed, and parses a value to a plain Python type."""
 
 from __future__ import annotations
 
@@ -36,15 +36,17 @@ def number(above: float = -math.inf, at_least: float = -math.inf, below: float =
     return Rule(", ".join(["a finite number", *bounds]), parse)
 
 
-def whole(at_least: int, at_most: int = 2**63 - 1, also: str | None = None) -> Rule:
-    """Allow whole numbers within the bounds (1e3 is one), and the word `also` if given."""
+def whole(at_least: int, at_most: int = 2**63 - 1, also: str | int | None = None) -> Rule:
+    """Allow whole numbers within the bounds (1e3 is one), and the word or number `also` if given."""
 
     def parse(value: Any) -> int | str:
+        if isinstance(value, bool):  # true == 1
+            raise ValueError
         if also is not None and value == also:
             return also
         if isinstance(value, float) and value.is_integer():  # epochs=1e3
             value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
+        if not isinstance(value, int):
             raise ValueError
         if not at_least <= value <= at_most:
             raise ValueError
@@ -52,7 +54,7 @@ def whole(at_least: int, at_most: int = 2**63 - 1, also: str | None = None) -> R
 
     top = f", at most {at_most}" if at_most < 2**63 - 1 else ""
     words = f"a whole number >= {at_least}{top}"
-    return Rule(words + (f", or {also}" if also else ""), parse)
+    return Rule(words + (f", or {also}" if also is not None else ""), parse)
 
 
 def flag() -> Rule:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -78,6 +78,10 @@ class DatasetConfig:
     )
     center: str = keyed(one_of(*CENTERS), "how inputs are centred; learned on the training rows")
 
+    def nested(self) -> dict[str, Any]:
+        """Return the values as config.yaml holds them."""
+        return dict(vars(self))
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -86,6 +90,10 @@ class Choice:
     name: str
     options: tuple[tuple[str, float], ...]
 
+    def nested(self) -> dict[str, Any]:
+        """Return the values as config.yaml holds them."""
+        return {"name": self.name, **dict(self.options)}
+
 
 _OPTIONS = {
     "init.scale": (number(above=0), "multiplies every initial weight's spread"),
@@ -93,6 +101,11 @@ _OPTIONS = {
     "optimizer.beta1": (number(at_least=0, below=1), "decay of the gradient's running mean"),
     "optimizer.beta2": (number(at_least=0, below=1), "decay of its running square"),
     "optimizer.epsilon": (number(above=0), "keeps the division finite"),
+    "optimizer.weight_decay": (
+        number(at_least=0),
+        "pulls all weights to 0: adamw shrinks them by learning_rate times this a step, the others add "
+        "this times the weights to the gradient",
+    ),
 }
 
 
@@ -113,10 +126,27 @@ class RunConfig:
     )
     learning_rate: float = keyed(number(above=0), "size of a step down the gradient")
     epochs: int = keyed(whole(1), "passes over the training rows")
+    patience: int = keyed(
+        whole(0),
+        "stop after so many epochs without a lower val_loss, which is looked at every log_every epochs; the "
+        "result is the network at the lowest; 0: never",
+    )
     batch_size: int | str = keyed(whole(1, also="full"), "rows per step; full for all of them")
     shuffle: bool = keyed(flag(), "a new row order each epoch, drawn from the seed")
     validation_fraction: float = keyed(
-        number(at_least=0, below=1), "share of rows, drawn from the seed, kept for val_loss"
+        number(at_least=0, below=1), "share of all rows, drawn from split_seed, kept for val_loss"
+    )
+    folds: int = keyed(
+        whole(2, also=0),
+        "cut the rows, but for the test rows, into so many parts, of which one is for val_loss; 0: none",
+    )
+    fold: int = keyed(whole(0), "which of the folds is for val_loss, from 0 to folds - 1")
+    test_fraction: float = keyed(
+        number(at_least=0, below=1),
+        "share of all rows, drawn from split_seed, kept for test_loss, which is measured once, at the end",
+    )
+    split_seed: int | None = keyed(
+        optional(whole(0, 2**32 - 1), "the seed"), "seed of the split into training and other rows"
     )
     seed: int = keyed(whole(0, 2**32 - 1), "seed of weights, split and order")
     log_every: int = keyed(whole(1), "epochs between two recorded points of the curves")
@@ -135,13 +165,12 @@ class RunConfig:
 
         Raises RequestError for a missing or unknown key, a wrong value, or values that do not go together.
         """
-        names = [f.name for f in fields(cls)]
-        refuse_other_keys(values, names, "")
+        refuse_other_keys(values.keys(), [f.name for f in fields(cls)])
         parsed: dict[str, Any] = {}
         for f in fields(cls):
             if f.name == "dataset":
                 parsed["dataset"] = _dataset(values["dataset"])
-            elif f.name in ("init", "optimizer"):
+            elif f.name in GROUPS:
                 parsed[f.name] = _choice(f.name, values[f.name])
             else:
                 parsed[f.name] = checked(f.name, values[f.name], f.metadata["rule"])
@@ -156,10 +185,31 @@ class RunConfig:
                 f"loss={self.loss} does not go with output_activation={self.output_activation}: "
                 f"it needs output_activation={' or '.join(outputs)}"
             )
+        if self.validation_fraction and self.folds:
+            raise RequestError(
+                f"validation_fraction={self.validation_fraction:g} does not go with folds={self.folds}: each "
+                "says which rows are for val_loss; leave one out"
+            )
+        if self.fold >= max(1, self.folds):
+            allowed = f"0 to {self.folds - 1}" if self.folds else "0, as folds=0 cuts none"
+            raise RequestError(f"fold={self.fold} with folds={self.folds}: must be {allowed}")
+        if self.patience and not (self.validation_fraction or self.folds):
+            raise RequestError(
+                f"patience={self.patience} waits for val_loss to fall, and there are no validation rows: "
+                "set validation_fraction or folds, or patience=0"
+            )
 
     def leaves(self) -> dict[str, Any]:
         """Return every key with its value, flat, by the names that users type: `init`, `init.scale`, …"""
-        return _leaves({f.name: getattr(self, f.name) for f in fields(self)})
+        flat: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name in GROUPS:
+                parts = value.nested()
+                flat[name] = parts.pop("name")
+                flat |= {f"{name}.{option}": part for option, part in parts.items()}
+            else:
+                flat[name] = value
+        return flat
 
     def params(self) -> dict[str, str]:
         """Return the params for MLflow: every leaf that can change the result, cut to MLflow's limit.
@@ -171,45 +221,19 @@ class RunConfig:
 
     def nested(self) -> dict[str, Any]:
         """Return the values as config.yaml holds them: `from_mapping(config.nested()) == config`."""
-        return nested({f.name: getattr(self, f.name) for f in fields(self)})
+        return {name: value.nested() if name in GROUPS else value for name, value in vars(self).items()}
 
     def run_key(self, data_sha256: str, engine: str) -> str:
         """Return the SHA-256 of all that decides the result: runs with the same key have the same bits.
 
-        The data count by their bytes; the data set's name and paths and the keys of NOT_RESULT do not count.
+        The data count by their bytes; the data set's name and paths, the keys of NOT_RESULT, and those of
+        ADDED at the value there, do not count.
         """
-        decisive = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | LOCATIONS}
+        counted = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | LOCATIONS}
+        decisive = {k: v for k, v in counted.items() if k not in ADDED or v != ADDED[k]}
         canonical = {"config": decisive, "data": data_sha256, "engine": engine}
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _leaves(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten fields of a RunConfig to the names that users type."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, DatasetConfig):
-            flat["dataset"] = value.name
-            flat |= {f"dataset.{g.name}": getattr(value, g.name) for g in fields(value) if g.name != "name"}
-        elif isinstance(value, Choice):
-            flat[name] = value.name
-            flat |= {f"{name}.{option}": number for option, number in value.options}
-        else:
-            flat[name] = value
-    return flat
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert fields of a RunConfig, by name, to the nested mapping that config.yaml holds."""
-    result: dict[str, Any] = {}
-    for key, value in _leaves(values).items():
-        group, _, option = key.partition(".")
-        value = list(value) if isinstance(value, tuple) else value
-        if group in GROUPS:
-            result.setdefault(group, {})[option or "name"] = value
-        else:
-            result[key] = value
-    return result
 
 
 GROUPS = ("dataset", "init", "optimizer")
@@ -217,6 +241,21 @@ GROUPS = ("dataset", "init", "optimizer")
 NOT_RESULT = frozenset({"figures", "model", "experiment_name", "tracking_uri"})
 # Keys that the run key ignores, because it has the SHA-256 of the data instead.
 LOCATIONS = frozenset({"dataset", "dataset.path", "dataset.new_rows"})
+# Keys that records of earlier schemas lack, each with the value that those were trained with. The run key
+# leaves out a key that has this value, and so is the one that such a record has.
+ADDED = {
+    "optimizer.weight_decay": 0.0,
+    "patience": 0,
+    "folds": 0,
+    "fold": 0,
+    "test_fraction": 0.0,
+    "split_seed": None,
+}
+
+
+def added_params() -> dict[str, str]:
+    """Return the params that earlier records lack, as those were trained."""
+    return {key: _as_text(value) for key, value in ADDED.items() if value is not None}
 
 
 def rules() -> dict[str, Rule]:
@@ -263,22 +302,22 @@ def is_item(rule: Rule, value: Any) -> bool:
         return False
 
 
-def refuse_other_keys(values: Any, names: Iterable[str], prefix: str) -> None:
-    """Raise RequestError unless the values are a mapping with exactly these keys."""
-    names = list(names)
-    if not isinstance(values, Mapping):
-        raise RequestError(f"{prefix.rstrip('.')}={_shown(values)}: must be a mapping of {', '.join(names)}")
-    for name in values:
-        if name not in names:
-            raise unknown("key", f"{prefix}{name}", [prefix + n for n in names])
-    for name in names:
-        if name not in values:
+def refuse_other_keys(given: Collection[str], known: Sequence[str], prefix: str = "") -> None:
+    """Raise RequestError unless the given keys are the known ones."""
+    for name in given:
+        if name not in known:
+            raise unknown("key", f"{prefix}{name}", [prefix + n for n in known])
+    for name in known:
+        if name not in given:
             raise RequestError(f"{prefix}{name} is not given")
 
 
 def _dataset(values: Any) -> DatasetConfig:
     """Validate the data set's values. Raises RequestError."""
-    refuse_other_keys(values, [f.name for f in fields(DatasetConfig)], "dataset.")
+    names = [f.name for f in fields(DatasetConfig)]
+    if not isinstance(values, Mapping):
+        raise RequestError(f"dataset={_shown(values)}: must be a mapping of {', '.join(names)}")
+    refuse_other_keys(values.keys(), names, "dataset.")
     parsed = {
         f.name: checked(f"dataset.{f.name}", values[f.name], f.metadata["rule"])
         for f in fields(DatasetConfig)

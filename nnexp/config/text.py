@@ -256,7 +256,7 @@ def _without_user(option: re.Match[str]) -> str:
 def _is_random(word: str) -> bool:
     """Return whether a word looks like a random key: upper case, lower case, digits and enough entropy.
 
-    A word that begins with sha, as a hash does, is no key.
+    A word that begins with sha, as a hash does, is not a key.
     """
     kinds = (str.isupper, str.islower, str.isdigit)
     if word.startswith("sha") or not all(any(map(is_kind, word)) for is_kind in kinds):

@@ -1,10 +1,11 @@
-"""Prepare a data set for a network: split off validation rows, centre the inputs, encode the target."""
+"""Prepare a data set for a network: split its rows, centre the inputs, encode the target."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import RandomState
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from nnexp.config.errors import RequestError
 from nnexp.dataset.load import Array, Dataset
+
+Rows = NDArray[np.int64]
 
 # The articles shift weight and height by round numbers near the mean "to make the numbers look nice".
 ARTICLES_SHIFT = {"weight_lb": 135.0, "height_in": 66.0}
@@ -22,6 +25,43 @@ ARTICLES_SHIFT = {"weight_lb": 135.0, "height_in": 66.0}
 LARGEST, SMALLEST, RAISED = 1e150, 1e-150, 2.0**600
 
 
+class Split(NamedTuple):
+    """Which rows are for what, by the keys of the configuration."""
+
+    validation_fraction: float = 0.0
+    folds: int = 0
+    fold: int = 0
+    test_fraction: float = 0.0
+    seed: int = 0  # split_seed
+
+    def rows(self, n: int, name: str) -> tuple[Rows, Rows, Rows]:
+        """Return which of the n rows of a table are training, validation and test rows, each ascending.
+
+        RandomState([seed, 1]) puts the rows in an order, apart from the weights' draws, so that one seed
+        means one split whatever the initialisation. The first are the test rows, the next those for
+        validation, or, of folds, the one in its turn. Raises RequestError.
+        """
+        n_test, n_val = (
+            max(1, round(f * n)) * (f > 0) for f in (self.test_fraction, self.validation_fraction)
+        )
+        if n_test + n_val >= n:
+            shares = {"test_fraction": self.test_fraction, "validation_fraction": self.validation_fraction}
+            asked = " and ".join(f"{key}={share:g}" for key, share in shares.items() if share)
+            leaves = f"leave{'s' * (' ' not in asked)} none to train on"
+            raise RequestError(f"{asked} of the {n} rows of {name} {leaves}")
+        if self.folds > n - n_test:
+            but = f", of which {n_test} are test rows" if n_test else ""
+            raise RequestError(
+                f"folds={self.folds} of the {n} rows of {name}{but}: must be at most {n - n_test}, so that "
+                "each has a row"
+            )
+        has_split = n_test or n_val or self.folds
+        order = RandomState([self.seed, 1]).permutation(n) if has_split else np.arange(n)
+        test, rest = order[:n_test], order[n_test:]
+        val = np.array_split(rest, self.folds)[self.fold] if self.folds else rest[:n_val]
+        return np.setdiff1d(rest, val), np.sort(val), np.sort(test)
+
+
 @dataclass(frozen=True)
 class Prepared:
     """The data as a network sees them: inputs (X - shift) / scale, and y encoded for its output layer."""
@@ -30,26 +70,21 @@ class Prepared:
     y: Array  # (n_train, outputs)
     X_val: Array  # (n_val, features), n_val may be 0
     y_val: Array
-    val_rows: NDArray[np.int64]  # which rows of the data set are validation rows
+    X_test: Array  # (n_test, features), n_test may be 0
+    y_test: Array
+    val_rows: Rows  # which rows of the data set are validation rows
+    test_rows: Rows
     shift: Array  # (features,)
     scale: Array
 
 
 @lru_cache(maxsize=1024)
-def prepare(dataset: Dataset, center: str, fraction: float, seed: int, softmax: bool) -> Prepared:
-    """Split off the validation rows, centre with values learned on the training rows, encode y.
+def prepare(dataset: Dataset, center: str, split: Split, softmax: bool) -> Prepared:
+    """Split off the validation and test rows, centre with values learned on the training rows, encode y.
 
-    The validation rows are drawn by RandomState([seed, 1]), separately from the weights, so that a seed gives
-    the same split for every initialisation. Raises RequestError.
+    Raises RequestError.
     """
-    n = len(dataset.X)
-    n_val = max(1, round(fraction * n)) if fraction > 0 else 0
-    if n_val >= n:
-        raise RequestError(
-            f"validation_fraction={fraction:g} of the {n} rows of {dataset.name} leaves none to train on"
-        )
-    order = RandomState([seed, 1]).permutation(n) if n_val else np.arange(n)
-    train, val = np.sort(order[n_val:]), np.sort(order[:n_val])
+    train, val, test = split.rows(len(dataset.X), dataset.name)
     shift, scale = centring(center, dataset.X[train], dataset.features)
     y = encode(dataset, softmax)
     return Prepared(
@@ -57,7 +92,10 @@ def prepare(dataset: Dataset, center: str, fraction: float, seed: int, softmax: 
         y=y[train],
         X_val=(dataset.X[val] - shift) / scale,
         y_val=y[val],
+        X_test=(dataset.X[test] - shift) / scale,
+        y_test=y[test],
         val_rows=val,
+        test_rows=test,
         shift=shift,
         scale=scale,
     )

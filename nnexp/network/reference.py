@@ -134,18 +134,26 @@ def deriv_cross_entropy(y: Array, y_pred: Array) -> Array:
 
 
 # --- Optimizers. Each takes the weights and their gradients as flat vectors, its own memory (None before the
-# first step) and its options, and returns new weights and new memory.
+# first step) and its options, and returns new weights and new memory. Biases decay too, as in PyTorch.
 
 
-def sgd(w: Array, grad: Array, memory: Any, learning_rate: float) -> tuple[Array, Any]:
+def _penalised(w: Array, grad: Array, weight_decay: float) -> Array:
+    """Return the gradient of the loss plus weight_decay / 2 times the sum of squared weights."""
+    return grad + weight_decay * w if weight_decay > 0 else grad
+
+
+def sgd(
+    w: Array, grad: Array, memory: Any, learning_rate: float, *, weight_decay: float
+) -> tuple[Array, Any]:
     """Return w - learning_rate * grad: the articles' update."""
-    return w - learning_rate * grad, None
+    return w - learning_rate * _penalised(w, grad, weight_decay), None
 
 
 def momentum(
-    w: Array, grad: Array, memory: Any, learning_rate: float, *, momentum: float
+    w: Array, grad: Array, memory: Any, learning_rate: float, *, momentum: float, weight_decay: float
 ) -> tuple[Array, Any]:
     """Set v = momentum * v + grad, return w - learning_rate * v: Polyak 1964, as PyTorch writes it."""
+    grad = _penalised(w, grad, weight_decay)
     v = grad if memory is None else momentum * memory + grad
     return w - learning_rate * v, v
 
@@ -159,14 +167,37 @@ def adam(
     beta1: float,
     beta2: float,
     epsilon: float,
+    weight_decay: float,
 ) -> tuple[Array, Any]:
     """Take a step of Adam: Kingma and Ba 2015, algorithm 1. The powers beta^t are running products."""
+    grad = _penalised(w, grad, weight_decay)
     m, v, power1, power2 = memory or (np.zeros_like(w), np.zeros_like(w), 1.0, 1.0)
     m = beta1 * m + (1.0 - beta1) * grad
     v = beta2 * v + (1.0 - beta2) * (grad * grad)
     power1, power2 = power1 * beta1, power2 * beta2
     m_hat, v_hat = m / (1.0 - power1), v / (1.0 - power2)
     return w - learning_rate * m_hat / (np.sqrt(v_hat) + epsilon), (m, v, power1, power2)
+
+
+def adamw(
+    w: Array,
+    grad: Array,
+    memory: Any,
+    learning_rate: float,
+    *,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> tuple[Array, Any]:
+    """Shrink the weights by learning_rate * weight_decay of themselves, then take a step of Adam.
+
+    Adam's running means do not see the decay: Loshchilov and Hutter 2019.
+    """
+    if weight_decay > 0:
+        w = w - learning_rate * weight_decay * w
+    options = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon, "weight_decay": 0.0}
+    return adam(w, grad, memory, learning_rate, **options)
 
 
 def step(

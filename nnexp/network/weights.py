@@ -102,7 +102,7 @@ def _numbers(rows: Any, name: str, features: tuple[str, ...]) -> Array:
     """Return a DataFrame's column as finite numbers, (rows,). Raises ValueError."""
     times = list(rows.columns).count(name)
     if times != 1:
-        what = "is missing" if times == 0 else f"is there {times} times"
+        what = "is missing" if times == 0 else f"occurs {times} times"
         raise ValueError(f"column {name!r} {what}: the network takes {', '.join(features)}")
     for i, value in enumerate(rows[name], 1):
         if not isinstance(value, Real) or not math.isfinite(value):
@@ -205,11 +205,11 @@ def unpack(content: bytes) -> Model:
     if "kept_epochs" in arrays:
         expected |= {"kept_epochs", *_layer_names(n, "_kept")}
     if n == 0 or arrays.keys() != expected:
-        raise NotWeights(f"weights.npz has {', '.join(sorted(arrays))[:200]}: no network's arrays")
+        raise NotWeights(f"weights.npz has {', '.join(sorted(arrays))[:200]}: not a network's arrays")
     functions = tuple(arrays["functions"].tolist())
     is_known = len(functions) == 3 and functions[0] in _ACTIVATIONS and functions[1] in _ACTIVATIONS
     if not (is_known and functions[2] in _LOSSES):
-        raise NotWeights("weights.npz names functions that no network has")
+        raise NotWeights("weights.npz names unknown functions")
 
     def network(suffix: str) -> Network:
         names = _layer_names(n, suffix)
@@ -237,7 +237,7 @@ def _check_shapes(model: Model) -> None:
     """Raise NotWeights unless rows with these features fit these layers, and their outputs these classes."""
     inputs, outputs = len(model.features), len(model.classes)
     if not model.shift.shape == model.scale.shape == (inputs,):
-        raise NotWeights("weights.npz: shift, scale and features are not of one length")
+        raise NotWeights("weights.npz: shift, scale and features differ in length")
     if not (np.isfinite(model.shift).all() and np.isfinite(model.scale).all() and model.scale.all()):
         raise NotWeights("weights.npz: shift and scale must be finite, and scale not 0")
     for network in (model.network, model.initial):
@@ -272,7 +272,7 @@ def arrays_of(content: bytes) -> dict[str, NDArray[Any]]:
         raise
     except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, struct.error) as error:
         # RuntimeError: encrypted, or compressed by an unknown method; ValueError: cut off.
-        raise NotWeights(f"weights.npz is damaged, or no such file: {error}") from error
+        raise NotWeights(f"weights.npz is damaged, or is not such a file: {error}") from error
     return arrays
 
 

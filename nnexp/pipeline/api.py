@@ -147,9 +147,9 @@ def rerun(run: str | Run, *, tracking_uri: str | None = None) -> Rerun:
     else:
         store = open_store(tracking_uri, create=False)
         run_id = whole_id(store, run, "run")
-    found, evidence = find_run(store, run_id)
-    ((subject, trained, verdict),) = again.verify([Subjects(kept_in(store)).subject(evidence)])
-    new_id = None if trained is None else again.record_run(store, found, subject, trained, verdict)
+    subject = Subjects(kept_in(store)).subject(find_run(store, run_id))
+    ((subject, trained, verdict),) = again.verify([subject])
+    new_id = None if trained is None else again.record_run(store, subject, trained, verdict)
     word = "identical" if verdict.is_identical else "differs"
     return Rerun(run_id, word, verdict.difference, verdict.causes, verdict.notes, new_id)
 

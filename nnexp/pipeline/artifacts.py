@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count, repeat
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 from nnexp.analysis.tables import Columns, apart, as_text
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import SCHEMA
-from nnexp.config.run import RunConfig, nested
+from nnexp.config.run import GROUPS, RunConfig
 from nnexp.config.text import masked_value, shortened
 from nnexp.dataset.load import Dataset
 from nnexp.network.forward import outputs
 from nnexp.network.reference import Layers, equation, sizes
 from nnexp.network.weights import Model, unpack, unpack_kept
 from nnexp.pipeline.identity import run_name
-from nnexp.tracking.evidence import data_file
+from nnexp.tracking import evidence
 from nnexp.tracking.find import get_curve, get_run, read_artifact
 from nnexp.tracking.runs import DataInput, cut
 from nnexp.tracking.store import Store
@@ -71,19 +71,18 @@ def data_files(used: Iterable[Dataset]) -> dict[str, bytes]:
 
     Data sets of more than MAX_KEPT_DATA bytes are left out.
     """
-    files = {}
+    files = dict[str, bytes]()
     for dataset in used:
         source = dataset.source
         if source is None or len(source.table) + len(source.new_rows or b"") > MAX_KEPT_DATA:
             continue
-        files[data_file(dataset.sha256, "table")] = source.table
-        if source.new_rows is not None:
-            files[data_file(dataset.sha256, "new_rows")] = source.new_rows
+        files |= evidence.data_files(dataset.sha256, source)
     return files
 
 
 def points(trained: Trained, since: int) -> Iterator[tuple[str, int, float]]:
-    """Yield the curves' points from the `since`-th on, as (metric, completed epochs, value).
+    """Yield the curves' points from the `since`-th on, as (metric, completed epochs, value), then the metrics
+    that are recorded once.
 
     Values that are not finite are left out: MLflow would store NaN as 0 and infinity as the largest double.
     """
@@ -95,6 +94,8 @@ def points(trained: Trained, since: int) -> Iterator[tuple[str, int, float]]:
         else:
             kept = zip(epochs, since_then.tolist(), strict=True)
             yield from ((name, epoch, value) for epoch, value in kept if math.isfinite(value))
+    end = int(trained.epochs[-1])
+    yield from ((name, end, value) for name, value in trained.once.items() if math.isfinite(value))
 
 
 def new_outputs(ended: Sequence[tuple[Dataset, Trained | None]]) -> list[Array | None]:
@@ -187,18 +188,18 @@ def model_of(trained: Trained, dataset: Dataset) -> Model:
 
 def run_files(trained: Trained, weights: bytes) -> dict[str, bytes]:
     """Return the artifacts that every run has: config.yaml and weights.npz."""
-    config = trained.config
-    text = "".join(_yaml(f.name, getattr(config, f.name)) for f in fields(config))
+    text = "".join(_yaml(name, value) for name, value in vars(trained.config).items())
     return {"config.yaml": f"schema: {SCHEMA}\n{text}".encode(), "weights.npz": weights}
 
 
 @lru_cache(maxsize=4096)
 def _yaml(name: str, value: Any) -> str:
     """Return one key of config.yaml. Cached, as a sweep's runs share most keys and PyYAML is slow."""
-    values = nested({name: value})
-    if name == "tracking_uri":
-        values = {name: value and masked_value(value)}
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if name in GROUPS:
+        value = value.nested()
+    elif name == "tracking_uri":
+        value = value and masked_value(value)
+    return yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True)
 
 
 @dataclass(frozen=True)
@@ -231,27 +232,34 @@ def single_files(run: Whole) -> dict[str, bytes]:
         "predictions.csv": f"{table}\n".encode(),
     }
     if run.config.figures:
-        from nnexp.analysis import (
-            plots,  # matplotlib takes long to import, and a sweep's runs have no figures
-        )
+        from nnexp.analysis import plots  # matplotlib takes long to import, and most runs have no figures
 
         title = f"{run_name(run.config, run.dataset)}, {run.outcome}"
-        figures = plots.of_run(run.model, run.dataset, run.epochs, run.curves, title, run.kept)
+        shown = without_test_rows(run.dataset, run.config)
+        figures = plots.of_run(run.model, shown, run.epochs, run.curves, title, run.kept)
         files |= {f"figures/{name}.png": plots.png(figure) for name, figure in figures.items()}
         if "surface_over_training" in figures:
-            animation = plots.surface_animation(run.model, run.dataset, run.kept)
+            animation = plots.surface_animation(run.model, shown, run.kept)
             files["figures/surface_over_training.gif"] = animation
     return files
 
 
+def without_test_rows(dataset: Dataset, config: RunConfig) -> Dataset:
+    """Return the data set without its test rows, since figures of them could guide a choice."""
+    rows = np.setdiff1d(np.arange(len(dataset.X)), check(dataset, config).test_rows)
+    names = tuple(dataset.names[i] for i in rows)
+    return replace(dataset, names=names, X=dataset.X[rows], y=dataset.y[rows])
+
+
 def predictions(model: Model, config: RunConfig, dataset: Dataset) -> Columns:
-    """Return a table of every row and new row: name, part (train, validation, new), raw features, target,
-    outputs, label.
+    """Return a table of every row and new row: name, part (train, validation, test, new), raw features,
+    target, outputs, label.
 
     A column whose name the data set already uses gets an underscore.
     """
     part = np.array(["train"] * len(dataset.X) + ["new"] * len(dataset.X_new), dtype=object)
-    part[check(dataset, config).val_rows] = "validation"
+    data = check(dataset, config)
+    part[data.val_rows], part[data.test_rows] = "validation", "test"
     X = np.vstack([dataset.X, dataset.X_new])
     target = [dataset.classes[int(i)] for i in dataset.y] if dataset.classes else dataset.y.tolist()
     table = _features(X, dataset) | {dataset.target: [*target, *[None] * len(dataset.X_new)]}

@@ -31,7 +31,8 @@ from nnexp.config.text import on_one_line, printable, shortened
 from nnexp.dataset.load import Source
 from nnexp.pipeline.archive import FREE_TEXT, RATIO, SUMS, TEXTS, Archive
 from nnexp.pipeline.rerun.subject import Kept
-from nnexp.tracking.evidence import Evidence, data_file
+from nnexp.tracking.evidence import Evidence, data_files, kept_data
+from nnexp.tracking.reader import MAX_TIME, Detail
 from nnexp.tracking.runs import now
 
 FORMAT = 2
@@ -51,26 +52,15 @@ MAX_HEAD, MAX_NAMED = 2**16, 128
 MAX_SWEEPS = 16 * 2**20
 # Runs are read in groups of so many bytes. A text's bytes count ten times, as it grows when it is parsed.
 GROUP_BYTES, TEXT_WEIGHT = 64 * 2**20, 10
-# Milliseconds until the year 2255.
-MAX_TIME = 9_000_000_000_000
 # The earliest time that ZIP has, given to all members, so that the bytes do not depend on the time.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
-@dataclass(frozen=True)
-class Parent:
+@dataclass(frozen=True, kw_only=True)
+class Parent(Detail):
     """A sweep's record, without its figures and its report."""
 
-    run_id: str
-    name: str
-    status: str
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
     keys: bytes  # its run_keys.txt
-
-
-# When a run or a sweep began and ended, by id, in milliseconds since 1970.
-Times = Mapping[str, tuple[int, int | None]]
 
 
 def write(
@@ -80,7 +70,6 @@ def write(
     data: Mapping[str, Source],
     more: Mapping[str, bytes],
     sweeps: Sequence[Parent] = (),
-    times: Times | None = None,
 ) -> int:
     """Write the archive and return its size in bytes. Raises RequestError.
 
@@ -88,19 +77,16 @@ def write(
     """
     head = {"format": FORMAT, "what": what, "runs": [one.run_id for one in evidence]}
     members = {HEAD: _json({**head, "sweeps": [sweep.run_id for sweep in sweeps]}), **more}
-    times = times or {}
     for sweep in sweeps:
-        said = {"name": sweep.name, "status": sweep.status, "params": sweep.params, "tags": sweep.tags}
-        members[f"sweeps/{sweep.run_id}/run.json"] = _json({**said, "times": times.get(sweep.run_id)})
+        members[f"sweeps/{sweep.run_id}/run.json"] = _json(
+            {**_said(sweep, sweep.tags), "status": sweep.status}
+        )
         members[f"sweeps/{sweep.run_id}/run_keys.txt"] = sweep.keys
     for sha256, source in data.items():
-        members[data_file(sha256, "table")] = source.table
-        if source.new_rows is not None:
-            members[data_file(sha256, "new_rows")] = source.new_rows
+        members |= data_files(sha256, source)
     for one in evidence:
         run = f"runs/{one.run_id}/"
-        said = {"name": one.name, "params": one.params, "tags": one.own_tags or one.tags}
-        members[f"{run}run.json"] = _json({**said, "times": times.get(one.run_id)})
+        members[f"{run}run.json"] = _json(_said(one, one.own_tags))
         members[f"{run}metrics.csv"] = _metrics(one)
         for name, content in (("config.yaml", one.config), ("weights.npz", one.weights)):
             if content is not None:
@@ -123,6 +109,12 @@ def _compression(content: bytes) -> int:
     is_long = len(content) > FREE_TEXT // RATIO
     is_odd = is_long and len(content) > RATIO * 3 // 4 * len(zlib.compress(content))
     return zipfile.ZIP_STORED if is_odd else zipfile.ZIP_DEFLATED
+
+
+def _said(run: Detail, tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a run.json says of a run or a sweep."""
+    times = [run.start_time, run.end_time]
+    return {"name": run.name, "params": run.params, "tags": tags, "times": times}
 
 
 def _json(value: Any) -> bytes:
@@ -170,7 +162,6 @@ class Bundle:
             raise ValueError(f"{HEAD}: runs: is empty, so there is nothing to compare")
         self.run_ids = _ids(head.get("runs"), "runs", archive.names)
         self.path, self._archive = path, archive
-        self.times: dict[str, tuple[int, int | None]] = {}  # by id, of the runs and sweeps read so far
         ids = _ids(head.get("sweeps", []), "sweeps", archive.names)
         if sum(archive.size(f"sweeps/{id_}/run.json") for id_ in ids) > MAX_SWEEPS:
             raise ValueError("the run.json of its sweeps are larger than any that nnexp writes")
@@ -197,22 +188,10 @@ class Bundle:
         def kept(evidence: Evidence) -> Source | None:
             sha256 = evidence.tags.get("nnexp.data_sha256", "")
             if sha256 not in self._data:
-                with _plainly(self.path):
-                    table, new_rows = (
-                        self._archive.find(data_file(sha256, part)) for part in ("table", "new_rows")
-                    )
-                self._data[sha256] = None if table is None else Source(table, new_rows)
+                self._data[sha256] = kept_data(self.find, sha256)
             return self._data[sha256]
 
         return kept
-
-    def begun(self, run_id: str) -> int:
-        """Return when a run began, in milliseconds since 1970; now if it is not known."""
-        return self.times[run_id][0] if run_id in self.times else now()
-
-    def ended(self, run_id: str) -> int | None:
-        """Return when a run ended, in milliseconds since 1970, None if it did not; now if it is not known."""
-        return self.times[run_id][1] if run_id in self.times else now()
 
     def find(self, name: str) -> bytes | None:
         """Return a member that belongs to no run, or None if there is none. Raises RequestError."""
@@ -220,40 +199,36 @@ class Bundle:
             return self._archive.find(name)
 
     def _parent(self, sweep_id: str) -> Parent:
-        said, name, params, tags = self._said(f"sweeps/{sweep_id}/run.json", sweep_id)
+        run = self._detail(f"sweeps/{sweep_id}/run.json", sweep_id)
         keys = self._archive.read(f"sweeps/{sweep_id}/run_keys.txt")
         if not re.fullmatch(rb"([0-9a-f]{64}\n)*", keys):
             raise ValueError(f"sweeps/{sweep_id}/run_keys.txt: must be a list of run keys, one per line")
-        status = said.get("status")
-        if status not in ("RUNNING", "FINISHED", "FAILED", "KILLED"):
-            raise ValueError(f"sweeps/{sweep_id}/run.json: status: is not the status of a sweep")
-        return Parent(sweep_id, name, status, params, tags, keys)
+        return Parent(**vars(run), keys=keys)
 
-    def _said(self, member: str, run_id: str) -> tuple[dict[str, Any], str, dict[str, str], dict[str, str]]:
-        """Read a run.json; return all of it, then its name, params and tags."""
+    def _detail(self, member: str, run_id: str) -> Detail:
+        """Read a run.json."""
         said = _mapping(self._archive, member)
-        if (times := said.get("times")) is not None:
-            self.times[run_id] = _times(times, f"{member}: times")
+        status = said.get("status", "FINISHED")  # a run's is not written, as only finished runs are
+        if status not in ("RUNNING", "FINISHED", "FAILED", "KILLED"):
+            raise ValueError(f"{member}: status: is not the status of a sweep")
         name = on_one_line(_text(said.get("name"), f"{member}: name"))
         params = _texts(said.get("params"), f"{member}: params")
-        return said, name, params, _texts(said.get("tags"), f"{member}: tags")
+        tags = _texts(said.get("tags"), f"{member}: tags")
+        return Detail(run_id, name, status, "", "", params, {}, tags, *_times(said.get("times"), member))
 
     def _evidence(self, run_id: str) -> Evidence:
-        run = f"runs/{run_id}/"
-        _, name, params, tags = self._said(f"{run}run.json", run_id)
-        sweep = tags.get("nnexp.sweep_id")
+        directory = f"runs/{run_id}/"
+        run = self._detail(f"{directory}run.json", run_id)
+        sweep = run.tags.get("nnexp.sweep_id")
         if sweep is not None and sweep not in self.sweeps and self.format == FORMAT:
-            raise ValueError(f"{run}run.json: names a sweep that is not in the archive")
+            raise ValueError(f"{directory}run.json: names a sweep that is not in the archive")
         of_sweep = self.sweeps[sweep].tags if sweep in self.sweeps else {}
         return Evidence(
-            run_id,
-            name,
-            params,
-            {**of_sweep, **tags},
-            _curves(self._archive.read(f"{run}metrics.csv"), f"{run}metrics.csv"),
-            self._archive.find(f"{run}config.yaml"),
-            self._archive.find(f"{run}weights.npz"),
-            tags,
+            **vars(run) | {"tags": {**of_sweep, **run.tags}},
+            own_tags=run.tags,
+            curves=_curves(self._archive.read(f"{directory}metrics.csv"), f"{directory}metrics.csv"),
+            config=self._archive.find(f"{directory}config.yaml"),
+            weights=self._archive.find(f"{directory}weights.npz"),
         )
 
 
@@ -293,8 +268,11 @@ def _ids(values: Any, key: str, names: set[str]) -> list[str]:
     return values
 
 
-def _times(values: Any, where: str) -> tuple[int, int | None]:
-    """Return when a run began and ended, the latter None if it did not end."""
+def _times(values: Any, member: str) -> tuple[int, int | None]:
+    """Return when a run began and ended, None if it did not end; both are now if they are not known."""
+    where = f"{member}: times"
+    if values is None:
+        return now(), now()
     if not isinstance(values, list) or len(values) != 2:
         raise ValueError(f"{where}: must be two times, of the beginning and the end")
     for time in values if values[1] is not None else values[:1]:

@@ -11,6 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -19,24 +20,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nnexp.config.errors import RequestError
+from nnexp.tracking import health
 from nnexp.tracking.claims import aside_of
-from nnexp.tracking.experiments import Experiment, all_experiments
+from nnexp.tracking.database import DatabaseWriter
+from nnexp.tracking.experiments import all_experiments
 from nnexp.tracking.files import links_in, move_aside
 from nnexp.tracking.find import SWEEP_KEYS, read_artifact, read_model
-from nnexp.tracking.health import (
-    OF_RUNS,
-    all_ids,
-    all_runs,
-    file_faults,
-    has_run,
-    move_rows_of_nothing,
-    nobody_records,
-    rows_of_nothing,
-    running_ids,
-)
 from nnexp.tracking.owner import is_owned
 from nnexp.tracking.places import SQLITE, local_path, place_of
-from nnexp.tracking.reader import Found, Row
+from nnexp.tracking.reader import Detail, Experiment
 from nnexp.tracking.runs import identity
 from nnexp.tracking.store import Store, open_store, resolve_uri
 from nnexp.tracking.whole import missing_tag
@@ -57,7 +49,7 @@ class Finding:
     kind: str
     text: str
     remedy: str = ""  # what the repair does, in words
-    repair: Callable[[], bool] | None = None  # repairs it, and returns whether it did
+    repair: Callable[[], object] | None = None  # returns False if it left all as it was
 
 
 # The kind of a finding that needs no repair.
@@ -85,14 +77,14 @@ def examine() -> Examined:
 def _inside(uri: str, path: Path | None) -> tuple[int, list[Finding]]:
     """Return the number of runs and the findings. A damaged store or one of another schema is not examined
     further."""
-    if path is not None and (faults := file_faults(path)):
+    if path is not None and (faults := health.file_faults(path)):
         return 0, [Finding("damage", f"{path}: {fault}") for fault in faults]
     try:
         store = open_store(create=False)
     except RequestError as error:
         return 0, [Finding("store", str(error))]
     experiments = all_experiments(store)
-    runs = all_runs(store, experiments)
+    runs = health.all_runs(store, experiments)
     findings = [*_stale(store, experiments, runs)]
     if path is not None:
         findings += [*_left_beside(path, runs), *_rows(path)]
@@ -108,7 +100,7 @@ def _inside(uri: str, path: Path | None) -> tuple[int, list[Finding]]:
 # --- One generator of findings for each thing that can be wrong.
 
 
-def _left_beside(path: Path, runs: Sequence[Row]) -> Iterator[Finding]:
+def _left_beside(path: Path, runs: Sequence[Detail]) -> Iterator[Finding]:
     """Find what killed processes left beside an SQLite file: a half-made store, locks of ended runs."""
     half = path.with_name(f"{path.name}.creating")
     if half.exists() and _is_free(Path(f"{path}.lock")):
@@ -121,7 +113,7 @@ def _left_beside(path: Path, runs: Sequence[Row]) -> Iterator[Finding]:
         # A run that is about to begin makes its lock before its row.
         if run_id not in running and _is_old(lock) and _is_free(lock):
             text = f"{lock} was left by a process that was killed"
-            yield Finding("left", text, "delete the empty file", partial(_unlink, lock))
+            yield Finding("left", text, "delete the empty file", partial(lock.unlink, missing_ok=True))
 
 
 def _aside(path: Path) -> Path:
@@ -136,11 +128,6 @@ def _move_half(path: Path, half: Path) -> bool:
             move_aside(half.parent, half.name, _aside(path))
     except (Timeout, FileNotFoundError):
         return False
-    return True
-
-
-def _unlink(lock: Path) -> bool:
-    lock.unlink(missing_ok=True)
     return True
 
 
@@ -165,37 +152,31 @@ def _is_free(lock: Path) -> bool:
 
 def _rows(path: Path) -> Iterator[Finding]:
     """Find rows that refer to rows that are not in the store."""
-    for table, count in sorted(rows_of_nothing(path).items()):
+    for table, count in sorted(health.rows_of_nothing(path).items()):
         text = f"table {table}: {count:,} rows refer to missing rows"
-        if table in OF_RUNS:
-            move = partial(_move_rows, path, table)
+        if table in health.OF_RUNS:
+            move = partial(health.move_rows_of_nothing, path, table, _aside(path))
             yield Finding("rows", text, f"move them to {_aside(path)}", move)
         else:
             yield Finding("rows", text)
 
 
-def _move_rows(path: Path, table: str) -> bool:
-    move_rows_of_nothing(path, table, _aside(path))
-    return True
-
-
-def _stale(store: Store, experiments: Sequence[Experiment], runs: Sequence[Row]) -> Iterator[Finding]:
+def _stale(store: Store, experiments: Sequence[Experiment], runs: Sequence[Detail]) -> Iterator[Finding]:
     """Find RUNNING runs whose process has died."""
     by_id = {experiment.id: experiment for experiment in experiments}
-    found = [Found(run.run_id, run.status, run.tags) for run in runs]
-    for run, one in zip(runs, found, strict=True):
-        if run.is_active and run.status == "RUNNING" and not is_alive(store, one, found):
+    for run in runs:
+        if run.is_active and run.status == "RUNNING" and not is_alive(store, run, runs):
             text = f"run {run.run_id}: is recorded as running, but its process has died"
-            end = partial(_end, store, by_id[run.experiment_id], one)
+            end = partial(_end, store, by_id[run.experiment_id], run)
             yield Finding("stale", text, "set it to KILLED", end)
 
 
-def _end(store: Store, experiment: Experiment, run: Found) -> bool:
+def _end(store: Store, experiment: Experiment, run: Detail) -> bool:
     with open_writer(store, experiment) as writer:
         return end_dead(store, writer, [run])
 
 
-def _twice(runs: Sequence[Row]) -> Iterator[Finding]:
+def _twice(runs: Sequence[Detail]) -> Iterator[Finding]:
     """Find runs that are recorded as finished twice."""
     first: dict[tuple[str, tuple[str, int]], str] = {}
     for run in runs:
@@ -206,7 +187,7 @@ def _twice(runs: Sequence[Row]) -> Iterator[Finding]:
                 yield Finding("twice", text)
 
 
-def _without_sweep(runs: Sequence[Row]) -> Iterator[Finding]:
+def _without_sweep(runs: Sequence[Detail]) -> Iterator[Finding]:
     """Find runs whose sweep is not in the store."""
     there = {run.run_id for run in runs if run.is_active}
     for run in runs:
@@ -218,7 +199,7 @@ def _without_sweep(runs: Sequence[Row]) -> Iterator[Finding]:
 _LINK = "nothing is read or written through it"
 
 
-def _links(store: Store, runs: Sequence[Row]) -> Mapping[str, list[Path]]:
+def _links(store: Store, runs: Sequence[Detail]) -> Mapping[str, list[Path]]:
     """Return the symbolic links in runs' directories on this machine, by run id; only runs that have some."""
     links = {}
     for run in runs:
@@ -228,19 +209,20 @@ def _links(store: Store, runs: Sequence[Row]) -> Mapping[str, list[Path]]:
     return {run_id: some for run_id, some in links.items() if some}
 
 
-def _artifacts(store: Store, runs: Sequence[Row]) -> Iterator[Finding]:
+def _artifacts(store: Store, runs: Sequence[Detail]) -> Iterator[Finding]:
     """Find finished runs whose tags, or whose files on this machine, are missing or were altered."""
     for run in runs:
         if not run.is_active or run.status != "FINISHED" or local_path(run.artifact_uri) is None:
             continue
-        needed = "config.yaml" if "nnexp.run_key" in run.tags else SWEEP_KEYS
-        if what := missing_tag(run.tags) if "nnexp.run_key" in run.tags else "":
+        is_network = "nnexp.run_key" in run.tags
+        needed = "config.yaml" if is_network else SWEEP_KEYS
+        if is_network and (what := missing_tag(run.tags)):
             yield Finding("files", f"run {run.run_id}: {what}")
         try:
-            if not read_artifact(store, run.detail(), needed):
+            if not read_artifact(store, run, needed):
                 yield Finding("files", f"run {run.run_id}: its artifact {needed} is empty")
-            if "nnexp.run_key" in run.tags:
-                read_model(store, run.detail())
+            if is_network:
+                read_model(store, run)
         except FileNotFoundError:
             yield Finding("files", f"run {run.run_id}: its artifact {needed} is missing")
         except RequestError as error:
@@ -251,7 +233,7 @@ def _orphans(store: Store, experiments: Sequence[Experiment]) -> Iterator[Findin
     """Find directories of runs that are not in the store: their writer was killed before adding them."""
     places = [(experiment, local_path(experiment.artifact_location)) for experiment in experiments]
     names = {e.id: _names(place) for e, place in places if place is not None and place.is_dir()}
-    known = all_ids(store)  # read after the names, since a run's files are there before its row
+    known = health.all_ids(store)  # read after the names, since a run's files are there before its row
     for experiment, place in places:
         unnamed = [name for name in names.get(experiment.id, []) if _run_id(name) not in known]
         if place is None or not unnamed:
@@ -286,9 +268,7 @@ def _run_id(name: str) -> str:
 
 def _is_live(store: Store, experiment: Experiment) -> bool:
     """Return whether a living process owns a run of the experiment."""
-    with store.reading() as connection:
-        running = running_ids(connection, experiment.id)
-    return any(is_owned(store, run_id) for run_id in running)
+    return any(is_owned(store, run_id) for run_id in health.running_ids(store, experiment))
 
 
 def _set_aside(store: Store, experiment: Experiment, place: Path, name: str, aside: Path) -> bool:
@@ -296,8 +276,8 @@ def _set_aside(store: Store, experiment: Experiment, place: Path, name: str, asi
 
     A writer puts files and rows in place in one transaction, or owns the run before.
     """
-    with nobody_records(store, experiment.id) as connection:
-        is_named = has_run(connection, _run_id(name)) or is_owned(store, _run_id(name))
+    with closing(DatabaseWriter(store, experiment)) as writer, writer.transaction() as connection:
+        is_named = health.has_run(connection, _run_id(name)) or is_owned(store, _run_id(name))
         if is_named or _is_live(store, experiment) or not _is_old(place / name):
             return False
         move_aside(place, name, aside)

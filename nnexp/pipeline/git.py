@@ -79,7 +79,7 @@ def diff() -> bytes:
         lines.append(f"Cut off after {MAX_DIFF} bytes.")
         patch = patch[: patch.rfind(b"\n", 0, MAX_DIFF) + 1]  # half a token is not recognised as a secret
     kept, withheld = _without_secrets(patch.decode(errors="replace"))
-    lines += [f"Left out, as a password or a key seems to stand there: {what}" for what in withheld]
+    lines += [f"Left out, since it seems to contain a password or a key: {what}" for what in withheld]
     return (masked("\n".join(lines)) + "\n\n" + kept).encode()
 
 

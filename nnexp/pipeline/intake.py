@@ -16,23 +16,24 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError
+from nnexp.config.run import MAX_PARAM
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.artifacts import data_input
 from nnexp.pipeline.bundle import Bundle
 from nnexp.pipeline.rerun.subject import Subject, Subjects
 from nnexp.pipeline.rerun.verdict import key_of, twice, weights_hash
 from nnexp.pipeline.signals import uninterrupted
-from nnexp.tracking.evidence import data_file
-from nnexp.tracking.experiments import Experiment, ensure_experiment
+from nnexp.tracking.evidence import data_files
+from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import SWEEP_KEYS, get_sweep, recorded_keys
 from nnexp.tracking.labels import DESCRIPTION
+from nnexp.tracking.reader import Experiment
 from nnexp.tracking.runs import RunRecord, Writer
 from nnexp.tracking.store import Store, open_store, told_if_lost
-from nnexp.tracking.tables import MAX_NAMED, RUNS, TAGS
+from nnexp.tracking.tables import MAX_NAME, MAX_TAG, RUNS, TAGS, chunks
 from nnexp.tracking.write import open_writer
 
-# MLflow's limits on the length of a name, of a param's and of a tag's value, and the keys that it accepts.
-MAX_NAME, MAX_PARAM, MAX_TAG = 250, 6000, 8000
+# The names of params, tags and metrics that MLflow accepts.
 _KEY = re.compile(r"[\w.:/ -]{1,250}")
 # MLflow's own tags that are kept: who made a run, from which code, and its description.
 _ORIGIN = re.compile(r"mlflow\.(user|source\.[\w.]+|note\.content)")
@@ -105,9 +106,7 @@ def _checked(there: Bundle) -> tuple[dict[str, dict[str, bytes]], dict[str, str]
         source = kept(one)
         assert source is not None  # the subject has its data
         own = files.setdefault(one.own_tags.get("nnexp.sweep_id", one.run_id), {})
-        own[data_file(subject.data_sha256, "table")] = source.table
-        if source.new_rows is not None:
-            own[data_file(subject.data_sha256, "new_rows")] = source.new_rows
+        own |= data_files(subject.data_sha256, source)
     if (diff := there.find("git.diff")) is not None:
         files.setdefault(next(iter(there.sweeps), there.run_ids[0]), {})["git.diff"] = diff
     return files, keys, name
@@ -156,14 +155,13 @@ def _known(store: Store, keys: Mapping[str, str]) -> set[str]:
 
     `keys`: the key of each run or sweep, by id.
     """
-    ids, known = list(keys), set[str]()
+    known = set[str]()
     r, t = RUNS.c, TAGS.c
     keyed = (t.run_uuid == r.run_uuid) & t.key.in_(["nnexp.run_key", "nnexp.rerun_key", "nnexp.sweep_key"])
-    for start in range(0, len(ids), MAX_NAMED):
-        some = r.run_uuid.in_(ids[start : start + MAX_NAMED])
-        query = sa.select(r.run_uuid, r.lifecycle_stage, t.value).join(TAGS, keyed, isouter=True).where(some)
+    query = sa.select(r.run_uuid, r.lifecycle_stage, t.value).join(TAGS, keyed, isouter=True)
+    for some in chunks(list(keys)):
         with store.reading() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(query.where(r.run_uuid.in_(some))).all()
         for run_id, stage, key in rows:
             if stage != "active":
                 raise RequestError(f"run {run_id} was deleted in this store: restore it there first")
@@ -185,8 +183,8 @@ def _write(writer: Writer, there: Bundle, data: Mapping[str, dict[str, bytes]], 
             _tags(parent.tags, there),
             files={SWEEP_KEYS: parent.keys, **data.get(sweep_id, {})},
             status="KILLED" if parent.status == "RUNNING" else parent.status,
-            start_time=there.begun(sweep_id),
-            end_time=there.ended(sweep_id),
+            start_time=parent.start_time,
+            end_time=parent.end_time,
             run_id=sweep_id,
         )
         for sweep_id, parent in there.sweeps.items()
@@ -213,8 +211,8 @@ def _record(there: Bundle, subject: Subject, more: Mapping[str, bytes]) -> RunRe
         points=[(metric, epoch, value) for metric, curve in one.curves.items() for epoch, value in curve],
         files={"config.yaml": one.config, "weights.npz": one.weights, **more},
         data=data_input(dataset),
-        start_time=there.begun(one.run_id),
-        end_time=there.ended(one.run_id),
+        start_time=one.start_time,
+        end_time=one.end_time,
         run_id=one.run_id,
     )
 

@@ -6,8 +6,7 @@ import html
 import logging
 import sys
 import time
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from nnexp.pipeline.signals import raise_if_interrupted
 
@@ -31,12 +30,7 @@ class Meter:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -54,17 +48,7 @@ class Meter:
             log.info(f"{line}{f' ({rate}{left})' if rate else ''} {note}".rstrip())
 
 
-class _Bar(Protocol):
-    """A progress bar that a Meter can draw."""
-
-    def start(self) -> None: ...
-
-    def show(self, done: int, note: str, rate: str) -> None: ...
-
-    def stop(self) -> None: ...
-
-
-def _bar(what: str, total: int, unit: str) -> _Bar | None:
+def _bar(what: str, total: int, unit: str) -> _TerminalBar | _NotebookBar | None:
     """Return a bar if standard error is a terminal or if this is a notebook, else None."""
     if sys.stderr.isatty():
         return _TerminalBar(what, total, unit)

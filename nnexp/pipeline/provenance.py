@@ -27,7 +27,7 @@ PACKAGES = ("nnexp", "numpy", "numba", "mlflow", "hydra-core")
 
 @cache
 def provenance() -> dict[str, str]:
-    """Return the tags that describe this process. Outside a checkout there are none of git's."""
+    """Return the tags that describe this process; outside a checkout, without those of git."""
     build = np.show_config(mode="dicts")
     blas = build["Build Dependencies"]["blas"]
     tags = {

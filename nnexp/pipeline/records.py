@@ -16,7 +16,7 @@ from nnexp.dataset.load import Dataset
 from nnexp.network import engine
 from nnexp.network.weights import pack
 from nnexp.pipeline.artifacts import data_files, data_input, model_of, points, prediction_points, run_files
-from nnexp.pipeline.identity import ranges, result_tags, run_tags
+from nnexp.pipeline.identity import ranges, result_tags, run_key, run_tags
 from nnexp.pipeline.provenance import code_files, command, provenance
 from nnexp.tracking.find import SWEEP_KEYS
 from nnexp.tracking.labels import DESCRIPTION, QUESTION, name_of, tags_of
@@ -94,13 +94,14 @@ def sweep_record(name: str, key: str, asked: Sequence[Point], request: Request) 
     return RunRecord(name_of(request, title), params, tags, files=files)
 
 
-def rerun_record(run: Detail, key: str, config: RunConfig, dataset: Dataset, again: Trained) -> RunRecord:
+def rerun_record(run: Detail, config: RunConfig, dataset: Dataset, again: Trained) -> RunRecord:
     """Return the record of a rerun, as a run of its own.
 
-    The old run's key is in its tag nnexp.rerun_key, not in nnexp.run_key, so that summaries do not count it
-    and later sweeps do not take it for one of their runs.
+    Its key is in the tag nnexp.rerun_key, not in nnexp.run_key, so that summaries do not count it and later
+    sweeps do not take it for one of their runs. The key is the old run's, unless another version of the
+    engine trained that run.
     """
-    tags = {"nnexp.rerun_key": key, "nnexp.engine": engine.VERSION}
+    tags = {"nnexp.rerun_key": run_key(config, dataset), "nnexp.engine": engine.VERSION}
     tags |= {"nnexp.data_sha256": dataset.sha256, "mlflow.parentRunId": run.run_id}
     record = RunRecord(f"rerun: {run.name}", config.params(), tags, data=data_input(dataset))
     record = with_result(record, again, dataset)
@@ -124,13 +125,6 @@ def verdicts_record(sweep: Detail, verdicts: Sequence[Verdict]) -> RunRecord:
         },
         files={"verdicts.csv": (as_text(table, "csv") + "\n").encode()},
     )
-
-
-def judged(record: RunRecord, old: Detail, verdict: Verdict) -> RunRecord:
-    """Return the record of a rerun, ended now, with its verdict, its provenance and a link to `old`."""
-    links = {"nnexp.rerun_of": old.run_id, "nnexp.verdict": in_a_tag(verdict)}
-    tags = {**origin(), **provenance(), **record.tags, **links}
-    return replace(record, tags=tags, files={**record.files, **code_files()}, end_time=now())
 
 
 def in_a_tag(verdict: Verdict) -> str:

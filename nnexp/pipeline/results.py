@@ -1,4 +1,4 @@
-"""The objects that the Python API returns: a recorded run, sweep or rerun, read from the store on demand."""
+"""Define what the Python API returns: a recorded run, sweep or rerun, read from the store on demand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.run import NOT_RESULT, RunConfig
 from nnexp.dataset.load import Dataset
 from nnexp.network.weights import Model
-from nnexp.pipeline.artifacts import read_back
+from nnexp.pipeline.artifacts import read_back, without_test_rows
 from nnexp.pipeline.identity import run_name
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
 from nnexp.tracking.experiments import get_experiment
@@ -52,8 +52,10 @@ class Run:
         The run's name, such as `xor lr=0.5 init=normal seed=3`.
     loss, accuracy : float
         The last values; the last finite ones if the run diverged. `accuracy` is None for a regression.
+    metrics : dict
+        The last value of every metric, such as `val_loss`, `test_loss` or `best_epoch`.
     epochs : int
-        The number of completed epochs.
+        The number of epochs for which the network was trained; with patience, the best epoch.
     outcome : str
         `converged`, `diverged` or `finished`.
     params : dict
@@ -63,6 +65,15 @@ class Run:
         The run's curves.
     network : Model
         The trained network.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> run = nnexp.train(dataset="and", seed=1, epochs=100, figures=False, model=False)
+    >>> run.name, run.epochs, run.params["learning_rate"]
+    ('and lr=0.1 init=normal seed=1', 100, 0.1)
+    >>> list(run.history.columns)
+    ['run_id', 'metric', 'epoch', 'value']
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
@@ -71,6 +82,7 @@ class Run:
         self.name = self._record.name
         self.loss = self._record.metrics.get("loss", math.nan)
         self.accuracy = self._record.metrics.get("accuracy")
+        self.metrics = dict(self._record.metrics)
         self.outcome = self._record.tags["nnexp.outcome"]
 
     @property
@@ -114,13 +126,13 @@ class Run:
         config, dataset = self._trained
         run = read_back(self.store, self.run_id, config, dataset, self.outcome)
         title = f"{run_name(config, dataset)}, {self.outcome}"
-        return plots.of_run(run.model, dataset, run.epochs, run.curves, title, run.kept, name)[name]
+        shown = without_test_rows(dataset, config)
+        return plots.of_run(run.model, shown, run.epochs, run.curves, title, run.kept, name)[name]
 
     @cached_property
     def _trained(self) -> tuple[RunConfig, Dataset]:
         """The run's configuration and data set. Raises RequestError if the data set cannot be found."""
-        _, evidence = find_run(self.store, self.run_id)
-        subject = Subjects(kept_in(self.store)).subject(evidence)
+        subject = Subjects(kept_in(self.store)).subject(find_run(self.store, self.run_id))
         if subject.data.dataset is None:
             raise RequestError(f"run {self.run_id}: {subject.data.changed}")
         return subject.config, subject.data.dataset
@@ -154,6 +166,15 @@ class Sweep:
         The run with the lowest last `val_loss` if there is a validation split, else the lowest last `loss`.
     failures : list of (str, str)
         The name of each run that failed, and the reason.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> sweep = nnexp.sweep(dataset="and", learning_rate=[0.1, 1], seed=range(3), epochs=100)
+    >>> sweep.name, len(sweep), sweep.failures
+    ('sweep: 6 runs over learning_rate, seed', 6, [])
+    >>> sweep.best.params["learning_rate"]
+    1.0
     """
 
     def __init__(self, store: Store, sweep_id: str, failures: Sequence[tuple[str, str]]) -> None:
@@ -331,6 +352,14 @@ class Rerun:
         The run that was trained again.
     recorded_as : str or None
         The id of the rerun's own record; None if nothing was trained or the store cannot be written to.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> run = nnexp.train(dataset="and", seed=1, epochs=100, figures=False, model=False)
+    >>> again = nnexp.rerun(run)
+    >>> again.verdict, again.difference, again.causes
+    ('identical', None, ())
     """
 
     run_id: str

@@ -47,6 +47,8 @@ log = logging.getLogger("nnexp")
 
 # The figure that every run with `figures=true` has.
 CURVES = "figures/curves.png"
+# Metrics that only some runs have, and that the command prints.
+OTHERS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "best_epoch", "trained_epochs")
 # A run that trains for longer than this writes its curves while it trains, so that the UI shows them.
 LIVE_SECONDS = 2.0
 
@@ -62,6 +64,7 @@ class Recorded:
     first_loss: float
     last_loss: float
     accuracy: float | None
+    others: Mapping[str, float]  # val_loss, val_accuracy, and what is recorded once; if any
     outcome: str
     new_rows: Columns  # the new rows with the network's predictions
 
@@ -120,14 +123,16 @@ def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) 
     if first != run_id:  # another process has recorded the same run meanwhile
         return _shown(place, first, point)
     curves = trained.curves
+    last = {name: float(values[-1]) for name, values in curves.items()}
     return Recorded(
         run_id,
         is_old=False,
         added=(),
         epochs=int(trained.epochs[-1]),
         first_loss=float(curves["loss"][0]),
-        last_loss=float(curves["loss"][-1]),
-        accuracy=float(curves["accuracy"][-1]) if "accuracy" in curves else None,
+        last_loss=last["loss"],
+        accuracy=last.get("accuracy"),
+        others=_others({**last, **trained.once}),
         outcome=trained.outcome,
         new_rows=new_rows(model, dataset),
     )
@@ -193,9 +198,14 @@ def _recorded_before(store: Store, run_id: str, dataset: Dataset, added: tuple[s
         first_loss=loss[0][1],
         last_loss=loss[-1][1],
         accuracy=record.metrics.get("accuracy"),
+        others=_others(record.metrics),
         outcome=record.tags["nnexp.outcome"],
         new_rows=new_rows(model, dataset),
     )
+
+
+def _others(last: Mapping[str, float]) -> dict[str, float]:
+    return {name: last[name] for name in OTHERS if name in last}
 
 
 def _train_live(writer: Writer, run_id: str, point: Point) -> Trained:

@@ -12,10 +12,10 @@ from nnexp.config.run import RunConfig
 from nnexp.network import engine
 from nnexp.pipeline.identity import numbered
 from nnexp.pipeline.signals import Terminated, interruptible, raise_if_interrupted, uninterrupted
-from nnexp.tracking.experiments import Experiment, ensure_experiment
+from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import find_runs
 from nnexp.tracking.owner import HEARTBEAT, OWNER
-from nnexp.tracking.reader import Found
+from nnexp.tracking.reader import Experiment, Found
 from nnexp.tracking.runs import Ended, RunRecord, Writer, identity
 from nnexp.tracking.store import Store, StoreLost, open_store, told_if_lost
 from nnexp.tracking.whole import missing, tell
@@ -66,27 +66,17 @@ def opened(config: RunConfig, keys: Collection[str]) -> Iterator[Place]:
             runs = settled(writer, runs)
             if end_dead(store, writer, [*runs, *parents]):
                 runs, parents = _found(store, experiment)
-            lost = _lost(store, runs, frozenset(keys)) | _lost_sweeps(store, parents)
+            wanted = frozenset(keys)
+            done = [run for run in runs if run.status == "FINISHED" and run.tags["nnexp.run_key"] in wanted]
+            lacking = missing(store, done)
+            tell(lacking, "it does not count as recorded")
+            lost = lacking | missing(store, [run for run in parents if run.status in ("FINISHED", "FAILED")])
             writer.disregard({run.run_id: run.tags["nnexp.run_key"] for run in runs if run.run_id in lost})
             runs, parents = (
                 [replace(run, status="LOST") if run.run_id in lost else run for run in some]
                 for some in (runs, parents)
             )
             yield Place(store, experiment, writer, runs, parents)
-
-
-def _lost(store: Store, runs: list[Found], keys: frozenset[str]) -> set[str]:
-    """Return the ids of finished runs of these keys whose record is incomplete, and log what each lacks."""
-    lacking = missing(
-        store, [run for run in runs if run.status == "FINISHED" and run.tags["nnexp.run_key"] in keys]
-    )
-    tell(lacking, "it does not count as recorded")
-    return set(lacking)
-
-
-def _lost_sweeps(store: Store, parents: list[Found]) -> set[str]:
-    """Return the ids of ended sweeps whose list of run keys is gone."""
-    return set(missing(store, [parent for parent in parents if parent.status in ("FINISHED", "FAILED")]))
 
 
 def _found(store: Store, experiment: Experiment) -> tuple[list[Found], list[Found]]:
@@ -107,7 +97,7 @@ class TrainingError(Exception):
 def tell_of_compiling() -> None:
     """Log that the engine is compiled first, if it has to be."""
     if not engine.is_ready():
-        log.info("compiling the engine, once on this machine: about ten seconds")
+        log.info("compiling the engine, once on this machine: about twenty seconds")
 
 
 @contextmanager
@@ -130,12 +120,10 @@ def going_on(place: Place, record: RunRecord) -> Iterator[str]:
         is_killed = isinstance(error, KeyboardInterrupt | Terminated)
         failure = error.failure if isinstance(error, TrainingError) else Failure.of(error)
         files = {} if is_killed else {"traceback.txt": failure.traceback.encode()}
-        reason = _signal(error) if is_killed else failure.reason
+        reason = failure.reason
+        if is_killed:
+            is_typed = isinstance(error, KeyboardInterrupt)
+            reason = "interrupted (Ctrl-C)" if is_typed else "terminated (SIGTERM)"
         with uninterrupted(), suppress(Ended):
             writer.finish(run_id, "KILLED" if is_killed else "FAILED", files, {"nnexp.reason": reason})
         raise
-
-
-def _signal(error: BaseException) -> str:
-    """Return the reason to record for a run that a signal stopped."""
-    return "interrupted (Ctrl-C)" if isinstance(error, KeyboardInterrupt) else "terminated (SIGTERM)"

@@ -22,11 +22,7 @@ from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Source
-from nnexp.pipeline.artifacts import (
-    best_files,
-    check_names,
-    new_outputs,
-)
+from nnexp.pipeline.artifacts import best_files, check_names, new_outputs
 from nnexp.pipeline.git import refuse_dirty
 from nnexp.pipeline.identity import ranges, run_key, run_name, sweep_key, varied_leaves
 from nnexp.pipeline.progress import Meter
@@ -36,6 +32,7 @@ from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.find import get_curve, get_run, get_sweep
 from nnexp.tracking.labels import DESCRIPTION, NAME, name_of, tags_of
 from nnexp.tracking.read import read_runs
+from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Ended, RunRecord, Writer, now
 from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import check
@@ -112,7 +109,8 @@ def sweep(
         ended = [parent for parent in same if parent.status != "LOST"]
         complete = [parent for parent in ended if parent.tags.get("nnexp.outcome") == "complete"]
         todo = replace(todo, todo=place.renamed(todo.todo))
-        failures = _failed_before(place, todo)
+        reasons = {run.tags["nnexp.run_key"]: run.tags.get("nnexp.reason", "") for run in place.runs}
+        failures = [(point.name, reasons[point.key]) for point in todo.failed]  # and not run again
         if not todo.todo and complete:
             return _complete(place, complete[-1].run_id, keys, failures, asked, configs, request)
         training = execute(todo.todo, request.executor)  # raises RequestError if the executor is unavailable
@@ -242,12 +240,6 @@ class _Recorder:
             self._pending = None
 
 
-def _failed_before(place: Place, todo: Plan) -> list[tuple[str, str]]:
-    """Return (run name, reason) for each point that failed earlier and is not run again."""
-    reasons = {run.tags["nnexp.run_key"]: run.tags.get("nnexp.reason", "") for run in place.runs}
-    return [(point.name, reasons[point.key]) for point in todo.failed]
-
-
 def _complete(
     place: Place,
     parent: str,
@@ -259,13 +251,12 @@ def _complete(
 ) -> Sweep:
     """Return a sweep that is already complete, after updating its name, question and tags from this command.
 
-    Its report and its description, which contain them, are written anew.
+    Its report and its description, which contain them, are written again.
     """
     done, labels = _finished_sweep(place, parent, keys, failures), tags_of(request)
     if request.name is not None:
         labels[NAME] = name_of(request, "")
-    record = get_sweep(place.store, parent)
-    if record is None or not labels.items() <= record.tags.items():
+    if not labels.items() <= _parent(place, parent).tags.items():
         with uninterrupted():
             place.writer.add(parent, {}, labels)
         found = _found(place, done, len(asked))
@@ -279,8 +270,7 @@ def _complete(
 
 def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
     """Read the sweep back from the store. Raises Ended if its parent was deleted meanwhile."""
-    if get_sweep(place.store, parent) is None:
-        raise Ended(parent, "was deleted")
+    _parent(place, parent)
     runs = read_runs(place.store, place.experiment, parent)
     done = finished(runs)
     losses = {} if done.empty else dict(zip(done["run_key"], done["loss"], strict=True))
@@ -289,10 +279,15 @@ def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[t
 
 def _found(place: Place, done: Sweep, total: int) -> Findings:
     """Collect the sweep's findings. Raises Ended if its parent was deleted meanwhile."""
-    record = get_sweep(place.store, done.sweep_id)
+    return Findings.of(_parent(place, done.sweep_id), total, done.runs, done.summary)
+
+
+def _parent(place: Place, sweep_id: str) -> Detail:
+    """Read a sweep's parent run. Raises Ended if it was deleted meanwhile."""
+    record = get_sweep(place.store, sweep_id)
     if record is None:
-        raise Ended(done.sweep_id, "was deleted")
-    return Findings.of(record, total, done.runs, done.summary)
+        raise Ended(sweep_id, "was deleted")
+    return record
 
 
 def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Picture]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError
-from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.places import SQLITE, STORE_ID, file_of, find_id, local_path, new_id
+from nnexp.tracking.reader import Experiment
 from nnexp.tracking.store import Store
 from nnexp.tracking.tables import EXPERIMENT_TAGS, EXPERIMENTS
 
@@ -28,7 +28,9 @@ def claim(store: Store, experiment: Experiment) -> Experiment:
     if store.uri.startswith("http"):
         return experiment
     with store.reading() as connection:
-        id, recorded = find_id(connection), _location(connection, experiment)
+        t = EXPERIMENTS.c
+        query = sa.select(t.artifact_location).where(t.experiment_id == int(experiment.id))
+        id, recorded = find_id(connection), str(connection.execute(query).scalar_one())
     place = local_path(recorded)
     where = experiment.artifact_location
     if id is not None and place is not None and id in place.parts:
@@ -39,7 +41,6 @@ def claim(store: Store, experiment: Experiment) -> Experiment:
             _change_id(store, id)
             return claim(store, experiment)
     if where != recorded:
-        t = EXPERIMENTS.c
         with store.engine.begin() as connection:
             moved = sa.update(EXPERIMENTS).where(t.experiment_id == int(experiment.id))
             connection.execute(moved.values(artifact_location=where))
@@ -60,15 +61,9 @@ def aside_of(store: Store, place: Path) -> Path | None:
     is_plain = os.path.realpath(place) == os.path.join(os.path.realpath(root), id, *below)
     try:
         is_own = is_plain and _owner(root / f"{id}.store") == _name(store)
-    except OSError:  # nobody has recorded there yet, or we may not read it
+    except OSError:  # nothing is recorded there yet, or we may not read it
         return None
     return Path(root, f"{id}.aside", *below) if is_own else None
-
-
-def _location(connection: sa.Connection, experiment: Experiment) -> str:
-    t = EXPERIMENTS.c
-    query = sa.select(t.artifact_location).where(t.experiment_id == int(experiment.id))
-    return str(connection.execute(query).scalar_one())
 
 
 def _is_taken(store: Store, root: Path, id: str) -> bool:

@@ -3,83 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nnexp.config.errors import RequestError
-from nnexp.config.text import masked, shortened
-from nnexp.tracking.reader import (
-    PAGE,
-    Curves,
-    Detail,
-    Entry,
-    ExperimentRow,
-    Found,
-    Kind,
-    Network,
-    Parts,
-    Row,
-    detail_of,
-)
+from nnexp.config.text import masked
+from nnexp.tracking.reader import PAGE, Curves, Detail, Entry, Experiment, Found, Kind
 from nnexp.tracking.store import Store, StoreLost
 from nnexp.tracking.view import BEST
 
-if TYPE_CHECKING:
-    from nnexp.tracking.experiments import Experiment
-
-# Points a server sends at a time; how many items are read, and how many pages in turn that bring nothing new.
+# Points per page of a server's answer; the most items read; the most successive pages without a new item.
 POINTS_PAGE, MAX_ITEMS, MAX_IDLE = 25_000, 2_000_000, 3
 
 
 class ClientReader:
-    """Reads through MLflow's client; see Reader."""
+    """A `Reader` that reads through MLflow's client."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def experiment(self, id: str) -> ExperimentRow:
-        return _row(self._store.client.get_experiment(id))
+    def experiment(self, id: str) -> Experiment:
+        return _experiment(self._store.client.get_experiment(id))
 
-    def experiment_named(self, name: str) -> ExperimentRow | None:
+    def experiment_named(self, name: str) -> Experiment | None:
         found = self._store.client.get_experiment_by_name(name)
-        return None if found is None else _row(found)
+        return None if found is None else _experiment(found)
 
-    def experiments(self) -> list[ExperimentRow]:
-        return list(map(_row, self._store.client.search_experiments()))
+    def experiments(self) -> list[Experiment]:
+        return list(map(_experiment, self._store.client.search_experiments()))
 
-    def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str]) -> list[Found]:
+    def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str] = ()) -> list[Found]:
         return search(self._store, experiment, f"tags.`{tag}` != ''")
 
-    def parts(self, run_id: str) -> Parts | None:
+    def details(self, run_ids: Sequence[str]) -> dict[str, Detail]:
+        found = [run for run in self._store.each(self._find, run_ids) if run is not None]
+        return {run.info.run_id: _detail(run) for run in found}
+
+    def _find(self, run_id: str) -> Any:
         from mlflow.exceptions import MlflowException
 
         try:
-            run = self._store.client.get_run(run_id)
+            return self._store.client.get_run(run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return None
-        info, data = run.info, run.data
-        head = info.run_name, info.status, info.artifact_uri, info.experiment_id
-        return head, data.params.items(), data.metrics.items(), data.tags.items()
 
-    def curve(self, run_id: str, metric: str) -> list[tuple[int, float]]:
-        return sorted((point.step, point.value) for point in history(self._store, run_id, metric))
+    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Detail]:
+        return [_detail(run) for run in entities(self._store, experiment, "tags.`nnexp.run_key` != ''")]
 
-    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Network]:
-        found = entities(self._store, experiment, "tags.`nnexp.run_key` != ''")
-        return [
-            Network(
-                run.info.run_id,
-                run.info.run_name,
-                run.info.status,
-                run.info.start_time,
-                run.info.end_time,
-                run.data.params,
-                run.data.tags,
-                run.data.metrics,
-            )
-            for run in found
-        ]
+    def curves(self, run_ids: Sequence[str], metrics: Sequence[str] | None = None) -> dict[str, Curves]:
+        if metrics is None:
+            metrics = sorted({metric for run in self.details(run_ids).values() for metric in run.metrics})
+        curves: dict[str, dict[str, list[tuple[int, float]]]] = {run_id: {} for run_id in run_ids}
+        for run_id, metric, epoch, value in sorted(self.points(run_ids, metrics, None)):
+            curves[run_id].setdefault(metric, []).append((epoch, value))
+        return dict(curves)
 
     def points(
         self, run_ids: Sequence[str], metrics: Sequence[str], epochs: Sequence[int] | None
@@ -92,33 +69,14 @@ class ClientReader:
             for point in curve
         ]
 
-    def evidence(self, run_ids: Sequence[str]) -> tuple[dict[str, Detail], dict[str, Curves]]:
-        details = dict(zip(run_ids, self._store.each(self._detail, run_ids), strict=True))
-        asked = [(run_id, metric) for run_id, run in details.items() for metric in run.metrics]
-        found = self._store.each(lambda one: self.curve(*one), asked)
-        curves: dict[str, Curves] = {run_id: {} for run_id in run_ids}
-        for (run_id, metric), curve in zip(asked, found, strict=True):
-            curves[run_id] = {**curves[run_id], metric: curve}
-        return details, curves
-
-    def _detail(self, run_id: str) -> Detail:
-        parts = self.parts(run_id)
-        if parts is None:
-            raise RequestError(f"no run {shortened(run_id)!r} in this store")
-        return detail_of(run_id, parts)
-
-    def times(self, run_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
-        found = self._store.each(self._store.client.get_run, run_ids)
-        return {run.info.run_id: (run.info.start_time, run.info.end_time) for run in found}
-
     def heads(
         self, runs: Sequence[Found], tags: Sequence[str]
     ) -> list[tuple[str, str | None, Mapping[str, str]]]:
-        # To ask a server for each run's files takes as long as to record it.
+        # Asking a server for each run's files takes as long as recording the run.
         return [(run.run_id, None, run.tags) for run in runs]
 
     def entries(self, kind: Kind, most: int, experiment: Experiment | None) -> Iterator[Entry]:
-        # One page of runs after the other, those of sweeps between them, until there are enough.
+        # Read page after page, skipping the runs of sweeps, until there are enough.
         experiments: Sequence[Any] = self._store.client.search_experiments()
         name_of = {found.experiment_id: found.name for found in experiments}
         token = None
@@ -147,28 +105,37 @@ class ClientReader:
         found = self._store.client.search_runs(ids, where, max_results=PAGE)
         return {run.info.run_id: "nnexp.sweep" in run.data.tags for run in found}
 
-    def all_runs(self, experiments: Sequence[Experiment], tags: Sequence[str]) -> list[Row]:
+    def all_runs(self, experiments: Sequence[Experiment], tags: Sequence[str]) -> list[Detail]:
         return [
-            Row(run.info.run_id, run.info.status, True, e.id, run.info.artifact_uri, run.data.tags)
-            for e in experiments
+            _detail(run)
+            for experiment in experiments
             for tag in ("nnexp.run_key", "nnexp.sweep")
-            for run in entities(self._store, e, f"tags.`{tag}` != ''")
+            for run in entities(self._store, experiment, f"tags.`{tag}` != ''")
         ]
 
 
-def _row(found: Any) -> ExperimentRow:
-    return ExperimentRow(found.experiment_id, found.name, found.lifecycle_stage, found.artifact_location)
+def _experiment(found: Any) -> Experiment:
+    """Return MLflow's entity as ours."""
+    is_deleted = found.lifecycle_stage == "deleted"
+    return Experiment(found.experiment_id, found.name, found.artifact_location, is_deleted)
+
+
+def _detail(run: Any) -> Detail:
+    """Return MLflow's entity as ours."""
+    info, data = run.info, run.data
+    head = (info.run_id, info.run_name, info.status, info.artifact_uri, info.experiment_id)
+    return Detail(*head, data.params, data.metrics, data.tags, info.start_time, info.end_time)
 
 
 def search(store: Store, experiment: Experiment, where: str) -> list[Found]:
-    """The runs of a server's experiment for which MLflow's filter holds, oldest first, with all tags."""
+    """Find the runs of an experiment that satisfy MLflow's filter, oldest first, with all tags."""
     return [
         Found(run.info.run_id, run.info.status, run.data.tags) for run in entities(store, experiment, where)
     ]
 
 
 def entities(store: Store, experiment: Experiment, where: str) -> list[Any]:
-    """MLflow's entities of the runs for which its filter holds, oldest first."""
+    """Find the runs of an experiment that satisfy MLflow's filter, oldest first, as MLflow's entities."""
     return _all_pages(
         store,
         lambda token: store.client.search_runs(
@@ -183,8 +150,8 @@ def entities(store: Store, experiment: Experiment, where: str) -> list[Any]:
 
 
 def history(store: Store, run_id: str, metric: str) -> list[Any]:
-    """MLflow's entities of a metric's points, as a server has them."""
-    # As the client's own get_metric_history, which reads on for as long as there is a page.
+    """Read all points of a run's metric, as MLflow's entities."""
+    # Like the client's own get_metric_history, which, however, reads for as long as a server sends pages.
     ask = store.client._tracking_client.store.get_metric_history
     return _all_pages(
         store,
@@ -194,8 +161,10 @@ def history(store: Store, run_id: str, metric: str) -> list[Any]:
 
 
 def _all_pages(store: Store, ask: Callable[[str | None], Any], key: Callable[[Any], Hashable]) -> list[Any]:
-    """All that a server has, page by page. Raises StoreLost where its pages bring nothing new, or do not
-    end."""
+    """Read all items of a server's answer, page by page.
+
+    Raises StoreLost if the pages bring nothing new, or do not end.
+    """
     found: dict[Hashable, Any] = {}
     token, idle = None, 0
     while True:

@@ -6,7 +6,6 @@ A chunk of runs is one transaction, and its artifacts are in place before its ro
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 import uuid
@@ -21,11 +20,11 @@ from sqlalchemy.exc import OperationalError
 
 from nnexp.config.errors import RequestError
 from nnexp.tracking.durable import flush
-from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.files import put
 from nnexp.tracking.labels import NAME
 from nnexp.tracking.owner import Owner
-from nnexp.tracking.places import MAX_FILE_NAME, SQLITE, local_path
+from nnexp.tracking.places import MAX_FILE_NAME, SQLITE, is_read_only, local_path
+from nnexp.tracking.reader import Experiment
 from nnexp.tracking.runs import (
     Ended,
     Point,
@@ -54,6 +53,9 @@ from nnexp.tracking.tables import (
 
 log = logging.getLogger("nnexp")
 
+# A row of the metrics table: name, value, time, run, step, and whether the value is NaN.
+MetricRow = tuple[str, float, int, str, int, bool]
+
 # Seconds to wait for a locked SQLite file: in one attempt, after which the wait is reported, and in all.
 TRY_SECONDS, LOCK_SECONDS = 5, 600
 # Rows of one INSERT. Every statement is a round through the driver and SQLite's interpreter.
@@ -74,19 +76,19 @@ class DatabaseWriter:
         place = local_path(experiment.artifact_location)
         if place is None:
             raise RequestError(
-                f"experiment_name={experiment.name}: its artifacts lie at {experiment.artifact_location}, "
+                f"experiment_name={experiment.name}: its artifacts are at {experiment.artifact_location}, "
                 "which this database's server serves: give the server's address as tracking_uri"
             )
         is_long = not store.uri.startswith(SQLITE) and len(_uri(experiment, "0" * 32)) > MAX_URI
         if is_long or len(place.name.encode()) > MAX_FILE_NAME:
             raise RequestError(
                 f"experiment_name={experiment.name}: its artifacts would go to {place}, too long a path to "
-                "be recorded: name another"
+                "record: choose another name"
             )
         there = next(path for path in (place, *place.parents) if path.exists())
-        if not os.access(there, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        if is_read_only(there):
             raise RequestError(
-                f"experiment_name={experiment.name}: its artifacts go to {place}, and {there} is read-only"
+                f"experiment_name={experiment.name}: its artifacts go to {place}, but {there} is read-only"
             )
         self._place = place
         self._engine = _engine(store)
@@ -96,7 +98,7 @@ class DatabaseWriter:
 
     def write(self, records: Sequence[RunRecord]) -> None:
         """Record whole runs in one transaction; leave out those that have FINISHED already."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             finished = self._finished(connection, [r.tags for r in records])
             left = [r for r in records if r.status != "FINISHED" or identity(r.tags) not in finished]
             new = {record.run_id or self._new_id(): record for record in left}
@@ -115,12 +117,12 @@ class DatabaseWriter:
         self._owner.hold(run_id)
         self._put(run_id, record.files)
         flush(self._place, [run_id])
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             self._insert_runs(connection, {run_id: record})
         return run_id
 
     def log(self, run_id: str, points: Iterable[Point]) -> None:
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = _metric_rows(run_id, points, now())
             _insert(connection, METRICS, rows)
             latest = _latest(rows)
@@ -133,7 +135,7 @@ class DatabaseWriter:
     def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
         self._put(run_id, files)
         flush(self._place, [run_id])
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             _set_tags(connection, run_id, tags)
 
     def finish(self, run_id: str, status: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> str:
@@ -142,7 +144,7 @@ class DatabaseWriter:
         r = RUNS.c
         going_on = (r.run_uuid == run_id) & (r.status == "RUNNING") & (r.lifecycle_stage == "active")
         first = run_id
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if status == "FINISHED":
                 own = connection.execute(sa.select(TAGS.c.key, TAGS.c.value).where(TAGS.c.run_uuid == run_id))
                 same = dict(own.tuples().all())
@@ -167,7 +169,7 @@ class DatabaseWriter:
     def adopt(self, old: str, new: str) -> None:
         t = TAGS.c
         links = t.key.in_(["mlflow.parentRunId", "nnexp.sweep_id"])
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(sa.update(TAGS).where(links, t.value == old).values(value=new))
 
     def settle(self, sweep_id: str | None) -> set[str]:
@@ -179,8 +181,11 @@ class DatabaseWriter:
         self._engine.dispose()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        """Open a transaction; while another process has an SQLite file locked, wait and say so."""
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Open a transaction in which no other process records runs in the experiment.
+
+        While another process has an SQLite file locked, wait and say so.
+        """
         with self._engine.connect() as connection:
             if self._engine.dialect.name != "sqlite":
                 with connection.begin():
@@ -210,7 +215,7 @@ class DatabaseWriter:
     def _finished(
         self, connection: sa.Connection, runs: Iterable[Mapping[str, str]]
     ) -> dict[tuple[str, int], str]:
-        """Return the ids, by identity, of those of these runs that are FINISHED in the experiment already.
+        """Return, by identity, the ids of the given runs that are already FINISHED in the experiment.
 
         The runs are given by their tags; disregarded runs do not count.
         """
@@ -316,31 +321,23 @@ def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -
         connection.execute(sa.update(RUNS).where(RUNS.c.run_uuid == run_id).values(name=tags[NAME]))
 
 
-def _metric_rows(
-    run_id: str, points: Iterable[Point], timestamp: int
-) -> list[tuple[str, float, int, str, int, bool]]:
-    """Return the points as rows of the metrics table."""
-    return [
-        (key, value, timestamp, run_id, step, False)
-        if isfinite(value)
-        else _special_row(key, value, timestamp, run_id, step)
-        for key, step, value in points
-    ]
+def _metric_rows(run_id: str, points: Iterable[Point], timestamp: int) -> list[MetricRow]:
+    """Return the points as rows of the metrics table.
+
+    MLflow stores a NaN as a marked 0, and an infinity as the largest double.
+    """
+    rows = []
+    for key, step, value in points:
+        is_nan = isnan(value)
+        if not isfinite(value):
+            value = 0.0 if is_nan else copysign(sys.float_info.max, value)
+        rows.append((key, value, timestamp, run_id, step, is_nan))
+    return rows
 
 
-def _special_row(
-    key: str, value: float, timestamp: int, run_id: str, step: int
-) -> tuple[str, float, int, str, int, bool]:
-    """Return the row of a NaN (a marked 0) or an infinity (the largest double), as MLflow stores them."""
-    stored = 0.0 if isnan(value) else copysign(sys.float_info.max, value)
-    return key, stored, timestamp, run_id, step, isnan(value)
-
-
-def _latest(
-    rows: Iterable[tuple[str, float, int, str, int, bool]],
-) -> list[tuple[str, float, int, str, int, bool]]:
+def _latest(rows: Iterable[MetricRow]) -> list[MetricRow]:
     """Return the last point of each metric: the greatest step, then the greatest value, as in MLflow."""
-    last: dict[str, tuple[str, float, int, str, int, bool]] = {}
+    last: dict[str, MetricRow] = {}
     for row in rows:
         old = last.get(row[0])
         if old is None or (row[4], row[1]) > (old[4], old[1]):

@@ -1,90 +1,76 @@
-"""What the store says of finished runs: all that a rerun is compared with, read for many runs at once."""
+"""Read the records of finished runs, many at once, with everything that a rerun is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+from nnexp.config.errors import RequestError
 from nnexp.dataset.load import Source
-from nnexp.tracking.experiments import get_experiment
-from nnexp.tracking.find import find_artifact, find_runs, get_sweep, recorded_keys
+from nnexp.tracking.find import find_artifact, get_sweep
 from nnexp.tracking.reader import Curves, Detail
 from nnexp.tracking.store import Store
 from nnexp.tracking.whole import NEEDED_TAGS
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """One finished run as it is recorded. `config` and `weights` are the artifacts' bytes, None where they
-    are gone; `tags` say where its code came from, too, which a sweep's runs have from their parent."""
+@dataclass(frozen=True, kw_only=True)
+class Evidence(Detail):
+    """One finished run as it is recorded.
 
-    run_id: str
-    name: str
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
+    `config` and `weights` are the artifacts' bytes, None if they are missing. `tags` include the provenance,
+    which for a sweep's runs is that of their parent; `own_tags` do not.
+    """
+
+    own_tags: Mapping[str, str]
     curves: Curves
     config: bytes | None
     weights: bytes | None
-    own_tags: Mapping[str, str] = field(default_factory=dict)  # without those of its sweep
 
     @property
     def key(self) -> str:
-        """The run's key; a rerun has it by another name, so that it does not count as a run of its own."""
+        """The run's key. A rerun has it in another tag, so that it does not count as a run of its own."""
         return self.tags.get("nnexp.run_key") or self.tags.get("nnexp.rerun_key", "")
 
 
 def data_file(sha256: str, part: str) -> str:
-    """The artifact of a run alone, or of a sweep's parent, that keeps a data set: `part` is table or
-    new_rows."""
+    """Return the name of the artifact that keeps a data set: `part` is table or new_rows.
+
+    A single run has it, or a sweep's parent for all of the sweep's runs.
+    """
     return f"data/{sha256[:16]}/{part}.csv"
 
 
-def kept_data(store: Store, holder: Detail, sha256: str) -> Source | None:
-    """The copy of a data set that a record keeps, None where it keeps none."""
-    table = find_artifact(store, holder, data_file(sha256, "table"))
-    if table is None:
-        return None
-    return Source(table, find_artifact(store, holder, data_file(sha256, "new_rows")))
+def data_files(sha256: str, source: Source) -> dict[str, bytes]:
+    """Return a data set's bytes as artifacts."""
+    files = {data_file(sha256, "table"): source.table}
+    return files if source.new_rows is None else {**files, data_file(sha256, "new_rows"): source.new_rows}
 
 
-def runs_of(store: Store, sweep: Detail) -> tuple[list[str], int]:
-    """The ids of a sweep's finished runs, whichever sweep recorded them, and how many of its runs are not."""
-    keys = set(recorded_keys(store, sweep))
-    found = find_runs(store, get_experiment(store, sweep.experiment_id), "nnexp.run_key")
-    finished = [run for run in found if run.status == "FINISHED" and run.tags["nnexp.run_key"] in keys]
-    return [run.run_id for run in finished], len(keys - {run.tags["nnexp.run_key"] for run in finished})
+def kept_data(find: Callable[[str], bytes | None], sha256: str) -> Source | None:
+    """Return the copy of a data set that is kept, or None; `find` returns the file of a name, if any."""
+    table, new_rows = (find(data_file(sha256, part)) for part in ("table", "new_rows"))
+    return None if table is None else Source(table, new_rows)
 
 
 def read_evidence(store: Store, run_ids: Sequence[str]) -> list[Evidence]:
-    """What is recorded of these runs, in their order."""
-    details, curves = store.reader.evidence(run_ids)
-    parents: dict[str, Mapping[str, str]] = {}
-    runs = [details[run_id] for run_id in run_ids]
+    """Read the records of these runs, in their order. Raises RequestError if one is not there."""
+    details = store.reader.details(run_ids)
+    if gone := set(run_ids) - details.keys():
+        raise RequestError(f"no run {gone.pop()!r} in this store")
+    curves = store.reader.curves(run_ids)
+    runs = [details[run_id].checked() for run_id in run_ids]
     configs = store.each(lambda run: find_artifact(store, run, "config.yaml"), runs)
     weights = store.each(lambda run: find_artifact(store, run, "weights.npz"), runs)
+    parents = {sweep_id: get_sweep(store, sweep_id) for sweep_id in {_sweep_of(run) for run in runs}}
     result = []
     for run, config, packed in zip(runs, configs, weights, strict=True):
-        sweep_id = run.tags.get("nnexp.sweep_id", "")
-        if sweep_id and sweep_id not in parents:
-            parent = get_sweep(store, sweep_id)
-            tags = {} if parent is None else parent.tags
-            # What a result has to say of itself is no other's to say.
-            parents[sweep_id] = {key: value for key, value in tags.items() if key not in NEEDED_TAGS}
-        result.append(
-            Evidence(
-                run.run_id,
-                run.name,
-                run.params,
-                {**parents.get(sweep_id, {}), **run.tags},
-                curves.get(run.run_id, {}),
-                config,
-                packed,
-                run.tags,
-            )
-        )
+        parent = parents[_sweep_of(run)]
+        # Tags that describe a result must be the run's own, not its parent's.
+        shared = {} if parent is None else {k: v for k, v in parent.tags.items() if k not in NEEDED_TAGS}
+        whole = vars(run) | {"tags": {**shared, **run.tags}, "own_tags": run.tags}
+        result.append(Evidence(**whole, curves=curves[run.run_id], config=config, weights=packed))
     return result
 
 
-def times_of(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
-    """When these runs began and ended, in milliseconds since 1970."""
-    return store.reader.times(run_ids)
+def _sweep_of(run: Detail) -> str:
+    return run.tags.get("nnexp.sweep_id", "")

@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError, unknown
 from nnexp.tracking import tables
-from nnexp.tracking.places import (
-    STORE_ID,
-    ensure_id,
-    find_id,
-    local_path,
-    new_id,
-    place_for,
-    place_of,
-)
-from nnexp.tracking.reader import ExperimentRow
+from nnexp.tracking.places import STORE_ID, ensure_id, find_id, local_path, new_id, place_for, place_of
+from nnexp.tracking.reader import Experiment
 from nnexp.tracking.runs import now
 from nnexp.tracking.store import Store
 from nnexp.tracking.view import experiment_tags
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """Where in a store runs are recorded."""
-
-    id: str
-    name: str
-    artifact_location: str
-
-
 def find_experiment(store: Store, name: str) -> Experiment:
-    """The experiment of this name. Raises RequestError when there is none, or it was deleted."""
+    """Return the experiment of this name. Raises RequestError if there is none or it was deleted."""
     found = _experiment(store, name)
     if found is None:
-        raise unknown("experiment", name, _experiment_names(store))
+        known = [found.name for found in store.reader.experiments() if not found.is_deleted]
+        raise unknown("experiment", name, known)
     return found
 
 
 def get_experiment(store: Store, id: str) -> Experiment:
-    """The experiment that a run says it is of."""
+    """Return the experiment with this id."""
     return _present(store, store.reader.experiment(id))
 
 
 def all_experiments(store: Store) -> list[Experiment]:
-    """Every experiment; of a database those too that were deleted in MLflow."""
+    """Return every experiment; in a database also those that were deleted in MLflow."""
     return [_present(store, found) for found in store.reader.experiments()]
 
 
 def ensure_experiment(store: Store, name: str) -> Experiment:
-    """The experiment of this name, created where there is none. Raises RequestError when it was deleted."""
+    """Return the experiment of this name, created if there is none. Raises RequestError if it was deleted."""
     found = _experiment(store, name)
     if found is not None:
         return found
@@ -74,8 +58,10 @@ def ensure_experiment(store: Store, name: str) -> Experiment:
 
 
 def _insert_experiment(connection: sa.Connection, uri: str, artifact_root: str, name: str) -> None:
-    """Make the experiment, in the store's own place. Its row comes first, which locks an SQLite file, so that
-    the id of a store that had none is drawn once."""
+    """Insert the experiment, with its artifacts in the store's own place.
+
+    Its row is inserted first, which locks an SQLite file, so that a store without an id draws one only once.
+    """
     t, time = tables.EXPERIMENTS, now()
     row: dict[str, object] = {"name": name, "artifact_location": "", "lifecycle_stage": "active"}
     row |= {"creation_time": time, "last_update_time": time, "workspace": "default"}
@@ -88,30 +74,25 @@ def _insert_experiment(connection: sa.Connection, uri: str, artifact_root: str, 
     connection.execute(sa.insert(tables.EXPERIMENT_TAGS), rows)
 
 
-def _present(store: Store, found: ExperimentRow) -> Experiment:
-    """The experiment, with the place where its artifacts are now."""
-    location = found.artifact_location
-    place = place_of(store.uri, location)
-    if place is not None and place != local_path(location):
-        location = place.as_uri()
-    return Experiment(found.experiment_id, found.name, location)
+def _present(store: Store, found: Experiment) -> Experiment:
+    """Return the experiment with the place where its artifacts are now."""
+    place = place_of(store.uri, found.artifact_location)
+    if place is None or place == local_path(found.artifact_location):
+        return found
+    return replace(found, artifact_location=place.as_uri())
 
 
 def _experiment(store: Store, name: str) -> Experiment | None:
-    """Raises RequestError when it was deleted."""
+    """Return the experiment of this name, or None if there is none. Raises RequestError if it was deleted."""
     found = store.reader.experiment_named(name)
     if found is None:
         return None
-    if found.lifecycle_stage == "deleted":
+    if found.is_deleted:
         raise RequestError(
             f"experiment_name={name}: was deleted in this store; restore it (mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}) or name another"
+            f"--experiment-id {found.id}) or choose another name"
         )
     return _present(store, found)
-
-
-def _experiment_names(store: Store) -> list[str]:
-    return [found.name for found in store.reader.experiments() if found.lifecycle_stage == "active"]
 
 
 def own_root(store: Store) -> str:

@@ -13,27 +13,26 @@ from urllib.parse import urlsplit
 from nnexp.config.errors import RequestError
 from nnexp.config.text import shortened
 from nnexp.network.weights import Model, NotWeights, unpack, weights_sha256
-from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.places import place_of
-from nnexp.tracking.reader import Detail, Found, detail_of
+from nnexp.tracking.reader import Detail, Experiment, Found
 from nnexp.tracking.store import Store
 
-# The artifact of a sweep's parent that says which runs the sweep is of: a run_key a line.
+# The artifact of a sweep's parent that lists the sweep's runs: one run_key per line.
 SWEEP_KEYS = "run_keys.txt"
-# The largest file that is read because a record names it; a network of sixty million weights has one such.
+# The largest file, in bytes, that is read because a record names it; enough for sixty million weights.
 MAX_BYTES = 1 << 30
-# Where a server may have its artifacts besides a directory: what MLflow would ask another host for, with the
-# server's password, is not read.
+# Where else than in a directory a server may have its artifacts. Other schemes are not read, since MLflow
+# would send the server's password to another host.
 REMOTE = ("mlflow-artifacts", "s3", "gs", "abfss", "wasbs")
 
 
 def find_runs(store: Store, experiment: Experiment, tag: str, others: Sequence[str] = ()) -> list[Found]:
-    """The runs of the experiment that have this tag, oldest first, with it and those of `others`."""
+    """Find the experiment's runs that have this tag, oldest first, with it and those of `others`."""
     return store.reader.runs_with(experiment, tag, others)
 
 
 def get_any(store: Store, run_id: str) -> Detail:
-    """One recorded run, a network or a sweep. Raises RequestError when there is none by this id."""
+    """Return a recorded run, a network or a sweep. Raises RequestError if there is none with this id."""
     found = _detail(store, run_id)
     if found is None:
         raise RequestError(f"no run {shortened(run_id)!r} in this store")
@@ -41,7 +40,7 @@ def get_any(store: Store, run_id: str) -> Detail:
 
 
 def get_run(store: Store, run_id: str) -> Detail:
-    """One trained network of ours. Raises RequestError when there is none by this id."""
+    """Return a trained network of nnexp. Raises RequestError if there is none with this id."""
     found = get_any(store, run_id)
     if not found.tags.keys() & {"nnexp.run_key", "nnexp.rerun_key"}:
         what = "a sweep" if "nnexp.sweep" in found.tags else "not a run of nnexp"
@@ -50,21 +49,23 @@ def get_run(store: Store, run_id: str) -> Detail:
 
 
 def get_curve(store: Store, run_id: str, metric: str) -> list[tuple[int, float]]:
-    """A metric of one run over completed epochs. Raises RequestError where there is other than numbers."""
-    return store.reader.curve(run_id, metric)
+    """Return a run's metric as (completed epochs, value). Raises RequestError if a value is not a number."""
+    return store.reader.curves([run_id], [metric])[run_id].get(metric, [])
 
 
 def get_sweep(store: Store, sweep_id: str) -> Detail | None:
-    """The parent run of a sweep, None where there is none by this id."""
+    """Return the parent run of a sweep, or None if there is none with this id."""
     found = _detail(store, sweep_id)
     return found if found is not None and "nnexp.sweep" in found.tags else None
 
 
 def read_artifact(store: Store, run: Detail, name: str) -> bytes:
-    """An artifact's bytes. Raises FileNotFoundError when the run has none by this name, RequestError where
-    its record leads anywhere but to the run's own files."""
-    if ".." in name.split("/"):  # a part of it, a data set's hash, is recorded, too
-        raise RequestError(f"run {run.run_id}: its artifact {shortened(name)!r} lies elsewhere")
+    """Return an artifact's bytes. Raises FileNotFoundError if the run has none of this name.
+
+    Raises RequestError if its record leads to anything but the run's own files.
+    """
+    if ".." in name.split("/"):  # the name may contain a recorded hash of a data set
+        raise RequestError(f"run {run.run_id}: its artifact {shortened(name)!r} is elsewhere")
     place = place_of(store.uri, run.artifact_uri)
     if place is not None:
         return _own_file(place, run.run_id, name)
@@ -88,24 +89,29 @@ def read_artifact(store: Store, run: Detail, name: str) -> bytes:
 
 
 def _own_file(place: Path, run_id: str, name: str) -> bytes:
-    """A file in a run's own directory, EXPERIMENT/RUN_ID/artifacts. The directory of the experiment may be
-    reached by a link, as somebody set it up so; in the run's own there are none."""
+    """Return the bytes of a file in a run's own directory, EXPERIMENT/RUN_ID/artifacts.
+
+    The experiment's directory may be reached by a link, which a user set up; the run's own must not contain
+    any.
+    """
     if place.parts[-2:] != (run_id, "artifacts") or ".." in place.parts or "\0" in str(place):
         raise RequestError(
             f"run {run_id}: its artifacts are at {shortened(str(place))!r}, not in a directory of its own"
         )
     path = Path(os.path.realpath(place.parent.parent), run_id, "artifacts", name)
     if os.path.realpath(path) != str(path):
-        raise RequestError(f"run {run_id}: its artifact {name} is a link, or lies elsewhere")
+        raise RequestError(f"run {run_id}: its artifact {name} is a link, or is elsewhere")
     return _bytes(path, run_id, name)
 
 
 def _bytes(path: Path, run_id: str, name: str) -> bytes:
-    """A file's bytes. What is no file of a bearable size is not opened: a pipe would never end."""
+    """Return a file's bytes. Only plain files of limited size are opened: a pipe, say, might never end."""
     try:
         state = path.lstat()
         if not stat.S_ISREG(state.st_mode) or state.st_size > MAX_BYTES:
-            raise RequestError(f"run {run_id}: its artifact {name} is no file of at most {MAX_BYTES:,} bytes")
+            raise RequestError(
+                f"run {run_id}: its artifact {name} is not a file, or has over {MAX_BYTES:,} bytes"
+            )
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(name) from None
@@ -114,12 +120,12 @@ def _bytes(path: Path, run_id: str, name: str) -> bytes:
 
 
 def read_weights(store: Store, run: Detail) -> bytes:
-    """A run's weights.npz. Raises RequestError when it has none, or another than its training ended with."""
+    """Return a run's weights.npz. Raises RequestError if it is missing, or is not the recorded one."""
     return _weights(store, run)[0]
 
 
 def read_model(store: Store, run: Detail) -> Model:
-    """The trained network of a run. Raises RequestError as `read_weights` does."""
+    """Return the trained network of a run. Raises RequestError as `read_weights` does."""
     return _weights(store, run)[1]
 
 
@@ -138,7 +144,7 @@ def _weights(store: Store, run: Detail) -> tuple[bytes, Model]:
 
 
 def find_artifact(store: Store, run: Detail, name: str) -> bytes | None:
-    """An artifact's bytes, None when the run has none by this name."""
+    """Return an artifact's bytes, or None if the run has none of this name."""
     try:
         return read_artifact(store, run, name)
     except FileNotFoundError:
@@ -146,7 +152,7 @@ def find_artifact(store: Store, run: Detail, name: str) -> bytes | None:
 
 
 def recorded_keys(store: Store, sweep: Detail) -> list[str]:
-    """The keys of a sweep's runs. Raises RequestError when its record has lost them."""
+    """Return the keys of a sweep's runs. Raises RequestError if its record has lost them."""
     content = find_artifact(store, sweep, SWEEP_KEYS)
     if content is None:
         raise RequestError(f"sweep {sweep.run_id}: its artifact {SWEEP_KEYS} is missing")
@@ -154,8 +160,8 @@ def recorded_keys(store: Store, sweep: Detail) -> list[str]:
 
 
 def _detail(store: Store, run_id: str) -> Detail | None:
-    """Return a run, its texts fit to be printed; None if the id is malformed or unknown."""
+    """Return a run, its texts escaped for printing; None if the id is malformed or unknown."""
     if not re.fullmatch("[0-9a-f]{32}", run_id):
         return None
-    parts = store.reader.parts(run_id)
-    return None if parts is None else detail_of(run_id, parts)
+    found = store.reader.details([run_id]).get(run_id)
+    return None if found is None else found.checked()

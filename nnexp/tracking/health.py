@@ -1,4 +1,4 @@
-"""What stands in a store, sound or not, in a few queries: for `nnexp doctor`."""
+"""Query the content of a store, sound or damaged, for `nnexp doctor`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,30 @@ import csv
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from itertools import count
 from pathlib import Path
-from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.owner import HEARTBEAT, OWNER
-from nnexp.tracking.places import SQLITE
-from nnexp.tracking.reader import Row
-from nnexp.tracking.store import BUSY_SECONDS, Store, existing
+from nnexp.tracking.reader import Detail, Experiment
+from nnexp.tracking.store import Store, connected
 from nnexp.tracking.tables import LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 from nnexp.tracking.whole import NEEDED_TAGS
 
-# How many faults of one kind SQLite lists.
+# The most faults that SQLite lists.
 MOST = 20
-# Tables whose rows are of a run.
+# Tables whose rows belong to a run.
 OF_RUNS = tuple(table.name for table in (PARAMS, TAGS, METRICS, LATEST_METRICS))
 _TAGS = ["nnexp.run_key", "nnexp.attempt", "nnexp.sweep", "nnexp.sweep_id", *NEEDED_TAGS]
 _TAGS += [OWNER, HEARTBEAT]
 
 
 def file_faults(path: Path) -> list[str]:
-    """What SQLite finds wrong in its file."""
-    with closing(_connected(path)) as connection:
+    """Return the faults that SQLite finds in its file."""
+    with closing(connected(path)) as connection:
         try:
             found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({MOST})")]
         except sqlite3.DatabaseError as error:
@@ -41,56 +38,39 @@ def file_faults(path: Path) -> list[str]:
 
 
 def rows_of_nothing(path: Path) -> Counter[str]:
-    """By table, how many rows lead to a row that is not there."""
-    with closing(_connected(path)) as connection:
+    """Count, by table, the rows that refer to a row that is missing."""
+    with closing(connected(path)) as connection:
         return Counter(row[0] for row in connection.execute("PRAGMA foreign_key_check"))
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_SECONDS)
-
-
-def all_runs(store: Store, experiments: Sequence[Experiment]) -> list[Row]:
-    """Every run of ours, oldest first."""
+def all_runs(store: Store, experiments: Sequence[Experiment]) -> list[Detail]:
+    """Return every run of nnexp, oldest first."""
     return store.reader.all_runs(experiments, _TAGS)
 
 
-@contextmanager
-def nobody_records(store: Store, experiment_id: str) -> Iterator[sa.Connection]:
-    """A transaction during which nobody else puts whole runs into the experiment; see DatabaseWriter."""
-    engine = sa.create_engine(existing(store.uri), poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        if store.uri.startswith(SQLITE):
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS}")
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(int(experiment_id))))
-        yield connection
-        connection.commit()
-
-
 def all_ids(store: Store) -> set[str]:
-    """The ids of all runs of a database, whoever made them."""
+    """Return the ids of all runs of a database, including those not made by nnexp."""
     with store.reading() as connection:
         return set(connection.execute(sa.select(RUNS.c.run_uuid)).scalars())
 
 
 def has_run(connection: sa.Connection, run_id: str) -> bool:
-    """Whether any row of the runs is this one's."""
+    """Return whether the database has a run with this id."""
     return connection.scalar(sa.select(RUNS.c.run_uuid).where(RUNS.c.run_uuid == run_id)) is not None
 
 
-def running_ids(connection: sa.Connection, experiment_id: str) -> list[str]:
-    """The ids of an experiment's runs that say that they go on."""
+def running_ids(store: Store, experiment: Experiment) -> list[str]:
+    """Return the ids of an experiment's RUNNING runs."""
     r = RUNS.c
-    query = sa.select(r.run_uuid).where(r.experiment_id == int(experiment_id), r.status == "RUNNING")
-    return list(connection.execute(query).scalars())
+    query = sa.select(r.run_uuid).where(r.experiment_id == int(experiment.id), r.status == "RUNNING")
+    with store.reading() as connection:
+        return list(connection.execute(query).scalars())
 
 
 def move_rows_of_nothing(path: Path, table: str, aside: Path) -> None:
-    """Move a table's rows that are of no run into a new CSV file in the directory `aside`."""
+    """Move a table's rows that belong to no run into a new CSV file in the directory `aside`."""
     of_nothing = f"FROM {table} WHERE run_uuid NOT IN (SELECT run_uuid FROM runs)"
-    with closing(_connected(path)) as connection, connection:
+    with closing(connected(path)) as connection, connection:
         connection.execute("BEGIN IMMEDIATE")
         found = connection.execute(f"SELECT * {of_nothing}")
         aside.mkdir(exist_ok=True)

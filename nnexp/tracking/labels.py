@@ -12,7 +12,7 @@ DESCRIPTION, NAME = "mlflow.note.content", "mlflow.runName"
 
 
 def name_of(request: Request, otherwise: str) -> str:
-    """Return the name that was typed, or else this one; secrets are masked."""
+    """Return the name that was typed, or else `otherwise`; secrets are masked."""
     return otherwise if request.name is None else masked(request.name)
 
 

@@ -1,4 +1,4 @@
-"""What people call a recorded run: its id, the beginning of it, or `last`; and the list to choose from."""
+"""Find a recorded run by what was typed: its id, the beginning of it, or `last`; list the newest runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from itertools import islice
 
 from nnexp.config.errors import RequestError
 from nnexp.config.text import on_one_line, shortened
-from nnexp.tracking.experiments import Experiment
-from nnexp.tracking.reader import Entry, Kind
+from nnexp.tracking.reader import MAX_TIME, Entry, Experiment, Kind
 from nnexp.tracking.store import Store
 
 log = logging.getLogger("nnexp")
@@ -20,16 +19,14 @@ NONE_THERE = {
     "sweep": "no sweep{}; nnexp train -m records one",
     "any": "no run{}; nnexp train records one",
 }
-# Milliseconds until the year 2255.
-MAX_TIME = 9_000_000_000_000
-# So many of the ids that begin alike are named.
+# How many of the ids with the same beginning an error names.
 NAMED = 3
 
 
 def whole_id(store: Store, typed: str, kind: Kind = "any") -> str:
-    """The id that is meant; what is the beginning of none is returned as it is, for the caller to refuse.
+    """Return the id that is meant. A text that begins no id is returned unchanged, for the caller to refuse.
 
-    Raises RequestError where it is the beginning of several, or `last` and there is none.
+    Raises RequestError if several ids begin with it, or if it is `last` and there is no run.
     """
     if typed == "last":
         newest = get_newest(store, kind)
@@ -43,13 +40,13 @@ def whole_id(store: Store, typed: str, kind: Kind = "any") -> str:
     if len(alike) > 1:
         more = ", …" * (len(alike) > NAMED)
         raise RequestError(
-            f"{typed}: {len(alike)} ids begin so: {', '.join(alike[:NAMED])}{more}; type more of it"
+            f"{typed}: {len(alike)} ids begin like this: {', '.join(alike[:NAMED])}{more}; type more of it"
         )
     return alike[0] if alike else typed
 
 
 def get_newest(store: Store, kind: Kind, experiment: Experiment | None = None) -> Entry:
-    """The newest sweep, run of its own, or either. Raises RequestError where there is none."""
+    """Return the newest sweep, single run, or either. Raises RequestError if there is none."""
     found = entries(store, kind, 1, experiment)
     if not found:
         where = " in this store" if experiment is None else f" in experiment {experiment.name!r}"
@@ -58,12 +55,12 @@ def get_newest(store: Store, kind: Kind, experiment: Experiment | None = None) -
 
 
 def entries(store: Store, kind: Kind, most: int, experiment: Experiment | None = None) -> list[Entry]:
-    """The newest sweeps and runs that are no sweep's, so many at most, the newest first."""
+    """Return at most `most` sweeps and single runs, the newest first."""
     return [_shown(entry) for entry in islice(store.reader.entries(kind, most, experiment), most)]
 
 
 def _shown(entry: Entry) -> Entry:
-    """The entry, fit to be printed, whatever types the record has: for a wrong one the rest is listed."""
+    """Return the entry with its texts escaped for printing, leaving out values of a wrong type."""
     name, status, experiment = (
         on_one_line(shortened(str(text))) for text in (entry.name, entry.status, entry.experiment)
     )

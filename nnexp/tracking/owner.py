@@ -75,7 +75,7 @@ def is_owned(store: Store, run_id: str) -> bool:
             return False
         try:
             lock.acquire(timeout=0)
-        except (Timeout, PermissionError):  # without permission nobody can tell that it is free
+        except (Timeout, PermissionError):  # without permission we cannot tell whether it is free
             return True
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
@@ -88,8 +88,8 @@ def is_owned(store: Store, run_id: str) -> bool:
 def _file_lock(store: Store, run_id: str) -> FileLock:
     """Return the run's lock, on a file beside the store.
 
-    In a directory of their own the locks would be at risk: a process that ends could remove the directory
-    while another one begins.
+    The locks have no directory of their own, because a process that ends could remove it while another one
+    begins.
     """
     return FileLock(f"{store.uri.removeprefix(SQLITE)}.{run_id}.owner")
 

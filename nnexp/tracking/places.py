@@ -62,7 +62,7 @@ def local_path(uri: str) -> Path | None:
 def place_of(uri: str, location: str) -> Path | None:
     """Return the directory of this store's artifact location on this machine's disks; None for any other.
 
-    MLflow records absolute locations, but a store may have been moved or copied. So what lies beside its file
+    MLflow records absolute locations, but a store may have been moved or copied. So what is beside its file
     comes first: the recorded path's last parts, as many as are found there. Otherwise the recorded path
     counts.
     """
@@ -95,10 +95,14 @@ def place_for(uri: str, root: str, name: str) -> str:
     location = f"{root}/name-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     if not uri.startswith(SQLITE) and len(location) > room:
         raise RequestError(
-            f"tracking_uri={masked(uri)}: its artifacts would go to {root}, too long a path to be recorded "
-            "there"
+            f"tracking_uri={masked(uri)}: its artifacts would go to {root}, too long a path to record there"
         )
     return location
+
+
+def is_read_only(place: Path) -> bool:
+    """Return whether this process may not write to a file or a directory."""
+    return not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 @cache
@@ -142,5 +146,5 @@ def _ids(connection: sa.Connection) -> list[str]:
 
 
 def _is_id(value: object) -> bool:
-    """Return whether it is an id as `new_id` draws it, and so a directory name that leads nowhere else."""
+    """Return whether it is an id as `new_id` draws it, and so a safe name for a directory."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None

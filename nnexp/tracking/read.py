@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from nnexp.config.errors import RequestError
-from nnexp.config.run import key_names
+from nnexp.config.run import added_params, key_names
 from nnexp.config.text import shortened
 from nnexp.network.weights import Model, NotWeights, unpack
-from nnexp.tracking.experiments import Experiment, find_experiment, get_experiment
+from nnexp.tracking.experiments import find_experiment, get_experiment
 from nnexp.tracking.find import get_run, get_sweep, read_model, recorded_keys
 from nnexp.tracking.named import whole_id
-from nnexp.tracking.reader import Network
+from nnexp.tracking.reader import MAX_TIME, Detail, Experiment, wrong_value
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import missing_tag, tell
 
@@ -32,20 +33,46 @@ TAG_COLUMNS = {
 }
 # Params that are numbers in every record.
 NUMBERS = frozenset(
-    {"learning_rate", "epochs", "seed", "validation_fraction", "log_every", "weights_every", "init.scale"}
+    {"learning_rate", "epochs", "patience", "seed", "validation_fraction", "folds", "fold", "test_fraction"}
+    | {"split_seed", "log_every", "weights_every", "init.scale", "optimizer.weight_decay"}
 )
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
 def load_runs(
     experiment: str | None = None, *, sweep: str | None = None, tracking_uri: str | None = None
 ) -> pd.DataFrame:
-    """One row a run, oldest first: run_id, run_name, status, start_time, seconds, what TAG_COLUMNS names,
-    then its params, then its last metrics, by their own names (but `params.loss` for the param, as the metric
-    is `loss`).
+    """Read recorded runs as a DataFrame, one row per run, oldest first.
 
-    Numbers are numbers, true and false are booleans, so that learning rates sort as they should. `sweep`
-    keeps the runs of one sweep, by its id. The experiment is the sweep's, or `nnexp`, unless told. Raises
-    RequestError when there is no such store, experiment or sweep, or the sweep is of another experiment.
+    Parameters
+    ----------
+    experiment
+        The MLflow experiment; if None, that of the sweep, or `nnexp`.
+    sweep
+        Read only the runs of this sweep: its id, the beginning of its id, or `last`.
+    tracking_uri
+        The store; if None, MLFLOW_TRACKING_URI or the default store.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns run_id, run_name, status, start_time, seconds, sweep_id, outcome, reason, run_key,
+        weights_sha256, data_sha256 and engine, then the params, then the last metrics, by their own names
+        (the param `loss` is the column `params.loss`, as `loss` is the metric). Numbers are numbers, true and
+        false are booleans.
+
+    Raises
+    ------
+    RequestError
+        If there is no such store, experiment or sweep, or if the sweep belongs to another experiment.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> sweep = nnexp.sweep(dataset="and", seed=range(3), epochs=50)
+    >>> runs = nnexp.load_runs(sweep=sweep.sweep_id)
+    >>> runs[["dataset", "seed", "epochs"]].values.tolist()
+    [['and', 0, 50], ['and', 1, 50], ['and', 2, 50]]
     """
     store = open_store(tracking_uri, create=False)
     if sweep is None:
@@ -60,12 +87,19 @@ def load_runs(
 
 
 def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) -> pd.DataFrame:
-    """As `load_runs`, from a store that is open. Raises RequestError when there is no such sweep."""
+    """Read runs like `load_runs`, from an open store. Raises RequestError if there is no such sweep."""
     runs = store.reader.networks(experiment, list(TAG_COLUMNS))
     if sweep is not None:
-        keys = sweep_keys(store, experiment, sweep)
+        parent = get_sweep(store, sweep)
+        if parent is None:
+            raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
+        keys = set(recorded_keys(store, parent))
         runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
     runs = _that_count([run.checked() for run in runs])
+    for run in runs:
+        times = [run.start_time, run.start_time if run.end_time is None else run.end_time]
+        if not all(isinstance(time, int) and 0 <= time < MAX_TIME for time in times):
+            raise wrong_value(run.run_id, times, "its times")
     runs.sort(key=lambda run: (run.start_time, run.name, run.tags["nnexp.run_key"]))
     frame = pd.DataFrame(
         {
@@ -79,72 +113,114 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
         }
         | {name: [run.tags.get(tag) for run in runs] for tag, name in TAG_COLUMNS.items()}
     ).astype({"seconds": float})
-    order = {key: i for i, key in enumerate(key_names())}
-    all_params, all_metrics = [run.params for run in runs], [run.metrics for run in runs]
-    params: set[str] = set().union(*all_params)
-    metrics: set[str] = set().union(*all_metrics)
+    # What an earlier record lacks it has as it was trained, so that it groups with the later ones.
+    params = pd.DataFrame([run.params for run in runs], dtype=object).fillna(added_params())
+    metrics = pd.DataFrame([run.metrics for run in runs], dtype=float)
+    ours = [key for key in key_names() if key in params]
     # The loss is a param (which function) and a metric (its value); the value keeps the short name.
     values = {
-        f"params.{key}" if key == "loss" or key in frame else key: _typed(
-            [some.get(key) for some in all_params]
-        )
-        for key in sorted(params, key=lambda key: (order.get(key, len(order)), key))
+        f"params.{key}" if key == "loss" or key in frame else key: _typed(params[key])
+        for key in (*ours, *params.columns.difference(ours))
     }
     last_values = {
-        f"metrics.{key}" if key in frame or key in values else key: pd.Series(
-            [last.get(key) for last in all_metrics], dtype=float
-        )
-        for key in sorted(metrics)
+        f"metrics.{key}" if key in frame or key in values else key: metrics[key]
+        for key in sorted(map(str, metrics))
     }
     return pd.concat([frame, pd.DataFrame(values | last_values)], axis=1)
 
 
-def _that_count(runs: list[Network]) -> list[Network]:
-    """The runs without those that finished and whose record was edited: they are named."""
-    lacking = {
-        run.run_id: what
-        for run in runs
-        if run.status == "FINISHED" and (what := missing_tag(run.tags) or _no_number(run.params))
-    }
+def _that_count(runs: list[Detail]) -> list[Detail]:
+    """Leave out, and log, the finished runs whose record is incomplete or was edited."""
+    lacking = {}
+    for run in runs:
+        wrong = (key for key in NUMBERS & run.params.keys() if not _NUMBER.fullmatch(run.params[key]))
+        if run.status == "FINISHED" and (what := missing_tag(run.tags)):
+            lacking[run.run_id] = what
+        elif run.status == "FINISHED" and (key := next(wrong, None)):
+            text = shortened(run.params[key], 40)
+            lacking[run.run_id] = f"its param {key} is {text!r}, which is not a number"
     tell(lacking, "it is left out")
     return [run for run in runs if run.run_id not in lacking]
-
-
-def _no_number(params: Mapping[str, str]) -> str:
-    """Which param that is a number is none, in words; empty where all are."""
-    for key in NUMBERS & params.keys():
-        try:
-            float(params[key])
-        except ValueError:
-            return f"its param {key} is {shortened(params[key], 40)!r}, which is no number"
-    return ""
 
 
 def load_history(
     runs: pd.DataFrame, metrics: Sequence[str] = ("loss",), *, tracking_uri: str | None = None
 ) -> pd.DataFrame:
-    """The curves of these runs, tidy: columns run_id, metric, epoch (completed), value; by run and epoch."""
+    """Read the curves of runs as a tidy DataFrame, one row per point.
+
+    Parameters
+    ----------
+    runs
+        The runs, as `load_runs` returns them.
+    metrics
+        The metrics, such as `loss` or `val_accuracy`.
+    tracking_uri
+        The store; if None, MLFLOW_TRACKING_URI or the default store.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns run_id, metric, epoch (completed epochs) and value, sorted by run, metric and epoch.
+
+    Raises
+    ------
+    RequestError
+        If there is no such store, or if it holds values that are not numbers.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> sweep = nnexp.sweep(dataset="and", seed=range(3), epochs=50)
+    >>> history = nnexp.load_history(sweep.runs, ["loss", "accuracy"])
+    >>> history.groupby("metric")["epoch"].max().to_dict()
+    {'accuracy': 50, 'loss': 50}
+    """
     return read_history(open_store(tracking_uri, create=False), runs, metrics)
 
 
 def read_history(
     store: Store, runs: pd.DataFrame, metrics: Sequence[str], epochs: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """As `load_history`, from a store that is open; of a database, only the points at these epochs."""
+    """Read curves like `load_history`, from an open store; from a database, only the points at `epochs`."""
     columns = ["run_id", "metric", "epoch", "value"]
     wanted = sorted(set(runs["run_id"]))
     frame = pd.DataFrame.from_records(store.reader.points(wanted, metrics, epochs), columns=columns)
     if len(frame) and not frame[["epoch", "value"]].dtypes.map(pd.api.types.is_numeric_dtype).all():
-        raise RequestError(f"the curves of {', '.join(metrics)} hold values that are no numbers")
+        raise RequestError(f"the curves of {', '.join(metrics)} hold values that are not numbers")
     return frame.sort_values(["run_id", "metric", "epoch"], ignore_index=True)
 
 
 def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None) -> Model:
-    """The trained network of a run, by its id, or of a weights.npz, by its path.
+    """Load a trained network.
 
-    `.predict(X)` takes raw rows (n, features) to columns of outputs and labels, a DataFrame that has the
-    features to a DataFrame, and `.outputs(X)` an array to one (n, outputs); `.network.layers` is
-    ((W1, b1), …), W of shape (fan_out, fan_in). Raises RequestError.
+    Parameters
+    ----------
+    source
+        A run's id, the beginning of its id, `last`, or the path of a `weights.npz`.
+    tracking_uri
+        The store; if None, MLFLOW_TRACKING_URI or the default store.
+
+    Returns
+    -------
+    Model
+        `predict(X)` turns raw rows, (n, features), into a dict of columns of outputs and labels, or a
+        DataFrame with the features into a DataFrame. `outputs(X)` turns an array into an array,
+        (n, outputs). `network.layers` is ((W1, b1), …), W of shape (fan_out, fan_in).
+
+    Raises
+    ------
+    RequestError
+        If there is no such run or file, or if the file does not contain a network.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> run = nnexp.train(dataset="gender", seed=1, figures=False, model=False)
+    >>> network = nnexp.load_network(run.run_id)
+    >>> network.features
+    ('weight_lb', 'height_in')
+    >>> network.predict([[128, 63], [155, 68]])["label"]
+    ['F', 'M']
     """
     path = Path(source)
     if path.suffix != ".npz":
@@ -157,21 +233,13 @@ def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise RequestError(f"{path}: is no weights.npz: {error}") from error
+        raise RequestError(f"{path}: is not a weights.npz: {error}") from error
 
 
-def sweep_keys(store: Store, experiment: Experiment, sweep: str) -> set[str]:
-    """The keys of a sweep's runs. Raises RequestError when there is no such sweep."""
-    parent = get_sweep(store, sweep)
-    if parent is None:
-        raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
-    return set(recorded_keys(store, parent))
-
-
-def _typed(texts: list[str | None]) -> pd.Series:
-    """Texts as numbers or booleans where all of them are. Most repeat, so each is looked at once."""
-    distinct = [text for text in dict.fromkeys(texts) if text is not None]
-    typed: dict[str | None, Any]
+def _typed(texts: pd.Series) -> pd.Series:
+    """Convert texts to numbers or booleans if all of them are. Most repeat, so each is parsed once."""
+    distinct = texts.dropna().unique().tolist()
+    typed: dict[str, Any]
     if set(distinct) <= {"true", "false"}:
         typed = {text: text == "true" for text in distinct}
     elif pd.to_numeric(pd.Series(distinct), errors="coerce").isna().any():

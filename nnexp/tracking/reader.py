@@ -1,47 +1,42 @@
-"""What is read of a store: the shapes of its rows, and what a reader of it promises.
+"""Define what is read from a store: the types of its rows, and the interface of a reader.
 
-There are two readers, one chosen for a store as its writer is: rows.py reads a database whose tables nnexp
-knows, client.py any other store.
+There are two readers, chosen for a store like its writer: rows.py reads a database whose tables nnexp knows,
+client.py any other store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 from nnexp.config.errors import RequestError
 from nnexp.config.text import printable, shortened
 
-if TYPE_CHECKING:
-    from nnexp.tracking.experiments import Experiment
-
-# Runs a server sends at a time.
+# How many runs a server sends at a time.
 PAGE = 1000
 # Milliseconds until the year 2255; pandas' own time ends soon after.
 MAX_TIME = 9_000_000_000_000
 
 # What a verb takes: a trained network, a sweep, or either.
 Kind = Literal["run", "sweep", "any"]
-# By metric, its recorded points: completed epochs and values, in the order of the epochs.
+# The recorded points of each metric: (completed epochs, value), in the order of the epochs.
 Curves = Mapping[str, list[tuple[int, float]]]
 
-# A run's name, status, artifact_uri and experiment_id; its params, last metrics and tags.
-Parts = tuple[Sequence[Any], Iterable[Any], Iterable[Any], Iterable[Any]]
 
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment of MLflow, in which runs are recorded."""
 
-class ExperimentRow(NamedTuple):
-    """An experiment as the store has it."""
-
-    experiment_id: str
+    id: str
     name: str
-    lifecycle_stage: str
     artifact_location: str
+    is_deleted: bool = False
 
 
 @dataclass(frozen=True)
 class Found:
-    """A recorded run in short: its id, its status and some of its tags."""
+    """The id, the status and some of the tags of a recorded run."""
 
     run_id: str
     status: str
@@ -50,7 +45,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Detail:
-    """All of one recorded run but its curves and artifacts."""
+    """The record of one run, without its curves and artifacts; times in milliseconds since 1970."""
 
     run_id: str
     name: str
@@ -60,12 +55,50 @@ class Detail:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
+    start_time: int = 0
+    end_time: int | None = None
+    is_active: bool = True  # not deleted in MLflow
+
+    def checked(self) -> Detail:
+        """Return the run, its texts escaped for printing.
+
+        Raises RequestError for values of wrong types, since a database holds whatever was put there.
+        """
+        texts = [self.name, self.status, self.artifact_uri, self.experiment_id, *self.metrics]
+        for some in (self.params, self.tags):
+            texts += [*some.keys(), *some.values()]
+        for text in texts:
+            if not isinstance(text, str):
+                raise wrong_value(self.run_id, text, "a text")
+        for value in self.metrics.values():
+            if not isinstance(value, int | float):
+                raise wrong_value(self.run_id, value, "a number")
+        if all(map(str.isprintable, texts)):
+            return self
+        return replace(
+            self,
+            name=printable(self.name),
+            status=printable(self.status),
+            artifact_uri=printable(self.artifact_uri),
+            experiment_id=printable(self.experiment_id),
+            params={printable(key): printable(value) for key, value in self.params.items()},
+            metrics={printable(key): value for key, value in self.metrics.items()},
+            tags={printable(key): printable(value) for key, value in self.tags.items()},
+        )
+
+
+def wrong_value(run_id: str, value: object, belongs: str) -> RequestError:
+    """Return the error for a value of a wrong type in a run's record."""
+    return RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where {belongs} belongs")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A sweep, or a run that is no sweep's, in a list. Its start is in milliseconds since 1970; `best` is the
-    loss that a run ended with, or that of a sweep's best run. None is what the record does not have."""
+    """A sweep or a single run in a list.
+
+    Its start is in milliseconds since 1970; `best` is the last loss of the run, or of a sweep's best run.
+    Values that the record does not have are None.
+    """
 
     run_id: str
     name: str
@@ -76,145 +109,57 @@ class Entry:
     best: float | None
 
 
-@dataclass(frozen=True)
-class Row:
-    """A run of ours: a trained network or a sweep. Those that were deleted in MLflow are not active."""
-
-    run_id: str
-    status: str
-    is_active: bool
-    experiment_id: str
-    artifact_uri: str
-    tags: Mapping[str, str]
-
-    def detail(self) -> Detail:
-        """The run as those who read its artifacts take it."""
-        return Detail(self.run_id, "", self.status, self.artifact_uri, self.experiment_id, {}, {}, self.tags)
-
-
-@dataclass(frozen=True)
-class Network:
-    """A recorded run without its curves; times in milliseconds."""
-
-    run_id: str
-    name: str
-    status: str
-    start_time: int
-    end_time: int | None
-    params: dict[str, str]
-    tags: dict[str, str]
-    metrics: dict[str, float]
-
-    def checked(self) -> Network:
-        """The run, its texts fit to be printed. Raises RequestError for values of other types than these."""
-        texts = [self.name, self.status, *self.tags.values(), *self.params.values()]
-        times = [self.start_time, self.start_time if self.end_time is None else self.end_time]
-        if not (
-            all(isinstance(text, str) for text in texts)
-            and all(isinstance(value, int | float) for value in self.metrics.values())
-            and all(isinstance(time, int) and 0 <= time < MAX_TIME for time in times)
-        ):
-            raise RequestError(f"run {shortened(self.run_id)}: its record holds values of the wrong type")
-        if all(map(str.isprintable, [*texts, *self.params, *self.metrics])):
-            return self
-        return Network(
-            self.run_id,
-            printable(self.name),
-            printable(self.status),
-            self.start_time,
-            self.end_time,
-            {printable(key): printable(value) for key, value in self.params.items()},
-            {key: printable(value) for key, value in self.tags.items()},
-            {printable(key): value for key, value in self.metrics.items()},
-        )
-
-
 class Reader(Protocol):
-    """Reads a store: what was deleted in MLflow is not there, unless said otherwise."""
+    """The interface of a store's reader. What was deleted in MLflow is left out, unless stated otherwise.
 
-    def experiment(self, id: str) -> ExperimentRow:
-        """The experiment of this id, deleted or not."""
+    Values have whatever types the store holds, except those of curves, which are checked.
+    """
 
-    def experiment_named(self, name: str) -> ExperimentRow | None:
-        """The experiment of this name, deleted or not; None where there is none."""
+    def experiment(self, id: str) -> Experiment:
+        """Return the experiment with this id, deleted or not."""
 
-    def experiments(self) -> list[ExperimentRow]:
-        """All experiments; of a database those too that were deleted."""
+    def experiment_named(self, name: str) -> Experiment | None:
+        """Return the experiment of this name, deleted or not; None if there is none."""
 
-    def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str]) -> list[Found]:
-        """The runs of the experiment that have this tag, oldest first, with it and those of `others`."""
+    def experiments(self) -> list[Experiment]:
+        """Return all experiments; from a database also the deleted ones."""
 
-    def parts(self, run_id: str) -> Parts | None:
-        """A run, of whatever types the store holds; None where there is none by this id."""
+    def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str] = ()) -> list[Found]:
+        """Return the experiment's runs that have this tag, oldest first, with it and those of `others`."""
 
-    def curve(self, run_id: str, metric: str) -> list[tuple[int, float]]:
-        """A metric of one run over completed epochs. Raises RequestError where there is other than
-        numbers."""
+    def details(self, run_ids: Sequence[str]) -> dict[str, Detail]:
+        """Return the records of these runs, by id; an unknown id is left out."""
 
-    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Network]:
-        """The trained networks of the experiment, with these tags, and maybe others."""
+    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Detail]:
+        """Return the trained networks of the experiment, with these tags, and maybe others."""
+
+    def curves(self, run_ids: Sequence[str], metrics: Sequence[str] | None = None) -> dict[str, Curves]:
+        """Return the curves of these runs, by id: of these metrics, or of all.
+
+        Raises RequestError if a value is not a number.
+        """
 
     def points(
         self, run_ids: Sequence[str], metrics: Sequence[str], epochs: Sequence[int] | None
     ) -> list[tuple[Any, ...]]:
-        """(run id, metric, epoch, value) of these runs; of a database, only those at these epochs."""
-
-    def evidence(self, run_ids: Sequence[str]) -> tuple[dict[str, Detail], dict[str, Curves]]:
-        """All that is recorded of these runs but their artifacts."""
-
-    def times(self, run_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
-        """When these runs began and ended, in milliseconds since 1970."""
+        """Return (run id, metric, epoch, value) of these runs; from a database, only those at `epochs`."""
 
     def heads(
         self, runs: Sequence[Found], tags: Sequence[str]
     ) -> Iterable[tuple[str, str | None, Mapping[str, str]]]:
-        """Of each run its id, where its artifacts lie (None: to look would take too long), and those of
-        these tags that it has."""
+        """Return each run's id, the location of its artifacts, and those of these tags that it has.
+
+        The location is None if reading it would take too long.
+        """
 
     def entries(self, kind: Kind, most: int, experiment: Experiment | None) -> Iterator[Entry]:
-        """The newest sweeps and runs that are no sweep's, the newest first."""
+        """Yield the sweeps and single runs, the newest first."""
 
     def beginning(self, typed: str) -> dict[str, bool]:
-        """The ids that begin so, and whether each is a sweep's."""
+        """Return the ids that begin with what was typed, and whether each is a sweep's."""
 
-    def all_runs(self, experiments: Sequence[Experiment], tags: Sequence[str]) -> list[Row]:
-        """Every run of ours, oldest first, with these tags, and maybe others; of a database those too that
-        were deleted."""
+    def all_runs(self, experiments: Sequence[Experiment], tags: Sequence[str]) -> list[Detail]:
+        """Return every run of nnexp, oldest first, with these tags, and maybe others.
 
-
-# --- What a database holds is of whatever type was put there.
-
-
-def detail_of(run_id: str, parts: Parts) -> Detail:
-    """A run, its texts fit to be printed. Raises RequestError."""
-    head, params, metrics, tags = parts
-    name, status, artifact_uri, experiment_id = (text_of(run_id, text) for text in head)
-    return Detail(
-        run_id,
-        name,
-        status,
-        artifact_uri,
-        experiment_id,
-        {text_of(run_id, key): text_of(run_id, value) for key, value in params},
-        {text_of(run_id, key): number_of(run_id, value) for key, value in metrics},
-        {text_of(run_id, key): text_of(run_id, value) for key, value in tags},
-    )
-
-
-def text_of(run_id: str, value: object) -> str:
-    """A text of the record, fit to be printed. Raises RequestError."""
-    if not isinstance(value, str):
-        raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a text belongs")
-    return value if value.isprintable() else printable(value)
-
-
-def number_of(run_id: str, value: object) -> float:
-    if not isinstance(value, int | float):
-        raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a number belongs")
-    return value
-
-
-def whole_of(run_id: str, value: object) -> int:
-    if not isinstance(value, int):
-        raise RequestError(f"run {run_id}: its record holds {shortened(repr(value))} where a step belongs")
-    return value
+        From a database also the deleted ones. Names, params and metrics are left out.
+        """

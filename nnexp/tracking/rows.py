@@ -1,4 +1,4 @@
-"""Read a database whose tables nnexp knows: rows, in a few queries, without MLflow."""
+"""Read a database whose tables nnexp knows, in a few queries, without MLflow."""
 
 from __future__ import annotations
 
@@ -6,59 +6,43 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
-from nnexp.tracking.reader import (
-    PAGE,
-    Curves,
-    Detail,
-    Entry,
-    ExperimentRow,
-    Found,
-    Kind,
-    Network,
-    Parts,
-    Row,
-    number_of,
-    text_of,
-    whole_of,
-)
-from nnexp.tracking.tables import EXPERIMENTS, LATEST_METRICS, MAX_NAMED, METRICS, PARAMS, RUNS, TAGS
+from nnexp.tracking.reader import PAGE, Curves, Detail, Entry, Experiment, Found, Kind, wrong_value
+from nnexp.tracking.store import Store
+from nnexp.tracking.tables import EXPERIMENTS, LATEST_METRICS, MAX_NAMED, METRICS, PARAMS, RUNS, TAGS, chunks
 from nnexp.tracking.view import BEST
-
-if TYPE_CHECKING:
-    from nnexp.tracking.experiments import Experiment
-    from nnexp.tracking.store import Store
 
 
 class DatabaseReader:
-    """Reads the tables; see Reader."""
+    """A `Reader` that reads the tables."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def experiment(self, id: str) -> ExperimentRow:
+    def experiment(self, id: str) -> Experiment:
         (found,) = self._experiments(EXPERIMENTS.c.experiment_id == int(id))
         return found
 
-    def experiment_named(self, name: str) -> ExperimentRow | None:
+    def experiment_named(self, name: str) -> Experiment | None:
         e = EXPERIMENTS.c
         return next(iter(self._experiments((e.name == name) & (e.workspace == "default"))), None)
 
-    def experiments(self) -> list[ExperimentRow]:
+    def experiments(self) -> list[Experiment]:
         return self._experiments(sa.true())
 
-    def _experiments(self, where: sa.ColumnElement[bool]) -> list[ExperimentRow]:
+    def _experiments(self, where: sa.ColumnElement[bool]) -> list[Experiment]:
         e = EXPERIMENTS.c
-        query = sa.select(e.experiment_id, e.name, e.lifecycle_stage, e.artifact_location).where(where)
+        is_deleted = e.lifecycle_stage == "deleted"
+        query = sa.select(e.experiment_id, e.name, e.artifact_location, is_deleted).where(where)
         with self._store.reading() as connection:
-            return [ExperimentRow(str(id), *others) for id, *others in connection.execute(query)]
+            return [Experiment(str(id), *others) for id, *others in connection.execute(query)]
 
-    def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str]) -> list[Found]:
+    def runs_with(self, experiment: Experiment, tag: str, others: Sequence[str] = ()) -> list[Found]:
         r, t = RUNS.c, TAGS.c
-        # One query, so that status and tags are of one moment, whoever else records.
+        # One query, so that status and tags are of the same moment, even if another process records.
         query = (
             sa.select(r.run_uuid, r.status, t.key, t.value)
             .join(TAGS, t.run_uuid == r.run_uuid)
@@ -71,63 +55,59 @@ class DatabaseReader:
                 tags_of.setdefault((run_id, status), {})[key] = value
         return [Found(run_id, status, tags) for (run_id, status), tags in tags_of.items()]
 
-    def parts(self, run_id: str) -> Parts | None:
+    def details(self, run_ids: Sequence[str]) -> dict[str, Detail]:
         r = RUNS.c
-        query = sa.select(r.name, r.status, r.artifact_uri, sa.cast(r.experiment_id, sa.Text))
-        with self._store.reading() as connection:
-            head = connection.execute(
-                query.where(r.run_uuid == run_id, r.lifecycle_stage == "active")
-            ).first()
-            if head is None:
-                return None
-            params, tags = (
-                connection.execute(sa.select(t.c.key, t.c.value).where(t.c.run_uuid == run_id)).all()
-                for t in (PARAMS, TAGS)
-            )
-            m = LATEST_METRICS.c
-            metrics = connection.execute(
-                sa.select(m.key, m.value, m.is_nan).where(m.run_uuid == run_id)
-            ).all()
-        return head, params, [(key, math.nan if is_nan else value) for key, value, is_nan in metrics], tags
+        is_active = r.lifecycle_stage == "active"
+        found = [self._details(r.run_uuid.in_(some) & is_active, sa.true()) for some in chunks(run_ids)]
+        return {run.run_id: run for runs in found for run in runs}
 
-    def curve(self, run_id: str, metric: str) -> list[tuple[int, float]]:
-        t = METRICS.c
-        this = (t.run_uuid == run_id) & (t.key == metric)
-        query = sa.select(t.step, t.value, t.is_nan).where(this).order_by(t.step)
-        with self._store.reading() as connection:
-            return [
-                (whole_of(run_id, step), number_of(run_id, math.nan if is_nan else value))
-                for step, value, is_nan in connection.execute(query)
-            ]
+    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Detail]:
+        return self._details(having(experiment, "nnexp.run_key"), TAGS.c.key.in_(tag_names))
 
-    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Network]:
-        # A run's params come as one JSON object, which is several times sooner read than a row each; metrics
-        # do not, as SQLite's JSON has 15 of a double's 17 digits.
-        r = RUNS.c
-        here = having(experiment, "nnexp.run_key")
+    def _details(self, here: sa.ColumnElement[bool], tagged: sa.ColumnElement[bool]) -> list[Detail]:
+        """Return the runs that satisfy a condition, with the tags that satisfy another."""
+        r, m = RUNS.c, LATEST_METRICS.c
         ids = sa.select(r.run_uuid).where(here)
+        metrics: dict[str, dict[str, float]] = {}
         with self._store.reading() as connection:
+            # A run's texts come as one JSON object, which is read several times faster than one row per text.
+            # Metrics do not, as SQLite's JSON has only 15 of a double's 17 digits.
             is_sqlite = connection.dialect.name == "sqlite"
             gather = sa.func.json_group_object if is_sqlite else sa.func.json_object_agg
-
-            def objects(table: sa.TableClause, *conditions: Any) -> dict[str, dict[str, str]]:
-                t = table.c
-                query = sa.select(t.run_uuid, gather(t.key, t.value)).where(t.run_uuid.in_(ids), *conditions)
+            texts = []
+            for t, are_asked in ((PARAMS.c, sa.true()), (TAGS.c, tagged)):
+                query = sa.select(t.run_uuid, gather(t.key, t.value)).where(t.run_uuid.in_(ids), are_asked)
                 rows = connection.execute(query.group_by(t.run_uuid)).all()
-                return {id_: json.loads(text) if is_sqlite else text for id_, text in rows}
+                texts.append({run_id: json.loads(text) if is_sqlite else text for run_id, text in rows})
+            params, tags = texts
+            latest = sa.select(m.run_uuid, m.key, m.value, m.is_nan).where(m.run_uuid.in_(ids))
+            for run_id, key, value, is_nan in connection.execute(latest).all():
+                metrics.setdefault(run_id, {})[key] = math.nan if is_nan else value
+            experiment = sa.cast(r.experiment_id, sa.Text)
+            heads = sa.select(
+                r.run_uuid, r.name, r.status, r.artifact_uri, experiment, r.start_time, r.end_time
+            ).where(here)
+            found = []
+            for *head, start, end in connection.execute(heads):
+                parts = [some.get(head[0], {}) for some in (params, metrics, tags)]
+                found.append(Detail(*(*head, *parts, start, end)))
+        return found
 
-            params = objects(PARAMS)
-            tags = objects(TAGS, TAGS.c.key.in_(tag_names))
-            t = LATEST_METRICS.c
-            latest = sa.select(t.run_uuid, t.key, t.value, t.is_nan).where(t.run_uuid.in_(ids))
-            metrics: dict[str, dict[str, float]] = {}
-            for id_, key, value, is_nan in connection.execute(latest).all():
-                metrics.setdefault(id_, {})[key] = math.nan if is_nan else value
-            heads = sa.select(r.run_uuid, r.name, r.status, r.start_time, r.end_time).where(here)
-            return [
-                Network(id_, name, status, start, end, params.get(id_, {}), tags[id_], metrics.get(id_, {}))
-                for id_, name, status, start, end in connection.execute(heads).all()
-            ]
+    def curves(self, run_ids: Sequence[str], metrics: Sequence[str] | None = None) -> dict[str, Curves]:
+        m = METRICS.c
+        curves: dict[str, dict[str, list[tuple[int, float]]]] = {run_id: {} for run_id in run_ids}
+        query = sa.select(m.run_uuid, m.key, m.step, m.value, m.is_nan).order_by(m.run_uuid, m.key, m.step)
+        if metrics is not None:
+            query = query.where(m.key.in_(metrics))
+        with self._store.reading() as connection:
+            for some in chunks(run_ids):
+                for run_id, key, step, value, is_nan in connection.execute(query.where(m.run_uuid.in_(some))):
+                    if not isinstance(step, int):
+                        raise wrong_value(run_id, step, "a step")
+                    if not isinstance(value, int | float):
+                        raise wrong_value(run_id, value, "a number")
+                    curves[run_id].setdefault(key, []).append((step, math.nan if is_nan else value))
+        return dict(curves)
 
     def points(
         self, run_ids: Sequence[str], metrics: Sequence[str], epochs: Sequence[int] | None
@@ -137,59 +117,21 @@ class DatabaseReader:
         query = sa.select(t.run_uuid, t.key, t.step, t.value).where(are_asked)
         if epochs is not None:
             query = query.where(t.step.in_(list(epochs)))
-        # Of few runs, or few of their points, the index knows where they are.
-        chunks = [run_ids[i : i + MAX_NAMED] for i in range(0, len(run_ids), MAX_NAMED)]
-        is_sparse = len(chunks) <= 1 or epochs is not None
-        queries = [query.where(t.run_uuid.in_(some)) for some in chunks] if is_sparse else [query]
+        # For few runs, or few of their points, use the index.
+        is_sparse = len(run_ids) <= MAX_NAMED or epochs is not None
+        queries = [query.where(t.run_uuid.in_(some)) for some in chunks(run_ids)] if is_sparse else [query]
         wanted = set(run_ids)
         with self._store.reading() as connection:
             rows = (tuple(row) for some in queries for row in connection.execute(some))
             return [row for row in rows if is_sparse or row[0] in wanted]
-
-    def evidence(self, run_ids: Sequence[str]) -> tuple[dict[str, Detail], dict[str, Curves]]:
-        details: dict[str, Detail] = {}
-        curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
-        r, m = RUNS.c, METRICS.c
-        with self._store.reading() as connection:
-            for start in range(0, len(run_ids), MAX_NAMED):
-                some = run_ids[start : start + MAX_NAMED]
-                texts: dict[str, dict[Any, dict[str, str]]] = {i: {PARAMS: {}, TAGS: {}} for i in some}
-                for table in (PARAMS, TAGS):
-                    t = table.c
-                    query = sa.select(t.run_uuid, t.key, t.value).where(t.run_uuid.in_(some))
-                    for run_id, key, value in connection.execute(query):
-                        texts[run_id][table][text_of(run_id, key)] = text_of(run_id, value)
-                heads = sa.select(r.run_uuid, r.name, r.status, r.artifact_uri, r.experiment_id)
-                for run_id, *head, experiment in connection.execute(heads.where(r.run_uuid.in_(some))):
-                    own, (name, status, place) = texts[run_id], (text_of(run_id, text) for text in head)
-                    where = str(experiment)
-                    details[run_id] = Detail(run_id, name, status, place, where, own[PARAMS], {}, own[TAGS])
-                points = sa.select(m.run_uuid, m.key, m.step, m.value, m.is_nan).where(m.run_uuid.in_(some))
-                for run_id, key, step, value, is_nan in connection.execute(
-                    points.order_by(m.run_uuid, m.key, m.step)
-                ):
-                    point = whole_of(run_id, step), math.nan if is_nan else number_of(run_id, value)
-                    curves.setdefault(run_id, {}).setdefault(key, []).append(point)
-        return details, dict(curves)
-
-    def times(self, run_ids: Sequence[str]) -> dict[str, tuple[int, int | None]]:
-        r, times = RUNS.c, dict[str, tuple[int, int | None]]()
-        with self._store.reading() as connection:
-            for start in range(0, len(run_ids), MAX_NAMED):
-                some = r.run_uuid.in_(run_ids[start : start + MAX_NAMED])
-                query = sa.select(r.run_uuid, r.start_time, r.end_time).where(some)
-                times |= {run_id: (begun, ended) for run_id, begun, ended in connection.execute(query)}
-        return times
 
     def heads(
         self, runs: Sequence[Found], tags: Sequence[str]
     ) -> list[tuple[str, str | None, Mapping[str, str]]]:
         r, t = RUNS.c, TAGS.c
         found: list[tuple[str, str | None, Mapping[str, str]]] = []
-        run_ids = [run.run_id for run in runs]
         with self._store.reading() as connection:
-            for start in range(0, len(run_ids), MAX_NAMED):
-                some = run_ids[start : start + MAX_NAMED]
+            for some in chunks([run.run_id for run in runs]):
                 there: dict[str, dict[str, str]] = {}
                 query = sa.select(t.run_uuid, t.key).where(t.run_uuid.in_(some), t.key.in_(tags))
                 for run_id, key in connection.execute(query):
@@ -239,38 +181,37 @@ class DatabaseReader:
         with self._store.reading() as connection:
             return {run_id: bool(is_sweep) for run_id, is_sweep in connection.execute(query).all()}
 
-    def all_runs(self, experiments: Sequence[Experiment], tags: Sequence[str]) -> list[Row]:
+    def all_runs(self, experiments: Sequence[Experiment], tags: Sequence[str]) -> list[Detail]:
         r, t = RUNS.c, TAGS.c
-        heads = sa.select(r.run_uuid, r.status, r.lifecycle_stage, r.experiment_id, r.artifact_uri)
+        heads = sa.select(r.run_uuid, r.status, r.artifact_uri, r.experiment_id, r.lifecycle_stage)
         values: dict[str, dict[str, str]] = {}
         with self._store.reading() as connection:
-            for run_id, key, value in connection.execute(
-                sa.select(t.run_uuid, t.key, t.value).where(t.key.in_(tags))
-            ):
+            tagged = sa.select(t.run_uuid, t.key, t.value).where(t.key.in_(tags))
+            for run_id, key, value in connection.execute(tagged):
                 values.setdefault(run_id, {})[key] = str(value)
             rows = connection.execute(heads.order_by(r.start_time, r.run_uuid)).all()
         return [
-            Row(run_id, status, stage == "active", str(experiment_id), str(uri), values[run_id])
-            for run_id, status, stage, experiment_id, uri in rows
+            Detail(run_id, "", status, str(uri), str(id), {}, {}, values[run_id], is_active=stage == "active")
+            for run_id, status, uri, id, stage in rows
             if values.get(run_id, {}).keys() & {"nnexp.run_key", "nnexp.sweep"}
         ]
 
 
 def having(experiment: Experiment, tag: str) -> sa.ColumnElement[bool]:
-    """The condition on a database's runs that they are of the experiment, not deleted, and have this tag."""
+    """Return the condition that a run is of the experiment, not deleted, and has this tag."""
     tagged = sa.select(TAGS.c.run_uuid).where(TAGS.c.key == tag)
     r = RUNS.c
     return (r.experiment_id == int(experiment.id)) & (r.lifecycle_stage == "active") & r.run_uuid.in_(tagged)
 
 
 def _tag(key: str) -> tuple[sa.TableClause, Any]:
-    """Another look at the tags, and how a run's tag of this key is joined."""
+    """Return an alias of the tags' table, and the condition that joins a run's tag of this key."""
     tags: Any = TAGS.alias()
     return tags, (tags.c.run_uuid == RUNS.c.run_uuid) & (tags.c.key == key)
 
 
 def _best_of(connection: sa.Connection, sweep_id: str) -> float | None:
-    """The lowest loss of a sweep's own runs, for one that goes on or was stopped."""
+    """Return the lowest loss of a sweep's own runs, for a sweep that is running or was stopped."""
     r, m = RUNS.c, LATEST_METRICS.c
     (child, of_child), (outcome, of_outcome) = _tag("nnexp.sweep_id"), _tag("nnexp.outcome")
     query = (

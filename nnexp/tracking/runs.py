@@ -1,4 +1,4 @@
-"""Define what writers record: whole runs as plain values, with the tags that every run of ours has."""
+"""Define what writers record: whole runs as plain values, with the tags that every run of nnexp has."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 from nnexp.config.errors import Lost
@@ -30,7 +31,7 @@ class DataInput:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One MLflow run as it will stand in the store. Times are milliseconds since 1970."""
+    """One MLflow run as it will be recorded. Times are in milliseconds since 1970."""
 
     name: str
     params: Mapping[str, str] = field(default_factory=dict)
@@ -41,7 +42,7 @@ class RunRecord:
     status: str = "FINISHED"
     start_time: int = field(default_factory=lambda: now())
     end_time: int | None = None
-    run_id: str | None = None  # the id that it has already, which only a database takes; None: a new one
+    run_id: str | None = None  # an id that the run already has, only for a database; None: a new one
 
 
 class Ended(Lost):
@@ -50,7 +51,7 @@ class Ended(Lost):
     def __init__(self, run_id: str, how: str) -> None:
         super().__init__(
             f"run {run_id} {how} while this command worked on it\n"
-            "what is recorded stays; the same command does the rest"
+            "what is recorded is kept; the same command finishes the rest"
         )
 
 
@@ -64,7 +65,7 @@ class Writer(Protocol):
         """
 
     def stop(self) -> None:
-        """Stop writing: a `write` that is under way in another thread leaves out what it has not begun."""
+        """Stop writing: a `write` that is running in another thread leaves out what it has not begun."""
 
     def start(self, record: RunRecord) -> str:
         """Record a RUNNING run, owned by this process, and return its id."""
@@ -138,8 +139,9 @@ def origin() -> dict[str, str]:
     return {"mlflow.user": user(), "mlflow.source.name": "nnexp", "mlflow.source.type": "LOCAL"}
 
 
+@cache
 def user() -> str:
-    """Return the user's name, "unknown" if the system has none."""
+    """Return the user's name, "unknown" if the system has none; the system is asked once."""
     try:
         return cut(getpass.getuser(), MAX_USER)
     except (KeyError, OSError):  # a user id without a name, as containers have

@@ -13,10 +13,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from nnexp.tracking.client import search
-from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.files import put
 from nnexp.tracking.owner import Heartbeat
 from nnexp.tracking.places import local_path
+from nnexp.tracking.reader import Experiment
 from nnexp.tracking.runs import (
     DataInput,
     Ended,

@@ -27,7 +27,7 @@ from nnexp.config.paths import default_store
 from nnexp.config.run import RunConfig
 from nnexp.config.text import masked, masked_value
 from nnexp.tracking import tables
-from nnexp.tracking.places import SQLITE, ensure_id, new_id, root_of
+from nnexp.tracking.places import SQLITE, ensure_id, is_read_only, new_id, root_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,7 +43,7 @@ _Answer = TypeVar("_Answer")
 CALLS_AT_ONCE = 8
 # Seconds that a reader waits for a writer of an SQLite file.
 BUSY_SECONDS = 60
-# The longest name of a store's file, in bytes: the locks of its runs lie beside it, under longer names.
+# The longest name of a store's file, in bytes: the locks of its runs are beside it, under longer names.
 MAX_STORE_NAME = 255 - len(f".{32 * '0'}.owner")
 # The advisory lock under which one process creates a PostgreSQL store.
 CREATION_LOCK = 0x6E6E657870
@@ -53,8 +53,8 @@ CREATION_LOCK = 0x6E6E657870
 class Store:
     """An open store.
 
-    `artifact_root` is where it is told to keep artifacts (None: where it likes), and `is_known` says whether
-    it is a database whose tables nnexp knows.
+    `artifact_root` is where nnexp keeps its artifacts (None: the server decides); `is_known` says whether it
+    is a database whose tables nnexp knows.
     """
 
     uri: str
@@ -70,7 +70,7 @@ class Store:
 
     @cached_property
     def reader(self) -> Reader:
-        """What reads the store, chosen once."""
+        """The store's reader, chosen once."""
         if self.is_known:
             from nnexp.tracking.rows import DatabaseReader
 
@@ -84,7 +84,7 @@ class Store:
         """Return the engine for reading a database of known tables."""
         if not self.uri.startswith(SQLITE):
             return sa.create_engine(self.uri)
-        # A file is opened in no time; a pool would leave its connections to the garbage collector.
+        # Opening a file takes no time; a pool would leave its connections to the garbage collector.
         arguments = {"timeout": BUSY_SECONDS}
         return sa.create_engine(existing(self.uri), connect_args=arguments, poolclass=sa.NullPool)
 
@@ -123,23 +123,15 @@ def resolve_uri(tracking_uri: str | None) -> str:
     except ValueError:
         raise RequestError(f"tracking_uri={masked_value(uri)}: must be {rule.allowed}") from None
     if uri.startswith(SQLITE):
-        # A link leads to the same store, whose locks and artifacts lie beside the file itself.
+        # A link leads to the same store, whose locks and artifacts are beside the file itself.
         path = Path(os.path.realpath(uri.removeprefix(SQLITE)))
-        if not _is_utf8(path):
-            raise RequestError(
-                f"tracking_uri={uri}: {path.parent} has a name that is not UTF-8; name another"
-            )
+        try:
+            str(path).encode()  # it is recorded, and SQLite opens it, as UTF-8
+        except UnicodeEncodeError:
+            where = f"{path.parent} has a name that is not UTF-8"
+            raise RequestError(f"tracking_uri={uri}: {where}; choose another") from None
         return f"{SQLITE}{path}"
     return uri
-
-
-def _is_utf8(path: Path) -> bool:
-    """Return whether a path is valid UTF-8, so that it can be recorded and SQLite can open it."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store:
@@ -196,7 +188,7 @@ def told_if_lost(store: Store) -> Iterator[None]:
             raise
         raise StoreLost(
             f"recording in {masked(store.uri)} failed: {_reason(store, error)}\n"
-            "what was recorded is kept; when the store is back, the same command does the rest"
+            "what is recorded is kept; when the store is back, the same command finishes the rest"
         ) from error
 
 
@@ -209,13 +201,13 @@ def _refusal(store: Store, error: Exception) -> RequestError | None:
     status = error.get_http_status_code() if isinstance(error, MlflowException) else None
     user = os.environ.get("MLFLOW_TRACKING_USERNAME")
     if status == 401:
-        what = f"refuses the name {user!r} or the password with it" if user else "wants to know who asks"
+        what = f"refuses the password or the name {user!r}" if user else "asks for a login"
         return RequestError(
             f"tracking_uri={masked(store.uri)}: the server {what}: "
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     if status == 403:
-        who = f"to {user!r} (MLFLOW_TRACKING_USERNAME)" if user else "to whoever gives no name"
+        who = f"to {user!r} (MLFLOW_TRACKING_USERNAME)" if user else "without a login"
         return RequestError(f"tracking_uri={masked(store.uri)}: the server does not allow this {who}")
     return None
 
@@ -255,7 +247,7 @@ def _answering(store: Store) -> Store:
 
 
 def _check_other_schema(uri: str, revisions: list[str]) -> None:
-    """Raise RequestError for a store that MLflow would migrate, which could lock out whoever made it."""
+    """Raise RequestError for a store that MLflow would migrate, since its owner might be locked out."""
     from alembic.script import ScriptDirectory
     from mlflow import __version__
     from mlflow.store.db.utils import _get_alembic_config
@@ -269,10 +261,10 @@ def _check_other_schema(uri: str, revisions: list[str]) -> None:
             raise RequestError(f"{what}mlflow db upgrade {masked(uri)}")
         raise RequestError(
             f"{what}not one that this MLflow ({__version__}) knows: a newer one made it. Use that one; its "
-            f"command mlflow db upgrade {masked(uri)} brings older stores to its schema, none back"
+            f"command mlflow db upgrade {masked(uri)} upgrades older stores, and none can be downgraded"
         )
     log.info(
-        f"note: the tables of MLflow's schema {latest} are new to nnexp: recording through MLflow, slower"
+        f"note: nnexp does not know the tables of MLflow's schema {latest}: recording through MLflow, slower"
     )
 
 
@@ -287,16 +279,16 @@ def _reach(uri: str) -> None:
 
 
 def existing(uri: str) -> str:
-    """Return the address for SQLAlchemy by which an SQLite file that has gone is not made anew, empty."""
+    """Return an address with which SQLAlchemy does not create an SQLite file that is missing."""
     if not uri.startswith(SQLITE):
         return uri
     return f"{SQLITE}file:{quote(uri.removeprefix(SQLITE))}?mode=rw&uri=true"
 
 
 def _sqlite_revisions(path: Path, create: bool) -> list[str]:
-    """Return the migrations that an SQLite file stands at; create the store if it is missing and `create`.
+    """Return the migrations that an SQLite file is at; create the store if it is missing and `create`.
 
-    Raises RequestError if there is no file, or it is no store.
+    Raises RequestError if there is no file, or if it is not a store.
     """
     if create:
         _check_name(path)
@@ -310,17 +302,25 @@ def _sqlite_revisions(path: Path, create: bool) -> list[str]:
     except OSError as error:
         raise RequestError(f"tracking_uri={SQLITE}{path}: cannot be read: {error.strerror}") from error
     if what := _damage(path, head):
-        raise RequestError(f"tracking_uri={SQLITE}{path}: the file {what}; move it away or name another")
-    if create and (reason := _write_protection(path)):
-        raise RequestError(f"tracking_uri={SQLITE}{path}: nothing can be recorded there: {reason}")
-    # Not read-only: whoever opens it next must roll back what a killed writer left half done.
-    with closing(
-        sqlite3.connect(f"file:{quote(str(path))}?mode=rw", timeout=BUSY_SECONDS, uri=True)
-    ) as connection:
+        raise RequestError(f"tracking_uri={SQLITE}{path}: the file {what}; move it away or choose another")
+    for place in (path, path.parent):  # SQLite also writes a journal beside it
+        if create and is_read_only(place):
+            raise RequestError(
+                f"tracking_uri={SQLITE}{path}: nothing can be recorded there: {place} is read-only"
+            )
+    with closing(connected(path)) as connection:
         tables_there = connection.execute("SELECT name FROM sqlite_master WHERE name = 'alembic_version'")
         if tables_there.fetchone() is None:
-            raise RequestError(f"tracking_uri={SQLITE}{path}: the file is no MLflow store; name another")
+            raise RequestError(f"tracking_uri={SQLITE}{path}: not an MLflow store; choose another")
         return [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
+
+
+def connected(path: Path) -> sqlite3.Connection:
+    """Open an SQLite file that exists.
+
+    Not read-only: the next process to open it must roll back what a killed writer left half done.
+    """
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", timeout=BUSY_SECONDS, uri=True)
 
 
 def _damage(path: Path, head: bytes) -> str:
@@ -333,7 +333,7 @@ def _damage(path: Path, head: bytes) -> str:
     if head[:16] != b"SQLite format 3\x00" or len(head) < 100:
         return "is not an SQLite database"
     if any(path.with_name(f"{path.name}-{log}").exists() for log in ("journal", "wal")):
-        return ""  # somebody is writing, or was killed while writing: SQLite repairs that
+        return ""  # a process is writing, or was killed while writing: SQLite repairs that
     size, page = path.stat().st_size, int.from_bytes(head[16:18], "big")
     whole = int.from_bytes(head[28:32], "big") * (65536 if page == 1 else page)
     # The header's count of pages is valid only if both copies of the change counter agree.
@@ -341,19 +341,11 @@ def _damage(path: Path, head: bytes) -> str:
 
 
 def _check_name(path: Path) -> None:
-    """Raise RequestError if the file's name is too long for its runs' locks to lie beside it."""
+    """Raise RequestError if the file's name is so long that the locks of its runs cannot be beside it."""
     if (length := len(os.fsencode(path.name))) > MAX_STORE_NAME:
         raise RequestError(
-            f"tracking_uri={SQLITE}{path}: the file's name has {length} bytes, and may have {MAX_STORE_NAME}"
+            f"tracking_uri={SQLITE}{path}: the file's name has {length} bytes, but may have {MAX_STORE_NAME}"
         )
-
-
-def _write_protection(path: Path) -> str:
-    """Say why an SQLite file cannot be written; empty if it can. SQLite also writes a journal beside it."""
-    for place in (path, path.parent):
-        if not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-            return f"{place} is read-only"
-    return ""
 
 
 def _create_sqlite(path: Path) -> None:
@@ -378,7 +370,7 @@ def _create_sqlite(path: Path) -> None:
 
 
 def _server_revisions(uri: str, create: bool) -> list[str]:
-    """Return the migrations that a database server's tables stand at; one process fills an empty database.
+    """Return the migrations that a database server's tables are at; one process fills an empty database.
 
     Raises RequestError if it is empty and `create` is false.
     """

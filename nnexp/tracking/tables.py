@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import sqlalchemy as sa
 
 # The MLflow migration that made the tables below; a test compares it with the installed MLflow's.
@@ -15,54 +17,33 @@ MAX_NAMED = 1000
 MAX_TAG, MAX_NAME, MAX_USER, MAX_METRIC, MAX_DATASET, MAX_URI = 8000, 250, 256, 250, 500, 200
 
 
-def _table(name: str, *columns: str) -> sa.TableClause:
-    return sa.table(name, *map(sa.column, columns))
+def _table(name: str, columns: str) -> sa.TableClause:
+    return sa.table(name, *map(sa.column, columns.split()))
 
 
 EXPERIMENTS = _table(
     "experiments",
-    "experiment_id",
-    "name",
-    "artifact_location",
-    "lifecycle_stage",
-    "creation_time",
-    "last_update_time",
-    "workspace",
+    "experiment_id name artifact_location lifecycle_stage creation_time last_update_time workspace",
 )
-EXPERIMENT_TAGS = _table("experiment_tags", "key", "value", "experiment_id")
+EXPERIMENT_TAGS = _table("experiment_tags", "key value experiment_id")
 RUNS = _table(
     "runs",
-    "run_uuid",
-    "name",
-    "source_type",
-    "source_name",
-    "entry_point_name",
-    "user_id",
-    "status",
-    "start_time",
-    "end_time",
-    "deleted_time",
-    "source_version",
-    "lifecycle_stage",
-    "artifact_uri",
-    "experiment_id",
+    "run_uuid name source_type source_name entry_point_name user_id status start_time end_time deleted_time "
+    "source_version lifecycle_stage artifact_uri experiment_id",
 )
-PARAMS = _table("params", "key", "value", "run_uuid")
-TAGS = _table("tags", "key", "value", "run_uuid")
-METRICS = _table("metrics", "key", "value", "timestamp", "run_uuid", "step", "is_nan")
-LATEST_METRICS = _table("latest_metrics", "key", "value", "timestamp", "run_uuid", "step", "is_nan")
+PARAMS = _table("params", "key value run_uuid")
+TAGS = _table("tags", "key value run_uuid")
+METRICS = _table("metrics", "key value timestamp run_uuid step is_nan")
+LATEST_METRICS = _table("latest_metrics", "key value timestamp run_uuid step is_nan")
 DATASETS = _table(
     "datasets",
-    "dataset_uuid",
-    "experiment_id",
-    "name",
-    "digest",
-    "dataset_source_type",
-    "dataset_source",
-    "dataset_schema",
+    "dataset_uuid experiment_id name digest dataset_source_type dataset_source dataset_schema "
     "dataset_profile",
 )
-INPUTS = _table(
-    "inputs", "input_uuid", "source_type", "source_id", "destination_type", "destination_id", "step"
-)
-INPUT_TAGS = _table("input_tags", "input_uuid", "name", "value")
+INPUTS = _table("inputs", "input_uuid source_type source_id destination_type destination_id step")
+INPUT_TAGS = _table("input_tags", "input_uuid name value")
+
+
+def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the ids in parts that a query may name."""
+    yield from (ids[start : start + MAX_NAMED] for start in range(0, len(ids), MAX_NAMED))

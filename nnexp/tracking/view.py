@@ -1,4 +1,4 @@
-"""Define how MLflow's UI shows an experiment of ours: its description, and a view with useful columns.
+"""Define how MLflow's UI shows an experiment of nnexp: its description, and a view with useful columns.
 
 MLflow's own table of runs shows neither params nor metrics until they are picked, one by one. The UI keeps a
 view in a tag of the experiment: JSON, in which the state is compressed as it is here.
@@ -49,7 +49,7 @@ DESCRIPTION = (
 
 
 def experiment_tags() -> dict[str, str]:
-    """Return the tags that an experiment of ours is created with."""
+    """Return the tags that an experiment of nnexp is created with."""
     created = now()
     state = {
         "searchFilter": "",

@@ -1,7 +1,7 @@
-"""Which finished runs count: those whose record has all that a result is, in the store and on the disk.
+"""Find finished runs whose record is incomplete, in the store or on the disk; they do not count as finished.
 
-Files get lost with a disk; and anybody can delete a tag, or make a run with one of ours, through MLflow's own
-client. Such a run counts for nothing, and stops nobody.
+Files get lost with a disk, and anybody can delete a tag, or make a run with one of nnexp's tags, through
+MLflow's own client. Such a run is ignored, and does not prevent the same run from being recorded.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ log = logging.getLogger("nnexp")
 # What a trained network's record must have.
 NEEDED_TAGS = ("nnexp.outcome", "nnexp.weights_sha256", "nnexp.data_sha256", "nnexp.engine")
 NEEDED_FILES = ("config.yaml", "weights.npz")
-# So many runs are named one by one.
+# How many runs are named one by one.
 MOST_NAMED = 20
 
 
 def missing(store: Store, runs: Sequence[Found]) -> dict[str, str]:
-    """By the id of each of these runs that lacks something, what that is. Of a server, files are not asked
-    for: to ask for each run's takes as long as to record it."""
+    """Return what each incomplete run lacks, in words, by its id.
+
+    The files on a server are not checked, as asking for each run's takes as long as recording it.
+    """
     found = {}
     is_network = {run.run_id: "nnexp.run_key" in run.tags for run in runs}
     for run_id, uri, tags in store.reader.heads(runs, NEEDED_TAGS):
@@ -41,12 +43,12 @@ def missing(store: Store, runs: Sequence[Found]) -> dict[str, str]:
 
 
 def missing_tag(tags: Mapping[str, object]) -> str:
-    """Which tag a network's record lacks, in words; empty where it lacks none."""
+    """Return which tag a network's record lacks, in words; empty if it lacks none."""
     return next((f"its tag {tag} is missing" for tag in NEEDED_TAGS if tag not in tags), "")
 
 
 def missing_file(place: Path, names: Sequence[str]) -> str:
-    """Which of these files is not in the directory, or is empty, in words."""
+    """Return which of these files is missing in the directory, or empty, in words; else ""."""
     for name in names:
         try:
             if os.stat(f"{place}/{name}").st_size == 0:
@@ -54,12 +56,12 @@ def missing_file(place: Path, names: Sequence[str]) -> str:
         except (FileNotFoundError, NotADirectoryError):
             return f"its {name} is missing"
         except OSError:
-            continue  # it cannot be looked at, which does not say that it is lost
+            continue  # it cannot be checked, so it may be there
     return ""
 
 
 def tell(lacking: Mapping[str, str], so: str) -> None:
-    """Name each run, what it lacks, and what is done about it."""
+    """Log each run, what it lacks, and what follows from that (`so`)."""
     for run_id, what in list(lacking.items())[:MOST_NAMED]:
         log.info(f"note: run {run_id}: {what}: {so}")
     if len(lacking) > MOST_NAMED:

@@ -1,4 +1,4 @@
-"""Choose the writer for a store, and end the runs whose process died."""
+"""Choose the writer for a store, and end the runs whose process has died."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from nnexp.tracking.claims import claim
-from nnexp.tracking.experiments import Experiment
 from nnexp.tracking.owner import is_beating, is_owned
-from nnexp.tracking.reader import Found
+from nnexp.tracking.reader import Detail, Experiment, Found
 from nnexp.tracking.runs import Ended, Writer, identity
 from nnexp.tracking.store import Store
 
@@ -32,10 +31,10 @@ def open_writer(store: Store, experiment: Experiment) -> Iterator[Writer]:
         writer.close()
 
 
-def end_dead(store: Store, writer: Writer, found: Sequence[Found]) -> bool:
-    """Set those of the runs found RUNNING that no live process owns to KILLED; return whether there were any.
+def end_dead(store: Store, writer: Writer, found: Sequence[Found | Detail]) -> bool:
+    """Set the RUNNING runs that no live process owns to KILLED; return whether there were any.
 
-    A run that its owner has ended since it was found stays as it ended.
+    A run that its owner has ended since it was found keeps its status.
     """
     left = [run.run_id for run in found if run.status == "RUNNING" and not is_alive(store, run, found)]
     for run_id in left:
@@ -53,7 +52,7 @@ def settled(writer: Writer, found: list[Found]) -> list[Found]:
     return [run for run in found if run.run_id not in removed]
 
 
-def is_alive(store: Store, run: Found, found: Sequence[Found]) -> bool:
+def is_alive(store: Store, run: Found | Detail, found: Sequence[Found | Detail]) -> bool:
     """Return whether the owner of a run that was found RUNNING, or of its sweep, is alive."""
     if store.is_known:
         return is_owned(store, run.run_id)

@@ -12,7 +12,7 @@ import numpy as np
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.run import Choice, RunConfig
 from nnexp.dataset.load import Dataset
-from nnexp.dataset.prepare import Prepared, prepare
+from nnexp.dataset.prepare import Prepared, Split, prepare
 from nnexp.network import init
 from nnexp.network import reference as network
 
@@ -34,6 +34,13 @@ def weight_count(dataset: Dataset, config: RunConfig) -> int:
     return sum((i + 1) * o for i, o in pairwise(network_sizes(dataset, config)))
 
 
+def split_of(config: RunConfig) -> Split:
+    """Return which rows a run trains on. Runs of one split share their prepared data."""
+    split = Split(config.validation_fraction, config.folds, config.fold, config.test_fraction)
+    seed = config.seed if config.split_seed is None else config.split_seed
+    return split._replace(seed=seed) if split != Split() else split  # without a split the seed has no say
+
+
 def check(dataset: Dataset, config: RunConfig) -> Prepared:
     """Prepare the data of a run. Raises RequestError if the configuration does not go with the data."""
     _check_choice("init", config.init, INITIALISERS)
@@ -44,16 +51,14 @@ def check(dataset: Dataset, config: RunConfig) -> Prepared:
             f"output_activation=softmax tells classes apart, but {dataset.target} of {dataset.name} "
             "is a number"
         )
-    fraction = config.validation_fraction
-    # Without a split the seed decides nothing here, and all runs share their prepared data.
-    prepared = prepare(dataset, config.dataset.center, fraction, config.seed if fraction else 0, softmax)
+    prepared = prepare(dataset, config.dataset.center, split_of(config), softmax)
     if config.batch_size != "full" and int(config.batch_size) > len(prepared.X):
         raise RequestError(
             f"batch_size={config.batch_size} is more than the {len(prepared.X)} training rows of "
             f"{dataset.name}: must be 1 to {len(prepared.X)}, or full"
         )
     low, high = OUTPUT_RANGE.get(config.output_activation, (-np.inf, np.inf))
-    y = np.concatenate([prepared.y, prepared.y_val])
+    y = np.concatenate([prepared.y, prepared.y_val, prepared.y_test])
     if y.min() < low or y.max() > high:
         raise RequestError(
             f"output_activation={config.output_activation} gives {low:g} to {high:g}, but {dataset.target} "

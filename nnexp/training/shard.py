@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nnexp.config.run import Choice, RunConfig
+from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Dataset
 from nnexp.dataset.prepare import Prepared
-from nnexp.network import engine, init
+from nnexp.network import engine
 from nnexp.network import reference as network
+from nnexp.network.engine.draws import Draws
 from nnexp.network.reference import Layers, Network
 from nnexp.training.checks import network_sizes
+from nnexp.training.initial import initial_weights
 
 Array = NDArray[np.float64]
 # The seconds of work between two yields; the first chunk has so many steps of one sample, a guess.
@@ -29,7 +28,10 @@ CONVERGED_R2 = 0.99
 
 @dataclass(frozen=True)
 class Trained:
-    """One network, trained so far. Curves hold one value for each of `epochs`, the completed epochs."""
+    """One network, trained so far; with patience, as it was at its lowest val_loss so far.
+
+    Curves hold one value for each of `epochs`, the completed epochs; the last is the network's.
+    """
 
     config: RunConfig
     prepared: Prepared
@@ -39,22 +41,8 @@ class Trained:
     final: Network
     kept: dict[int, Layers]  # the weights every `weights_every` epochs
     outcome: str  # converged, diverged or finished
-
-
-def initial_network(dataset: Dataset, config: RunConfig) -> Network:
-    """Draw the untrained network from RandomState(seed): weights layer by layer, then biases."""
-    layers = _initial_layers(config.init, tuple(network_sizes(dataset, config)), config.seed)
-    return Network(layers, config.activation, config.output_activation, config.loss)
-
-
-@lru_cache(maxsize=4096)
-def _initial_layers(choice: Choice, sizes: tuple[int, ...], seed: int) -> Layers:
-    """Draw the initial layers, once for all runs of a sweep that start from the same ones."""
-    rng, draw, options = init.seeded(seed), getattr(init, choice.name), dict(choice.options)
-    weights = [draw(rng, i, o, **options) for i, o in pairwise(sizes)]
-    drawn = choice.name in init.DRAW_BIASES
-    biases = [draw(rng, 1, o, **options)[:, 0] if drawn else np.zeros(o) for o in sizes[1:]]
-    return tuple(zip(weights, biases, strict=True))
+    # What is recorded once, at the end: test_loss, test_accuracy, best_epoch, trained_epochs; if any.
+    once: dict[str, float] = field(default_factory=dict)
 
 
 def log_epochs(longest: int, log_every: int, ends: Iterable[int]) -> NDArray[np.int64]:
@@ -73,41 +61,41 @@ class Shard:
         lane_of: dict[int, int] = {}
         self._lane = np.empty(len(configs), dtype=np.int64)
         for i, c in enumerate(configs):
-            lead = leads.setdefault((c.init, c.optimizer, c.learning_rate, c.seed), i)
-            self._lane[i] = lane_of.setdefault(lead, len(lane_of))
-        first, own_rows = configs[0], configs[0].validation_fraction > 0
+            same = (c.init, c.optimizer, c.learning_rate, c.seed, c.patience, id(prepared[i]))
+            self._lane[i] = lane_of.setdefault(leads.setdefault(same, i), len(lane_of))
+        first = configs[0]
         led, data = [configs[i] for i in lane_of], [prepared[i] for i in lane_of]
         longest = np.zeros(len(led), dtype=np.int64)
         np.maximum.at(longest, self._lane, self._epochs)
-        self._initial = [initial_network(dataset, config) for config in led]
         self._sizes = network_sizes(dataset, first)
-        self._n = len(data[0].X)
+        initial = initial_weights(led, self._sizes)
+        self._initial = network.unflatten(initial, self._sizes)
+        self._n, self._n_lanes = len(data[0].X), len(led)
         options = [dict(config.optimizer.options) for config in led]
-
-        def rows(name: str) -> Array:
-            arrays = [getattr(d, name) for d in data]
-            return np.stack(arrays) if own_rows else np.asarray(arrays[0])
-
+        has_validation = len(data[0].X_val) > 0
+        self._model = engine.Model(
+            tuple(self._sizes),
+            first.activation,
+            first.output_activation,
+            first.loss,
+            first.optimizer.name,
+            self._n if first.batch_size == "full" else int(first.batch_size),
+            bool(dataset.classes),
+        )
         self._batch = engine.Batch(
-            engine.Model(
-                tuple(self._sizes),
-                first.activation,
-                first.output_activation,
-                first.loss,
-                first.optimizer.name,
-                self._n if first.batch_size == "full" else int(first.batch_size),
-                bool(dataset.classes),
-            ),
-            rows("X"),
-            rows("y"),
-            np.stack([network.flatten(net.layers) for net in self._initial]),
+            self._model,
+            _rows(data, "X"),
+            _rows(data, "y"),
+            initial,
             [config.learning_rate for config in led],
             longest,
             {name: [own[name] for own in options] for name in options[0]},
-            rows("X_val") if own_rows else None,
-            rows("y_val") if own_rows else None,
+            _rows(data, "X_val") if has_validation else None,
+            _rows(data, "y_val") if has_validation else None,
+            patience=[config.patience for config in led],
         )
-        self._orders = [RandomState([config.seed, 2]) for config in led] if first.shuffle else []
+        self._has_patience = any(config.patience for config in led)
+        self._orders = Draws([[config.seed, 2] for config in led]) if first.shuffle else None
         self._points = log_epochs(int(longest.max()), first.log_every, set(self._epochs.tolist()))
         self._points_by_end: dict[int, NDArray[np.int64]] = {}
         self._curves: dict[str, Array] = {}
@@ -121,7 +109,7 @@ class Shard:
             stops = np.union1d(stops, np.arange(0, stops[-1] + 1, every))
             self._kept[0] = network.unflatten(batch.weights, self._sizes)
         waiting = np.ones(len(self._configs), dtype=bool)
-        chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, len(self._initial))))
+        chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, self._n_lanes)))
         while waiting.any():
             started = time.monotonic()
             until = min(batch.epoch + chunk, int(stops[np.searchsorted(stops, batch.epoch, side="right")]))
@@ -132,17 +120,27 @@ class Shard:
             layers = network.unflatten(batch.weights, self._sizes)
             if every and until % every == 0:
                 self._kept[until] = layers
-            found = batch.diverged[self._lane]
-            ends = np.where(found < 0, self._epochs, np.minimum(self._epochs, found))
-            ended = np.flatnonzero(waiting & (ends <= until))
-            waiting &= ends > until
+            found, stopped, best = (
+                of_lane[self._lane] for of_lane in (batch.diverged, batch.stopped, batch.best_epoch)
+            )
+            over = np.maximum(found, stopped)  # a run diverges or stops, and never does both
+            ends = np.where(over < 0, self._epochs, np.minimum(self._epochs, over))
             is_diverged = (found >= 0) & (found <= ends)
-            results = [
-                (i, self._trained(i, int(ends[i]), layers, bool(is_diverged[i]))) for i in ended.tolist()
-            ]
+            # With patience the network is that of the best epoch so far, and what came later is left out.
+            at = np.where(is_diverged | (best < 0), np.minimum(ends, until), best)
+            if self._has_patience:
+                weights = np.where(batch.diverged[:, None] < 0, batch.best_weights, batch.weights)
+                layers = network.unflatten(weights, self._sizes)
+            ended = np.flatnonzero(waiting & (ends <= until)).tolist()
+            waiting &= ends > until
+            results = []
+            for i, once in zip(ended, self._tested(ended, layers), strict=True):
+                if self._configs[i].patience and not is_diverged[i]:
+                    once |= {"best_epoch": float(at[i]), "trained_epochs": float(ends[i])}
+                results.append((i, self._trained(i, int(at[i]), layers, bool(is_diverged[i]), once)))
             alone = len(self._configs) == 1 and bool(waiting[0])
             done = int(np.minimum(self._epochs, until).sum())
-            yield done, results, self._trained(0, until, layers, False) if alone else None
+            yield done, results, self._trained(0, int(at[0]), layers, False, {}) if alone else None
 
     def _advance(self, until: int) -> None:
         """Train all lanes up to `until` completed epochs, and add the measures to the curves."""
@@ -151,34 +149,47 @@ class Shard:
         if not self._curves:
             at = np.concatenate([[0], at])  # the untrained networks are measured in the first call
         order = None
-        if self._orders:
-            keys = np.stack([rng.random_sample((until - since, self._n)) for rng in self._orders])
-            order = np.argsort(keys, axis=2, kind="stable")
+        if self._orders is not None:
+            order = np.argsort(self._orders.random((until - since, self._n)), axis=2, kind="stable")
         measured = batch.advance(until, self._points[at].tolist(), order)
         for name in ("loss", "accuracy", "grad_norm", "val_loss", "val_accuracy"):
             values = getattr(measured, name)
             if values is not None:
-                shape = (len(self._initial), len(self._points))
+                shape = (self._n_lanes, len(self._points))
                 if name not in self._curves:
                     self._curves[name] = np.full(shape, np.nan)
                 self._curves[name][:, at] = values
 
-    def _trained(self, i: int, end: int, layers: Layers, diverged: bool) -> Trained:
+    def _tested(self, runs: list[int], layers: Layers) -> list[dict[str, float]]:
+        """Measure test_loss and test_accuracy of these runs, given the layers of all lanes."""
+        data = [self._prepared[i] for i in runs]
+        if not data or len(data[0].X_test) == 0:
+            return [{} for _ in runs]
+        w = np.stack([network.flatten(_of_lane(layers, self._lane[i])) for i in runs])
+        model = replace(self._model, optimizer="sgd")  # which has no options; nothing is trained
+        found = engine.Batch(model, _rows(data, "X_test"), _rows(data, "y_test"), w, 1.0, 0).advance(0, [0])
+        values = {"test_loss": found.loss, "test_accuracy": found.accuracy}
+        return [
+            {name: float(of_run[k, 0]) for name, of_run in values.items() if of_run is not None}
+            for k in range(len(runs))
+        ]
+
+    def _trained(self, i: int, end: int, layers: Layers, diverged: bool, once: dict[str, float]) -> Trained:
         """Build the result of run i at epoch `end`, given the layers of all lanes at that epoch."""
         config, lane = self._configs[i], self._lane[i]
         at = self._points_of(end)
         curves = {name: values[lane, at] for name, values in self._curves.items()}
-        initial = self._initial[lane]
         kept = {epoch: _of_lane(all_lanes, lane) for epoch, all_lanes in self._kept.items() if epoch <= end}
         return Trained(
             config,
             self._prepared[i],
             self._points[at],
             curves,
-            initial,
+            Network(_of_lane(self._initial, lane), config.activation, config.output_activation, config.loss),
             Network(_of_lane(layers, lane), config.activation, config.output_activation, config.loss),
             kept,
             "diverged" if diverged else _outcome(curves, self._prepared[i].y),
+            once,
         )
 
     def _points_of(self, end: int) -> NDArray[np.int64]:
@@ -188,6 +199,12 @@ class Shard:
             on_curve = (points <= end) & ((points % every == 0) | (points == end))
             self._points_by_end[end] = np.flatnonzero(on_curve)
         return self._points_by_end[end]
+
+
+def _rows(data: list[Prepared], name: str) -> Array:
+    """Return rows for the engine: once where all runs share them, else stacked, the run first."""
+    arrays: list[Array] = [getattr(prepared, name) for prepared in data]
+    return arrays[0] if all(prepared is data[0] for prepared in data) else np.stack(arrays)
 
 
 def _of_lane(layers: Layers, lane: int) -> Layers:

@@ -81,22 +81,23 @@ def _shards(
     """Yield the positions of runs that train together: of one shape, and few enough for memory."""
     groups: dict[tuple[Hashable, ...], list[int]] = {}
     for i, config in enumerate(configs):
-        groups.setdefault(_shape(config), []).append(i)
+        groups.setdefault(_shape(config, prepared[i]), []).append(i)
     for group in groups.values():
         config, data = configs[group[0]], prepared[group[0]]
         epochs = max(configs[i].epochs for i in group)
         kept = epochs // config.weights_every if config.weights_every else 0
         # The run's curves, all copies of its weights, and its rows if they are not shared.
-        floats = 5 * (epochs // config.log_every + 2) + (kept + 6) * weight_count(dataset, config)
-        floats += (config.validation_fraction > 0) * (data.X.size + data.X_val.size)
+        floats = 5 * (epochs // config.log_every + 2) + (kept + 7) * weight_count(dataset, config)
+        if any(prepared[i] is not data for i in group):
+            floats += data.X.size + data.X_val.size + data.X_test.size
         size = max(engine.N_LANES, min(MAX_SHARD, SHARD_BYTES // (8 * floats)))
         # Sorted by length, so that the lanes of a block end together.
         group.sort(key=lambda i: (configs[i].epochs, configs[i].seed))
         yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
-def _shape(config: RunConfig) -> tuple[Hashable, ...]:
-    """Return what all runs of a batch must share; they may differ in initialisation, rates, seed and length.
+def _shape(config: RunConfig, data: Prepared) -> tuple[Hashable, ...]:
+    """Return what all runs of a batch must share; they may differ in initialisation, rates, seeds and length.
 
     Runs whose last epoch is not a regular logging point batch only with each other: an additional logging
     point would check for divergence at an epoch at which the run alone does not.
@@ -110,7 +111,7 @@ def _shape(config: RunConfig) -> tuple[Hashable, ...]:
         config.optimizer.name,
         config.batch_size,
         config.shuffle,
-        config.validation_fraction,
+        *(len(rows) for rows in (data.X, data.X_val, data.X_test)),
         config.log_every,
         config.weights_every,
         config.epochs if config.epochs % config.log_every else None,

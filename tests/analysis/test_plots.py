@@ -1,4 +1,4 @@
-"""Figures: they show the numbers they are given, and whatever they are given can be drawn."""
+"""Figures: they show the numbers that they are given, and any input can be drawn."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ HOSTILE = r"a$b$_x \frac{1}{0} 中 " + "long" * 30
 
 @pytest.fixture(scope="module")
 def fitted_run(configure):
-    """A trained network of each data set, ready to be drawn."""
+    """Return a function that trains a network and returns what is needed to draw it."""
 
     def trained(*overrides):
         config = configure("epochs=20", *overrides)
@@ -46,7 +46,7 @@ def fitted_run(configure):
 
 
 def sweep_of(**params):
-    """Runs over every combination of the params' values, as `load_runs` gives them, with a loss each."""
+    """Make runs over every combination of the params' values, like those of `load_runs`, each with a loss."""
     params = {"seed": range(3), **params}
     index = pd.MultiIndex.from_product(params.values(), names=params.keys())
     runs = index.to_frame(index=False)
@@ -57,7 +57,7 @@ def sweep_of(**params):
 
 
 def history_of(runs, epochs=(0, 10, 20)):
-    """Curves that fall to each run's last loss."""
+    """Make curves that fall to each run's last loss."""
     return pd.DataFrame(
         [
             {"run_id": run.run_id, "metric": "loss", "epoch": e, "value": run.loss * (1 + max(epochs) - e)}
@@ -68,12 +68,12 @@ def history_of(runs, epochs=(0, 10, 20)):
 
 
 def texts(figure):
-    """All that is written in the figure."""
+    """Return all texts in the figure."""
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
 def drawn(figure):
-    """The figure's PNG, having made sure that nothing in it is read as a formula or lies outside of it."""
+    """Return the figure's PNG, after checking that no text is read as a formula or is cut off."""
     content = plots.png(figure)
     assert content.startswith(b"\x89PNG")
     wide, high = figure.get_size_inches()
@@ -88,7 +88,7 @@ def drawn(figure):
 # --- Text and order.
 
 
-def test_text_from_data_is_drawn_as_it_is():
+def test_text_from_data_is_drawn_literally():
     shown = Text(0, 0, plain("a$b$_x"))._preprocess_math(plain("a$b$_x"))
     assert shown == ("a$b$_x", False)
     assert Text(0, 0, "")._preprocess_math(plain(r"\$x$"))[0] == r"\$x$"
@@ -99,17 +99,17 @@ def test_text_from_data_is_drawn_as_it_is():
 
 
 @pytest.mark.parametrize("text", ["learning_rate", "W" * 90, "$" * 90, "中" * 90])
-def test_text_is_cut_to_the_room_there_is(text):
+def test_text_is_cut_to_a_width(text):
     assert width(fitted(text, 1.0)) <= 1.0
 
 
-def test_values_come_in_the_order_in_which_people_count():
+def test_values_are_sorted_in_natural_order():
     assert in_order([10, 9.5, 1]) == [1, 9.5, 10]
     assert in_order(["[16]", "[4]", "full", "[4,2]", np.nan]) == ["[4]", "[4,2]", "[16]", "full", None]
     assert in_order([True, False]) == [False, True]
 
 
-def test_a_logarithmic_axis_is_for_values_that_rise_by_ratios():
+def test_values_that_rise_by_ratios_get_a_logarithmic_axis():
     assert is_log_like([0.01, 0.1, 1.0])
     assert is_log_like([0.05, 0.2, 1.0])
     assert not is_log_like(list(range(1, 31)))
@@ -153,11 +153,11 @@ def test_any_curve_can_be_drawn(loss):
     figure = curves(np.arange(len(loss)), {"loss": np.array(loss)}, HOSTILE, "mse")
     drawn(figure)
     (ax,) = figure.axes
-    assert ax.lines[0].get_marker() == "o"  # a point alone is seen
+    assert ax.lines[0].get_marker() == "o"  # so that a single point is visible
     assert ("0 is below" in ax.get_ylabel()) == (loss[-1] == 0.0 and loss[0] > 0)
 
 
-def test_the_surface_is_the_networks_answer_in_raw_units(fitted_run):
+def test_the_surface_is_the_networks_output_in_raw_units(fitted_run):
     _, model, dataset = fitted_run("dataset=gender")
     figure = decision_surface(model, dataset, "title")
     ax = figure.axes[0]
@@ -274,7 +274,7 @@ def test_any_shape_of_network_can_be_drawn(fitted_run, hidden):
         drawn(figure)
 
 
-def test_weights_that_are_no_numbers_any_more_can_be_drawn(fitted_run):
+def test_weights_that_are_not_finite_can_be_drawn(fitted_run):
     run, model, dataset = fitted_run("dataset=gender")
     for value in (np.nan, np.inf, 1e308):
         layers = tuple((np.full_like(W, value), b) for W, b in model.network.layers)
@@ -284,7 +284,7 @@ def test_weights_that_are_no_numbers_any_more_can_be_drawn(fitted_run):
             drawn(figures[name])
 
 
-def test_one_input_and_regressions_have_their_figures(fitted_run):
+def test_a_network_of_one_input_and_a_regression_have_figures(fitted_run):
     run, model, dataset = fitted_run("dataset=line", "output_activation=identity", "hidden=[]")
     figures = plots.of_run(model, dataset, run.epochs, run.curves, "title")
     assert set(figures) == {"curves", "weights", "network"}
@@ -384,7 +384,7 @@ def test_each_seeds_run_is_a_dot_at_its_loss():
     assert one.axes[0].lines[-1].get_ydata().tolist() == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-def test_of_many_groups_the_best_are_shown_and_the_figure_says_so():
+def test_only_the_best_of_many_groups_are_drawn_and_the_figure_says_so():
     runs = sweep_of(learning_rate=np.geomspace(0.001, 1, 30), init=["he", "ones"])
     figure = over_seeds(runs, ["learning_rate", "init"])
     assert any("the best 24 of 60" in text for text in texts(figure))
@@ -445,7 +445,7 @@ def test_a_sweep_of_any_losses_can_be_drawn(loss):
     assert plots.of_sweep(runs.assign(outcome="diverged"), history_of(runs)) == {}
 
 
-def test_a_sweep_without_a_metric_or_history_has_no_figures_of_it():
+def test_a_sweep_without_the_metric_or_a_history_has_no_figures_of_it():
     runs = sweep_of(init=["he", "ones"])
     assert plots.of_sweep(runs, None, "val_loss") == {}
     assert "loss_curves" not in plots.of_sweep(runs, None)
@@ -470,7 +470,7 @@ def test_slices_mark_the_best_run():
     ],
     ids=str,
 )
-def test_a_summarys_figure_suits_what_it_is_by(by, kind):
+def test_the_figure_of_a_summary_suits_the_params_it_is_grouped_by(by, kind):
     runs = sweep_of(init=["he", "ones"], learning_rate=[0.1, 1, 10]).assign(epochs=lambda r: r.index % 3)
     figure = plots.of_summary(runs, by)
     assert any(kind in text for text in texts(figure))
@@ -478,7 +478,7 @@ def test_a_summarys_figure_suits_what_it_is_by(by, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_file_is_the_same_each_time(kind):
+def test_the_same_figure_gives_the_same_file_of_every_kind(kind):
     one, two = (plots.saved(curves([0, 1], {"loss": [1.0, 0.1]}, "t"), kind) for _ in range(2))
     assert one == two
 
@@ -490,7 +490,7 @@ def test_new_rows_are_dots_by_seed():
     drawn(figure)
 
 
-def test_a_run_alone_is_drawn_without_pandas():
+def test_a_single_run_is_drawn_without_pandas():
     code = "import sys, nnexp.analysis.plots; print('pandas' in sys.modules, 'scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"

@@ -1,4 +1,4 @@
-"""A sweep's report and its description: what they tell, and that nothing in a record can speak for them."""
+"""A sweep's report and its description: what they contain, and that a record cannot inject markup."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ HOSTILE = [
 
 
 def runs_of(n=24, name=lambda i: f"xor seed={i}", **columns):
-    """Runs as `load_runs` has them: of each rate some seeds; the last failed, the one before it diverged."""
+    """Make runs like those of `load_runs`, several seeds per rate; the last failed, another diverged."""
     frame = pd.DataFrame(
         {
             "run_id": [f"{i:032x}" for i in range(n)],
@@ -80,7 +80,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def test_a_report_tells_the_question_the_command_the_ranges_and_the_counts():
+def test_a_report_shows_the_question_the_command_the_ranges_and_the_counts():
     tags = {"nnexp.question": "What is best?", "nnexp.command": "nnexp train -m 'seed=range(24)'"}
     seen = Page(page(findings(runs_of(), total=30, tags=tags, params={"init": "he, ones"}), []))
     for text in ("What is best?", tags["nnexp.command"], "init", "he, ones", "sweep: 24 runs"):
@@ -103,7 +103,7 @@ def test_losses_of_different_data_sets_are_not_compared():
     assert found.best(1)[["dataset", "seed"]].to_numpy().tolist() == [["gender", 21], ["xor", 20]]
 
 
-def test_the_answers_are_numbers_for_each_choice_of_words():
+def test_the_best_numbers_are_given_for_each_choice_of_words():
     rows = [(init, rate, seed) for init in ("he", "ones") for rate in (0.1, 1, 10) for seed in range(4)]
     init, rate, seed = map(list, zip(*rows, strict=True))
     loss = [abs(np.log10(r) - (i == "he")) + s / 100 for i, r, s in rows]
@@ -140,7 +140,7 @@ def test_a_point_that_failed_and_then_finished_is_done():
 def test_numbers_sort_by_all_their_digits():
     content = page(findings(runs_of()), []).decode()
     assert f'<td class="number" data-v="{1 / 3!r}">0.3333</td>' in content
-    assert '<td class="number">0.1</td>' in content  # nothing is lost, so nothing is added
+    assert '<td class="number">0.1</td>' in content  # the text is exact, so there is no data-v
     for button in re.findall(r"<th[^>]*>(.*?)</th>", content):
         assert button.startswith('<button type="button">')
 
@@ -171,7 +171,7 @@ def test_a_sweep_without_a_result_has_a_report(n):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_in_a_record_is_taken_for_html(text):
+def test_html_in_a_record_is_escaped(text):
     plain = Page(page(findings(runs_of()), []))
     keys = ("nnexp.question", "nnexp.command", "nnexp.python", "mlflow.user")
     runs = runs_of(name=lambda i: text, outcome=text, reason=text, init=[text, "he"] * 12)
@@ -189,13 +189,13 @@ def test_nothing_in_a_record_is_taken_for_html(text):
     assert seen.texts.count(text) > 24
 
 
-def test_many_values_are_told_by_their_ends():
+def test_a_range_of_many_values_is_abbreviated():
     params = {"seed": ", ".join(map(str, range(1000))), "init": "he, ones"}
     shown = {"seed": "0, 1, 2, 3, 4, …, 999 (1,000 values)", "init": "he, ones"}
     assert findings(runs_of(), params=params).ranges == shown
 
 
-def test_a_figure_is_told_in_words():
+def test_a_figure_is_described_in_words():
     runs = runs_of(init=["he", "ones", "normal"] * 8, learning_rate=[0.1, 0.1, 0.1, 1, 1, 1] * 4, epochs=10)
     figure = plots.of_sweep(runs.head(22).assign(**{"params.loss": "mse"}), None)["loss_by_learning_rate"]
     words = in_words(figure)
@@ -210,7 +210,7 @@ def test_a_report_of_a_thousand_runs_is_small():
     assert "All 999 runs" in content.decode()
 
 
-def test_a_report_of_very_many_runs_has_the_best():
+def test_a_report_of_very_many_runs_lists_only_the_best():
     content = page(findings(runs_of(2500)), []).decode()
     assert "The 2,000 best of 2,499 runs" in content
     assert len(content) < 1_000_000
@@ -219,7 +219,7 @@ def test_a_report_of_very_many_runs_has_the_best():
 # --- the description
 
 
-def test_a_description_leads_to_the_best_run_and_to_the_report():
+def test_a_description_links_to_the_best_run_and_to_the_report():
     tags = {"nnexp.question": "What is best?", "nnexp.command": "nnexp train -m"}
     text = note(findings(runs_of(), tags=tags), ["report.html"], "7")
     parts = text.split("\n\n")
@@ -234,7 +234,7 @@ def test_a_description_leads_to_the_best_run_and_to_the_report():
     assert "&ensp;★ |" in text
 
 
-def test_a_long_description_ends_between_two_rows():
+def test_a_long_description_is_cut_between_two_rows():
     runs = runs_of(400, learning_rate=[i / 7 for i in range(400)], init=["x" * 150] * 399 + ["he"])
     tags = {"nnexp.question": "q" * 9000, "nnexp.command": "c" * 9000}
     text = note(findings(runs, tags=tags, params={f"key{i}": "v" * 500 for i in range(60)}), ["a"] * 9, "1")
@@ -246,12 +246,12 @@ def test_a_long_description_ends_between_two_rows():
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_in_a_record_is_taken_for_markdown(text):
+def test_markdown_in_a_record_is_escaped(text):
     runs = runs_of(name=lambda i: text, init=[text, "he"] * 12)
     described = note(findings(runs, tags={"nnexp.question": text}, params={text: text}), [], "1")
     plain = note(findings(runs_of(init=["ones", "he"] * 12), tags={"nnexp.question": "q"}), [], "1")
     assert "<" not in described
-    # Not a paragraph, a row or a cell more than of harmless names.
+    # As many paragraphs, rows and cells as with harmless names.
     assert described.count("\n") == plain.count("\n")
     bars = [re.sub(r"\\.", "", line).count("|") for line in described.splitlines()]
     assert bars == [line.count("|") for line in plain.splitlines()]
@@ -282,13 +282,13 @@ def test_a_sweep_leaves_its_report_and_its_description(nnexp, store, three_wide_
     assert not {"loss", "accuracy"} & set(parent.data.metrics)  # the table of runs is sorted by these
 
 
-def test_a_sweep_in_which_all_fail_ends_as_others_do(nnexp, store, three_wide_fails):
+def test_a_sweep_whose_points_all_fail_is_recorded_and_exits_with_1(nnexp, store, three_wide_fails):
     ended = nnexp("train", "-m", "hidden=[3]", "seed=1,2", "epochs=5")
     assert ended.status == 1
     assert "2 runs, 2 failed, recorded as sweep" in ended.out
 
 
-def test_the_newest_sweep_is_reported_unless_told_which(nnexp, store, tmp_path):
+def test_the_newest_sweep_is_reported_by_default(nnexp, store, tmp_path):
     def swept(*typed):
         return (
             nnexp("train", "-m", "epochs=5", "figures=false", *typed)
@@ -314,7 +314,7 @@ def test_the_newest_sweep_is_reported_unless_told_which(nnexp, store, tmp_path):
         ("report --experiment nothing", "unknown experiment 'nothing'"),
     ],
 )
-def test_a_report_of_what_is_not_there_is_refused(nnexp, store, tmp_path, typed, words):
+def test_a_report_of_an_unknown_sweep_is_refused(nnexp, store, tmp_path, typed, words):
     nnexp("train", "epochs=5", "figures=false", "model=false")
     before = set(tmp_path.iterdir())
     ended = nnexp(*typed.split())
@@ -323,7 +323,7 @@ def test_a_report_of_what_is_not_there_is_refused(nnexp, store, tmp_path, typed,
     assert set(tmp_path.iterdir()) == before
 
 
-def test_a_run_is_not_a_sweep_and_a_report_needs_a_place(nnexp, store):
+def test_a_report_of_a_run_or_to_a_missing_directory_is_refused(nnexp, store):
     typed = ("train", "-m", "epochs=5", "seed=1,2", "figures=false")
     sweep = nnexp(*typed).out.split("recorded as sweep ")[1].split()[0]
     client = MlflowClient(f"sqlite:///{store}")
@@ -337,7 +337,7 @@ def test_a_run_is_not_a_sweep_and_a_report_needs_a_place(nnexp, store):
     assert "--out no/such/place.html: there is no directory no/such" in ended.err
 
 
-def test_the_question_is_the_comment_that_opens_the_experiments_file():
+def test_the_question_is_the_first_comment_of_the_experiments_file():
     assert question("articles").startswith("The articles train once and find Emily near 0.95")
     assert question("articles").endswith("are they always told apart?")
     assert question("sweep") == ""

@@ -1,4 +1,4 @@
-"""Summaries: the statistics against SciPy, what counts, what is told."""
+"""Summaries: the statistics against SciPy, which runs count, which conditions are allowed."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from nnexp.analysis import summary
+from nnexp.analysis import samples, summary
 from nnexp.analysis.tables import as_text
 from nnexp.config.errors import RequestError
 
@@ -120,11 +120,11 @@ def test_of_mixed_params_each_seed_counts_once(awkward):
         assert row[name] == pytest.approx(of_means[name])
 
 
-def test_rates_sort_as_numbers(runs):
+def test_learning_rates_are_sorted_as_numbers(runs):
     assert summary.summarize(runs, ["learning_rate"])["learning_rate"].tolist() == [0.02, 0.1, 1.0]
 
 
-def test_a_run_recorded_twice_counts_once_and_a_failed_one_not(runs):
+def test_a_run_recorded_twice_counts_once_and_a_failed_run_not_at_all(runs):
     assert summary.summarize(runs, ["learning_rate"])["n"].tolist() == [5, 5, 5]
 
 
@@ -145,13 +145,13 @@ def test_one_run_has_no_spread(runs):
     assert row.filter(regex="_(low|high)$").isna().all()
 
 
-def test_all_diverged_has_no_mean(runs):
+def test_a_group_whose_runs_all_diverged_has_no_mean(runs):
     row = summary.summarize(runs[runs["outcome"] == "diverged"], []).iloc[0]
     assert row[["n", "used", "diverged", "median"]].tolist() == [1, 0, 1, math.inf]
     assert math.isnan(row["mean"])
 
 
-def test_epochs_to_a_threshold_is_a_median_that_counts_those_that_never_reach_it(runs):
+def test_epochs_to_is_a_median_in_which_runs_that_never_reach_the_threshold_are_infinite(runs):
     done = summary.finished(runs)
     history = pd.DataFrame(
         [
@@ -185,7 +185,7 @@ def test_a_metric_that_should_rise_reaches_a_threshold_from_below(runs, metric):
     assert table["epochs_to"].tolist() == [math.inf] * 3
 
 
-def test_what_varies_is_found_but_for_the_seed_and_what_another_key_tells(runs):
+def test_varying_params_leave_out_the_seed_and_what_another_key_implies(runs):
     frame = runs.assign(dataset="xor", **{"init.scale": 1.0})
     frame.loc[frame["learning_rate"] > 0.5, ["dataset", "init"]] = ["gender", "he"]
     frame["dataset.path"] = "data/" + frame["dataset"] + ".csv"
@@ -267,8 +267,8 @@ def test_a_condition_chooses_rows(where, seeds):
         "seed > 0 & shuffle": "write and, or",
         "~shuffle": "write not",
         "init > 1": "init is text, 1 is a number",
-        "init + 1 > 0": "no number to compute with",
-        "'x' * 10 ** 9 == init": "'x' is text, and no number",
+        "init + 1 > 0": "not a number to compute with",
+        "'x' * 10 ** 9 == init": "'x' is text, not a number",
         "seed in init": "write a list after in",
         "seed is None": "write == or !=",
         "seed and shuffle": "seed is not true or false",
@@ -281,10 +281,10 @@ def test_a_condition_chooses_rows(where, seeds):
         "+".join(["seed"] * 1500) + " > 1": "nested too deeply",
         "a" * 20_000: "more than 10000 characters",
         "\0": "null bytes",
-        "start_time > 'soon'": "is no time",
+        "start_time > 'soon'": "is not a time",
     }.items(),
 )
-def test_what_is_no_condition_is_named_and_nothing_of_it_is_executed(where, words, tmp_path):
+def test_text_that_is_not_a_condition_is_refused_and_not_executed(where, words, tmp_path):
     with pytest.raises(RequestError, match=re.escape(words)):
         summary.select(TABLE, where)
     assert list(tmp_path.iterdir()) == []
@@ -303,14 +303,26 @@ def test_csv_reads_back_as_the_same_numbers(runs, tmp_path):
     pd.testing.assert_frame_equal(back, table, check_dtype=False)
 
 
-def test_groups_stand_as_people_count(runs):
+def test_groups_are_sorted_in_natural_order(runs):
     widths = {0: "[16]", 1: "[2]", 2: "[2,16]", 3: "[]", 4: None}
     table = summary.summarize(runs.assign(hidden=runs["seed"].map(widths)), ["hidden", "learning_rate"])
     assert table["hidden"].fillna("none").tolist()[::3] == ["[]", "[2]", "[2,16]", "[16]", "none"]
     assert table["learning_rate"].tolist()[:3] == [0.02, 0.1, 1.0]
 
 
-def test_the_success_on_validation_rows_stands_beside_their_loss(runs):
+def test_test_rows_are_summarised_and_choose_nothing(runs):
+    tested = runs.assign(test_loss=runs["loss"], test_accuracy=(runs["seed"] == 3).astype(float))
+    table = summary.summarize(tested, ["learning_rate"], "test_loss")
+    assert table["test_solved"].tolist() == [0.2] * 3
+    assert table["mean"].tolist() == summary.summarize(runs, ["learning_rate"])["mean"].tolist()
+    assert summary.best_rows(summary.summarize(runs, ["learning_rate"])) != []
+    assert summary.deciding(tested) == "loss"
+    for metric in ("test_loss", "test_accuracy"):
+        assert summary.best_rows(summary.summarize(tested, ["learning_rate"], metric)) == []
+        assert samples.scale(metric)[:2] == samples.scale(metric.removeprefix("test_"))[:2]
+
+
+def test_a_summary_of_val_loss_has_the_share_solved_on_the_validation_rows(runs):
     of_validation = runs.assign(val_loss=runs["loss"], val_accuracy=(runs["seed"] > 3).astype(float))
     table = summary.summarize(of_validation, ["learning_rate"], "val_loss")
     assert table["val_solved"].tolist() == [0.2, 0.2, 0.0]
@@ -395,12 +407,6 @@ def test_settings_are_ranked_by_what_is_asked(rank, best):
     assert table.loc[table["rank"] == 1, "init"].tolist() == [best]
     with pytest.raises(RequestError, match="rank"):
         summary.summarize(runs, ["init"], rank="loss")
-
-
-def test_test_rows_are_shown_and_never_chosen_on():
-    runs = sweep(a=xor(1), b=xor(0.1)).assign(test_loss=1.0)
-    assert summary.deciding(runs) == "loss"
-    assert set(summary.summarize(runs, ["init"], "test_loss")["standing"]) == {None}
 
 
 def test_each_data_set_has_a_best_row_of_its_own():

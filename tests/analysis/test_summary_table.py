@@ -1,4 +1,4 @@
-"""Summaries for people: digits that mean something, the best row, the width of a terminal."""
+"""Summaries for people: significant digits, the best row, the width of a terminal."""
 
 import json
 import logging
@@ -72,7 +72,7 @@ def test_a_median_of_runs_that_diverged_says_so():
     assert (row["median"], row["median_high"]) == ("0.250", "diverged")
 
 
-def test_a_spread_that_is_only_rounding_is_none():
+def test_a_spread_that_is_only_rounding_counts_as_0():
     agreeing, spread = texts(summary((0.1676, 1.4e-17), (0.5, 0.1)))
     assert agreeing["std"] == "0"
     assert spread["std"] == "0.16"
@@ -116,7 +116,7 @@ def test_numbers_of_any_size_stay_short(value, shown):
     assert significant(value, 3) == shown
 
 
-def test_params_that_differ_are_seen_to_differ():
+def test_params_that_differ_are_shown_differently():
     assert setting([0.05, 0.2, 1.0]) == ["0.05", "0.2", "1"]
     assert setting([0.100001, 0.100002]) == ["0.100001", "0.100002"]
     assert setting([True, False, None]) == ["true", "false", ""]
@@ -179,7 +179,7 @@ def test_programs_get_every_digit_and_no_mark():
 
 @pytest.fixture
 def terminal(monkeypatch, capsys):
-    """`terminal(width)` is what a terminal of that width shows of a table: its lines, and what is said."""
+    """`terminal(width)` prints a table on a terminal of that width; returns its lines and the messages."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     log = logging.getLogger("nnexp")

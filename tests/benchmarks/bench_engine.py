@@ -1,11 +1,11 @@
-"""The engine's speed beside other ways to train the same networks, in one run and to the same
+"""Compare the engine's speed with other ways to train the same networks, in one run and to the same
 losses.
 
 Every contender trains the same weights on the same data; one whose final losses differ from the
-engine's is refused. They take turns, round by round, so that a slow moment hits all of them; times
-are medians over the rounds, ratios the medians of each round's own, and the warm-up (compilation)
-is left out. All cores work except for NumPy. Prints a Markdown table and writes it to engine.md, and
-a figure to engine.png. JAX is left out, with a message, where it is not installed.
+engine's is refused. They take turns, round by round, so that a slow moment affects all of them;
+times are medians over the rounds, ratios the medians of each round's ratio, and the warm-up
+(compilation) is left out. All use all cores, except NumPy. Prints a Markdown table and writes it to
+engine.md, and a figure to engine.png. JAX is left out, with a message, if it is not installed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from nnexp.analysis.plots import COLORS
+from nnexp.analysis.plots.style import COLORS
 from nnexp.network.engine import Batch, Model
 
 try:
@@ -79,12 +79,12 @@ class Task:
         return np.stack([np.random.RandomState(i).normal(size=length) for i in range(self.runs)])
 
 
-# Prepares a task; what it returns trains all runs and gives their weights.
+# Prepares a task; the function that it returns trains all runs and returns their weights.
 Contender = Callable[[Task], Callable[[], Array]]
 
 
 def layers_of(task: Task, w: Array) -> list[tuple[Array, Array]]:
-    """Flat vectors (…, length) as W (…, out, in) and b (…, out) of each layer."""
+    """Split flat vectors (…, length) into W (…, out, in) and b (…, out) of each layer."""
     shapes = list(zip(task.sizes[1:], task.sizes[:-1], strict=True))
     ends = np.cumsum([o * i for o, i in shapes] + [o for o, _ in shapes])
     parts = [w[..., e - s : e] for e, s in zip(ends, np.diff(ends, prepend=0), strict=True)]
@@ -95,7 +95,7 @@ def layers_of(task: Task, w: Array) -> list[tuple[Array, Array]]:
 
 
 def losses(task: Task, w: Array) -> Array:
-    """By run, the mean squared error after training."""
+    """Return each run's mean squared error after training."""
     X, y = task.data()
     out = np.broadcast_to(X, (len(w), *X.shape))
     for W, b in layers_of(task, w):
@@ -119,7 +119,7 @@ def engine(task: Task) -> Callable[[], Array]:
 
 
 def engine_with_curve(task: Task) -> Callable[[], Array]:
-    """The engine with 101 log points."""
+    """Prepare the engine with 101 log points."""
     model = Model(task.sizes, "sigmoid", "sigmoid", "mse", "sgd", task.batch_size, True)
     (X, y), w = task.data(), task.weights()
     log = np.linspace(0, task.epochs, 101).astype(int).tolist()
@@ -133,7 +133,7 @@ def engine_with_curve(task: Task) -> Callable[[], Array]:
 
 
 def numpy_step(task: Task, layers: list[tuple[Array, Array]], X: Array, y: Array) -> None:
-    """One step in place; the layers may have a leading axis of runs."""
+    """Take one step in place; the layers may have a leading axis of runs."""
     outputs = [X]
     for W, b in layers:
         outputs.append(1 / (1 + np.exp(-(outputs[-1] @ W.swapaxes(-1, -2) + b[..., None, :]))))
@@ -168,7 +168,7 @@ def sigmoid(x: float) -> float:
 
 
 def articles_run(w: Array, X: Array, y: Array, rate: float, epochs: int) -> Array:
-    """The articles' way: named weights, one sample after another, np.exp of one number."""
+    """Train as the articles do: named weights, one sample after another, np.exp of one number."""
     w1, w2, w3, w4, w5, w6, b1, b2, b3 = w
     for _ in range(epochs):
         for x, y_true in zip(X, y, strict=True):
@@ -335,7 +335,7 @@ void limit(double *weights, const double *X, const double *y, long runs, long n,
 
 
 def c_trainer(function: Callable[..., None]) -> Contender:
-    """A C function over runs, shared among as many threads as there are cores."""
+    """Prepare a C function over runs, shared among as many threads as there are cores."""
 
     def prepare(task: Task) -> Callable[[], Array]:
         (X, y), start = task.data(), task.weights()
@@ -370,8 +370,10 @@ class Timing:
 
 
 def measure(entries: Mapping[str, tuple[Contender, Task]], rounds: int) -> dict[str, Timing]:
-    """Time each contender on its task: the engine's, or for a slow one fewer runs and epochs of it,
-    since its time per step is flat.
+    """Time each contender on its task.
+
+    A slow contender has a smaller task, with fewer runs and epochs, since its time per step is
+    constant.
     """
     trainers = {name: prepare(task) for name, (prepare, task) in entries.items()}
     for name, train in trainers.items():  # the warm-up
@@ -398,7 +400,7 @@ def measure(entries: Mapping[str, tuple[Contender, Task]], rounds: int) -> dict[
 def entries_of(
     task: Task, fast: Mapping[str, Contender], slow: Mapping[str, tuple[Contender, int, int]]
 ) -> dict[str, tuple[Contender, Task]]:
-    """The fast on the whole task, the slow on at most so many runs and epochs of it."""
+    """Return the contenders with their tasks: fast ones with the whole task, slow ones with a part."""
     entries: dict[str, tuple[Contender, Task]] = {name: (train, task) for name, train in fast.items()}
     for name, (contender, runs, epochs) in slow.items():
         less = replace(task, runs=min(runs, task.runs), epochs=min(epochs, task.epochs))
@@ -407,7 +409,7 @@ def entries_of(
 
 
 def table(results: dict[str, dict[str, Timing]]) -> str:
-    """Nanoseconds, and in brackets how many times the engine's they are; one row a task."""
+    """Return a table of nanoseconds, with the ratio to the engine in brackets; one row per task."""
     names = list(dict.fromkeys(name for row in results.values() for name in row))
     lines = ["| ns per sample, step and run | " + " | ".join(names) + " |"]
     lines.append("|---" * (len(names) + 1) + "|")
@@ -418,7 +420,7 @@ def table(results: dict[str, dict[str, Timing]]) -> str:
 
 
 def figure(results: dict[str, dict[str, Timing]], path: Path) -> None:
-    """Bars, by task and contender, on a logarithmic axis."""
+    """Draw bars, by task and contender, on a logarithmic axis."""
     names = list(dict.fromkeys(name for row in results.values() for name in row))
     drawing, axes = plt.subplots(figsize=(9, 5), layout="constrained")
     for i, name in enumerate(names):

@@ -1,9 +1,9 @@
-"""What a tracked sweep costs, beside the same sweep written with Hydra and MLflow alone, in one run.
+"""Compare the cost of a tracked sweep with the same sweep written with Hydra and MLflow alone, in one run.
 
-Every contender is timed as a whole process from an empty store that exists; a run's cost is marginal, the
-difference of two sizes of sweep, so that start-up is in none of them. Contenders take turns, round by round,
-and times are medians over the rounds. Prints a Markdown table and writes it to sweep.md. The joblib launcher
-is left out, with a message, where it is not installed.
+Every contender is timed as a whole process, starting with an existing empty store. The cost of a run is
+marginal, from the difference of two sizes of sweep, so that it leaves out start-up. Contenders take turns,
+round by round, and times are medians over the rounds. Prints a Markdown table and writes it to sweep.md. The
+joblib launcher is left out, with a message, if it is not installed.
 """
 
 import argparse
@@ -28,13 +28,13 @@ SWEEP = ["dataset=xor", "epochs=1000", "log_every=10", "learning_rate=0.1,0.2,0.
 
 
 def environment(store: Path) -> dict[str, str]:
-    """This process's, with the store, and with imports from bytecode, as usual."""
+    """Return this process's environment with the store, and with compiled bytecode allowed, as usual."""
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     return kept | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 class Bench:
-    """An empty store, copied for each measurement, and the directory where all of it happens."""
+    """An empty store, which is copied for each measurement, and the directory of the measurements."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -51,7 +51,7 @@ class Bench:
         return Path(shutil.copy(self.empty, place / "mlflow.db"))
 
     def nnexp(self, runs: int, store: Path) -> float:
-        """Seconds that a sweep of so many runs takes."""
+        """Return the seconds that a sweep of so many runs takes."""
         return self._run([NNEXP, "train", "-m", *SWEEP, f"seed=range({runs // 4})"], store)
 
     def peer(self, runs: int, *arguments: str) -> float:
@@ -79,7 +79,7 @@ class Bench:
 
 
 def executemany(bench: Bench, full: Path, runs: int) -> float:
-    """Milliseconds a run to insert the same rows, a chunk of 256 runs a transaction, and nothing else."""
+    """Return the milliseconds per run to insert the same rows, 256 runs per transaction, and nothing else."""
     store = bench.store()
     with closing(sqlite3.connect(full)) as source, closing(sqlite3.connect(store)) as target:
         target.isolation_level = None
@@ -123,7 +123,7 @@ print(middle - start, (time.perf_counter() - middle) / 100 * len(ids))
 
 
 def reading(store: Path, code: str) -> tuple[float, float]:
-    """Seconds inside the process for a summary, and for the curves of all runs; imports are left out."""
+    """Return the seconds for a summary and for the curves of all runs, without imports."""
     done = subprocess.run(
         [sys.executable, "-c", "import nnexp.analysis.summary, nnexp.tracking.read, mlflow\n" + code],
         env=environment(store),
@@ -136,7 +136,7 @@ def reading(store: Path, code: str) -> tuple[float, float]:
 
 
 def rounds(count: int, contenders: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Times of each contender, taken in turns."""
+    """Return the times of each contender, measured in turns."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(count):
         for name, contender in contenders.items():
@@ -145,7 +145,7 @@ def rounds(count: int, contenders: dict[str, Callable[[], float]]) -> dict[str, 
 
 
 def median_ratio(above: list[float], below: list[float]) -> float:
-    """The median of each round's own ratio."""
+    """Return the median of the rounds' ratios."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
@@ -162,7 +162,7 @@ def main() -> None:
 
 
 def recording(bench: Bench, count: int) -> list[str]:
-    """A row a way to record a sweep: milliseconds a run, and the ratio to nnexp in the same round."""
+    """Return a row for each way to record a sweep: milliseconds per run, and the ratio to nnexp."""
     bench.nnexp(4, bench.store())  # compiles the engine, and warms the disk's cache
 
     def between(few: int, many: int, sweep: Callable[[int], float]) -> float:
@@ -196,7 +196,7 @@ def recording(bench: Bench, count: int) -> list[str]:
 
 
 def starting(bench: Bench, count: int) -> list[str]:
-    """A row a command that has little to do: seconds, what it is compared with, and the ratio."""
+    """Return a row for each command with little to do: seconds, what it is compared with, the ratio."""
     store = bench.store()
     bench.nnexp(5000, store)
     small = bench.store()

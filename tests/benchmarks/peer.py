@@ -1,5 +1,5 @@
-"""What a careful person writes without nnexp: a Hydra app that trains the articles' network in NumPy and
-records it with MLflow, point by point or in one log_batch. bench_sweep.py times it."""
+"""Train the articles' network without nnexp, as a careful person would write it: a Hydra app with NumPy that
+records with MLflow, point by point or in one log_batch. bench_sweep.py times it."""
 
 import hydra
 import mlflow
@@ -17,7 +17,7 @@ def sigmoid(x):
 
 
 def train(rate: float, epochs: int, seed: int):
-    """A 2-2-1 network, one sample at a time; its weights, and (epoch, loss, accuracy) every ten epochs."""
+    """Train a 2-2-1 network by single samples; return weights, (epoch, loss, accuracy) every ten epochs."""
     rng = np.random.RandomState(seed)
     W1, W2 = rng.normal(size=(2, 2)), rng.normal(size=2)
     b1, b2 = rng.normal(size=2), rng.normal()

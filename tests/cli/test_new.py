@@ -11,7 +11,7 @@ import pytest
 FILES = ["Makefile", "conf/dataset/disc.yaml", "conf/experiment/widths.yaml", "data/disc.csv"]
 
 
-def test_it_writes_a_data_set_an_experiment_a_table_and_a_makefile(nnexp, tmp_path):
+def test_a_new_project_has_a_data_set_an_experiment_a_table_and_a_makefile(nnexp, tmp_path):
     ended = nnexp("new", "mine")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.splitlines() == [f"wrote mine: {', '.join(FILES)}", "  cd mine && make run"]
@@ -21,7 +21,7 @@ def test_it_writes_a_data_set_an_experiment_a_table_and_a_makefile(nnexp, tmp_pa
     assert targets == ["run", "ui"]
 
 
-def test_its_experiment_runs_and_answers_its_question(nnexp, store, tmp_path, monkeypatch):
+def test_the_new_projects_experiment_runs_and_answers_its_question(nnexp, store, tmp_path, monkeypatch):
     nnexp("new", "mine")
     monkeypatch.chdir(tmp_path / "mine")
     ended = nnexp("train", "experiment=widths", "figures=false")
@@ -30,7 +30,7 @@ def test_its_experiment_runs_and_answers_its_question(nnexp, store, tmp_path, mo
     assert (solved["[1]"], solved["[6]"]) == ("0", "100")
 
 
-def test_its_makefile_calls_this_nnexp_also_where_the_name_finds_none(nnexp, tmp_path, monkeypatch):
+def test_the_new_projects_makefile_calls_this_nnexp_even_if_the_name_finds_none(nnexp, tmp_path, monkeypatch):
     place = tmp_path / "a directory of $mine"
     for path, called in ((os.environ["PATH"], r".*"), (str(Path(sys.executable).parent), "nnexp")):
         monkeypatch.setenv("PATH", path)
@@ -48,7 +48,7 @@ def test_its_makefile_calls_this_nnexp_also_where_the_name_finds_none(nnexp, tmp
 
 
 @pytest.mark.parametrize("there", ["file", "directory"])
-def test_what_is_there_already_is_left_alone(nnexp, tmp_path, there):
+def test_an_existing_directory_with_files_is_refused_and_not_changed(nnexp, tmp_path, there):
     if there == "file":
         (tmp_path / "mine").write_text("precious")
     else:
@@ -60,7 +60,7 @@ def test_what_is_there_already_is_left_alone(nnexp, tmp_path, there):
     assert len(list(tmp_path.rglob("*"))) == (1 if there == "file" else 2)
 
 
-def test_a_place_that_cannot_be_written_is_told(nnexp, tmp_path):
+def test_a_directory_that_cannot_be_written_is_refused(nnexp, tmp_path):
     (tmp_path / "file").write_text("")
     ended = nnexp("new", "file/mine")
     assert (ended.status, "file/mine: cannot be written: " in ended.err) == (2, True)

@@ -1,4 +1,4 @@
-"""The points of a sweep are what Hydra composes for them."""
+"""The points of a sweep are composed as Hydra composes them."""
 
 import pytest
 from hydra import initialize_config_dir
@@ -54,7 +54,7 @@ OVERRIDES = st.lists(
 
 @pytest.fixture
 def loaded():
-    """Hydra's loader, and the configuration that it takes the jobs of a sweep from."""
+    """Hydra's loader, and the configuration from which it composes the jobs of a sweep."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         yield loader, loader.load_configuration("config", [], RunMode.MULTIRUN)
@@ -63,7 +63,7 @@ def loaded():
 @pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OVERRIDES)
-def test_points_are_hydras_own(loaded, job):
+def test_points_are_composed_as_hydra_composes_them(loaded, job):
     loader, master = loaded
     try:
         expected = loader.load_sweep_config(master, list(job))
@@ -78,7 +78,7 @@ def test_points_are_hydras_own(loaded, job):
     assert point == OmegaConf.to_container(OmegaConf.create(theirs), resolve=True)
 
 
-def test_a_choice_is_composed_once_and_points_are_apart(loaded, monkeypatch):
+def test_a_choice_of_groups_is_composed_once_and_points_do_not_share_changes(loaded, monkeypatch):
     loader, master = loaded
     composed = []
     load = loader.load_sweep_config
@@ -89,7 +89,7 @@ def test_a_choice_is_composed_once_and_points_are_apart(loaded, monkeypatch):
     assert [point["seed"] for point in points] == [0, 1, 2, 3, 4] * 2
 
 
-def test_a_key_that_only_some_swept_options_have_is_left_out_of_the_others(loaded):
+def test_a_key_that_only_some_swept_options_have_is_ignored_for_the_others(loaded):
     loader, master = loaded
     jobs = [[f"optimizer={name}", f"optimizer.beta1={b}"] for name in ("sgd", "adam") for b in (0.5, 0.9)]
     points = list(compose.points(loader, master, jobs))

@@ -37,11 +37,11 @@ def composed(*overrides):
         return split(plain_values(compose("config", list(overrides))))[0]
 
 
-def test_only_what_is_shipped_is_read_where_there_is_no_conf():
+def test_only_the_shipped_configuration_is_read_if_there_is_no_conf():
     assert config_dirs() == [CONF]
 
 
-def test_conf_comes_before_what_is_shipped_and_the_named_directory_before_both(tmp_path, write):
+def test_conf_is_read_before_the_shipped_configuration_and_config_dir_before_both(tmp_path, write):
     write("conf/config.yaml", "")
     write("named/config.yaml", "")
     with searching("named"):
@@ -54,13 +54,13 @@ def test_the_checkout_s_own_conf_is_read_once(monkeypatch):
     assert config_dirs() == [CONF]
 
 
-def test_the_default_store_is_the_checkout_s_and_outside_one_that_of_the_directory(tmp_path, monkeypatch):
+def test_the_default_store_is_in_the_checkout_or_else_in_the_working_directory(tmp_path, monkeypatch):
     assert default_store() == CHECKOUT / "mlflow.db"
     monkeypatch.setattr(paths, "CHECKOUT", None)
     assert default_store() == tmp_path / "mlflow.db"
 
 
-def test_a_data_set_of_one_s_own_needs_a_path_and_a_target_only(nnexp, store, tmp_path, write):
+def test_an_own_data_set_needs_only_a_path_and_a_target(nnexp, store, tmp_path, write):
     write("flowers.csv", FLOWERS)
     write("conf/dataset/flowers.yaml", "path: flowers.csv\ntarget: species\n")
     assert options("dataset")[-3:] == ["line", "or", "xor"]
@@ -73,7 +73,7 @@ def test_a_data_set_of_one_s_own_needs_a_path_and_a_target_only(nnexp, store, tm
     assert nnexp("rerun", run_id).status == 0
 
 
-def test_a_run_of_it_is_found_from_csv_typed_out_and_rerun_from_any_directory(
+def test_a_run_of_an_own_data_set_equals_that_of_csv_and_is_rerun_from_any_directory(
     nnexp, store, tmp_path, write, monkeypatch
 ):
     write("flowers.csv", FLOWERS)
@@ -88,7 +88,7 @@ def test_a_run_of_it_is_found_from_csv_typed_out_and_rerun_from_any_directory(
     assert (ended.status, "copy" in ended.out + ended.err) == (0, False)
 
 
-def test_paths_in_a_named_directory_are_read_from_the_one_that_holds_it(nnexp, store, tmp_path, write):
+def test_paths_in_config_dir_start_from_its_parent_directory(nnexp, store, tmp_path, write):
     write("other/flowers.csv", FLOWERS)
     write("other/conf/dataset/flowers.yaml", "path: flowers.csv\ntarget: species\n")
     ended = nnexp("train", "--config-dir", "other/conf", "dataset=flowers", *SOFTMAX, *QUICK)
@@ -97,19 +97,19 @@ def test_paths_in_a_named_directory_are_read_from_the_one_that_holds_it(nnexp, s
     assert (ended.status, "unknown dataset 'flowers'" in ended.err) == (2, True)
 
 
-def test_a_path_that_is_typed_is_read_from_the_working_directory_whatever_the_data_set(tmp_path):
+def test_a_typed_path_starts_from_the_working_directory_for_any_data_set(tmp_path):
     assert locate("own.csv", "gender") == tmp_path / "own.csv"
     assert locate("data/gender.csv", "gender") == CHECKOUT / "data" / "gender.csv"
     assert locate("data/gender.csv", "csv") == tmp_path / "data" / "gender.csv"
 
 
-def test_a_data_set_may_take_the_place_of_a_shipped_one(tmp_path, write):
+def test_an_own_data_set_may_replace_a_shipped_one(tmp_path, write):
     write("conf/dataset/xor.yaml", "path: data/xor.csv\ntarget: y\n")
     assert composed("dataset=xor").dataset.path == f"{tmp_path}/data/xor.csv"
     assert find_option("dataset", "xor") == tmp_path / "conf" / "dataset" / "xor.yaml"
 
 
-def test_defaults_of_one_s_own_state_differences_only_and_the_named_directory_s_win(write):
+def test_own_defaults_state_only_differences_and_those_of_config_dir_win(write):
     write("conf/config.yaml", "optimizer: adam\nlearning_rate: 0.5\nepochs: 7\ninit: {scale: 3}\n")
     write("named/config.yaml", "epochs: 8\ninit: {name: he}\n")
     config = composed()
@@ -120,7 +120,7 @@ def test_defaults_of_one_s_own_state_differences_only_and_the_named_directory_s_
         assert composed("optimizer=sgd").optimizer.name == "sgd"
 
 
-def test_defaults_may_be_a_whole_copy_of_the_shipped_ones_or_choose_as_hydra_does(write):
+def test_own_defaults_may_be_a_copy_of_the_shipped_ones_or_choose_options_in_a_defaults_list(write):
     shipped = (CONF / "config.yaml").read_text()
     write("conf/config.yaml", shipped.replace("dataset: gender", "dataset: xor"))
     assert composed().dataset.name == "xor"
@@ -141,7 +141,7 @@ hydra: {mode: MULTIRUN, sweeper: {params: {seed: '1,2'}}}
 
 
 @pytest.mark.parametrize("place", ["conf/experiment", "experiments"])
-def test_an_experiment_of_one_s_own_chooses_groups_and_runs(nnexp, store, write, place):
+def test_an_own_experiment_chooses_options_and_runs(nnexp, store, write, place):
     write("flowers.csv", FLOWERS)
     write(f"{place}/own.yaml", EXPERIMENT)
     config = composed("experiment=own")
@@ -160,15 +160,16 @@ def test_an_experiment_sets_a_group_s_numbers_beside_its_choice(write):
         "beta1": 0.5,
         "beta2": 0.999,
         "epsilon": 1e-8,
+        "weight_decay": 0.0,
     }
 
 
-def test_a_shipped_experiment_is_there_beside_one_s_own(write):
+def test_shipped_experiments_are_listed_beside_own_ones(write):
     write("experiments/own.yaml", "epochs: 3\n")
     assert options("experiment") == ["articles", "learning_rate_init", "own"]
 
 
-def test_the_question_of_a_sweep_is_the_comment_of_one_s_own_experiment(nnexp, store, write):
+def test_the_question_of_a_sweep_is_the_comment_of_an_own_experiment(nnexp, store, write):
     from mlflow import MlflowClient
 
     write("flowers.csv", FLOWERS)
@@ -178,7 +179,7 @@ def test_the_question_of_a_sweep_is_the_comment_of_one_s_own_experiment(nnexp, s
     assert note.startswith("**Question:** Which seed?")
 
 
-def test_help_lists_one_s_own_and_where_it_is_read(nnexp, write):
+def test_help_lists_own_options_and_their_directories(nnexp, write):
     write("conf/dataset/flowers.yaml", "path: flowers.csv\ntarget: species\n")
     write("named/experiment/own.yaml", "epochs: 3\n")
     write("named/config.yaml", "learning_rate: 0.75\n")
@@ -190,7 +191,7 @@ def test_help_lists_one_s_own_and_where_it_is_read(nnexp, write):
     assert "learning_rate=0.1" in help_text()
 
 
-def test_options_with_looks_into_one_s_own(write):
+def test_options_with_finds_own_options(write):
     write("conf/init/small.yaml", "name: normal\nscale: 0.1\n")
     assert "small" in options_with("init.scale")
     config = composed("init=small").init
@@ -221,13 +222,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_file_is_refused_in_a_line_that_names_it(nnexp, tmp_path, write, case):
+def test_a_wrong_configuration_file_is_refused_in_a_line_that_names_it(nnexp, tmp_path, write, case):
     name, text = case.split("|")
     path = write(name, text + "\n")
     typed = ["experiment=own"] if name.endswith("own.yaml") else []
     for arguments in ([], ["-m", "seed=1,2"], ["--cfg", "job"]):
         if arguments[:1] == ["--cfg"] and WRONG[case].startswith(("epochs", "dataset.", "gone", "unknown")):
-            continue  # composes; the values are looked at when it runs
+            continue  # it composes; its values are checked when it runs
         ended = nnexp("train", *typed, *arguments)
         assert (ended.status, ended.out) == (2, "")
         assert WRONG[case] in ended.err
@@ -251,20 +252,20 @@ def test_a_directory_that_holds_no_configuration_is_refused(nnexp, write, typed,
     assert (ended.status, words in ended.err) == (2, True), ended.err
 
 
-def test_hydra_s_own_files_of_a_directory_are_not_read(nnexp, write, tmp_path):
+def test_files_for_hydra_itself_in_a_directory_are_not_read(nnexp, write, tmp_path):
     write("conf/config.yaml", "")
     write("conf/hydra/launcher/mine.yaml", f"_target_: os.system\ncommand: touch {tmp_path}/canary\n")
     ended = nnexp("train", "-m", "hydra/launcher=mine", "seed=1,2")
     assert (ended.status, (tmp_path / "canary").exists()) == (2, False)
 
 
-def test_a_file_whose_name_would_drive_a_terminal_is_no_option(write):
+def test_a_file_with_control_characters_in_its_name_is_not_an_option(write):
     for name in ("\x1b[31mred", "a\nb", "\u202egnp", ".hidden"):
         write(f"conf/dataset/{name}.yaml", "path: x.csv\ntarget: y\n")
     assert options("dataset") == ["alice", "and", "csv", "gender", "line", "or", "xor"]
 
 
-def test_completion_offers_one_s_own(nnexp, write, monkeypatch):
+def test_completion_offers_own_options(nnexp, write, monkeypatch):
     write("conf/dataset/flowers.yaml", "path: flowers.csv\ntarget: species\n")
     monkeypatch.setenv("COMP_LINE", "nnexp train dataset=f")
     assert nnexp("-sc", "query=bash").out.split() == ["dataset=flowers"]
@@ -285,6 +286,6 @@ def test_every_shipped_file_is_found_once():
     assert os.listdir(CONF).count("experiment") == 0
 
 
-def test_a_wrong_directory_names_no_configuration(tmp_path):
+def test_a_config_dir_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(RequestError, match="is not a directory"), searching(str(tmp_path / "gone")):
         pass

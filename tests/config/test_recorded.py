@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import MAX_BYTES, plain_values
 
-# Without control characters, which no key allows and PyYAML does not always bring back.
+# Without control characters, which no key allows and PyYAML does not always read back.
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]))
 PLAIN = st.one_of(
     st.none(),
@@ -20,7 +20,7 @@ PLAIN = st.one_of(
 
 
 @given(st.dictionaries(TEXT, st.one_of(PLAIN, st.lists(PLAIN), st.dictionaries(TEXT, PLAIN))))
-def test_what_is_written_is_read_back(values):
+def test_a_written_configuration_is_read_back(values):
     content = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     assert plain_values(content.encode(), "config.yaml") == values
 
@@ -48,7 +48,7 @@ def test_what_is_written_is_read_back(values):
         (b"a: " + b"x" * MAX_BYTES, "at most"),
     ],
 )
-def test_what_nnexp_does_not_write_is_refused_with_the_place(content, words):
+def test_yaml_that_nnexp_does_not_write_is_refused_with_its_place(content, words):
     with pytest.raises(RequestError, match=r"^run x: ") as refused:
         plain_values(content, "run x")
     assert words in str(refused.value)

@@ -1,4 +1,4 @@
-"""The configuration: what each key takes, its canonical form, its key."""
+"""The configuration: what each key allows, its canonical form, its run key."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.groups import options
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, key_names
-from nnexp.config.run import RunConfig
+from nnexp.config.run import ADDED, RunConfig
 
 
 @pytest.fixture
@@ -42,16 +42,24 @@ def test_plain_values_rebuild_the_config_through_yaml(configure):
     assert RunConfig.from_mapping(yaml.safe_load(yaml.safe_dump(config.nested()))) == config
 
 
-def test_whole_numbers_and_floats_are_read_as_what_they_are(configure):
+def test_whole_numbers_become_int_and_fractions_float(configure):
     config = configure("epochs=1e3", "learning_rate=1", "validation_fraction=0")
     assert (config.epochs, config.learning_rate) == (1000, 1.0)
     assert isinstance(config.epochs, int)
     assert isinstance(config.learning_rate, float)
 
 
-def test_the_run_key_changes_with_all_that_decides_the_result_and_nothing_else(configure, default):
+def test_the_run_key_changes_with_everything_that_decides_the_result_and_nothing_else(configure, default):
     key = default.run_key("data", "1")
-    for other in ("seed=1", "init.scale=2", "hidden=[3]", "dataset.center=mean", "optimizer=momentum"):
+    for other in (
+        "seed=1",
+        "init.scale=2",
+        "hidden=[3]",
+        "dataset.center=mean",
+        "optimizer=momentum",
+        "optimizer.weight_decay=0.1",
+        "optimizer=adamw",
+    ):
         assert configure(other).run_key("data", "1") != key
     for same in ("figures=false", "model=false", "experiment_name=x", "learning_rate=1e-1", "hidden=[2]"):
         assert configure(same).run_key("data", "1") == key
@@ -59,14 +67,45 @@ def test_the_run_key_changes_with_all_that_decides_the_result_and_nothing_else(c
     assert default.run_key("data", "2") != key
 
 
+def test_a_key_that_was_added_counts_for_the_run_key_unless_it_is_as_before(configure, default):
+    """Records from before it was there keep their keys; at any other value it makes another run."""
+    split = configure("validation_fraction=0.3")
+    changes = {"patience": 5, "split_seed": 0, "test_fraction": 0.1, "folds": 2}
+    for key, value in changes.items():
+        base = replace(split, validation_fraction=0.0) if key == "folds" else split
+        assert replace(base, **{key: value}).run_key("data", "1") != base.run_key("data", "1")
+    folds = configure("folds=3")
+    assert replace(folds, fold=1).run_key("data", "1") != folds.run_key("data", "1")
+    assert set(ADDED) <= set(default.leaves())
+    assert {key: default.leaves()[key] for key in ADDED} == ADDED
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["patience=5"], "patience=5 waits for val_loss to fall, and there are no validation rows"),
+        (["validation_fraction=0.2", "folds=3"], "validation_fraction=0.2 does not go with folds=3"),
+        (["folds=3", "fold=3"], "fold=3 with folds=3: must be 0 to 2"),
+        (["fold=1"], "fold=1 with folds=0: must be 0, as folds=0 cuts none"),
+        (["folds=1"], "folds=1: must be a whole number >= 2, or 0"),
+        (["folds=true"], "folds=true: must be a whole number >= 2, or 0"),
+        (["split_seed=-1"], "split_seed=-1: must be a whole number >= 0, at most 4294967295; null: the seed"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_keys_that_do_not_go_together_are_refused_with_what_is_allowed(configure, overrides, words):
+    with pytest.raises(RequestError, match=words):
+        configure(*overrides)
+
+
 def test_the_run_key_is_pinned(default):
-    """A finished run is found by its key: this changes only when old records should not be found any more."""
+    """Finished runs are found by their key; it may change only if old records must not be found any more."""
     assert (
         default.run_key("0" * 64, "1") == "05173f6daf4c3d9ab76afd7a2e1b3fcfec8a3ea56d27de59af59ab211bcc7f1f"
     )
 
 
-def test_params_have_one_entry_a_leaf_by_the_names_that_are_typed(default):
+def test_params_have_one_entry_per_leaf_under_the_typed_name(default):
     params = default.params()
     assert params["init"] == "normal"
     assert params["init.scale"] == "1.0"
@@ -90,12 +129,12 @@ def test_every_default_is_written_once_and_is_allowed():
     }
 
 
-def test_an_unknown_key_is_told_with_the_nearest_known_one(default):
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(default):
     with pytest.raises(RequestError, match=r"unknown key 'learnin_rate'\. Did you mean learning_rate"):
         RunConfig.from_mapping(default.nested() | {"learnin_rate": 1})
 
 
-def test_a_missing_key_is_told(default):
+def test_a_missing_key_is_refused(default):
     values = default.nested()
     del values["epochs"]
     with pytest.raises(RequestError, match="epochs is not given"):

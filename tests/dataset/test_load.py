@@ -1,18 +1,18 @@
-"""Tables: what is read, how it is split and centred, and every way a file can be wrong."""
+"""Tables: how they are read, split and centred, and how wrong files are refused."""
 
 import numpy as np
 import pytest
 
 from nnexp.config.errors import RequestError
 from nnexp.dataset.load import load
-from nnexp.dataset.prepare import centring, prepare
+from nnexp.dataset.prepare import Split, centring, prepare
 from nnexp.pipeline.artifacts import model_of
 from nnexp.training.train import train
 
 
 @pytest.fixture
 def table(configure, tmp_path):
-    """`table("a,b,y\\n1,2,0\\n…")` is the data set of that file; features a and b, target y."""
+    """`table("a,b,y\\n1,2,0\\n…")` returns the data set of that file; features a and b, target y."""
 
     def loaded(text, *overrides):
         path = tmp_path / "own.csv"
@@ -44,42 +44,26 @@ def test_the_gender_table_is_the_articles_in_pounds_and_inches(configure):
 )
 def test_the_shift_is_learned_on_the_rows_and_applied_to_new_ones(configure, center, first, new):
     data = load(configure("dataset=gender").dataset)
-    prepared = prepare(data, center, 0.0, 0, softmax=False)
+    prepared = prepare(data, center, Split(), softmax=False)
     np.testing.assert_allclose(prepared.X[0], first, atol=1e-6)
     np.testing.assert_allclose((data.X_new[0] - prepared.shift) / prepared.scale, new, atol=1e-6)
 
 
-def test_validation_rows_do_not_reach_the_shift(configure):
-    data = load(configure("dataset=gender").dataset)
-    prepared = prepare(data, "mean", 0.25, seed=3, softmax=False)
-    train = np.setdiff1d(np.arange(4), prepared.val_rows)
-    assert len(prepared.val_rows) == len(prepared.X_val) == 1
-    np.testing.assert_allclose(prepared.shift, data.X[train].mean(axis=0))
-    np.testing.assert_allclose(prepared.X, data.X[train] - prepared.shift)
-
-
-def test_the_split_follows_the_seed(configure):
-    data = load(configure("dataset=line").dataset)
-    splits = [prepare(data, "none", 0.4, seed, softmax=False).val_rows.tolist() for seed in (0, 0, 1, 2, 3)]
-    assert splits[0] == splits[1]
-    assert len({tuple(split) for split in splits}) > 1
-
-
 def test_a_constant_column_is_not_divided_by_zero(table):
     data = table("a,b,y\n1,7,0\n2,7,1\n")
-    prepared = prepare(data, "standardize", 0.0, 0, softmax=False)
+    prepared = prepare(data, "standardize", Split(), softmax=False)
     assert prepared.X.tolist() == [[-1, 0], [1, 0]]
 
 
 @pytest.mark.parametrize("n", [3, 6, 7, 10, 49])
-def test_a_constant_column_is_centred_at_its_value_and_not_scaled_whatever_the_value(n):
+def test_a_constant_column_of_any_value_is_centred_at_it_and_not_scaled(n):
     values = np.arange(1, 1000) / 10  # the rounded mean of n times such a value is often another number
     shift, scale = centring("standardize", np.tile(values, (n, 1)), tuple(map(str, values)))
     assert shift.tolist() == values.tolist()
     assert scale.tolist() == [1.0] * len(values)
 
 
-def test_new_rows_near_a_constant_column_have_the_prediction_of_those_in_it(configure, table):
+def test_new_rows_that_almost_equal_a_constant_column_have_the_same_prediction(configure, table):
     rows = "".join(f"{i % 3},0.4,{i % 2}\n" for i in range(6))
     dataset = table(f"a,b,y\n{rows}")
     config = configure("dataset=csv", "dataset.path=own.csv", "dataset.target=y", "dataset.features=[a,b]")
@@ -90,13 +74,13 @@ def test_new_rows_near_a_constant_column_have_the_prediction_of_those_in_it(conf
 
 
 @pytest.mark.parametrize("spread", [1e-140, 1e-149, 1e-151, 1e-160, 1e-200, 1e-300, 5e-324])
-def test_a_spread_however_small_is_no_constant_column(spread):
+def test_a_column_with_a_tiny_spread_is_not_constant(spread):
     column = np.array([[0.0], [spread], [2 * spread], [3 * spread]])
     shift, scale = centring("standardize", column, ("a",))
     inputs = (column - shift) / scale
     assert np.isfinite(inputs).all()
     assert len(set(inputs[:, 0])) == 4
-    if spread > 1e-320:  # else no number is left to be precise with
+    if spread > 1e-320:  # smaller numbers have no precision left
         np.testing.assert_allclose(inputs[:, 0], [-1.3416407865, -0.4472135955, 0.4472135955, 1.3416407865])
 
 
@@ -111,7 +95,7 @@ def test_text_labels_are_classes_in_sorted_order(table):
     data = table("a,b,y\n1,2,no\n3,4,yes\n5,6,maybe\n7,8,no\n9,9,yes\n1,1,maybe\n")
     assert data.classes == ("maybe", "no", "yes")
     assert data.y.tolist() == [1, 2, 0, 1, 2, 0]
-    assert prepare(data, "none", 0.0, 0, softmax=False).y.shape == (6, 3)
+    assert prepare(data, "none", Split(), softmax=False).y.shape == (6, 3)
 
 
 def test_a_stated_order_of_classes_is_kept(table):
@@ -125,7 +109,7 @@ def test_numbers_are_a_regression_unless_they_are_listed_as_classes(table):
     assert table(text, "dataset.classes=[2,3,7]").y.tolist() == [0, 1, 2]
 
 
-def test_zeros_and_ones_are_classes_however_they_are_written(table):
+def test_zeros_and_ones_in_any_spelling_are_classes(table):
     data = table("a,b,y\n1,2,0\n3,4,1.0\n5,6,01\n")
     assert data.classes == ("0", "1")
     assert data.y.tolist() == [0, 1, 1]
@@ -134,7 +118,7 @@ def test_zeros_and_ones_are_classes_however_they_are_written(table):
 @pytest.mark.parametrize(
     ("cells", "classes", "y"),
     [
-        # 2^53 and the number after it, which no double can tell from it.
+        # 2^53 and the next integer, which is the same double.
         (["9007199254740992", "9007199254740993"], "[9007199254740992,9007199254740993]", [0, 1]),
         (["1234", "01234"], "[1234,01234]", [0, 1]),
         (["01234", "1234"], "[1234,01234]", [1, 0]),
@@ -182,7 +166,7 @@ def test_a_byte_order_mark_quotes_blanks_and_empty_lines_are_read(table):
     assert data.X.tolist() == [[1, 2], [3, 4]]
 
 
-def test_the_hash_is_of_the_bytes(table, configure):
+def test_the_data_hash_is_of_the_files_bytes(table, configure):
     assert table("a,b,y\n1,2,0\n3,4,1\n").sha256 != table("a,b,y\n1,2,0\n3,4,1").sha256
     gender = configure("dataset=gender").dataset
     assert load(gender).sha256 == load(gender).sha256
@@ -228,7 +212,7 @@ def test_a_wrong_file_is_refused_with_the_file_the_column_and_the_row(table, tex
     assert "own.csv" in str(refused.value)
 
 
-def test_without_features_all_columns_are_learned_from_but_the_target_and_the_rows_names(table):
+def test_features_default_to_all_columns_except_the_target_and_the_rows_names(table):
     text = "name,b,y,a\np,1,0,2\nq,3,1,4\n"
     data = table(text, "dataset.features=null")
     assert (data.features, data.X.tolist(), data.names) == (("b", "a"), [[1, 2], [3, 4]], ("p", "q"))
@@ -245,7 +229,7 @@ def test_without_features_all_columns_are_learned_from_but_the_target_and_the_ro
         (",".join(f"c{i}" for i in range(100)) + "\n" + "1," * 99 + "1\n", "c29, … (100 in all)"),
     ],
 )
-def test_a_table_whose_columns_cannot_all_be_taken_is_refused(table, text, words):
+def test_a_table_whose_columns_cannot_all_be_features_is_refused(table, text, words):
     with pytest.raises(RequestError) as refused:
         table(text, "dataset.features=null")
     assert words in str(refused.value)
@@ -255,7 +239,7 @@ def test_a_table_whose_columns_cannot_all_be_taken_is_refused(table, text, words
 def test_numbers_too_large_to_square_are_refused(table, center):
     data = table("a,b,y\n1,1e308,0\n2,-1e308,1\n")
     with pytest.raises(RequestError, match="column 'b' has values beyond 1e"):
-        prepare(data, center, 0.0, 0, softmax=False)
+        prepare(data, center, Split(), softmax=False)
 
 
 def test_a_label_that_is_not_listed_is_refused(table):
@@ -263,7 +247,7 @@ def test_a_label_that_is_not_listed_is_refused(table):
         table("a,b,y\n1,2,a\n3,4,b\n", "dataset.classes=[a,c]")
 
 
-def test_a_file_that_is_not_there_is_refused(configure, tmp_path):
+def test_a_missing_file_is_refused(configure, tmp_path):
     with pytest.raises(RequestError, match="cannot be read: No such file"):
         load(
             configure(

@@ -1,4 +1,4 @@
-"""Type many commands in one process, which saves their imports, and tell how each ended.
+"""Run many commands in one process, which saves their imports, and write how each ended.
 
 usage: python drive.py < COMMANDS > ENDS, both JSON: a list of [arguments, environment], and of ends.
 """
@@ -20,7 +20,7 @@ from nnexp.cli import main as cli
 
 
 def listing() -> list[tuple[str, int, int]]:
-    """Every file here, with its size and time of change, but for locks, which are empty."""
+    """List every file here with its size and time of change, except locks, which are empty."""
     stats = ((str(path), path.lstat()) for path in sorted(Path().rglob("*")) if path.suffix != ".lock")
     return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats if not path.startswith(".")]
 

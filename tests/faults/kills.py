@@ -1,4 +1,4 @@
-"""What ends a program before its time: signals at random instants, and points that raise, exit or crash."""
+"""Faults that end a program early: signals at random instants, and points that raise, exit or crash."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tests.faults.standing import (
 )
 from tests.real import alive
 
-# A point of FEW that does what no point should, by its seed, which is also the one that deadly.py kills.
+# The seed of the point of FEW that misbehaves; deadly.py kills the same one.
 BAD_SEED = 2
 SPOILED = """
 import os, signal, sys
@@ -69,7 +69,7 @@ from nnexp.training import distribute as sweep
 sweep.train_shard = deadly.train_shard
 cli.main()
 """
-# The disk is what was there at the last sync; POWER is where its files are listed.
+# After a power failure the disk has the state of the last sync; the file POWER lists what that was.
 POWER = """
 import json, os
 from pathlib import Path
@@ -92,7 +92,7 @@ cli.main()
 
 
 def rows(n: int, known: Undisturbed) -> list[Fault]:
-    """`n` kills, and fewer of what takes longer or shows less."""
+    """Return the faults: `n` kills, and fewer trials of faults that take longer or show less."""
     some, few = max(1, n // 4), max(1, n // 10)
     whole, recording = known.seconds, known.recording_seconds
     return [
@@ -114,7 +114,7 @@ def rows(n: int, known: Undisturbed) -> list[Fault]:
 
 
 def check_repaired(trial: Trial) -> None:
-    """Type the same command again: all is as if nothing had happened."""
+    """Type the same command again, and check that everything is as if nothing had happened."""
     known = known_of(trial)
     table = table_of(typed(trial.place, "again", SWEEP), RUNS)
     runs = read_runs(trial.place)
@@ -126,7 +126,7 @@ def check_repaired(trial: Trial) -> None:
 
 
 def check_unchanged(place: Path, table: str) -> None:
-    """A third time changes not a byte."""
+    """Type the command a third time, and check that it changes no byte."""
     before = (place / "mlflow.db").read_bytes(), sorted(place.glob("mlartifacts/*/*/*"))
     expect(
         table == table_of(typed(place, "third", SWEEP), RUNS), "the third time, another summary is printed"
@@ -153,9 +153,8 @@ def killed_creating(trial: Trial) -> str:
 
 
 def killed(trial: Trial) -> str:
-    """The same command completes the sweep, and nothing tells it from one that nobody disturbed: runs,
-    points, weights, summary. Typed once more, it does not change a byte. One sweep of four has yet to make
-    the store."""
+    """The same command completes the sweep, which then equals an undisturbed one: runs, points, weights,
+    summary. Typed once more, the command changes no byte. One sweep in four begins without a store."""
     if trial.random.random() < 0.75:
         trial.with_store()
     left = _killed(trial, start(trial.place, "first", SWEEP))
@@ -172,8 +171,8 @@ def killed_recording(trial: Trial) -> str:
 
 
 def power_failed(trial: Trial) -> str:
-    """No run that is recorded as FINISHED has lost a file, though each that was not synced is empty or gone;
-    the same command completes the sweep as if undisturbed."""
+    """Every FINISHED run has its files, although files that were not synced are empty or missing; the same
+    command completes the sweep as if undisturbed."""
     place = trial.place
     trial.with_store()
     running = start(place, "first", SWEEP, code=POWER)
@@ -199,8 +198,8 @@ def whole(file: Path) -> bool:
 
 
 def files_lost(trial: Trial) -> str:
-    """Doctor names each run; the same command trains those alone again, to the same bits, and retry=failed
-    does as well."""
+    """Doctor names each run; the same command, also with retry=failed, trains only those again, with the same
+    bits."""
     place = trial.place
     trial.with_store()
     for name, more in (("first", []), ("failed", ["retry=failed"])):
@@ -230,8 +229,8 @@ def _killed(trial: Trial, running: subprocess.Popen[bytes]) -> str:
 
 
 def worker_killed(trial: Trial) -> str:
-    """The sweep goes on without it: exit status 0, every run recorded once, with the bits of an undisturbed
-    one."""
+    """The sweep goes on without the worker: exit status 0, every run recorded once, with the bits of an
+    undisturbed sweep."""
     trial.with_store()
     running = start(trial.place, "sweep", [*PART, "executor=processes", "executor.workers=2"])
     until(lambda: workers_of(running), running)
@@ -248,14 +247,14 @@ def worker_killed(trial: Trial) -> str:
 
 
 def check_part(trial: Trial, place: Path | None = None) -> None:
-    """All of PART is recorded once, with an undisturbed sweep's bits, in the trial's place unless told."""
+    """Check that all of PART is recorded once, with an undisturbed sweep's bits, by default in the trial."""
     runs = read_runs(place or trial.place)
     check_same(networks_of(runs, PART_RUNS, EPOCHS), known_of(trial).networks)
     check_parents(runs)
 
 
 def check_few(trial: Trial) -> None:
-    """All of FEW is recorded once, with an undisturbed sweep's bits."""
+    """Check that all of FEW is recorded once, with an undisturbed sweep's bits."""
     runs = read_runs(trial.place)
     check_same(networks_of(runs, FEW_RUNS, EPOCHS), known_of(trial).networks)
     check_parents(runs)
@@ -274,7 +273,8 @@ def interrupted(trial: Trial) -> str:
 
 
 def _interrupted(trial: Trial, number: signal.Signals) -> str:
-    """128 + the signal, no traceback, and nothing RUNNING. But a signal can come too early or too late.
+    """Check for exit status 128 + the signal, no traceback, nothing RUNNING, unless it came too early or
+    late.
 
     Before nnexp's first line and after its last, Python itself dies of it (-number, which a shell shows as
     128 + number too): then nothing is recorded yet, or all is, and printed. Once the sweep has ended, it may
@@ -298,7 +298,7 @@ def _interrupted(trial: Trial, number: signal.Signals) -> str:
 
 
 def interrupted_twice(trial: Trial) -> str:
-    """It dies of the interrupt; the same command completes the sweep as if undisturbed."""
+    """The process dies of the interrupt; the same command completes the sweep as if undisturbed."""
     trial.with_store()
     running = start(trial.place, "first", SWEEP)
     try:
@@ -316,24 +316,24 @@ def interrupted_twice(trial: Trial) -> str:
 
 
 def workers_of(parent: subprocess.Popen[bytes]) -> list[int]:
-    """The processes that train for this one."""
+    """Return the worker processes of this process."""
     return [pid for pid, command in alive(parent.pid).items() if "spawn_main" in command]
 
 
 def raises(trial: Trial) -> str:
-    """It is recorded as FAILED with its traceback, told, and the exit status is 1; the others are recorded;
-    retry=failed completes the sweep."""
+    """The point is recorded as FAILED with its traceback and reported, and the exit status is 1; the others
+    are recorded; retry=failed completes the sweep."""
     return _spoiled(trial, SPOILED.format(seed=BAD_SEED, what="raise MemoryError('no room')"), FEW, "no room")
 
 
 def exits(trial: Trial) -> str:
-    """As an exception: it is FAILED, the exit status is 1, and the others are recorded."""
+    """As for an exception: the point is FAILED, the exit status is 1, and the others are recorded."""
     return _spoiled(trial, SPOILED.format(seed=BAD_SEED, what="sys.exit(0)"), FEW, "SystemExit")
 
 
 def crashes_worker(trial: Trial) -> str:
-    """It is FAILED, of a process that died, and the exit status is 1; the others are recorded by other
-    workers."""
+    """The point is FAILED because its process died, and the exit status is 1; other workers train the
+    others."""
     sweep = (*FEW, "executor=processes", "executor.workers=2")
     return _spoiled(trial, DEADLY, sweep, "WorkerLost")
 
@@ -356,8 +356,7 @@ def _spoiled(trial: Trial, code: str, sweep: tuple[str, ...], reason: str) -> st
 
 
 def crashes(trial: Trial) -> str:
-    """The process dies of it, so a shell sees it; the next command ends the sweep as KILLED and completes
-    it."""
+    """The process dies of the signal; the next command sets the sweep to KILLED and completes it."""
     place = trial.place
     trial.with_store()
     code = SPOILED.format(seed=BAD_SEED, what="os.kill(os.getpid(), signal.SIGSEGV)")

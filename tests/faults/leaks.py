@@ -1,4 +1,4 @@
-"""Passwords wherever the program looks, and code where it takes a condition."""
+"""Passwords wherever the program reads, and code in place of a condition."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.faults.program import Cases, Fault, Missing, Trial, driven, expect, n
 from tests.planted import UNCOMMITTED, Planted, drive, secret
 from tests.real import free_port, is_up
 
-# Put where a condition belongs; each would make the file, were it executed.
+# Typed in place of a condition; each would make the file if it were executed.
 CODE = [
     "@pd.io.common.os.system('touch {canary}')",
     "@__import__('os').system('touch {canary}')",
@@ -29,15 +29,15 @@ CODE = [
 
 def rows(n: int) -> list[Fault]:
     return [
-        Fault("passwords typed, in the environment, and in what is not committed", passwords),
+        Fault("passwords typed, in the environment, and in uncommitted files", passwords),
         Fault("passwords of a PostgreSQL store, typed and in the environment", passwords_of_a_server),
         Fault("code in exclude= and --where", code),
     ]
 
 
 def passwords(trial: Trial) -> str:
-    """All work as if there were none, and none of them is found in the store, a file, a printed line, or an
-    argument of a process that the program started."""
+    """All commands work, and no password is found in the store, a file, a printed line, or an argument of a
+    process that the program started."""
     store = trial.with_store()
     planted = Planted(trial.place, f"sqlite:///{store}")
     wrong = drive(planted)
@@ -50,7 +50,7 @@ def passwords(trial: Trial) -> str:
 
 
 def passwords_of_a_server(trial: Trial) -> str:
-    """As in an SQLite store; the user's name is an e-mail address, and one password has a quote."""
+    """The same as in an SQLite store; the user's name is an e-mail address, and one password has a quote."""
     from nnexp.tracking.store import open_store
     from tests.postgres import find_initdb, postgres_server
 

@@ -1,15 +1,16 @@
-"""Does the store survive what happens to programs? Do it to the real one, and look: the fault matrix.
+"""Run the fault matrix: apply faults to the real program, and check the store.
 
-A store that is right after most kills is wrong now and then, and nobody notices. So each fault is tried many
-times, the kills at instants drawn by a seed over a whole sweep, and after most the same command is typed
-again. What must then stand there is read with sqlite3, NumPy and hashes, by none of nnexp's own readers, and
-compared with sweeps that nothing disturbed. Each module beside this one has a family.
+A store that is right after most kills may still be wrong now and then, unnoticed. So each fault is tried many
+times, kills at random instants of a whole sweep, and after most of them the same command is typed again. The
+store is then read with sqlite3, NumPy and hashes, without nnexp's own readers, and compared with undisturbed
+sweeps. Each module beside this one has a family of faults.
 
 usage: python -m tests.faults.matrix [--trials N] [--seed SEED] [--only PATTERN] [--write]
        (make test-faults N=100 SEED=0 ONLY=PATTERN WRITE=1)
 
-One line a trial: its seed, its instant, what the fault left. At the end a table; exit status 1 unless all of
-it is as expected. The directory of a trial that is not is kept: the store, and what each command printed.
+Prints one line per trial: its seed, its instant, what the fault left. At the end it prints a table; exit
+status 1 unless everything is as expected. The directory of an unexpected trial is kept, with the store and
+all output.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ from tests.faults.standing import (
     table_of,
 )
 
-# Trials at a time: more than the cores of a small machine, since some of them only wait.
+# Trials that run at a time: more than the cores of a small machine, since some of them only wait.
 AT_ONCE = 3
 TABLE = Path(__file__).with_name("faults.md")
 
 
 def faults(n: int, known: Undisturbed) -> list[Fault]:
-    """The rows of the table."""
+    """Return the rows of the table."""
     return [
         *writers.rows(n),
         *kills.rows(n, known),
@@ -61,7 +62,7 @@ def faults(n: int, known: Undisturbed) -> list[Fault]:
 
 
 def leave_alone(base: Path) -> Undisturbed:
-    """Two sweeps at once that nobody disturbs, one with a store and one without, which must agree."""
+    """Run two undisturbed sweeps, one with an existing store and one without; check that they agree."""
     places = [base / "undisturbed", base / "undisturbed, from nothing"]
 
     def run(place: Path) -> Undisturbed:
@@ -89,7 +90,7 @@ def leave_alone(base: Path) -> Undisturbed:
 
 @dataclass
 class Row:
-    """A fault, and how its trials went."""
+    """A fault and the results of its trials."""
 
     fault: Fault
     good: int = 0
@@ -102,7 +103,7 @@ class Row:
         return self.good < self.total or bool(self.otherwise)
 
     def __str__(self) -> str:
-        """The row in Markdown: what happens, how it must end, how often it did, what else was seen."""
+        """Return the row in Markdown: the fault, how it must end, how often it did, what else was seen."""
         late = f" ({self.late} came {TOO_LATE})" if self.late else ""
         seen = "<br>".join(" ".join(text.split())[:300].replace("|", "\\|") for text in self.otherwise[:3])
         count = f"{self.good}/{self.total}{late}" if self.total else "not tried"
@@ -110,7 +111,7 @@ class Row:
 
 
 def tried(fault: Fault, i: int, base: Path, seed: int, n: int, known: Undisturbed) -> tuple[Row, str]:
-    """One trial, as a row of its own, and the line to print for it."""
+    """Run one trial; return it as a row, and the line to print for it."""
     own_seed = f"{seed} {re.sub('[^a-zA-Z0-9]+', '-', fault.name)[:40]} {i}"
     draw = random.Random(own_seed)
     seconds = draw.random() * fault.seconds
@@ -135,7 +136,7 @@ def tried(fault: Fault, i: int, base: Path, seed: int, n: int, known: Undisturbe
 
 
 def matrix(chosen: Sequence[Fault], base: Path, seed: int, n: int, known: Undisturbed) -> list[Row]:
-    """Do all trials, several at a time, and print a line for each; a row for each fault."""
+    """Run all trials, several at a time, and print a line for each; return a row for each fault."""
 
     def one(fault: Fault, i: int) -> Row:
         row, line = tried(fault, i, base, seed, n, known)
@@ -154,7 +155,7 @@ def matrix(chosen: Sequence[Fault], base: Path, seed: int, n: int, known: Undist
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Do to nnexp what happens to programs, and look.")
+    parser = argparse.ArgumentParser(description="Run the fault matrix on nnexp.")
     parser.add_argument("--trials", type=int, default=10, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", metavar="PATTERN", help="only rows whose name matches")
@@ -198,8 +199,8 @@ def main() -> None:
 HEAD = """\
 # The fault matrix
 
-What happens to programs, done to this one: each row by the real program in processes of its own, and what
-then stands in the store read by other means than its own. Written by
+Faults of programs and machines, applied to nnexp: each row runs the real program in separate processes, and
+then reads the store by means other than its own. Written by
 `make test-faults N={n} SEED={seed} WRITE=1`.
 
 """

@@ -1,4 +1,4 @@
-"""Stores that share a directory for their artifacts: what doctor does to one beside sweeps into both."""
+"""Stores that share a directory for their artifacts: doctor runs on both while sweeps record into both."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from tests.faults.program import End, Fault, Missing, Trial, driven, ended, expect, kill, start, told
 from tests.faults.standing import weights_hash
 
-# Every directory of a run is taken for old, so that it is not its age alone that keeps it.
+# Every directory of a run counts as old, so that its age does not protect it.
 OLD = "from nnexp.pipeline import doctor\ndoctor._is_old = lambda path: path.is_dir()"
-# Few runs, since doctor reads the weights of all.
+# Few runs, since doctor reads the weights of all of them.
 SWEEP = ("train", "-m", "seed=range(20)", "figures=false")
 SWEEP_RUNS = 20
 LEFTOVER = "01a201ed0afc7000a94f7af062d203b7"
@@ -32,8 +32,8 @@ def rows(n: int) -> list[Fault]:
 
 
 def files(trial: Trial) -> str:
-    """Not one file is lost or moved; what a kill left is moved aside by its own store's doctor, and by no
-    other's. The one store is a copy of the other."""
+    """No file is lost or moved; files that a kill left are moved aside only by the doctor of their own store.
+    One store is a copy of the other."""
     paths = [trial.place / "one.db", trial.place / "other.db"]
     for path in paths:
         shutil.copy(trial.empty_store, path)
@@ -41,7 +41,7 @@ def files(trial: Trial) -> str:
 
 
 def databases(trial: Trial) -> str:
-    """As of two SQLite stores."""
+    """The same as for two SQLite stores."""
     from nnexp.tracking.experiments import ensure_experiment
     from nnexp.tracking.store import open_store
     from tests.postgres import find_initdb, postgres_server
@@ -58,7 +58,7 @@ def databases(trial: Trial) -> str:
 
 
 def beside_sweeps(trial: Trial, uris: Sequence[str]) -> str:
-    """Type `doctor --fix` on both stores in turn while sweeps go on in both, and look at every file."""
+    """Type `doctor --fix` on both stores in turn while sweeps run in both, and check every file."""
     calls, sweeps = min(100, 10 * trial.n), dict.fromkeys(uris, 0)
     running = {uri: begin(trial, uri, 0) for uri in uris}
     try:
@@ -86,7 +86,7 @@ def beside_sweeps(trial: Trial, uris: Sequence[str]) -> str:
 
 
 def fixed(trial: Trial, uris: Sequence[str], times: int = 1) -> list[End]:
-    """Type `doctor --fix` so many times on each store in turn, in a directory where nobody else writes."""
+    """Type `doctor --fix` so many times on each store in turn, in a directory where nothing else writes."""
     place = trial.place / "typed"
     place.mkdir(exist_ok=True)
     commands = [(["doctor", "--fix"], {"MLFLOW_TRACKING_URI": uri}) for uri in uris]
@@ -94,12 +94,12 @@ def fixed(trial: Trial, uris: Sequence[str], times: int = 1) -> list[End]:
 
 
 def begin(trial: Trial, uri: str, i: int) -> subprocess.Popen[bytes]:
-    """Start the next sweep in a store: as the others, but for a longer one."""
+    """Start the next sweep in a store: like the others, but longer."""
     return start(trial.place, name_of(uri), [*SWEEP, f"epochs={100 + i}"], {"MLFLOW_TRACKING_URI": uri})
 
 
 def finished(trial: Trial, uri: str, process: subprocess.Popen[bytes]) -> int:
-    """1, once the sweep has ended well."""
+    """Wait for the sweep, check that it ended well, and return 1."""
     status = ended(process)
     expect(status == 0, f"a sweep's exit status is {status}: {told(trial.place, name_of(uri))[-300:]}")
     return 1
@@ -110,7 +110,7 @@ def name_of(uri: str) -> str:
 
 
 def check_files(uri: str, sweeps: int) -> None:
-    """Every run of so many sweeps is FINISHED, and has the weights that it ended with."""
+    """Check that every run of so many sweeps is FINISHED and has its final weights."""
     engine = sa.create_engine(uri, poolclass=sa.NullPool)
     with engine.connect() as connection:
         runs = connection.execute(sa.text("SELECT run_uuid, status, artifact_uri FROM runs")).all()
@@ -128,8 +128,8 @@ def check_files(uri: str, sweeps: int) -> None:
 
 
 def check_leftover(trial: Trial, uris: Sequence[str]) -> None:
-    """Files that no row of the second store names, in its place: only its own doctor moves them, none is
-    deleted."""
+    """Check that files in the second store's directory that none of its rows names are moved only by its own
+    doctor, and not deleted."""
     engine = sa.create_engine(uris[1], poolclass=sa.NullPool)
     with engine.connect() as connection:
         any_run = sa.text("SELECT artifact_uri FROM runs ORDER BY run_uuid")
@@ -138,9 +138,9 @@ def check_leftover(trial: Trial, uris: Sequence[str]) -> None:
     shutil.copytree(run, left)
     content = sorted(path.read_bytes() for path in left.rglob("*") if path.is_file())
     fixed(trial, uris[:1])
-    expect(left.exists(), "another store's doctor moved what a kill left")
+    expect(left.exists(), "another store's doctor moved the files that a kill left")
     fixed(trial, uris[1:])
-    expect(not left.exists(), "what a kill left was not moved aside")
+    expect(not left.exists(), "the files that a kill left were not moved aside")
     (moved,) = trial.place.rglob(LEFTOVER)
     kept = sorted(path.read_bytes() for path in moved.rglob("*") if path.is_file())
-    expect(kept == content, "what was moved aside is not what it was")
+    expect(kept == content, "the files moved aside were changed")

@@ -1,4 +1,4 @@
-"""The real program in processes of its own: start it, strike it, and hear what it says."""
+"""Run the real program in separate processes: start it, send it signals, and check its output."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pathlib import Path
 from shutil import copy
 
 NNEXP = Path(sys.executable).with_name("nnexp")
-# How long any command, and any wait for a sign of it, may take before it hangs.
+# How many seconds a command, or a wait for it, may take before it counts as hanging.
 HANGS_SECONDS = 600
 
-# Said of a fault that came when there was nothing left to disturb.
+# The note on a trial whose fault came after everything had ended.
 TOO_LATE = "too late"
 
 
 class Unexpected(Exception):
-    """What is there is not what must be there."""
+    """The result of a trial is not as expected."""
 
 
 class Missing(Exception):
-    """This machine has not what a trial needs."""
+    """This machine lacks something that a trial needs."""
 
 
 def expect(holds: bool, otherwise: str) -> None:
@@ -38,26 +38,26 @@ def expect(holds: bool, otherwise: str) -> None:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial of a fault: an empty directory, a draw of its own, and how much is to be tried in all.
+    """One trial of a fault: an empty directory, its random generator, and the number of trials asked for.
 
-    `seconds` is when the fault is to happen, `known` what undisturbed sweeps of the same runs say.
+    `seconds` is when the fault is to happen, `known` the result of undisturbed sweeps of the same runs.
     """
 
     place: Path
     seconds: float
     random: random.Random
     n: int
-    known: object  # an Undisturbed, of which this module knows nothing
+    known: object  # an Undisturbed; this module does not import it
     empty_store: Path
 
     def with_store(self) -> Path:
-        """Put a store without runs in the place: to make one takes seconds, and is a row of its own."""
+        """Copy an empty store into the place, since making one takes seconds and has its own row."""
         return Path(copy(self.empty_store, self.place / "mlflow.db"))
 
 
 @dataclass(frozen=True)
 class Cases:
-    """What a trial of many requests or records in one process saw: how many, and those that went wrong."""
+    """The result of a trial of many requests or records in one process: how many, and which went wrong."""
 
     total: int
     wrong: list[str]
@@ -65,11 +65,11 @@ class Cases:
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the table: what happens, one trial of it, how many trials, and in how many seconds it happens
-    at some instant.
+    """A row of the table: its name, the function of one trial, the number of trials, and the seconds within
+    which it happens at a random instant.
 
-    A trial's docstring says how it must end. It returns what it left, in a few words, or Cases, and raises
-    where that, or what came of it, is not as expected.
+    A trial's docstring says how it must end. It returns what the fault left, in a few words, or Cases, and
+    raises if the end is not as expected.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Fault:
 
     @property
     def end(self) -> str:
-        """How each trial must end, in words."""
+        """Return how each trial must end, in words."""
         return " ".join((self.trial.__doc__ or "").split("\n\n")[0].split()).replace("|", "\\|")
 
 
@@ -91,9 +91,10 @@ def start(
     code: str | None = None,
     limit: Callable[[], None] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """The program in a session of its own, on the store of `place`; it prints to NAME.out and NAME.err.
+    """Start the program in its own session, on the store of `place`; it prints to NAME.out and NAME.err.
 
-    `code` is Python that runs in its place and ends by calling it, `limit` runs in it before anything else.
+    `code`: Python to run instead, which ends by calling the program. `limit` runs in the process before all
+    else.
     """
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{place}/mlflow.db"}
     program: list[str | Path] = [NNEXP] if code is None else [sys.executable, "-c", code]
@@ -116,7 +117,7 @@ def kill(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGKI
 
 
 def ended(process: subprocess.Popen[bytes]) -> int:
-    """The process's exit status, once it has ended."""
+    """Wait for the process; return its exit status."""
     try:
         return process.wait(HANGS_SECONDS)
     except BaseException as error:
@@ -128,7 +129,7 @@ def ended(process: subprocess.Popen[bytes]) -> int:
 
 
 def struck(process: subprocess.Popen[bytes], number: signal.Signals, seconds: float) -> int:
-    """Send the signal to the process and its children so long from now; its exit status."""
+    """Send the signal to the process and its children after so many seconds; return its exit status."""
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -137,7 +138,7 @@ def struck(process: subprocess.Popen[bytes], number: signal.Signals, seconds: fl
 
 
 def until(holds: Callable[[], object], process: subprocess.Popen[bytes] | None = None) -> bool:
-    """Wait until it holds; False where the process ended before."""
+    """Wait until the condition holds; return False if the process ended before."""
     end = time.monotonic() + HANGS_SECONDS
     while not holds():
         if process is not None and process.poll() is not None:
@@ -148,21 +149,21 @@ def until(holds: Callable[[], object], process: subprocess.Popen[bytes] | None =
 
 
 def typed(place: Path, name: str, arguments: Sequence[str], **options: Mapping[str, str]) -> str:
-    """What the command prints, whose exit status must be 0."""
+    """Run a command, whose exit status must be 0; return what it prints."""
     status = ended(start(place, name, arguments, **options))
     expect(status == 0, f"{name}: exit status {status}: {last_line(place / f'{name}.err')}")
     return (place / f"{name}.out").read_text()
 
 
 def told(place: Path, name: str) -> str:
-    """What a command that ended badly said: plain words, no traceback."""
+    """Return the messages of a command that failed, after checking that there is no traceback."""
     said = (place / f"{name}.err").read_text()
     expect("Traceback" not in said, f"{name}: a traceback was printed: {last_line(place / f'{name}.err')}")
     return said
 
 
 def refused(place: Path, name: str, arguments: Sequence[str], words: str) -> None:
-    """The command must end with status 2, and say these words."""
+    """Check that the command ends with status 2 and prints these words."""
     status = ended(start(place, name, arguments))
     said = told(place, name)
     expect(status == 2 and words in said, f"{' '.join(arguments)}: exit status {status}: {said[-300:]}")
@@ -170,7 +171,7 @@ def refused(place: Path, name: str, arguments: Sequence[str], words: str) -> Non
 
 @dataclass(frozen=True)
 class End:
-    """How a command ended that was typed among others in one process."""
+    """How one of several commands in one process ended."""
 
     status: int
     out: str
@@ -181,9 +182,9 @@ class End:
 def driven(
     place: Path, commands: Sequence[tuple[Sequence[str], Mapping[str, str]]], code: str = ""
 ) -> list[End]:
-    """Type commands, each with changes of its environment, in one process in `place`; how each ended.
+    """Run commands, each with changes of its environment, in one process in `place`; return how each ended.
 
-    `code` is Python that runs before them.
+    `code`: Python that runs before them.
     """
     drive = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import drive; drive.main()"
     process = subprocess.run(
@@ -201,7 +202,7 @@ def driven(
 
 
 def not_refused(end: End, *words: str) -> str:
-    """What is wrong with how a command ended that must be refused, with these words; empty if nothing is."""
+    """Return what is wrong with the end of a command that must be refused with these words, or ""."""
     said = " ".join(end.err.split())[-200:]
     if end.status != 2:
         return f"exit status {end.status}: {said}"
@@ -217,5 +218,5 @@ def last_line(file: Path) -> str:
 
 
 def scratch() -> Path:
-    """A directory of this run's own."""
+    """Return a new directory for this run of the matrix."""
     return Path(tempfile.mkdtemp(prefix="nnexp-faults-"))

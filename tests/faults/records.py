@@ -1,4 +1,4 @@
-"""What happens to a record: it is damaged, somebody means harm, its data change, it is rerun elsewhere."""
+"""Faults of a record: it is damaged or hostile, its data change, it is rerun elsewhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OWN = (
     "dataset.target=y",
     "dataset.center=mean",
 )
-# Another machine, as far as one machine can be: what decides how arithmetic is done, and in which order.
+# Settings that imitate another machine: they change how, and in which order, arithmetic is done.
 ELSEWHERE = {
     "another hash seed": {"PYTHONHASHSEED": "4711"},
     "one thread": {"NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
@@ -58,12 +58,12 @@ def rows(n: int) -> list[Fault]:
 
 
 def recorded(printed: str, word: str = "recorded as ") -> str:
-    """The id that a command printed."""
+    """Return the id that a command printed."""
     return printed.split(word)[1].split()[0]
 
 
 def damaged(trial: Trial) -> Cases:
-    """Refused in plain words, unless not one weight is changed: then the answer is the same."""
+    """Refused in plain words, unless no weight is changed: then the answer is the same."""
     place = trial.place
     trial.with_store()
     run_id = recorded(typed(place, "one", ONE))
@@ -71,7 +71,7 @@ def damaged(trial: Trial) -> Cases:
     (weights,) = place.glob("mlartifacts/*/*/*/artifacts/weights.npz")
     good = weights.read_bytes()
     spoils = damages(good, trial.random, min(50, 8 * trial.n))
-    # A run each, since one process reads them all.
+    # One run for each case, since one process reads them all.
     commands: list[tuple[list[str], Mapping[str, str]]] = []
     for i, content in enumerate([good, *spoils.values()]):
         copy = place / f"store-{i}"
@@ -85,7 +85,7 @@ def damaged(trial: Trial) -> Cases:
             (["predict", run_id, "rows.csv"], {"MLFLOW_TRACKING_URI": f"sqlite:///{copy}/mlflow.db"})
         )
     answer, *ends = driven(place, commands)
-    expect(answer.status == 0, f"what is not damaged is not read: {answer.err[-300:]}")
+    expect(answer.status == 0, f"the undamaged file is not read: {answer.err[-300:]}")
     wrong = []
     for name, end in zip(spoils, ends, strict=True):
         is_refused = end.status == 2 and "weights" in end.err and "Traceback" not in end.err
@@ -95,7 +95,7 @@ def damaged(trial: Trial) -> Cases:
 
 
 def damages(good: bytes, draw: random.Random, count: int) -> dict[str, bytes]:
-    """The file cut off at some lengths, and with some of its bits flipped."""
+    """Return the file cut off at several lengths, and with several bits flipped."""
     found = {"empty": b"", "but for its last byte": good[:-1]}
     for _ in range(count):
         length, bit = draw.randrange(len(good)), draw.randrange(8 * len(good))
@@ -123,7 +123,7 @@ def hostile(trial: Trial) -> Cases:
     results = {k: v for k, v in json.loads(done.stdout).items() if k not in ("good", "watch")}
     wrong = []
     for name, result in results.items():
-        # A rerun says with 1 that a record cannot be run again.
+        # A rerun exits with 1 if a record cannot be run again.
         odd = [
             command
             for command, end in result["ended"].items()
@@ -135,8 +135,8 @@ def hostile(trial: Trial) -> Cases:
 
 
 def data_changed(trial: Trial) -> str:
-    """A rerun says that the data set is not what it was, with status 1; training takes it for other data, and
-    runs anew."""
+    """A rerun says that the data set has changed, with status 1; training treats it as other data, and runs
+    again."""
     place = trial.place
     trial.with_store()
     (place / "own.csv").write_text(TABLE)
@@ -152,8 +152,8 @@ def data_changed(trial: Trial) -> str:
 
 
 def elsewhere(trial: Trial) -> Cases:
-    """In each of these every run of a sweep is identical: initial weights, curves, final weights,
-    predictions."""
+    """In each of these environments every run of a sweep is identical: initial weights, curves, final
+    weights, predictions."""
     place = trial.place
     trial.with_store()
     sweep_id = recorded(typed(place, "sweep", FEW), "recorded as sweep ")

@@ -2,7 +2,7 @@
 
 usage: python rerun_everything.py [RUNS]      run by make test-faults; exit status 1 unless all is as expected
 
-Then one line of the second clone's engine is changed, its version is not, and the rerun must say so.
+Then one line of the second clone's engine is changed, but not its version, and the rerun must report it.
 """
 
 import os
@@ -25,15 +25,15 @@ from nnexp.config.run import RunConfig
 from nnexp.pipeline import sweep as sweeper
 from tests.network.same_bits import sweep as networks
 
-# Compiled anew for a CPU without AVX, on one thread.
+# Compiled again for a CPU without AVX, on one thread.
 ELSEWHERE = {"NUMBA_NUM_THREADS": "1", "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
-# A line of the engine's arithmetic, and the same but for a unit in the last place.
+# A line of the engine's arithmetic, and the same line with a difference of one unit in the last place.
 LINE = "store(s.d, at + i, error * factor)"
 CHANGED = "store(s.d, at + i, error * factor * 1.0000000000000002)"
 
 
 def everything(count: int, store: Path) -> list[RunConfig]:
-    """`count` runs: the networks of same_bits.py on two data sets, each tenth on a regression's."""
+    """Return `count` runs: the networks of same_bits.py on two data sets, every tenth a regression."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         base = [
             split(plain_values(compose("config", [f"dataset={d}"])))[0] for d in ("gender", "xor", "line")
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def second_clone(place: Path) -> Path:
-    """The project's files as they are now, in another directory."""
+    """Copy the project's files as they are now into another directory."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     for name in names.splitlines():
@@ -100,7 +100,7 @@ def second_clone(place: Path) -> Path:
 
 
 def rerun(clone: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """`nnexp rerun` by the code of that clone, typed in the root directory."""
+    """Run `nnexp rerun` with the code of that clone, in the root directory."""
     code = "import sys; sys.argv[0] = 'nnexp'; from nnexp.cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, "rerun", *arguments],

@@ -1,4 +1,4 @@
-"""A real MLflow server that dies and comes back, and one whose answers a proxy between does not pass on."""
+"""Faults of a server: a real MLflow server that dies and comes back, and one behind a faulty proxy."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.faults.standing import EPOCHS, FEW, FEW_RUNS, check_same, networks_of
 from tests.faults.writers import check_told_ended
 from tests.real import free_port, is_up
 
-# How patient the program is with a server: MLflow's own settings, which are for networks, made short.
+# How long the program waits for a server: MLflow's own settings, shortened.
 HASTE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
 }
 CREATE = "/api/2.0/mlflow/runs/create"
-# A sweep that ends when it has been looked at.
+# A sweep that ends when it has been examined.
 WAITS = """
 import time
 from pathlib import Path
@@ -53,19 +53,19 @@ time.time = lambda: here() + {seconds}
 {more}
 cli.main()
 """
-LOST = "what was recorded is kept; when the store is back, the same command does the rest"
+LOST = "what is recorded is kept; when the store is back, the same command finishes the rest"
 
 
 def rows(n: int) -> list[Fault]:
     few = max(1, n // 20)
     return [
-        Fault("a server that is killed and restarted in mid-sweep", killed, few),
+        Fault("a server that is killed and restarted while a sweep runs", killed, few),
         Fault("a server that answers 503 for a while", stutters, few),
         Fault("a server that answers 503 from some request on", refuses, few),
         Fault("a server that hangs from some request on", hangs, few),
         Fault("a server that drops the reply to a create", drops, few),
-        Fault("a live sweep on a server, looked at by a client whose clock is 90 s ahead", ahead, few),
-        Fault("a sweep on a server that is stopped, given up, and then goes on", zombie, few),
+        Fault("doctor --fix by a client whose clock is 90 s ahead, while a sweep runs", ahead, few),
+        Fault("a sweep on a server that is stopped, taken over by another, and then continued", zombie, few),
     ]
 
 
@@ -99,7 +99,7 @@ class Server:
             self._process.wait()
 
     def finished(self, trial: Trial) -> int:
-        """How many of the trial's runs are FINISHED, by the database behind it."""
+        """Count the trial's FINISHED runs in the database behind the server."""
         return len([run for run in read_runs(self.place, trial.place.name) if run.status == "FINISHED"])
 
 
@@ -108,8 +108,10 @@ _starting = threading.Lock()
 
 
 def shared(trial: Trial) -> Server:
-    """The server that all trials share which leave it alone, each in an experiment of its own. It is slow to
-    start, and ended by `stop`."""
+    """Return the server that all trials share that do not disturb it, each with its own experiment.
+
+    It is slow to start; `stop` ends it.
+    """
     with _starting:
         if not _shared:
             place = trial.place.parent / "server"
@@ -127,8 +129,8 @@ def stop() -> None:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Passes requests on to a server, but for those of which `spoils`, by their path and number, says how
-    they go wrong: "503", "hang", or "drop" the reply."""
+    """Passes requests on to a server, except those for which `spoils`, given their path and number, returns a
+    fault: "503", "hang", or "drop" the reply."""
 
     daemon_threads, request_queue_size = True, 64
 
@@ -147,7 +149,7 @@ class Proxy(ThreadingHTTPServer):
             return fault
 
     def handle_error(self, request: object, address: object) -> None:
-        """A client that was killed, or has hung up, is nobody's error."""
+        """Ignore errors of clients that were killed or have hung up."""
 
 
 class Passing(BaseHTTPRequestHandler):
@@ -185,7 +187,7 @@ class Passing(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass
 
     def log_message(self, *arguments: object) -> None:
-        """The requests are nobody's to read."""
+        """Do not log requests."""
 
 
 @contextmanager
@@ -202,13 +204,15 @@ def between(server: Server, spoils: Callable[[str, int], str]) -> Iterator[Proxy
 
 
 def few(trial: Trial) -> list[str]:
-    """The sweep, in the trial's own experiment."""
+    """Return the sweep's command, in the trial's own experiment."""
     return [*FEW, f"experiment_name={trial.place.name}"]
 
 
 def check_once(trial: Trial, server: Server) -> None:
-    """Every run of FEW once, none RUNNING, each with an undisturbed one's bits. What was half written when
-    the server went away stands there too, as KILLED."""
+    """Check that every run of FEW is there once, none RUNNING, each with an undisturbed sweep's bits.
+
+    Runs that were half-written when the server was lost are there too, as KILLED.
+    """
     runs = [run for run in read_runs(server.place, trial.place.name) if run.status != "KILLED"]
     check_same(networks_of(runs, FEW_RUNS, EPOCHS), known_of(trial).networks)
 
@@ -218,7 +222,7 @@ def on(uri: str) -> dict[str, str]:
 
 
 def lost(trial: Trial, running: subprocess.Popen[bytes]) -> None:
-    """The sweep must end with status 1, and say that the store went away."""
+    """Check that the sweep ends with status 1 and says that the store was lost."""
     status = ended(running)
     said = told(trial.place, "first")
     expect(status == 1 and LOST in said, f"first: exit status {status}: {said[-300:]}")
@@ -230,8 +234,8 @@ def again(trial: Trial, server: Server) -> None:
 
 
 def killed(trial: Trial) -> str:
-    """Exit status 1 and what to do; once it is back, the same command completes the sweep: each run once,
-    none RUNNING, with an undisturbed one's bits."""
+    """Exit status 1 and advice; once the server is back, the same command completes the sweep: each run once,
+    none RUNNING, with an undisturbed sweep's bits."""
     trial.with_store()
     server = Server(trial.place)
     try:
@@ -259,13 +263,13 @@ def stutters(trial: Trial) -> str:
 
 
 def refuses(trial: Trial) -> str:
-    """Exit status 1 and what to do; once it answers, the same command completes the sweep: each run once,
+    """Exit status 1 and advice; once the server answers, the same command completes the sweep: each run once,
     none RUNNING."""
     return _goes_away(trial, "503", {})
 
 
 def hangs(trial: Trial) -> str:
-    """As one that refuses, once the program's patience (MLflow's timeout) is at its end."""
+    """The same as for a server that answers 503, after MLflow's timeout."""
     patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
     return _goes_away(trial, "hang", patience)
 
@@ -280,8 +284,8 @@ def _goes_away(trial: Trial, how: str, patience: dict[str, str]) -> str:
 
 
 def drops(trial: Trial) -> str:
-    """What the server made without the program's knowledge is gone in the end: exit status 0, each run once,
-    none RUNNING."""
+    """Runs that the server made without the program's knowledge are deleted in the end: exit status 0, each
+    run once, none RUNNING."""
     server, creates = shared(trial), iter(range(1000))
     unlucky = {trial.random.randrange(1, FEW_RUNS) for _ in range(3)}
 
@@ -296,8 +300,8 @@ def drops(trial: Trial) -> str:
 
 
 def zombie(trial: Trial) -> str:
-    """Whoever takes over completes the sweep; when the other has ended too, every run is there once, none is
-    RUNNING, and the other has said that it was ended, with status 1."""
+    """A second command completes the sweep; when the first has ended too, every run is there once, none is
+    RUNNING, and the first has reported that it was ended, with status 1."""
     place, server = trial.place, shared(trial)
     running = start(place, "zombie", few(trial), on(server.uri))
     try:
@@ -317,7 +321,7 @@ def zombie(trial: Trial) -> str:
 
 
 def ahead(trial: Trial) -> str:
-    """A look by doctor --fix, from its own machine or as from another, leaves the sweep alone: it ends as
+    """doctor --fix, on the sweep's machine or as if on another, does not touch the sweep: it ends as
     FINISHED, with status 0."""
     place, server = trial.place, shared(trial)
     running = start(place, "sweep", few(trial), on(server.uri), WAITS)
@@ -336,7 +340,7 @@ def ahead(trial: Trial) -> str:
 
 
 def give_up(trial: Trial, server: Server) -> None:
-    """Make the sweep that goes on look as if its process, on another machine, had been silent for an hour."""
+    """Make the running sweep look as if its process, on another machine, had been silent for an hour."""
     ours = [run.id for run in read_runs(server.place, trial.place.name) if run.status == "RUNNING"]
     silent = {"nnexp.owner": "elsewhere 1", "nnexp.heartbeat": str(int(time.time()) - 3600)}
     with closing(sqlite3.connect(server.place / "mlflow.db", timeout=60)) as connection, connection:

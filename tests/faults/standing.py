@@ -1,4 +1,4 @@
-"""What stands in a store, read with sqlite3, NumPy and hashes, by none of nnexp's own readers."""
+"""Read the content of a store with sqlite3, NumPy and hashes, without nnexp's own readers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tests.faults.program import expect
 RATES, LENGTH = "0.05,0.1,0.2,0.5,1", ("epochs=200", "log_every=20")
 SWEEP = ("train", "-m", f"learning_rate={RATES}", "seed=range(400)", *LENGTH)
 RUNS, EPOCHS = 2000, range(0, 201, 20)
-# A part of it, without figures, and a small one that is also recorded over HTTP.
+# A part of it, without figures, and a small sweep that is also recorded over HTTP.
 PART, PART_RUNS = ("train", "-m", f"learning_rate={RATES}", "seed=range(60)", *LENGTH, "figures=false"), 300
 FEW, FEW_RUNS = ("train", "-m", "learning_rate=0.1", "seed=range(16)", *LENGTH, "figures=false"), 16
-# One run, as short as can be, and the epochs at which it has a point.
+# One very short run, and the epochs at which it has a point.
 ONE, ONE_EPOCHS = ("train", "epochs=5", "figures=false", "model=false"), (0, 5)
 
 Points = dict[str, list[tuple[int, float, int]]]
@@ -34,11 +34,11 @@ Points = dict[str, list[tuple[int, float, int]]]
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it stands in the tables. Points are (epoch, value, is NaN), by metric."""
+    """A run as it is in the tables. Points are (epoch, value, is NaN), by metric."""
 
     id: str
     status: str
-    seconds: float | None  # None while it goes on
+    seconds: float | None  # None while it is running
     files: Path
     tags: dict[str, str]
     params: dict[str, str]
@@ -53,7 +53,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Network:
-    """What a finished run says: the same, to the bit, however often its sweep was disturbed."""
+    """The content of a finished run, which must have the same bits however often its sweep was disturbed."""
 
     params: dict[str, str]
     points: Points
@@ -64,25 +64,25 @@ class Network:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A sweep that nothing happened to: how long it took, what it printed and recorded."""
+    """An undisturbed sweep: how long it took, what it printed and recorded."""
 
     seconds: float
-    recording_seconds: float  # of them, from the start of its parent run on
-    seconds_from_nothing: float  # where there was no store yet
+    recording_seconds: float  # the part of them from the start of its parent run on
+    seconds_from_nothing: float  # the same without an existing store
     table: str
     summary: bytes
     networks: dict[str, Network]
 
 
 def table_of(printed: str, runs: int) -> str:
-    """A sweep's summary as it is printed, without the sweep's id."""
+    """Return a sweep's summary as it is printed, without the sweep's id."""
     table, found, _ = printed.partition(f"\n{runs} runs, recorded as sweep ")
     expect(bool(found), "no summary was printed")
     return table
 
 
 def left_behind(place: Path) -> str:
-    """What a fault left in the store, looked at in a copy: to look is to roll back what was half written."""
+    """Describe what a fault left in the store; read a copy, since reading rolls back half-written rows."""
     store = place / "mlflow.db"
     if not store.exists():
         return "half a store" if store.with_name("mlflow.db.creating").exists() else "no store"
@@ -103,8 +103,8 @@ def left_behind(place: Path) -> str:
 
 
 def read_runs(place: Path, experiment: str = "nnexp") -> list[Run]:
-    """An experiment's runs, oldest first, without deleted ones, of a database that must be sound: pages,
-    keys, and that no row is alone."""
+    """Read an experiment's runs, oldest first, without deleted ones, after checking that the database is
+    sound: its pages, its keys, and that no row belongs to nothing."""
     with closing(sqlite3.connect(place / "mlflow.db", timeout=60)) as connection:
         answers = connection.execute("PRAGMA integrity_check").fetchall()
         expect(answers == [("ok",)], f"integrity_check: {answers[:3]}")
@@ -151,14 +151,15 @@ def read_runs(place: Path, experiment: str = "nnexp") -> list[Run]:
 
 
 def files_of(place: Path, uri: str) -> Path:
-    """Where a run's artifacts lie: beside the database, or where a server of the place keeps them."""
+    """Return where a run's artifacts are: beside the database, or where a server of the place keeps them."""
     address = urlsplit(uri)
     path = unquote(address.path)
     return place / "served" / path.lstrip("/") if address.scheme == "mlflow-artifacts" else Path(path)
 
 
 def networks_of(runs: Sequence[Run], total: int, epochs: Sequence[int]) -> dict[str, Network]:
-    """The trained networks by key: so many, each FINISHED once and whole, and no other run RUNNING."""
+    """Return the trained networks by key, after checking their number, that each is FINISHED once and
+    complete, and that no other run is RUNNING."""
     running = [run.id for run in runs if run.status == "RUNNING"]
     expect(not running, f"RUNNING: {running[:3]}")
     children = [run for run in runs if run.key is not None]
@@ -173,7 +174,7 @@ def networks_of(runs: Sequence[Run], total: int, epochs: Sequence[int]) -> dict[
 
 
 def network_of(run: Run, epochs: Sequence[int]) -> Network:
-    """A FINISHED run, which must have its params, all its points, its data set and its files."""
+    """Read a FINISHED run, after checking that it has its params, all points, its data set and its files."""
     curves = {"loss", "accuracy", "grad_norm"}
     steps = {metric: [step for step, _, _ in points] for metric, points in run.points.items()}
     expected = {metric: list(epochs) for metric in curves}
@@ -186,7 +187,7 @@ def network_of(run: Run, epochs: Sequence[int]) -> Network:
     digest = weights_hash(weights)
     told = run.tags.get("nnexp.weights_sha256")
     expect(digest == told, f"run {run.id}: weights hash to {digest}, tag says {told}")
-    # Where it was recorded is no part of the network, and differs from one server's experiment to another.
+    # Where it was recorded is not part of the network, and differs between the experiments of a server.
     lines = (run.files / "config.yaml").read_bytes().splitlines()
     config = b"\n".join(line for line in lines if not line.startswith(b"experiment_name: "))
     return Network(run.params, run.points, run.tags["nnexp.outcome"], config, weights)
@@ -194,7 +195,7 @@ def network_of(run: Run, epochs: Sequence[int]) -> Network:
 
 @cache
 def weights_hash(file: bytes) -> str:
-    """SHA-256 over W1, b1, W2, b2, … of an .npz file as little-endian doubles in row order."""
+    """Return the SHA-256 over W1, b1, W2, b2, … of an .npz file as little-endian doubles in row order."""
     digest = hashlib.sha256()
     with np.load(io.BytesIO(file), allow_pickle=False) as arrays:
         for i in takewhile(lambda i: f"W{i}" in arrays, count(1)):
@@ -204,13 +205,13 @@ def weights_hash(file: bytes) -> str:
 
 
 def check_same(networks: Mapping[str, Network], others: Mapping[str, Network]) -> None:
-    """Params, points, outcome, config.yaml and weights.npz are those of the same keys elsewhere."""
+    """Check that params, points, outcome, config.yaml and weights.npz equal those of the other networks."""
     different = [key for key, network in networks.items() if network != others.get(key)]
     expect(not different, f"{len(different)} runs differ from undisturbed ones: {different[:3]}")
 
 
 def check_parents(runs: Sequence[Run]) -> list[Run]:
-    """The sweeps that FINISHED, oldest first: each FINISHED run is one's."""
+    """Return the FINISHED sweeps, oldest first, after checking that each FINISHED run belongs to one."""
     parents = [run for run in runs if "nnexp.sweep" in run.tags and run.status == "FINISHED"]
     ids = {parent.id for parent in parents}
     for run in runs:

@@ -1,4 +1,4 @@
-"""What happens to a store: its disk is full, it is read-only, deleted, spoiled, or of another schema."""
+"""Faults of a store: its disk is full, it is read-only, deleted, damaged, or of another schema."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.faults.program import (
 )
 from tests.faults.standing import ONE, ONE_EPOCHS, PART, networks_of, read_runs
 
-# Where this process may not mount: files are cut off at a size, and this says that a disk is full.
+# If this process may not mount file systems, files are limited in size, and this code reports a full disk.
 NO_ROOM = """
 from nnexp.cli import main as cli
 from nnexp.tracking import files
@@ -64,7 +64,7 @@ def rows(n: int) -> list[Fault]:
 
 @contextmanager
 def disk(place: Path, size: str) -> Iterator[Path]:
-    """A file system of its own, of this size. Raises Missing where this process may not mount one."""
+    """Mount a file system of this size. Raises Missing if this process may not."""
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
@@ -108,7 +108,7 @@ def full_of_weights(trial: Trial) -> str:
     the sweep as if undisturbed."""
     trial.with_store()
     files = trial.place / "mlartifacts"
-    # Two pages a run: the first chunk ends at 2,050 kB, the second and last at 2,400.
+    # Two pages per run: the first chunk ends at 2,050 kB, the second and last at 2,400.
     size = room(trial, (200, 2000), (2100, 2350))
     try:
         with disk(files, f"{size}k"):
@@ -123,7 +123,7 @@ def full_of_weights(trial: Trial) -> str:
 
 
 def room(trial: Trial, *chunks: tuple[int, int]) -> int:
-    """So many kB that one chunk of the sweep, each as likely as the other, does not fit."""
+    """Draw a size in kB at which one chunk of the sweep, either with the same probability, does not fit."""
     return trial.random.randrange(*trial.random.choice(chunks))
 
 
@@ -140,7 +140,7 @@ def check_told_full(place: Path, running: subprocess.Popen[bytes]) -> None:
 
 
 def check_completed(trial: Trial, place: Path) -> str:
-    """The same command does the rest."""
+    """Check that the same command finishes the rest."""
     left = len([run for run in read_runs(place) if run.key is not None])
     for run in read_runs(place):
         expect(run.key is None or (run.files / "weights.npz").exists(), f"run {run.id} has no weights")
@@ -150,7 +150,7 @@ def check_completed(trial: Trial, place: Path) -> str:
 
 
 def read_only(trial: Trial) -> str:
-    """It is read and summarised as before; to record in it is refused before anything is done."""
+    """It can be read and summarised as before; recording in it is refused before anything is done."""
     trial.with_store()
     elsewhere = trial.place / "disk"
     try:
@@ -188,7 +188,7 @@ def _read_only(trial: Trial, elsewhere: Path, protect: Callable[[], None]) -> st
 
 
 def obey_permissions() -> None:
-    """Take from root what lets it write where nobody may: PR_CAPBSET_DROP of CAP_DAC_OVERRIDE."""
+    """Make root obey write permissions: PR_CAPBSET_DROP of CAP_DAC_OVERRIDE."""
     ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
 
 
@@ -210,7 +210,7 @@ def deleted(trial: Trial) -> str:
 
 
 def gone(trial: Trial) -> str:
-    """A question is refused with what to do, and makes no store; a run makes one."""
+    """A query is refused with advice, and makes no store; a run makes one."""
     place = trial.place
     store = trial.with_store()
     run_id = typed(place, "one", ONE).split("recorded as ")[1].split()[0]
@@ -224,8 +224,8 @@ def gone(trial: Trial) -> str:
 
 
 def spoiled(trial: Trial) -> Cases:
-    """Exit status 2 and a plain line that names the file, whether it is asked or to record; the file keeps
-    every byte."""
+    """Exit status 2 and a plain line that names the file, for reading and for recording; no byte of the file
+    changes."""
     good = trial.with_store().read_bytes()
     page = 4096
     spoils = {
@@ -242,8 +242,8 @@ def spoiled(trial: Trial) -> Cases:
 
 
 def skewed(trial: Trial) -> Cases:
-    """Exit status 2 and plain words, with mlflow db upgrade in them; nothing is migrated: the file keeps
-    every byte."""
+    """Exit status 2 and plain words that include mlflow db upgrade; nothing is migrated: no byte of the file
+    changes."""
     from alembic.script import ScriptDirectory
     from mlflow.store.db.utils import _get_alembic_config
 
@@ -259,7 +259,7 @@ def skewed(trial: Trial) -> Cases:
 
 
 def in_each(place: Path, spoils: dict[str, bytes], *words: str) -> Cases:
-    """Every command on every spoiled file, which must be refused."""
+    """Run every command on every damaged file; all must be refused."""
     commands = (list(ONE), ["train", "-m", "seed=1,2", "epochs=5"], ["summarize"], ["show", "0" * 32])
     files = {name: place / f"store {i}.db" for i, name in enumerate(spoils)}
     for name, file in files.items():

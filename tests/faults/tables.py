@@ -1,4 +1,4 @@
-"""What a table may hold that is no mistake and yet trips arithmetic."""
+"""Valid tables whose values are difficult for arithmetic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from tests.faults.program import Cases, Fault, Trial, typed
 from tests.faults.standing import read_runs
 
-# Every constant from 0.1 to 99.9, and what a new row has instead.
+# Every constant from 0.1 to 99.9, and the value of a new row.
 CONSTANTS, ROWS, BESIDE = [i / 10 for i in range(1, 1000)], 6, 1e-9
 NAMES = [f"c{i}" for i in range(len(CONSTANTS))]
 
@@ -20,8 +20,8 @@ def rows(n: int) -> list[Fault]:
 
 
 def constant(trial: Trial) -> Cases:
-    """Each is shifted by its value and divided by 1, and rows that are a billionth off are predicted as those
-    of the table."""
+    """Each column is shifted by its value and divided by 1, and rows that differ by a billionth have the
+    predictions of the table's rows."""
     place = trial.with_store().parent
     table = [[*CONSTANTS, i, i % 2] for i in range(ROWS)]
     near = [[value + BESIDE for value in row] for row in table]
@@ -45,7 +45,7 @@ def constant(trial: Trial) -> Cases:
 
 
 def _predicted(trial: Trial, run_id: str, table: str) -> list[float]:
-    """What `nnexp predict` answers to the rows of the table."""
+    """Return what `nnexp predict` answers to the rows of the table."""
     printed = typed(trial.place, f"predict {table}", ["predict", run_id, f"{table}.csv", "--format", "csv"])
     return [float(row["y_pred"]) for row in csv.DictReader(io.StringIO(printed))]
 

@@ -1,7 +1,7 @@
-"""Wrong values of every key, typed as a hurried, mistaken or hostile person would.
+"""Wrong values of every key, as a hurried, mistaken or hostile person would type them.
 
-The keys are the program's own list, so that a new one is tried by itself: it must refuse all of this, or what
-it takes must be added to LEGAL here.
+The keys are the program's own list, so that a new key is tried automatically: it must refuse all of these
+values, or the values that it allows must be added to LEGAL here.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS, key_names
 from tests.faults.program import Cases, End, Fault, Trial, driven, not_refused
 
-# A short run of each, if it runs.
+# Makes a run short, for values that are legal.
 SHORT = ("train", "epochs=1", "figures=false", "model=false")
-# Cases of a row for each trial that is asked for, the fewest and the most: some hundreds take a minute.
+# Cases per row for each trial asked for, the fewest and the most: a few hundred take a minute.
 CASES, FEWEST, MOST = 6, 16, 2000
 
 VALUES = {
@@ -52,7 +52,7 @@ INJECTED = [
     '\'@__import__("os").system("touch {canary}")\'',
 ]
 
-# What is no mistake: a name may be any number, a rate or a spread be large, an optional key be null.
+# Legal values: a name may be any number, a rate or a spread may be large, an optional key may be null.
 NUMBERS = {
     value for kind in ("NaN", "infinite", "negative", "huge") for value in VALUES[kind] if value[0] != "["
 }
@@ -62,6 +62,8 @@ LEGAL: dict[str, set[str]] = {
     "learning_rate": LARGE,
     "init.scale": LARGE,
     "optimizer.epsilon": LARGE,
+    "optimizer.weight_decay": LARGE,
+    "split_seed": NULL,
     "log_every": FAR,
     "weights_every": FAR,
     "max_failures": FAR | NULL,
@@ -75,7 +77,7 @@ LEGAL: dict[str, set[str]] = {
     "dataset.new_rows": NULL,
     "name": NUMBERS | NULL,
     "question": NUMBERS | NULL,
-    "tags": NULL,
+    "tags": NULL | {"{}"},
 }
 # Keys whose value is any text that can be shown.
 ANY_TEXT = ("name", "question")
@@ -93,11 +95,11 @@ def rows(n: int) -> list[Fault]:
 
 
 def typed(values: list[str], quoted: bool = False) -> Callable[[Trial], Cases]:
-    """The trial in which each key is given each of these values."""
+    """Return the trial in which each key is given each of these values."""
 
     def trial(trial: Trial) -> Cases:
-        """Exit status 2, a plain line that names the key, or the table that it is about; nothing recorded.
-        Where the value is legal, it runs."""
+        """Exit status 2 and a plain line that names the key, or the table in question; nothing is recorded.
+        If the value is legal, it runs."""
         given = [(key, f"'{value}'" if quoted else value) for key in key_names() for value in values]
         return check(trial, [(key, [*context(key), f"{key}={value}"]) for key, value in given])
 
@@ -105,7 +107,7 @@ def typed(values: list[str], quoted: bool = False) -> Callable[[Trial], Cases]:
 
 
 def injected(trial: Trial) -> Cases:
-    """Nothing is executed; exit status 2 and a plain line that names the key, nothing recorded."""
+    """Nothing is executed; exit status 2 and a plain line that names the key; nothing is recorded."""
     canary = trial.place / "canary"
     values = [value.format(canary=canary) for value in INJECTED]
     cases = [(key, [*context(key), f"{key}={value}"]) for key in key_names() for value in values]
@@ -116,7 +118,7 @@ def injected(trial: Trial) -> Cases:
 
 
 def unknown(trial: Trial) -> Cases:
-    """Exit status 2, and a plain line that names the key; nothing recorded."""
+    """Exit status 2 and a plain line that names the key; nothing is recorded."""
     cases = [(key, [key + "=1"]) for key in ("bogus", "lr", "hydra.bogus", "_")]
     for key in key_names():
         for name in (key[:-1], key + "s", key + ".more", key.upper(), "_" + key):
@@ -128,7 +130,7 @@ def unknown(trial: Trial) -> Cases:
 
 
 def context(key: str) -> list[str]:
-    """What must be typed beside a key so that there is one: an option of its group that has it."""
+    """Return what must be typed beside a key for it to exist: an option of its group that has it."""
     group, _, option = key.partition(".")
     if not option or group not in GROUPS:
         return []
@@ -137,7 +139,7 @@ def context(key: str) -> list[str]:
 
 
 def check(trial: Trial, cases: list[tuple[str, list[str]]]) -> Cases:
-    """Type the cases, or so many of them that a seed draws; each key with what it was given."""
+    """Type the cases, or a random part of them."""
     trial.with_store()
     some = random.Random(trial.place.name).sample(cases, min(len(cases), max(FEWEST, CASES * trial.n), MOST))
     ends = driven(trial.place, [([*SHORT, *words], {}) for _, words in some])
@@ -150,10 +152,10 @@ def check(trial: Trial, cases: list[tuple[str, list[str]]]) -> Cases:
 
 
 def not_as_expected(key: str, word: str, end: End) -> str:
-    """What is wrong with how a case ended, empty if nothing is."""
+    """Return what is wrong with how a case ended; empty if nothing is."""
     if end.status == 0 and is_legal(key, word):
         return "" if "recorded as" in end.out else "not recorded"
-    # What is wrong about a table is told by the table's name, which may be what was typed.
+    # Errors about a table name the table, which may be what was typed.
     names = (".csv: ", "cannot be read", word.strip("'").rpartition("/")[2] + ": ")
     is_of_table = key.startswith("dataset.") and any(name in end.err for name in names)
     return not_refused(end, *[key] * (not is_of_table))

@@ -1,4 +1,4 @@
-"""Many at work in one store: making it, the same sweep twice, locks that are held, one that was given up."""
+"""Several processes in one store: they make it at once, run the same sweep, hold locks, seem dead."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ LOCKED = "the store is locked by another process: waiting"
 
 
 def rows(n: int) -> list[Fault]:
-    """A minute of writers, and of a lock that is held, where much is asked for."""
+    """Return the faults; with many trials, the writers and the held lock take a minute each."""
     few = max(1, n // 20)
     return [
-        # First, since it only waits, while others work.
+        # First, since it only waits while others work.
         Fault("a write lock held by another program", locked, 1),
         Fault(f"{MAKERS} processes at once where there is no store", together, few),
         Fault("the same sweep by two processes at once", twice, few),
         Fault(f"{WRITERS} writers at once", many, 1),
-        Fault("a live sweep whose store is reached by a link, looked at by doctor --fix", linked, few),
-        Fault("a sweep that is stopped, given up, and then goes on", zombie, few),
+        Fault("doctor --fix on a running sweep whose store is reached by a link", linked, few),
+        Fault("a sweep that is stopped, taken over by another, and then continued", zombie, few),
     ]
 
 
@@ -60,7 +60,7 @@ def together(trial: Trial) -> str:
 
 
 def twice(trial: Trial) -> str:
-    """Each run is recorded once, with an undisturbed one's bits, and both say the same of the sweep."""
+    """Each run is recorded once, with an undisturbed sweep's bits, and both print the same summary."""
     trial.with_store()
     running = {name: start(trial.place, name, PART) for name in ("one", "other")}
     for name, process in running.items():
@@ -77,7 +77,7 @@ def twice(trial: Trial) -> str:
 
 
 def many(trial: Trial) -> str:
-    """None fails, and every run that one of them wrote is there once, whole and FINISHED.
+    """None fails, and every run that one of them wrote is there once, complete and FINISHED.
 
     For as many seconds as trials are asked for, from 2 to 60.
     """
@@ -102,7 +102,7 @@ def many(trial: Trial) -> str:
 
 
 def locked(trial: Trial) -> str:
-    """The program says that it waits, waits, and records its run when the lock is given back.
+    """The program says that it waits, and records its run when the lock is released.
 
     Held for 7 s, longer than one attempt at it; for 60 s where 100 trials are asked for.
     """
@@ -127,8 +127,8 @@ def locked(trial: Trial) -> str:
 
 
 def zombie(trial: Trial) -> str:
-    """Whoever takes over completes the sweep; what the other still writes leaves every run there once, and it
-    says that it was ended, with status 1."""
+    """The second command completes the sweep; whatever the first still writes, every run is there once, and
+    the first reports that it was ended, with status 1."""
     place = trial.place
     store = trial.with_store()
     running = start(place, "zombie", PART)
@@ -136,7 +136,7 @@ def zombie(trial: Trial) -> str:
         until(lambda: is_begun(store), running)
         time.sleep(trial.random.uniform(0, 0.5))
         stop_between_writes(running, store)
-        # Its lock file taken away, it is dead to whoever looks.
+        # Without its lock file, other processes take it for dead.
         owned = list(place.glob("mlflow.db.*.owner"))
         for file in owned:
             file.unlink()
@@ -155,7 +155,7 @@ def zombie(trial: Trial) -> str:
 
 
 def check_told_ended(trial: Trial, status: int, runs: Sequence[Run]) -> None:
-    """A zombie whose sweep was set to KILLED must say so, and not end as if nothing had happened."""
+    """Check that a process whose sweep was set to KILLED says so, and does not end normally."""
     said = told(trial.place, "zombie")
     killed = any("nnexp.sweep" in run.tags and run.status == "KILLED" for run in runs)
     right = status == 1 and "was set to KILLED by another command" in said if killed else status == 0
@@ -163,8 +163,7 @@ def check_told_ended(trial: Trial, status: int, runs: Sequence[Run]) -> None:
 
 
 def linked(trial: Trial) -> str:
-    """Whoever looks at the same file by its own name leaves the sweep alone: it ends as FINISHED, with status
-    0."""
+    """doctor, on the file's own name, does not touch the sweep: it ends as FINISHED, with status 0."""
     place = trial.place
     trial.with_store()
     (place / "link.db").symlink_to("mlflow.db")
@@ -184,13 +183,13 @@ def linked(trial: Trial) -> str:
 
 
 def is_begun(store: Path) -> bool:
-    """Whether the store has a sweep."""
+    """Return whether the store has a sweep."""
     with closing(sqlite3.connect(store, timeout=60)) as connection:
         return bool(connection.execute("SELECT 1 FROM tags WHERE key = 'nnexp.sweep'").fetchone())
 
 
 def stop_between_writes(process: subprocess.Popen[bytes], store: Path) -> None:
-    """Stop the process at an instant at which it has not the store locked."""
+    """Stop the process at an instant at which it does not have the store locked."""
 
     def is_stopped() -> bool:
         kill(process, signal.SIGSTOP)

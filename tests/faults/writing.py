@@ -1,4 +1,4 @@
-"""Many processes that write runs into one store for a while; prints the name of each run that was written.
+"""Write runs into one store from many processes for a while; print the name of each run that was written.
 
 usage: python writing.py STORE WRITERS SECONDS
 """
@@ -17,7 +17,7 @@ from nnexp.tracking.write import open_writer
 
 
 def write_for(store_uri: str, number: int, seconds: float) -> list[str]:
-    """Record runs as sweeps do, whole, and as single ones do, bit by bit; their names."""
+    """Record runs as sweeps do, at once, and as single runs do, step by step; return their names."""
     store = open_store(store_uri)
     names: list[str] = []
     end = time.monotonic() + seconds
@@ -58,7 +58,7 @@ def main() -> None:
             try:
                 names = write_for(uri, number, seconds)
                 for name in names:
-                    os.write(1, f"{name}\n".encode())  # so short that others' do not come between
+                    os.write(1, f"{name}\n".encode())  # so short that it is written in one piece
                 status = 0
             except BaseException:
                 traceback.print_exc()

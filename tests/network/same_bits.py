@@ -20,15 +20,21 @@ from nnexp.network.engine.canary import canary
 from nnexp.network.weights import weights_sha256
 from nnexp.training.train import train
 
+ADAM = (("beta1", 0.9), ("beta2", 0.999), ("epsilon", 1e-8))
 SHAPES = [
     {},
     {"shuffle": True, "batch_size": 3},
-    {"hidden": (3, 2), "activation": "tanh", "optimizer": Choice("momentum", (("momentum", 0.9),))},
+    {
+        "hidden": (3, 2),
+        "activation": "tanh",
+        "optimizer": Choice("momentum", (("momentum", 0.9), ("weight_decay", 0.0))),
+    },
     {
         "output_activation": "softmax",
         "loss": "cross_entropy",
-        "optimizer": Choice("adam", (("beta1", 0.9), ("beta2", 0.999), ("epsilon", 1e-8))),
+        "optimizer": Choice("adam", (*ADAM, ("weight_decay", 0.1))),
     },
+    {"optimizer": Choice("adamw", (*ADAM, ("weight_decay", 0.1))), "validation_fraction": 0.25},
     {"loss": "bce", "activation": "relu", "validation_fraction": 0.25},
     {"hidden": (), "output_activation": "identity", "batch_size": "full"},
 ]
@@ -42,7 +48,7 @@ CENTERS = ["articles", "mean", "standardize"]
 
 
 def sweep(count: int) -> list[RunConfig]:
-    """`count` runs of the gender table that between them take every path."""
+    """Return `count` runs of the gender table that together take every path."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         base = split(plain_values(compose("config", ["epochs=40", "log_every=20"])))[0]
     return [

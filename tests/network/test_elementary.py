@@ -9,7 +9,7 @@ from mpmath import mp
 from numba import njit
 from numpy.typing import NDArray
 
-from nnexp.network.engine.elementary import exp, log, log1p, sigmoid, tanh
+from nnexp.network.engine.elementary import close_log, exp, log, log1p, sigmoid, tanh
 from nnexp.network.engine.lanes import N_LANES, load, pointer, store
 
 Array = NDArray[np.float64]
@@ -18,7 +18,7 @@ EDGES = [0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, -5e-324, 2.0**-1022, MAX, -
 
 
 def over_arrays(function: Callable[..., Any]) -> Callable[[Any], Array]:
-    """A function of lanes as one of arrays."""
+    """Turn a function of lanes into a function of arrays."""
 
     @njit(error_model="numpy")
     def fill(x: Array, out: Array) -> None:
@@ -42,7 +42,7 @@ array_exp, array_log, array_tanh = over_arrays(exp), over_arrays(log), over_arra
 
 
 def largest_error(got: Array, x: Array, exact: Callable[[Any], Any]) -> float:
-    """In units in the last place of the exact value; infinite if only one of the two is finite."""
+    """Return the largest error in units in the last place; infinite if only one of the two is finite."""
     worst = 0.0
     with mp.workprec(100):
         for value, argument in zip(got.tolist(), x.tolist(), strict=True):
@@ -86,6 +86,19 @@ def test_log_is_within_one_unit_in_the_last_place() -> None:
     assert largest_error(array_log(x), x, mp.log) <= 1.0
 
 
+def test_close_log_is_nearly_always_the_double_that_is_nearest() -> None:
+    rng = np.random.RandomState(0)
+    x = np.concatenate(
+        [
+            rng.uniform(0, 1, 15000),
+            rng.uniform(0.68, 0.74, 5000),  # where the reduction changes its exponent
+            1.0 - 10.0 ** rng.uniform(-16, -1, 5000),
+            np.ldexp(rng.uniform(0.5, 1.0, 5000), rng.randint(-1021, 1025, 5000)),
+        ]
+    )
+    assert largest_error(over_arrays(close_log)(x), x, mp.log) <= 0.51
+
+
 def test_tanh_is_within_two_units_in_the_last_place() -> None:
     rng = np.random.RandomState(0)
     x = np.concatenate(
@@ -102,7 +115,9 @@ def test_tanh_is_within_two_units_in_the_last_place() -> None:
 @pytest.mark.parametrize(
     ("ours", "numpys"), [(array_exp, np.exp), (array_log, np.log), (array_tanh, np.tanh)]
 )
-def test_edges_are_as_in_numpy(ours: Callable[[Any], Array], numpys: Callable[[Any], Array]) -> None:
+def test_special_values_are_those_of_numpy(
+    ours: Callable[[Any], Array], numpys: Callable[[Any], Array]
+) -> None:
     with np.errstate(all="ignore"):
         expected = numpys(np.array(EDGES))
     np.testing.assert_allclose(ours(EDGES), expected, rtol=1e-15)

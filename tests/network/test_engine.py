@@ -1,4 +1,4 @@
-"""The engine against the oracle network.py, the golden trajectories, and itself in every other
+"""Compare the engine with the reference, with the golden trajectories, and with itself in every other
 arrangement.
 """
 
@@ -35,8 +35,8 @@ def oracle(
     model: Model, X: Array, y: Array, w: Array, rate: float, epochs: int, options: Any,
     X_val: Array, y_val: Array, order: Any,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """One run by network.py: its weights, and by epoch loss, accuracy, norm, validation loss,
-    accuracy.
+    """Train one run with the reference; return its weights, and for each epoch loss, accuracy, gradient
+    norm, validation loss and accuracy.
     """
 
     def net_of(v: Array) -> Network:
@@ -75,7 +75,7 @@ def models(draw: st.DrawFn) -> Model:
         activation=draw(st.sampled_from(["sigmoid", "tanh", "relu", "identity"])),
         output_activation=head[1],
         loss=head[0],
-        optimizer=draw(st.sampled_from(["sgd", "momentum", "adam"])),
+        optimizer=draw(st.sampled_from(list(OPTIONS))),
         batch_size=draw(st.integers(1, 9)),
         is_classification=True,
     )
@@ -84,10 +84,10 @@ def models(draw: st.DrawFn) -> Model:
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     model=models(), seed=st.integers(0, 2**31), n_runs=st.integers(1, 3), n=st.integers(1, 40),
-    own_data=st.booleans(), is_shuffled=st.booleans(),
+    own_data=st.booleans(), is_shuffled=st.booleans(), decay=st.sampled_from([0.0, 0.01, 1.0]),
 )  # fmt: skip
 def test_engine_agrees_with_the_oracle(
-    model: Model, seed: int, n_runs: int, n: int, own_data: bool, is_shuffled: bool
+    model: Model, seed: int, n_runs: int, n: int, own_data: bool, is_shuffled: bool, decay: float
 ) -> None:
     rng, epochs = np.random.RandomState(seed), 3
     lead = (n_runs,) if own_data else ()
@@ -95,6 +95,7 @@ def test_engine_agrees_with_the_oracle(
     w, rates = rng.normal(size=(n_runs, model.n_weights)), rng.uniform(0.01, 0.1, n_runs)
     order = np.argsort(rng.rand(n_runs, epochs, n), axis=2) if is_shuffled else None
     options = {name: USUAL[name] * rng.uniform(0.9, 1, n_runs) for name in OPTIONS[model.optimizer]}
+    options["weight_decay"] = decay * (np.arange(n_runs) % 2 == 0)
 
     batch = Batch(model, X, y, w, rates, epochs, options, X_val, y_val)
     curves = stacked(batch.advance(epochs, range(epochs + 1), order))
@@ -107,7 +108,7 @@ def test_engine_agrees_with_the_oracle(
                 {name: values[i] for name, values in options.items()},
                 data[2], data[3], None if order is None else order[i],
             )  # fmt: skip
-        # A training that runs away magnifies every rounding, and says nothing of the arithmetic.
+        # A diverging training magnifies every rounding, and so cannot test the arithmetic.
         assume(np.isfinite(records).all() and np.abs(weights).max() < 1e6)
         scale = max(1.0, np.abs(weights).max())
         np.testing.assert_allclose(batch.weights[i], weights, rtol=1e-9, atol=1e-9 * scale)
@@ -120,7 +121,7 @@ def test_engine_repeats_the_articles_trajectories(path: Path) -> None:
     w = np.random.RandomState(golden["seed"]).normal(size=(1, 9))
     X, y = {"xor": XOR, "gender": GENDER}[golden["dataset"]]
     batch = Batch(ARTICLES, X, y, w, golden["learning_rate"], golden["epochs"])
-    # The articles print an epoch's loss after it: their epoch e is e + 1 epochs completed.
+    # The articles print the loss after an epoch: their epoch e means e + 1 completed epochs.
     by_epoch = {int(e) + 1: value for e, value in golden["loss_at_epoch"].items()}
     by_epoch[golden["epochs"]] = golden["final_loss"]
     curves = batch.advance(golden["epochs"], sorted(by_epoch))
@@ -151,13 +152,13 @@ def test_a_run_has_the_same_bits_in_any_batch_at_any_place() -> None:
             assert np.array_equal(batch.weights, whole.weights[some])
 
 
-def test_neighbours_of_other_lengths_and_diverging_ones_change_nothing() -> None:
+def test_runs_of_other_lengths_and_diverging_runs_in_a_batch_change_no_bits() -> None:
     seeds = np.arange(40)
     alone = article_batch(seeds, 30)
     alone.advance(30)
     w = np.stack([np.random.RandomState(seed).normal(size=9) for seed in seeds])
     rates = 0.5 / (1 + seeds % 5)
-    w[::3] = 1e200  # its loss stays finite, its neighbours' too, but its steps do not
+    w[::3] = 1e200  # the losses stay finite, here and in the neighbours, but the steps here do not
     rates[::3] = 1e300
     epochs = np.where(seeds % 3 == 1, 30, 7)
     batch = Batch(ARTICLES, *XOR, w, rates, epochs)
@@ -180,16 +181,18 @@ def test_a_shorter_run_is_the_prefix_of_a_longer_one() -> None:
     assert np.array_equal(batch.weights[5], short.weights[0])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-def test_cutting_a_training_into_chunks_changes_nothing(optimizer: str) -> None:
+@pytest.mark.parametrize("optimizer", OPTIONS)
+def test_splitting_a_training_into_calls_changes_no_bits(optimizer: str) -> None:
     model = Model((3, 4, 2), "tanh", "softmax", "cross_entropy", optimizer, 4, True)
     rng = np.random.RandomState(0)
     (X, y), w = samples(rng, model, 37, 10), rng.normal(size=(37, model.n_weights))
+    X_val, y_val = samples(rng, model, 37, 5)
     order = np.argsort(rng.rand(37, 20, 10), axis=2)
-    epochs, log = np.arange(37) % 21, [0, 1, 5, 6, 13, 20]
+    epochs, log, patience = np.arange(37) % 21, [0, 1, 5, 6, 13, 20], np.arange(37) % 4 * 2
+    options = {**usual_options(model), "weight_decay": 0.1}
 
     def batch() -> Batch:
-        return Batch(model, X, y, w, 0.05, epochs, usual_options(model))
+        return Batch(model, X, y, w, 0.05, epochs, options, X_val, y_val, patience=patience)
 
     whole = batch()
     expected = whole.advance(20, log, order)
@@ -201,10 +204,105 @@ def test_cutting_a_training_into_chunks_changes_nothing(optimizer: str) -> None:
             losses.append(parts.advance(until, chunk, order[:, first:until]).loss)
         assert np.array_equal(np.concatenate(losses, axis=1), expected.loss, equal_nan=True)
         assert np.array_equal(parts.weights, whole.weights)
+        assert np.array_equal(parts.best_weights, whole.best_weights)
+        assert np.array_equal(parts.best_epoch, whole.best_epoch)
+        assert np.array_equal(parts.stopped, whole.stopped)
         assert parts.is_done
+    assert 0 < (whole.stopped >= 0).sum() < 37
 
 
-def test_a_diverging_run_ends_and_its_neighbours_do_not() -> None:
+@pytest.mark.parametrize("optimizer", OPTIONS)
+def test_no_decay_among_others_is_the_training_without(optimizer: str) -> None:
+    model = Model((2, 3, 1), "relu", "identity", "mse", optimizer, 2, False)
+    rng = np.random.RandomState(0)
+    (X, y), w = samples(rng, model, 6), rng.normal(size=(40, model.n_weights))
+    w[4, 2], w[6, :] = -0.0, np.inf  # which adding 0 w would change
+    w[8, :], rates = -0.0, rng.uniform(0.01, 0.1, 40)
+    decay = np.where(np.arange(40) % 2, 0.1, 0.0)
+
+    def trained(name: str, decay: Any) -> Array:
+        options = {**usual_options(model), "weight_decay": decay}
+        batch = Batch(replace(model, optimizer=name), X, y, w, rates, 5, options)
+        batch.advance(5)
+        return batch.weights
+
+    mixed, without = trained(optimizer, decay), trained(optimizer, 0.0)
+    assert mixed[::2].tobytes() == without[::2].tobytes()
+    assert not np.isclose(mixed[1::2], without[1::2]).all(axis=1).any()
+    if optimizer == "adamw":
+        assert without.tobytes() == trained("adam", 0.0).tobytes()
+
+
+# --- Patience, by its definition, from what a training without it goes through.
+
+
+def waiting_batch(patience: Any, epochs: Any, runs: Any = slice(None)) -> Batch:
+    """Networks that soon learn their few training rows too well, and some that diverge."""
+    model = Model((4, 8, 1), "tanh", "identity", "mse", "momentum", 3, False)
+    rng, n = np.random.RandomState(5), 50
+    w, rates = rng.normal(size=(n, model.n_weights)), rng.uniform(0.001, 0.03, n)
+    rates[7::10] = 1e200
+    (X, y), (X_val, y_val) = samples(rng, model, 9), samples(rng, model, 30)
+    patience, epochs = np.broadcast_to(patience, n)[runs], np.broadcast_to(epochs, n)[runs]
+    options = usual_options(model)
+    return Batch(model, X, y, w[runs], rates[runs], epochs, options, X_val, y_val, patience=patience)
+
+
+@pytest.mark.parametrize("every", [1, 4, 7])
+def test_a_run_stops_when_its_patience_is_at_an_end_and_has_its_best_weights(every: int) -> None:
+    patience, epochs, log = 1 + np.arange(50) % 9, 60 - np.arange(50) // 10, [*range(0, 60, every), 60]
+    plain, patient = waiting_batch(0, epochs), waiting_batch(patience, epochs)
+    losses, curves = plain.advance(60, log).val_loss, patient.advance(60, log)
+    assert losses is not None
+    assert curves.val_loss is not None
+    for i, (waits, last) in enumerate(zip(patience, epochs, strict=True)):
+        if patient.diverged[i] >= 0:
+            assert plain.diverged[i] == patient.diverged[i]
+            continue
+        best, lowest, stopped = 0, np.inf, -1
+        for epoch, value in zip(log, losses[i], strict=True):
+            if epoch > last:
+                break
+            if value < lowest:
+                best, lowest = epoch, value
+            elif epoch - best >= waits:
+                stopped = epoch
+                break
+        assert (patient.best_epoch[i], patient.stopped[i]) == (best, stopped)
+        ended = np.searchsorted(log, last if stopped < 0 else stopped, side="right")
+        assert np.array_equal(curves.val_loss[i, :ended], losses[i, :ended])
+        assert np.isnan(curves.val_loss[i, ended:]).all()
+        shorter = waiting_batch(0, best, [i])
+        shorter.advance(best)
+        assert np.array_equal(patient.best_weights[i], shorter.weights[0])
+    assert 10 < (patient.stopped >= 0).sum() < 50
+    assert (patient.diverged >= 0).any()
+    assert patient.is_done
+
+
+def test_patience_is_the_same_alone_and_in_any_batch() -> None:
+    patience, log = np.arange(50) % 9, range(0, 61, 3)
+    whole = waiting_batch(patience, 60)
+    whole.advance(60, log)
+    for runs in ([3], [31, 4], np.random.RandomState(0).permutation(50)):
+        some = waiting_batch(patience, 60, runs)
+        some.advance(60, log)
+        assert some.best_weights.tobytes() == whole.best_weights[runs].tobytes()
+        assert np.array_equal(some.best_epoch, whole.best_epoch[runs])
+        assert np.array_equal(some.stopped, whole.stopped[runs])
+
+
+def test_a_run_that_has_stopped_costs_nothing() -> None:
+    batch = waiting_batch(20, 10**9)
+    while not batch.is_done:  # 10^9 epochs would take hours
+        batch.advance(batch.epoch + 50, [batch.epoch + 50])
+    stopped = batch.stopped.max()
+    assert 0 < stopped < 10_000
+    batch.advance(10**9)
+    assert batch.stopped.max() == stopped
+
+
+def test_a_diverging_run_ends_and_the_other_runs_go_on() -> None:
     model = Model((2, 3, 1), "relu", "identity", "mse", "sgd", 2, False)
     rng = np.random.RandomState(0)
     (X, y), w = samples(rng, model, 6), rng.normal(size=(5, model.n_weights))
@@ -222,6 +320,17 @@ def test_a_diverging_run_ends_and_its_neighbours_do_not() -> None:
     assert batch.is_done
 
 
+def test_what_is_no_number_has_one_bit_pattern_when_it_leaves() -> None:
+    model = Model((2, 3, 1), "relu", "identity", "mse", "adam", 2, False)
+    rng = np.random.RandomState(0)
+    (X, y), w = samples(rng, model, 6), rng.normal(size=(5, model.n_weights))
+    batch = Batch(model, X, y, w, 1e200, 40, usual_options(model))
+    numbers = np.concatenate([stacked(batch.advance(40, range(0, 41, 10))).ravel(), batch.weights.ravel()])
+    patterns = numbers[np.isnan(numbers)].view(np.uint64)
+    assert np.isnan(batch.weights).any()
+    assert set(patterns.tolist()) == {0x7FF8000000000000}
+
+
 def test_a_diverged_run_costs_nothing() -> None:
     model = Model((30, 16, 1), "relu", "identity", "mse", "sgd", 8, False)
     rng = np.random.RandomState(0)
@@ -232,7 +341,7 @@ def test_a_diverged_run_costs_nothing() -> None:
     batch.advance(10**9)
 
 
-def test_a_prediction_that_is_not_finite_is_wrong() -> None:
+def test_a_prediction_that_is_not_finite_counts_as_wrong() -> None:
     for sizes in ((1, 1), (1, 2)):
         model = Model(sizes, "identity", "identity", "mse", "sgd", 1, True)
         w = np.array([[1e308] * model.n_weights])
@@ -245,14 +354,14 @@ def test_a_prediction_that_is_not_finite_is_wrong() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss": "mae"}, "none of"),
-        ({"activation": "softmax"}, "none of"),
+        ({"loss": "mae"}, "is not one of"),
+        ({"activation": "softmax"}, "is not one of"),
         ({"loss": "bce", "output_activation": "tanh"}, "needs a sigmoid"),
         ({"sizes": (2,)}, "two or more"),
         ({"batch_size": 0}, "at least 1"),
     ],
 )
-def test_a_model_that_is_not_defined_is_refused(change: dict[str, Any], message: str) -> None:
+def test_an_undefined_model_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(ARTICLES, **change)
 
@@ -267,35 +376,37 @@ def test_a_model_that_is_not_defined_is_refused(change: dict[str, Any], message:
         {"y": np.zeros((3, 1))},
         {"options": {"momentum": 0.9}},
         {"X_val": np.zeros((1, 2))},
+        {"patience": 1},
+        {"patience": -1, "X_val": np.zeros((1, 2)), "y_val": np.zeros((1, 1))},
         {"threads": 0},
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any]) -> None:
     usual = {"X": XOR[0], "y": XOR[1], "weights": np.zeros((1, 9))}
-    with pytest.raises(ValueError, match=r"must be|takes the options|has \d+ rows|threads|belong together"):
+    with pytest.raises(ValueError, match=r"must be|takes the options|has \d+ rows|given together"):
         Batch(ARTICLES, learning_rate=0.1, epochs=1, **{**usual, **arguments})
 
 
-def test_a_chunk_that_does_not_follow_is_refused() -> None:
+def test_epochs_that_do_not_continue_the_training_are_refused() -> None:
     batch = article_batch(np.arange(2), 10)
     batch.advance(5)
     for until, log in ((4, []), (10, [5]), (10, [11]), (10, [8, 7])):
         with pytest.raises(ValueError, match=r"log_epochs must ascend|cannot go back"):
             batch.advance(until, log)
     for order in (np.zeros((2, 5, 3)), np.full((2, 5, 4), 4)):
-        with pytest.raises(ValueError, match="order must be"):
+        with pytest.raises(ValueError, match="order must "):
             batch.advance(10, [], order)
 
 
-# --- The same bits on every machine: the canary's hash covers every path through the engine. Here it is this
-# machine's, as it is; test_same_bits.py has it as other machines would.
+# --- The same bits on every machine: the canary's hash covers every path through the engine. Here it is
+# computed on this machine as it is; test_same_bits.py imitates other machines.
 
 
 def test_the_bits_change_only_with_the_version() -> None:
     assert canary() == CANARIES[VERSION]
 
 
-# --- The compiled code on disk, by a kernel that compiles faster than the engine's.
+# --- The compiled code on disk, tested with a kernel that compiles faster than the engine's.
 
 TINY = """
 from nnexp.network.engine.compilation import compiled, kernel
@@ -324,7 +435,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 def run_tiny(directory: Path, cache: Path) -> subprocess.Popen[str]:
-    """Run the program where `cache` is the user's; it prints 42 and how often it was loaded."""
+    """Run the program with `cache` as the user's cache; it prints 42 and how often it was loaded."""
     home = {"HOME": str(cache), "XDG_CACHE_HOME": str(cache), "NUMBA_CACHE_DIR": ""}
     return subprocess.Popen(
         [sys.executable, "tiny.py"],
@@ -337,7 +448,7 @@ def run_tiny(directory: Path, cache: Path) -> subprocess.Popen[str]:
 
 
 def outputs(*running: subprocess.Popen[str]) -> list[str]:
-    """What they print; they begin to compile together, once all are ready."""
+    """Let all processes compile at the same time, once all are ready; return what they print."""
     for process in running:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -354,12 +465,12 @@ def kernels(directory: Path) -> list[Path]:
 
 def test_two_processes_compile_at_once_and_a_third_loads(installed: Path, tmp_path: Path) -> None:
     both = outputs(*(run_tiny(installed, tmp_path) for _ in range(2)))
-    # Where one is much slower to begin, it finds the other's.
+    # A process that starts much later finds the other's result.
     assert set(both) <= {"42.0 0", "42.0 1"}
     assert outputs(run_tiny(installed, tmp_path)) == ["42.0 1"]
 
 
-def test_edited_sources_are_compiled_anew(installed: Path, tmp_path: Path) -> None:
+def test_edited_sources_are_compiled_again(installed: Path, tmp_path: Path) -> None:
     outputs(run_tiny(installed, tmp_path))
     (installed / "tiny.py").write_text(TINY.replace("2.0", "3.0"))
     assert outputs(run_tiny(installed, tmp_path)) == ["63.0 0"]

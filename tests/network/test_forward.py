@@ -1,4 +1,4 @@
-"""A network's outputs have the engine's bits, for whole batches and for a row alone."""
+"""A network's outputs have the engine's bits, for whole batches and for a single row."""
 
 import itertools
 
@@ -16,7 +16,7 @@ EDGES = [0.0, -0.0, 1e-300, 5e-324, 708.0, 709.9, -708.5, -745.2, 800.0, -800.0,
 
 
 def engine_losses(model, X, weights):
-    """The engine's mse of each network against zeros."""
+    """Compute the mse of each network against zeros with the engine."""
     y = np.zeros((len(X), model.sizes[-1]))
     return Batch(model, X, y, weights, 0.1, 1).advance(0, [0]).loss[:, 0]
 
@@ -37,7 +37,7 @@ def test_every_function_has_the_engines_bits(function):
     assert loss.tobytes() == engine_losses(model, np.ones((1, 1)), weights).tobytes()
 
 
-def test_beyond_708_the_sigmoid_stays_as_it_is_and_the_formula_goes_on_as_its_docstring_says():
+def test_the_engines_sigmoid_is_constant_beyond_708_and_the_formulas_is_not():
     far = np.array([-708.5, -720.0, -1e4])
     assert set(forward.sigmoid(far)) == {forward.sigmoid(np.array([-708.0]))[0]}
     assert (sigmoid(far) < forward.sigmoid(far)).all()
@@ -54,7 +54,7 @@ def test_beyond_708_the_sigmoid_stays_as_it_is_and_the_formula_goes_on_as_its_do
     ("hidden", "activation", "output", "width"),
     [((2,), "sigmoid", "sigmoid", 1), ((5, 3), "tanh", "softmax", 3), ((4,), "relu", "identity", 2)],
 )
-def test_a_network_has_the_engines_bits_and_a_row_alone_those_it_has_among_others(
+def test_a_network_has_the_engines_bits_and_a_row_the_same_bits_alone_and_among_others(
     hidden, activation, output, width
 ):
     rng = np.random.RandomState(1)
@@ -72,7 +72,7 @@ def test_a_network_has_the_engines_bits_and_a_row_alone_those_it_has_among_other
     assert np.abs(y_pred - feedforward(net, X)).max() < 1e-13
 
 
-def test_networks_predicted_at_once_have_the_bits_they_have_alone(configure):
+def test_networks_predicted_together_have_the_bits_they_have_alone(configure):
     configs = [
         configure(
             f"hidden=[{h}]", "epochs=5", f"seed={seed}", f"validation_fraction={v}", "dataset.center=mean"

@@ -1,28 +1,49 @@
-"""The initialisers: their draws, their spread, and what is drawn in which order."""
+"""The initialisers: their draws, their spread, and the order of the draws."""
 
 import numpy as np
 import pytest
-from numpy.random import RandomState
 
-from nnexp.dataset.load import load
+from nnexp.config.run import Choice
 from nnexp.network import init
-from nnexp.network.reference import flatten
-from nnexp.training.shard import initial_network
+from nnexp.network.engine.draws import Draws
+from nnexp.network.reference import unflatten
+from nnexp.training.initial import drawn, initial_weights
+
+SIZES = (2, 3, 2, 1)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_normal_draws_the_articles_numbers_in_the_articles_order(configure, seed):
-    config = configure(f"seed={seed}")
-    drawn = flatten(initial_network(load(config.dataset), config).layers)
-    np.random.seed(seed)
-    assert drawn.tolist() == [np.random.normal() for _ in range(9)]
+def test_normal_draws_the_articles_numbers_in_the_articles_order():
+    weights = drawn(Choice("normal", (("scale", 1.0),)), (2, 2, 1), range(100))
+    for seed in range(100):
+        np.random.seed(seed)
+        np.testing.assert_array_max_ulp(weights[seed], np.array([np.random.normal() for _ in range(9)]), 2)
 
 
-def test_ones_are_ones_and_their_biases_zeros(configure):
-    config = configure("init=ones", "hidden=[3,2]")
-    for W, b in initial_network(load(config.dataset), config).layers:
+@pytest.mark.parametrize("name", ["normal", "uniform", "xavier", "he"])
+def test_every_layer_is_drawn_from_one_stream_weights_before_biases(name):
+    layers = unflatten(drawn(Choice(name, (("scale", 0.7),)), SIZES, [3])[0], SIZES)
+    rng, scheme = Draws([3]), getattr(init, name)
+    for W, b in layers:
+        assert np.array_equal(W, scheme(rng, W.shape[1], len(b), scale=0.7)[0])
+    for _, b in layers:
+        draws_biases = name in ("normal", "uniform")
+        assert np.array_equal(b, scheme(rng, 1, len(b), scale=0.7)[0, :, 0] if draws_biases else 0 * b)
+
+
+def test_ones_are_ones_and_their_biases_zeros():
+    for W, b in unflatten(drawn(Choice("ones", ()), SIZES, [0, 1]), SIZES):
         assert (W == 1).all()
         assert (b == 0).all()
+
+
+def test_runs_of_many_schemes_and_seeds_start_as_each_alone(configure):
+    configs = [
+        configure(f"seed={seed}", f"init={name}", f"learning_rate={rate}")
+        for seed in (7, 1) for name in ("he", "normal", "zeros") for rate in (1, 2)
+    ]  # fmt: skip
+    weights = initial_weights(configs, SIZES)
+    for config, together in zip(configs, weights, strict=True):
+        assert np.array_equal(initial_weights([config], SIZES)[0], together)
 
 
 @pytest.mark.parametrize(
@@ -35,16 +56,13 @@ def test_ones_are_ones_and_their_biases_zeros(configure):
     ],
 )
 def test_the_spread_is_the_papers_times_the_scale(name, spread):
-    W = getattr(init, name)(RandomState(0), 200, 300, scale=2.0)
-    assert W.shape == (300, 200)
+    W = getattr(init, name)(Draws([0, 1]), 200, 300, scale=2.0)
+    assert W.shape == (2, 300, 200)
     assert W.std() == pytest.approx(spread, rel=0.01)
     assert W.mean() == pytest.approx(0, abs=0.02)
 
 
-def test_one_seed_gives_one_network_and_another_another(configure):
-    def weights(*overrides):
-        config = configure(*overrides)
-        return flatten(initial_network(load(config.dataset), config).layers).tolist()
-
-    assert weights("seed=1", "init=he") == weights("seed=1", "init=he")
-    assert weights("seed=1", "init=he") != weights("seed=2", "init=he")
+def test_the_same_seed_gives_the_same_network_and_another_seed_another_one():
+    weights = drawn(Choice("he", (("scale", 1.0),)), SIZES, [1, 1, 2])
+    assert np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])

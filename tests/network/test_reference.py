@@ -148,12 +148,57 @@ def test_the_equation_computes_what_the_network_does(output):
 
 def test_adam_takes_the_first_step_of_the_paper():
     w, grad = np.zeros(2), np.array([3.0, -0.01])
-    moved, _ = network.step("adam", w, grad, None, 0.1, {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8})
+    options = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0}
+    moved, _ = network.step("adam", w, grad, None, 0.1, options)
     np.testing.assert_allclose(moved, [-0.1, 0.1], rtol=1e-5)  # the rate, whatever the gradient's size
 
 
 def test_momentum_keeps_its_share_of_the_last_step():
     w, grad = np.zeros(1), np.ones(1)
-    w, memory = network.step("momentum", w, grad, None, 0.1, {"momentum": 0.5})
-    w, _ = network.step("momentum", w, grad, memory, 0.1, {"momentum": 0.5})
+    options = {"momentum": 0.5, "weight_decay": 0.0}
+    w, memory = network.step("momentum", w, grad, None, 0.1, options)
+    w, _ = network.step("momentum", w, grad, memory, 0.1, options)
     assert w.item() == pytest.approx(-0.1 - 0.15)
+
+
+def pytorch(name, theta, gradient_at, lr, steps, weight_decay, mu=0.0, beta1=0.9, beta2=0.999, eps=1e-8):
+    """The weights after each step, by the algorithms of PyTorch's documentation (torch.optim.SGD, Adam and
+    AdamW, without dampening, Nesterov or AMSGrad), in their notation: gamma is lr, lambda weight_decay."""
+    m, v, b, path = np.zeros_like(theta), np.zeros_like(theta), None, []
+    for t in range(1, steps + 1):
+        g = gradient_at(theta)
+        if name != "adamw" and weight_decay != 0:
+            g = g + weight_decay * theta
+        if name in ("sgd", "momentum"):
+            if mu != 0:
+                b = mu * b + g if t > 1 else g
+                g = b
+            theta = theta - lr * g
+        else:
+            if name == "adamw":
+                theta = theta - lr * weight_decay * theta
+            m = beta1 * m + (1 - beta1) * g
+            v = beta2 * v + (1 - beta2) * g**2
+            m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+            theta = theta - lr * m_hat / (np.sqrt(v_hat) + eps)
+        path.append(theta)
+    return np.array(path)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01, 0.5])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw"])
+def test_every_optimizer_and_its_weight_decay_are_pytorchs(name, weight_decay):
+    """On a quadratic bowl, whose gradient is known, from a start that is far from its bottom."""
+    rng = RandomState(3)
+    scale, bottom, w = rng.uniform(0.1, 2, 20), rng.normal(size=20), 3 * rng.normal(size=20)
+    options = {"weight_decay": weight_decay}
+    options |= {"momentum": 0.8} if name == "momentum" else {}
+    options |= {"beta1": 0.8, "beta2": 0.99, "epsilon": 1e-6} if "adam" in name else {}
+    theirs = {"momentum": "mu", "epsilon": "eps"}
+    path = pytorch(
+        name, w, lambda w: scale * (w - bottom), 0.1, 100, **{theirs.get(k, k): v for k, v in options.items()}
+    )
+    memory = None
+    for expected in path:
+        w, memory = network.step(name, w, scale * (w - bottom), memory, 0.1, options)
+        np.testing.assert_allclose(w, expected, rtol=0, atol=1e-12)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("same_bits.py")
 RUNS = 1000
 NATIVE = {"NUMBA_NUM_THREADS": "2"}
-# What differs from NATIVE and the whole sweep at once, in order: the environment, batch size, shuffled.
+# How each arrangement differs from NATIVE with the whole sweep at once: environment, batch size, shuffled.
 ARRANGEMENTS = {
     "one thread": ({"NUMBA_NUM_THREADS": "1"}, RUNS, 0),
     "batches of 1": ({}, 1, 0),
@@ -28,7 +28,7 @@ ARRANGEMENTS = {
 
 
 def hashes(change, batch_size, shuffle):
-    """The hash of each run, 0 to RUNS - 1, and the engine's canary."""
+    """Return the hash of each run, 0 to RUNS - 1, and the engine's canary."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", SCRIPT, str(RUNS), str(batch_size), str(shuffle)],
         env={**os.environ, **NATIVE, **change},
@@ -50,5 +50,5 @@ def test_different_runs_have_different_weights(expected):
 
 
 @pytest.mark.parametrize("name", ARRANGEMENTS)
-def test_every_run_has_the_same_bits_with(expected, name):
+def test_every_run_has_the_same_bits_in_every_arrangement(expected, name):
     assert hashes(*ARRANGEMENTS[name]) == expected

@@ -1,4 +1,4 @@
-"""nnexp from Python: the same runs as those of the command line, and what can be asked of them."""
+"""nnexp from Python: the same runs as on the command line, and the objects that calls return."""
 
 import doctest
 import logging
@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 
 import nnexp as package
-from nnexp.pipeline import api, results
+from nnexp.pipeline import results
 from nnexp.tracking.find import get_run, read_artifact
 from nnexp.tracking.store import open_store
 from tests.conftest import FLOWERS, QUICK
@@ -33,17 +33,25 @@ def flowers(tmp_path):
     return frame
 
 
-@pytest.mark.parametrize("module", [api, results])
-def test_the_examples_do_what_they_show(module, store):
-    done = doctest.testmod(module)
-    assert (done.failed, done.attempted > 0) == (0, module is api)
+PUBLIC = [getattr(package, name) for name in package.__all__ if name != "__version__"]
+
+
+@pytest.mark.parametrize(
+    "public", [*PUBLIC, results.Run, results.Sweep, results.Rerun], ids=lambda p: p.__name__
+)
+def test_every_public_function_and_class_has_examples_and_they_print_what_they_show(public, store):
+    runner = doctest.DocTestRunner()
+    for example in doctest.DocTestFinder().find(public, public.__name__):
+        runner.run(example)
+    done = runner.summarize()
+    assert (done.failed, done.attempted > 0) == (0, True)
 
 
 def ids():
     return package.load_runs()["run_id"].tolist()
 
 
-# --- One path.
+# --- The same runs as on the command line.
 
 
 def test_a_run_that_the_command_line_recorded_is_found_and_not_run_again(nnexp, store):
@@ -100,7 +108,7 @@ def test_zipped_ranges_move_side_by_side(store):
     assert dict(zip(sweep.runs["learning_rate"], sweep.runs["epochs"], strict=True)) == {0.1: 20, 0.5: 10}
 
 
-def test_force_runs_again_what_is_recorded(store):
+def test_force_runs_recorded_points_again(store):
     first = package.train(dataset="xor", **FAST)
     assert package.train(dataset="xor", force=True, **FAST).run_id != first.run_id
 
@@ -124,7 +132,7 @@ def test_an_experiment_is_a_sweep(store):
         ("zip=[seed]", {"zip": ["seed"]}),
     ],
 )
-def test_errors_are_the_command_lines(typed, keys, nnexp, store):
+def test_errors_have_the_messages_of_the_command_line(typed, keys, nnexp, store):
     ended = nnexp("train", *typed.split())
     with pytest.raises(package.RequestError) as refused:
         package.train(**keys)
@@ -140,7 +148,7 @@ def test_a_wrong_point_is_named_and_nothing_is_recorded(store):
         package.load_runs()
 
 
-def test_a_plan_is_of_the_command_line(store):
+def test_plan_is_refused_in_python(store):
     for call in (package.train, package.sweep):
         with pytest.raises(package.RequestError, match="plan=true only prints what there is to do"):
             call(plan=True)
@@ -156,7 +164,7 @@ def test_the_store_and_the_experiment_are_keys(tmp_path):
 # --- DataFrames.
 
 
-def test_a_frame_has_the_key_of_a_file_of_its_bytes(flowers, nnexp, store):
+def test_a_run_on_a_frame_has_the_key_of_a_run_on_the_same_csv_file(flowers, nnexp, store):
     typed = nnexp(
         "train",
         *QUICK,
@@ -183,7 +191,7 @@ def test_a_run_on_a_frame_is_rerun_without_it(flowers, nnexp, store, tmp_path):
     assert "learning_rate" in nnexp("rerun", run.run_id, "learning_rate=0.5").out
 
 
-def test_a_sweep_on_a_frame_is_of_its_bytes(flowers, store):
+def test_a_sweep_on_a_frame_records_one_data_set_and_can_be_rerun(flowers, store):
     keys = {"output_activation": "softmax", "loss": "cross_entropy"} | FAST
     sweep = package.sweep(
         dataset=flowers, target="species", features=[["length"], ["length", "width"]], **keys
@@ -211,7 +219,7 @@ def test_new_rows_of_a_frame_are_predicted(flowers, store):
         ({"target": "kind"}, "<DataFrame>: no column 'kind'; it has length, width, species"),
     ],
 )
-def test_what_is_wrong_with_a_frame_is_named(change, message, flowers, store):
+def test_errors_in_a_frame_are_named(change, message, flowers, store):
     with pytest.raises(package.RequestError) as refused:
         package.train(dataset=flowers, **change)
     assert str(refused.value) == message
@@ -225,11 +233,11 @@ def test_a_missing_cell_of_a_frame_is_named(flowers, store):
         package.train(dataset=flowers, target="species")
 
 
-def test_a_frame_is_no_file(nnexp, store):
+def test_the_path_of_a_frame_cannot_be_typed(nnexp, store):
     ended = nnexp("train", "dataset=csv", "dataset.path='<DataFrame>'", "dataset.target=y")
     assert (ended.status, ended.err) == (
         2,
-        "nnexp: dataset.path=<DataFrame>: stands for a DataFrame, which is no file\n",
+        "nnexp: dataset.path=<DataFrame>: stands for a DataFrame, which is not a file\n",
     )
 
 
@@ -254,7 +262,7 @@ def test_a_run_has_its_numbers_its_curves_its_network_and_its_figures(store):
         run.figure("curve")
 
 
-def test_a_runs_figure_is_the_one_that_is_recorded(store):
+def test_a_runs_figure_equals_the_recorded_one(store):
     run = package.train(dataset="xor", **FAST | {"figures": True, "weights_every": 10})
     opened = open_store()
     for name in ("curves", "weights", "decision_surface", "surface_over_training", "network"):
@@ -281,7 +289,7 @@ def test_a_sweep_has_its_runs_its_summary_its_best_its_figures_and_its_report(st
         sweep.report("report.txt")
 
 
-def test_a_run_that_fails_stops_no_other(three_wide_fails, store):
+def test_a_run_that_fails_does_not_stop_the_others(three_wide_fails, store):
     sweep = package.sweep(dataset="xor", hidden=[[2], [3]], **FAST)
     assert len(sweep) == 1
     ((name, reason),) = sweep.failures
@@ -290,7 +298,7 @@ def test_a_run_that_fails_stops_no_other(three_wide_fails, store):
     assert repr(sweep).endswith(", 1 failed>")
 
 
-def test_what_is_shown_is_a_line_and_in_a_notebook_html(store):
+def test_results_are_shown_as_a_line_and_in_a_notebook_as_html(store):
     run = package.train(dataset="xor", name="<b>mine", **FAST)
     sweep = package.sweep(dataset="xor", seed=range(2), **FAST)
     again = package.rerun(run)
@@ -316,7 +324,7 @@ def test_a_rerun_says_what_differs(store):
 # --- The package.
 
 
-def test_the_names_are_listed_and_nothing_is_imported_before_it_is_used():
+def test_dir_lists_the_public_names_and_nothing_is_imported_before_use():
     code = "import sys, nnexp; print(*dir(nnexp)); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names, modules = done.stdout.splitlines()
@@ -348,7 +356,7 @@ def test_calls_are_quiet_and_log_to_nnexp(store, capfd, caplog):
     assert "this run is already recorded and is not run again; force=True runs it again" in caplog.messages
 
 
-def test_hydras_state_is_what_it_was(store):
+def test_a_call_leaves_hydras_global_state_unchanged(store):
     Singleton._instances.pop(GlobalHydra, None)
     before = set(Singleton._instances)
     with pytest.raises(package.RequestError):

@@ -1,4 +1,4 @@
-"""An archive of a run or a sweep: it reruns where no store is, and one that was altered does not."""
+"""Bundles: one of a run or a sweep can be rerun without a store, and an altered one is refused or differs."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def content(original, tmp_path_factory):
 
 @pytest.fixture
 def archive(content, tmp_path, monkeypatch):
-    """That bundle in a place where no store is."""
+    """That bundle in a directory without a store."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////there/is/none/mlflow.db")
     (tmp_path / "sweep.zip").write_bytes(content)
     return tmp_path / "sweep.zip"
@@ -50,7 +50,7 @@ def members(path):
 
 
 def rewrite(path, contents, with_sums=True, mode=stat.S_IFREG | 0o644):
-    """The archive again with these contents, and sums that fit them."""
+    """Write the archive again with these contents, and matching hashes."""
     if with_sums:
         lines = [
             f"{hashlib.sha256(content).hexdigest()}  {name}\n"
@@ -86,7 +86,7 @@ def test_a_bundle_of_one_run_has_that_run(nnexp, place):
     assert nnexp("bundle", run_id, "--out", "no/where.zip").status == 2
 
 
-def test_a_point_that_was_altered_with_its_sum_is_found(nnexp, archive):
+def test_a_point_altered_together_with_its_hash_is_found(nnexp, archive):
     contents = members(archive)
     name = next(name for name in contents if name.endswith("metrics.csv"))
     contents[name] = contents[name].replace(b"loss,30,", b"loss,30,1")
@@ -104,7 +104,7 @@ def first(contents, end):
     return next(name for name in sorted(contents) if name.endswith(end))
 
 
-def test_what_a_bundle_says_does_not_drive_the_terminal(nnexp, archive):
+def test_control_characters_in_a_bundle_are_escaped(nnexp, archive):
     contents = members(archive)
     name = first(contents, "run.json")
     tags = json.loads(contents[name])["tags"] | {"nnexp.engine": "\x1b[2J\nverdict: identical"}
@@ -131,18 +131,18 @@ def test_a_false_row_beside_the_true_one_is_found(nnexp, archive):
 
 
 @pytest.mark.parametrize("row", [b"evil/metric,30,1.0\n", b"evil,30,1.0\n", b"prediction/Emily,20,0.9\n"])
-def test_a_metric_that_training_does_not_give_is_a_difference(nnexp, archive, row):
+def test_a_metric_that_training_does_not_produce_is_a_difference(nnexp, archive, row):
     contents = members(archive)
     name = next(n for n, c in contents.items() if n.endswith("metrics.csv") and b"prediction" in c)
     rewrite(archive, contents | {name: contents[name] + row})
     ended = nnexp("rerun", "--bundle", "sweep.zip")
     assert (ended.status, "7 of 8 runs are identical" in ended.out) == (1, True)
     assert row.split(b",")[0].decode() in ended.out
-    # What differs is not counted among what is the same.
+    # Runs that differ are not counted among the identical ones.
     assert "84 points of 21 curves, final weights and 6 predictions" in ended.out
 
 
-def test_an_archive_that_inflates_beyond_its_size_is_refused_before_it_does(nnexp, archive):
+def test_an_archive_that_would_inflate_too_much_is_refused_before_it_does(nnexp, archive):
     contents = members(archive)
     metrics, weights, table = (first(contents, end) for end in ("metrics.csv", "weights.npz", "table.csv"))
     points = contents[metrics] + b"loss,40,0.0\n" * 10_000_000
@@ -158,17 +158,18 @@ def test_an_archive_that_inflates_beyond_its_size_is_refused_before_it_does(nnex
         assert most < 50_000_000
 
 
-def test_the_runs_of_a_bundle_are_read_some_at_a_time(nnexp, archive, monkeypatch):
+def test_the_runs_of_a_bundle_are_read_in_groups(nnexp, archive, monkeypatch):
     monkeypatch.setattr(bundle, "GROUP_BYTES", 1)
     with bundle.opened(archive) as there:
         assert [len(group) for group in there.groups()] == [1] * 8
     assert "8 of 8 runs are identical" in nnexp("rerun", "--bundle", "sweep.zip").out
 
 
-def test_what_compresses_too_well_to_be_believed_is_stored_as_it_is(tmp_path):
+def test_content_that_compresses_suspiciously_well_is_stored_uncompressed(tmp_path):
     data = {"0" * 64: Source(b"a,b\n" + b"0,0\n" * 1_000_000)}
     tags = {"nnexp.data_sha256": "0" * 64}
-    one = Evidence("0" * 32, "zeros", {}, tags, {}, None, bytes(2**24), tags)
+    parts = {"own_tags": tags, "curves": {}, "config": None, "weights": bytes(2**24)}
+    one = Evidence("0" * 32, "zeros", "FINISHED", "", "", {}, {}, tags, **parts)
     bundle.write(tmp_path / "zeros.zip", "zeros", [one], data, {})
     with bundle.opened(tmp_path / "zeros.zip") as there:
         assert there.kept()(one) == data["0" * 64]
@@ -227,9 +228,7 @@ def without_data(contents):
     ],
     ids=range(22),
 )
-def test_an_archive_that_is_not_what_it_should_be_is_refused(
-    nnexp, archive, tmp_path, change, options, words
-):
+def test_an_inconsistent_archive_is_refused(nnexp, archive, tmp_path, change, options, words):
     rewrite(archive, change(members(archive)), **options)
     before = sorted(tmp_path.parent.iterdir())
     ended = nnexp("rerun", "--bundle", "sweep.zip")
@@ -237,13 +236,13 @@ def test_an_archive_that_is_not_what_it_should_be_is_refused(
     assert sorted(tmp_path.parent.iterdir()) == before
 
 
-def test_what_is_no_archive_is_refused(nnexp, archive):
+def test_a_file_that_is_not_an_archive_is_refused(nnexp, archive):
     archive.write_bytes(archive.read_bytes()[:-200])
     assert "is damaged" in nnexp("rerun", "--bundle", "sweep.zip").err
     assert "cannot be read" in nnexp("rerun", "--bundle", "other.zip").err
 
 
-def test_data_left_out_of_a_bundle_are_missed(nnexp, archive):
+def test_runs_whose_data_are_missing_from_a_bundle_are_not_identical(nnexp, archive):
     rewrite(archive, without_data(members(archive)))
     ended = nnexp("rerun", "--bundle", "sweep.zip")
     assert (ended.status, "4 of 8 runs are identical" in ended.out) == (1, True)
@@ -268,7 +267,7 @@ def elsewhere(archive, store, tmp_path, monkeypatch):
     return sql
 
 
-def test_an_imported_sweep_is_seen_by_every_verb_under_its_ids_and_only_once(nnexp, elsewhere, archive):
+def test_every_verb_finds_an_imported_sweep_once_under_its_own_ids(nnexp, elsewhere, archive):
     head = json.loads(members(archive)["bundle.json"])
     (sweep_id,) = head["sweeps"]
     ended = nnexp("import", "sweep.zip")
@@ -291,7 +290,7 @@ def test_an_imported_sweep_is_seen_by_every_verb_under_its_ids_and_only_once(nne
     assert members(archive)["bundle.json"] == members(archive.with_name("again.zip"))["bundle.json"]
 
 
-def test_a_run_that_is_there_under_another_id_is_left_out(nnexp, elsewhere):
+def test_a_run_that_the_store_has_under_another_id_is_not_imported(nnexp, elsewhere):
     assert nnexp("train", *QUICK, "dataset=xor", "learning_rate=5").status == 0
     ended = nnexp("import", "sweep.zip")
     assert "imported 7 of 8 runs" in ended.out
@@ -312,7 +311,7 @@ def test_a_run_that_is_there_under_another_id_is_left_out(nnexp, elsewhere):
         ({"../a": "x"}, "is not a name that MLflow accepts"),
     ],
 )
-def test_what_was_not_recorded_so_is_not_imported(nnexp, elsewhere, archive, tags, words):
+def test_a_record_that_nnexp_would_not_write_is_not_imported(nnexp, elsewhere, archive, tags, words):
     contents = members(archive)
     name = first(contents, "run.json")
     rewrite(archive, in_json(contents, name, tags=json.loads(contents[name])["tags"] | tags))

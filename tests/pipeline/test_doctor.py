@@ -1,4 +1,4 @@
-"""nnexp doctor: what can be wrong with a store is found, and what can be put right without loss is."""
+"""nnexp doctor finds what is wrong with a store, and repairs what can be repaired without loss."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def recorded(empty_store, tmp_path_factory):
 
 @pytest.fixture
 def place(recorded, tmp_path, monkeypatch):
-    """The test's own copy, at the address that the artifacts are recorded at."""
+    """The test's own copy, at the path at which the artifacts were recorded."""
     kept = tmp_path / "kept"
     shutil.copytree(recorded, kept)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{recorded}/mlflow.db")
@@ -53,7 +53,7 @@ def artifacts(place, run_id):
 
 
 def root(place):
-    """The directory of the experiment, in the place of the store's own."""
+    """Return the directory of the experiment, inside the store's own directory."""
     return next(top for top in place.glob("mlartifacts/*/nnexp") if top.parent.suffix != ".aside")
 
 
@@ -65,7 +65,7 @@ def network(place):
     return package.load_runs()["run_id"][0]
 
 
-def test_a_sound_store_has_nothing_wrong(nnexp, place):
+def test_doctor_finds_nothing_in_a_sound_store(nnexp, place):
     before = sorted(place.rglob("*"))
     ended = nnexp("doctor")
     assert (ended.status, ended.out.count("\n"), ended.err) == (0, 1, "")
@@ -158,7 +158,7 @@ def cut_the_file(place):
         (cut_the_file, "mlflow.db: ", None),
     ],
 )
-def test_what_is_wrong_is_told_and_not_made_worse(nnexp, place, spoil, words, lines):
+def test_doctor_reports_damage_that_it_cannot_repair_and_changes_nothing(nnexp, place, spoil, words, lines):
     spoil(place)
     content = (place / "mlflow.db").read_bytes()
     for arguments in (["doctor"], ["doctor", "--fix"]):
@@ -172,13 +172,13 @@ def test_what_is_wrong_is_told_and_not_made_worse(nnexp, place, spoil, words, li
 
 
 def results():
-    """The finished runs, and what came out of them."""
+    """Return the finished runs and their results."""
     runs = package.load_runs()
     return runs.loc[runs["status"] == "FINISHED", ["run_id", "weights_sha256", "loss"]].to_dict("records")
 
 
 def leave_a_run_going_on(place):
-    """As a process does that is killed."""
+    """Leave a RUNNING run, as a killed process does."""
     code = "import os; from nnexp.tracking.write import *; from nnexp.tracking.store import *\n"
     code += "from nnexp.tracking.runs import RunRecord\n"
     code += "from nnexp.tracking.experiments import ensure_experiment\n"
@@ -189,7 +189,7 @@ def leave_a_run_going_on(place):
 
 
 def grow_old(path):
-    """As if it had been left two hours ago."""
+    """Set the time of change to two hours ago."""
     for one in (path, *path.rglob("*")):
         os.utime(one, (one.stat().st_mtime - 7200,) * 2)
 
@@ -218,7 +218,7 @@ def leave_rows(place):
 
 
 def contents(place):
-    """What stands in the files, but for the database and for empty ones."""
+    """Return the contents of all files, except the database and empty files."""
     files = (path for path in place.rglob("*") if path.is_file() and path.name != "mlflow.db")
     return sorted(content for content in map(Path.read_bytes, files) if content)
 
@@ -234,7 +234,7 @@ def contents(place):
         (leave_rows, "table tags: 2 rows refer to missing rows; --fix: move them to "),
     ],
 )
-def test_what_a_kill_leaves_is_put_right_and_nothing_is_lost(nnexp, place, spoil, words):
+def test_doctor_repairs_what_a_kill_leaves_and_loses_nothing(nnexp, place, spoil, words):
     spoil(place)
     runs, before = results(), contents(place)
     told = nnexp("doctor")
@@ -252,7 +252,7 @@ def test_what_a_kill_leaves_is_put_right_and_nothing_is_lost(nnexp, place, spoil
         assert contents(place) == before
 
 
-def test_a_run_that_goes_on_is_not_touched(nnexp, place):
+def test_doctor_does_not_touch_a_running_run(nnexp, place):
     store = open_store()
     with open_writer(store, ensure_experiment(store, "nnexp")) as writer:
         run_id = writer.start(RunRecord("x", tags={"nnexp.run_key": "k"}, status="RUNNING"))
@@ -264,16 +264,16 @@ def test_a_run_that_goes_on_is_not_touched(nnexp, place):
         assert (ended.status, run_id in ended.out) == (0, False)
 
 
-def test_files_that_are_about_to_be_recorded_are_not_touched(nnexp, place):
+def test_doctor_does_not_touch_files_that_are_about_to_be_recorded(nnexp, place):
     store = open_store()
     leave_files(place)
     with open_writer(store, ensure_experiment(store, "nnexp")) as writer:
         writer._owner.hold(ORPHAN)
-        assert "left alone, as it is in use now" in nnexp("doctor", "--fix").out
+        assert "left alone, since it is in use" in nnexp("doctor", "--fix").out
         assert artifacts(place, ORPHAN).exists()
 
 
-def test_files_that_were_just_written_are_not_touched(nnexp, place):
+def test_doctor_does_not_touch_files_that_were_just_written(nnexp, place):
     leave_files(place)
     os.utime(artifacts(place, ORPHAN) / "artifacts" / "weights.npz")
     ended = nnexp("doctor", "--fix")
@@ -282,7 +282,7 @@ def test_files_that_were_just_written_are_not_touched(nnexp, place):
 
 
 def recorded_in(uri):
-    """A store with a run, and the directory of the run, which is old."""
+    """Make a store with a run; return it and the run's directory, which is made to look old."""
     store = open_store(uri)
     with open_writer(store, ensure_experiment(store, "nnexp")) as writer:
         files = {"config.yaml": b"x"}
@@ -294,7 +294,7 @@ def recorded_in(uri):
 
 
 def put_into_the_older_layout(path):
-    """Make a store that nnexp has just made one as it was before stores had places of their own."""
+    """Turn a new store into one from before stores had their own directories."""
     store = open_store(f"sqlite:///{path}")
     ensure_experiment(store, "nnexp")
     sql(path.parent, "DELETE FROM experiment_tags WHERE key = 'nnexp.store'", file=path.name)
@@ -304,7 +304,7 @@ def put_into_the_older_layout(path):
 
 @pytest.mark.parametrize("are_older", [False, True])
 @pytest.mark.parametrize("are_copies", [False, True])
-def test_what_another_store_of_the_directory_records_is_left_alone(
+def test_doctor_does_not_touch_the_files_of_another_store(
     nnexp, empty_store, tmp_path, monkeypatch, are_copies, are_older
 ):
     stores = [tmp_path / "a.db", tmp_path / "b.db"]
@@ -328,7 +328,7 @@ def test_what_another_store_of_the_directory_records_is_left_alone(
 
 
 @pytest.mark.parametrize("linked", ["", "artifacts", "artifacts/figures", "artifacts/loss.txt"])
-def test_a_link_is_not_written_through_and_named(nnexp, place, tmp_path, linked):
+def test_a_link_is_not_written_through_and_doctor_names_it(nnexp, place, tmp_path, linked):
     outside = tmp_path / "outside"
     outside.mkdir()
     run_id, store = network(place), open_store()
@@ -350,7 +350,7 @@ def test_a_link_is_not_written_through_and_named(nnexp, place, tmp_path, linked)
     assert not list(outside.iterdir())
 
 
-def test_directories_of_others_are_left_alone(nnexp, place):
+def test_doctor_does_not_touch_directories_that_nnexp_did_not_make(nnexp, place):
     top = root(place)
     for name in ("models", "0123456789abcdef0123456789abcdef", ORPHAN):
         (top / name / "artifacts").mkdir(parents=True)
@@ -360,13 +360,13 @@ def test_directories_of_others_are_left_alone(nnexp, place):
     assert len(list(top.rglob("theirs.txt"))) == 3
 
 
-def test_without_a_store_there_is_nothing_to_examine(nnexp, tmp_path):
+def test_doctor_refuses_if_there_is_no_store(nnexp, tmp_path):
     ended = nnexp("doctor")
     assert (ended.status, ended.err) == (2, f"nnexp: no store at {tmp_path}/mlflow.db\n")
     assert not Path(tmp_path, "mlflow.db").exists()
 
 
-def test_a_store_that_was_moved_is_as_sound_as_before(nnexp, place, tmp_path, monkeypatch):
+def test_doctor_finds_nothing_in_a_moved_store(nnexp, place, tmp_path, monkeypatch):
     moved = place.rename(tmp_path / "moved")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved}/mlflow.db")
     ended = nnexp("doctor")

@@ -1,4 +1,4 @@
-"""Keyword arguments become the overrides that mean the same on the command line."""
+"""Keyword arguments become overrides with the same meaning on the command line."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text_means_itself_whatever_is_in_it(text):
+def test_any_text_is_passed_literally(text):
     (override,) = overrides(question=text)
     (parsed,) = OverridesParser.create().parse_overrides([override])
     config = OmegaConf.create({"question": parsed.value()})
@@ -53,7 +53,7 @@ def test_a_text_means_itself_whatever_is_in_it(text):
         (Path("a/b.csv"), "'a/b.csv'"),
     ],
 )
-def test_a_value_is_written_as_hydra_reads_it(value, written):
+def test_a_value_is_written_so_that_hydra_reads_the_same(value, written):
     assert overrides(question=value) == [f"question={written}"]
 
 
@@ -78,7 +78,7 @@ def test_a_list_a_range_or_an_array_is_several_values_in_a_sweep_and_none_in_a_r
     ("value", "written"),
     [([2, 4], "[2,4]"), ([], "[]"), ([[2], [4, 4]], "[2],[4,4]"), ([[]], "[]"), (np.array([2, 4]), "[2,4]")],
 )
-def test_of_a_key_whose_value_is_a_list_a_list_of_lists_is_several_values(value, written):
+def test_a_list_of_lists_is_several_values_of_a_key_whose_value_is_a_list(value, written):
     assert overrides(sweeps=True, hidden=value) == [f"hidden={written}"]
 
 
@@ -88,11 +88,11 @@ def test_a_mapping_gives_a_groups_options():
     assert overrides(optimizer="adam", **{"optimizer.beta1": 0.8}) == wanted
 
 
-def test_a_data_sets_keys_go_without_their_group():
+def test_the_keys_of_a_data_set_may_be_given_without_their_group():
     assert overrides(target="y", features=["a", "b"]) == ["dataset.target='y'", "dataset.features=['a','b']"]
 
 
-def test_tags_are_a_mapping_of_any_names_that_a_tag_has():
+def test_tags_may_have_any_allowed_name():
     (override,) = overrides(tags={"team": "blue", "a b:c/d.e": 3})
     (parsed,) = OverridesParser.create().parse_overrides([override])
     assert parsed.value() == {"team": "blue", "a b:c/d.e": 3}
@@ -121,7 +121,7 @@ FRAME = pd.DataFrame({"x": [1, 2], "y": [0.5, 1.5]})
         ({"dataset": pd.DataFrame({"x": pd.Series(["\ud800"], dtype=object)})}, "the DataFrame holds"),
     ],
 )
-def test_what_no_key_takes_is_refused_by_name(keys, message):
+def test_a_value_that_no_key_allows_is_refused_with_the_key(keys, message):
     with pytest.raises(RequestError) as refused:
         typed(keys, sweeps=False)
     assert str(refused.value).startswith(message)

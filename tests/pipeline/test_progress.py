@@ -1,4 +1,4 @@
-"""How far the work is, as a notebook shows it."""
+"""The progress bar of a notebook."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from nnexp.pipeline.progress import Meter
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What a notebook shows in place of what it showed before."""
+    """The list of what a notebook shows, one update after another."""
     texts = []
 
     def put(data, raw, display_id=False):
@@ -25,7 +25,7 @@ def shown(monkeypatch):
     return texts
 
 
-def test_a_notebook_shows_a_bar_that_is_emptied_at_the_end(shown, monkeypatch):
+def test_a_notebook_shows_a_bar_that_disappears_at_the_end(shown, monkeypatch):
     monkeypatch.setattr(progress, "NOTEBOOK_SECONDS", 0)
     with Meter("a <b>", 10, "runs") as meter:
         meter.update(4, "loss 0.1")
@@ -34,7 +34,7 @@ def test_a_notebook_shows_a_bar_that_is_emptied_at_the_end(shown, monkeypatch):
     assert shown[1:] == [""]
 
 
-def test_work_that_ends_at_once_shows_no_bar(shown):
+def test_short_work_shows_no_bar(shown):
     with Meter("a", 10, "runs") as meter:
         meter.update(4)
     assert shown == []

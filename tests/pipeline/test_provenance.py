@@ -1,4 +1,4 @@
-"""Where a result came from: git, the machine, and no secret."""
+"""Provenance: git and the machine are recorded, secrets are not."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from nnexp.config.text import masked, masked_arguments
 from nnexp.pipeline import git, provenance
 
 SECRET = "hunter2hunter2hunter2"
-# What a table of one's own asks for besides the key.
+# The keys that an own table needs besides the one under test.
 CSV = {
     "experiment_name": ["dataset.path=x.csv", "dataset.features=[a]", "dataset.target=b"],
     "dataset.path": ["dataset.features=[a]", "dataset.target=b"],
@@ -19,7 +19,7 @@ CSV = {
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A checkout with one committed file, taken for the project's; `run` is git in it."""
+    """A checkout with one committed file, in place of the project's; `run` runs git in it."""
     monkeypatch.setattr(git, "CHECKOUT", tmp_path)
 
     def run(*arguments):
@@ -35,7 +35,7 @@ def repository(tmp_path, monkeypatch):
 
 
 def looked(function):
-    """What it says now; each command of the program asks once."""
+    """Call a cached function anew, as each command of the program does."""
     git.checkout.cache_clear()
     git.diff.cache_clear()
     try:
@@ -89,14 +89,14 @@ def test_a_change_that_seems_to_hold_a_secret_is_left_out_and_the_rest_applies(r
     (tmp_path / "code.py").write_text("".join(lines))
     text = looked(git.diff).decode()
     assert SECRET not in text
-    assert "Left out, as a password or a key seems to stand there: 1 of 2 changes of code.py\n" in text
+    assert "Left out, since it seems to contain a password or a key: 1 of 2 changes of code.py\n" in text
     repository("checkout", "code.py")
     subprocess.run(["git", "apply", "-"], input=text.encode(), cwd=tmp_path, check=True)
     assert "rate = 2\n" in (tmp_path / "code.py").read_text()
 
 
 @pytest.mark.parametrize("name", [".env", "id_rsa", "server.key", ".netrc"])
-def test_nothing_of_a_file_of_secrets_is_in_the_diff(repository, tmp_path, name):
+def test_the_diff_contains_nothing_of_a_file_of_secrets(repository, tmp_path, name):
     (tmp_path / name).write_text("a\n")
     repository("add", name)
     repository("commit", "-m", "a file of secrets")
@@ -119,7 +119,7 @@ def test_a_large_diff_is_cut_off_and_many_names_are_counted(repository, tmp_path
 
 
 @pytest.mark.parametrize("state", ["changed", "new", "none"])
-def test_require_clean_refuses_what_is_not_committed(repository, tmp_path, monkeypatch, state):
+def test_require_clean_refuses_uncommitted_changes(repository, tmp_path, monkeypatch, state):
     if state == "changed":
         (tmp_path / "code.py").write_text("rate = 2\n")
     elif state == "new":
@@ -138,7 +138,7 @@ def test_require_clean_is_asked_for_by_a_run_and_by_a_sweep(nnexp, store, reposi
         assert (ended.status, ended.err.startswith("nnexp: require_clean=true: code.py")) == (2, True)
 
 
-def test_git_variables_of_a_hook_do_not_lead_elsewhere(repository, tmp_path, monkeypatch):
+def test_gits_variables_of_a_hook_do_not_select_another_repository(repository, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     assert looked(git.checkout).branch == "trunk"
     inside = tmp_path / "a project that merely lies in it"
@@ -147,7 +147,7 @@ def test_git_variables_of_a_hook_do_not_lead_elsewhere(repository, tmp_path, mon
     assert looked(git.checkout) is None
 
 
-def test_what_is_recorded_says_where_it_came_from_and_no_environment(monkeypatch):
+def test_a_record_has_its_provenance_but_no_environment_variables(monkeypatch):
     monkeypatch.setenv("NNEXP_TEST_SECRET", SECRET)
     provenance.provenance.cache_clear()
     tags = provenance.provenance()
@@ -203,7 +203,7 @@ def test_what_is_recorded_says_where_it_came_from_and_no_environment(monkeypatch
         "ENV DEPLOY_TOKEN {}",
     ],
 )
-def test_a_secret_is_masked_wherever_it_stands(text):
+def test_a_secret_is_masked_anywhere_in_a_text(text):
     hidden = masked(text.format(SECRET, SECRET))
     assert SECRET not in hidden
     assert "***" in hidden
@@ -228,7 +228,7 @@ def test_a_secret_is_masked_wherever_it_stands(text):
         "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     ],
 )
-def test_what_is_no_secret_stays(text):
+def test_text_that_is_not_secret_is_not_masked(text):
     assert masked(text) == text
 
 
@@ -248,7 +248,7 @@ def test_a_secret_within_an_argument_is_masked(argument):
     assert hidden.startswith(argument[:6])
 
 
-def test_the_password_of_an_address_is_masked_where_it_stands_alone_and_decoded(monkeypatch):
+def test_the_password_of_an_address_is_masked_alone_and_decoded_too(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:p%40ss%2Fword@host/db")
     assert masked("no entry for 'p@ss/word', 'p%40ss%2Fword'") == "no entry for '***', '***'"
 
@@ -278,13 +278,13 @@ def test_hydras_own_output_and_wrong_commands_show_no_password(nnexp, store):
         assert SECRET not in ended.out + ended.err
 
 
-def test_a_secret_of_the_environment_is_not_told_by_an_error(nnexp, store, monkeypatch):
+def test_an_error_does_not_show_a_secret_of_the_environment(nnexp, store, monkeypatch):
     monkeypatch.setenv("DEPLOY_TOKEN", SECRET)
     ended = nnexp("train", "epochs=${oc.env:DEPLOY_TOKEN}")
     assert (ended.status, "epochs=***: must be" in ended.err, SECRET in ended.err) == (2, True, False)
 
 
-def test_a_failure_that_names_a_password_is_recorded_without(nnexp, store, monkeypatch):
+def test_a_failure_that_names_a_password_is_recorded_without_it(nnexp, store, monkeypatch):
     from nnexp.pipeline import run as runner
 
     def failing(*args):

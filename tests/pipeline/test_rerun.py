@@ -1,4 +1,4 @@
-"""Reruns: identical ones, and whatever was changed since, named by the verdict."""
+"""Reruns: unchanged records are identical, and the verdict names whatever was changed."""
 
 import io
 import shutil
@@ -70,7 +70,7 @@ def test_a_run_is_found_identical_and_linked_with_its_rerun_both_ways(nnexp, ids
         artifact(place, old["nnexp.rerun_by"], same).read_bytes()
         == artifact(place, ids[0], same).read_bytes()
     )
-    # It is no further run of the experiment.
+    # The rerun does not count as a run of the experiment.
     assert library.load_runs().equals(before)
     assert nnexp("show", old["nnexp.rerun_by"]).status == 0
     assert nnexp("rerun", old["nnexp.rerun_by"]).status == 0
@@ -89,7 +89,7 @@ def test_a_sweep_is_verified_as_one_with_a_table_of_verdicts(nnexp, ids, tags, p
     assert "8 runs: 8 done, 0 new" in again.err
 
 
-def test_what_is_not_a_finished_run_is_refused(nnexp, ids, sql):
+def test_a_rerun_of_anything_but_a_finished_run_is_refused(nnexp, ids, sql):
     assert nnexp("rerun", ids[2]).err.endswith(f"is a sweep: nnexp rerun --sweep {ids[2]}\n")
     sql("UPDATE runs SET status = 'FAILED' WHERE run_uuid = ?", ids[0])
     for arguments, words in (
@@ -102,7 +102,7 @@ def test_what_is_not_a_finished_run_is_refused(nnexp, ids, sql):
         assert (ended.status, words in ended.err) == (2, True)
 
 
-def test_a_store_that_takes_nothing_still_gets_its_verdict(nnexp, ids, monkeypatch):
+def test_a_rerun_in_a_read_only_store_still_prints_its_verdict(nnexp, ids, monkeypatch):
     def refused(*args):
         raise OperationalError("", {}, Exception("attempt to write a readonly database"))
 
@@ -118,7 +118,7 @@ def test_a_store_of_unknown_tables_is_read_and_written_through_mlflow(nnexp, ids
     assert tags(ids[2])["nnexp.rerun_verdict"] == "identical"
 
 
-# --- Whatever was changed is named.
+# --- Changed records.
 
 
 def edit_weights(change):
@@ -153,7 +153,7 @@ def flip_a_byte(place, run_id):
 
 
 def change_a_date(place, run_id):
-    """In the ZIP archive's own table, which has no part in the numbers."""
+    """Change a date in the ZIP archive's directory, which does not affect the numbers."""
     file = artifact(place, run_id, "weights.npz")
     content = bytearray(file.read_bytes())
     content[content.index(b"PK\x01\x02") + 12] ^= 1
@@ -234,7 +234,7 @@ TAMPERED = {
     ),
     "a point taken away": (
         in_store("DELETE FROM metrics WHERE run_uuid = ? AND key = 'accuracy' AND step = 10"),
-        ["accuracy at epoch 10 is", "and is not recorded"],
+        ["accuracy at epoch 10 is", "but is not recorded"],
     ),
     "a prediction": (
         in_store("UPDATE metrics SET value = 0.5 WHERE run_uuid = ? AND key = 'prediction/Emily'"),
@@ -264,7 +264,7 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("what", TAMPERED)
-def test_what_was_altered_in_a_record_is_named(nnexp, ids, place, what):
+def test_an_alteration_of_a_record_is_named(nnexp, ids, place, what):
     alter, words = TAMPERED[what]
     alter(place, ids[0])
     ended = nnexp("rerun", ids[0])
@@ -274,7 +274,7 @@ def test_what_was_altered_in_a_record_is_named(nnexp, ids, place, what):
         assert word in ended.out
 
 
-def test_a_weights_file_of_the_same_numbers_is_the_same(nnexp, ids, place):
+def test_a_weights_file_with_other_bytes_but_the_same_numbers_is_identical(nnexp, ids, place):
     change_a_date(place, ids[0])
     ended = nnexp("rerun", ids[0])
     assert (ended.status, "its numbers are the same" in ended.out) == (0, True)
@@ -303,13 +303,13 @@ def test_another_version_of_the_engine_is_the_cause_that_is_named(nnexp, ids, mo
     monkeypatch.setattr(canary, "is_sound", lambda: False)
     ended = nnexp("rerun", ids[0])
     assert ended.status == 1
-    assert "likely cause: engine arithmetic: this engine claims to be version 1" in ended.out
-    monkeypatch.setattr(engine, "VERSION", "2")
-    assert "likely cause: engine version: recorded by 1, but this is 2" in nnexp("rerun", ids[0]).out
-    assert "engine: recorded by version 1, but this is version 2" in nnexp("rerun", ids[0], "--dry-run").out
+    assert "likely cause: engine arithmetic: this engine claims to be version 2" in ended.out
+    monkeypatch.setattr(engine, "VERSION", "3")
+    assert "likely cause: engine version: recorded by 2, but this is 3" in nnexp("rerun", ids[0]).out
+    assert "engine: recorded by version 2, but this is version 3" in nnexp("rerun", ids[0], "--dry-run").out
 
 
-def test_the_canary_is_what_the_version_says_it_is():
+def test_the_canarys_hash_is_that_of_the_version():
     assert canary.is_sound()
 
 
@@ -321,7 +321,7 @@ def lose(tag):
 
 
 def make_another(client, run_id):
-    """A foreign run with a key of ours."""
+    """Make a foreign run with one of our run keys."""
     run = client.get_run(run_id)
     made = client.create_run(
         run.info.experiment_id, tags={"nnexp.run_key": run.data.tags["nnexp.run_key"]}, run_name="foreign"
@@ -332,7 +332,7 @@ def make_another(client, run_id):
 
 
 def make_a_copy(client, run_id):
-    """One with all its tags, and a param that is no number."""
+    """Make a run with all tags of another, and a param that is not a number."""
     made = make_another(client, run_id)
     for key, value in client.get_run(run_id).data.tags.items():
         client.set_tag(made, key, value)
@@ -343,7 +343,7 @@ EDITS = {tag: lose(tag) for tag in NEEDED_TAGS} | {"foreign": make_another, "cop
 
 
 @pytest.mark.parametrize("what", EDITS)
-def test_a_record_that_was_edited_is_left_out_and_named_and_stops_nobody(nnexp, ids, place, sql, what):
+def test_an_edited_record_is_named_and_left_out_and_the_others_are_read(nnexp, ids, place, sql, what):
     client = MlflowClient()
     runs = sql("SELECT run_uuid FROM tags WHERE key = 'nnexp.sweep_id' ORDER BY run_uuid")
     victim = runs[0][0]
@@ -359,7 +359,7 @@ def test_a_record_that_was_edited_is_left_out_and_named_and_stops_nobody(nnexp, 
     }
     said = {command: one.out + one.err for command, one in ended.items()}
     assert [command for command, text in said.items() if "Error" in text or "Traceback" in text] == []
-    # The archive has no such run, and a whole twin of it is all that there need be.
+    # The archive leaves out such a run if it has a complete run with the same key.
     is_twin = edited != victim
     statuses = {command: one.status for command, one in ended.items()}
     assert statuses == dict.fromkeys(ended, 0) | ({} if is_twin else {"dry": 1, "rerun": 1})
@@ -391,7 +391,7 @@ def test_a_run_whose_sweep_was_deleted_can_be_rerun_and_bundled(nnexp, ids, sql)
 # --- Data.
 
 
-def test_data_that_changed_are_named_and_the_records_copy_is_trained_on(nnexp, ids, place, original, sql):
+def test_changed_data_are_named_and_the_records_copy_is_trained_on(nnexp, ids, place, original, sql):
     moved = str(place / "flowers.csv")
     assert nnexp("rerun", ids[1]).status == 0  # where it was recorded the file is gone
     ended = nnexp("rerun", ids[1], f"dataset.path={moved}")
@@ -418,7 +418,7 @@ def test_data_that_changed_are_named_and_the_records_copy_is_trained_on(nnexp, i
     assert (ended.status, "its data set is missing" in ended.err) == (2, True)
 
 
-def test_a_table_too_large_to_be_kept_is_looked_for_where_it_was(nnexp, place, monkeypatch):
+def test_a_table_too_large_for_the_record_is_read_from_its_path(nnexp, place, monkeypatch):
     monkeypatch.setattr(record, "MAX_KEPT_DATA", 100)
     run_id = nnexp("train", *QUICK, *OWN, "seed=9").out.split("recorded as ")[1].split()[0]
     assert not artifact(place, run_id, "data").exists()
@@ -430,10 +430,10 @@ def test_a_table_too_large_to_be_kept_is_looked_for_where_it_was(nnexp, place, m
     assert nnexp("rerun", run_id).status == 2
 
 
-# --- A variation, and whether it could be.
+# --- Variations and dry runs.
 
 
-def test_a_variation_says_what_changed_and_what_came_of_it(nnexp, ids, tags):
+def test_a_variation_shows_what_changed_and_its_effect(nnexp, ids, tags):
     ended = nnexp("rerun", ids[0], "learning_rate=0.5", "init=xavier")
     assert ended.status == 0
     table = [line.split() for line in ended.out.splitlines()]
@@ -447,7 +447,7 @@ def test_a_variation_says_what_changed_and_what_came_of_it(nnexp, ids, tags):
     assert (own.status, "adam" in own.out) == (0, True)
 
 
-def test_what_is_only_shown_is_made_of_numbers_that_are_recorded(nnexp, store, tmp_path):
+def test_figures_and_a_model_asked_for_later_are_made_from_the_record(nnexp, store, tmp_path):
     def recorded(ended):
         assert ended.status == 0, ended.err
         return ended.out.split("recorded as ")[1].split()[0]
@@ -467,7 +467,7 @@ def test_what_is_only_shown_is_made_of_numbers_that_are_recorded(nnexp, store, t
     assert len(library.load_runs()) == 2
 
 
-def test_a_point_of_a_sweep_that_is_asked_for_alone_gets_its_figures(nnexp, store, tmp_path):
+def test_a_point_of_a_sweep_asked_for_as_a_single_run_gets_its_figures(nnexp, store, tmp_path):
     assert nnexp("train", "-m", *QUICK, "seed=1,2").status == 0
     point = ["train", *QUICK, "seed=2", "figures=true"]
     ended = nnexp(*point)
@@ -504,7 +504,7 @@ def test_a_wrong_variation_is_refused_and_nothing_is_recorded(nnexp, ids, sql, t
     assert sql("SELECT COUNT(*) FROM runs") == before
 
 
-def test_a_dry_run_says_whether_it_could_and_does_nothing(nnexp, ids, sql, place):
+def test_a_dry_run_says_what_can_be_rerun_and_does_nothing(nnexp, ids, sql, place):
     before = sql("SELECT COUNT(*) FROM runs")
     assert "1 of 1 runs can be trained again" in nnexp("rerun", ids[0], "--dry-run").out
     assert "8 of 8 runs can be trained again" in nnexp("rerun", "--sweep", ids[2], "--dry-run").out
@@ -518,7 +518,7 @@ def test_a_dry_run_says_whether_it_could_and_does_nothing(nnexp, ids, sql, place
     assert sql("SELECT COUNT(*) FROM runs") == before
 
 
-def test_units_in_the_last_place_are_counted():
+def test_ulps_counts_the_doubles_between_two_values():
     assert ulps(1.0, 1.0) == 0
     assert ulps(1.0, float(np.nextafter(1.0, 2))) == 1
     assert ulps(-5e-324, 5e-324) == 2

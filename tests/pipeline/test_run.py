@@ -1,4 +1,4 @@
-"""What a run and a sweep are in MLflow, read back with MLflow's own client."""
+"""The records of a run and a sweep in MLflow, read back with MLflow's own client."""
 
 import io
 import json
@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 import nnexp
 from nnexp.config.recorded import SCHEMA, RecordedConfig, read_config
 from nnexp.dataset.load import load
+from nnexp.network.engine import VERSION
 from nnexp.network.weights import unpack, weights_sha256
 from nnexp.pipeline import run as runner
 from nnexp.pipeline import sweep as sweeper
@@ -52,7 +53,7 @@ def sweep(asked):
 
 
 def trained(config):
-    """What training alone gives."""
+    """Train without recording; return the result."""
     for progress in train(load(config.dataset), [config]):
         for _, result in progress.ended:
             return result
@@ -91,13 +92,13 @@ def test_a_run_is_recorded_as_the_contract_says(configure, client, only, record)
         history = client.get_metric_history(run.info.run_id, name)
         assert [point.step for point in history] == [0, 10, 20, 25]
         assert [point.value for point in history] == trained(config).curves[name].tolist()
-    assert data.tags["nnexp.run_key"] == config.run_key(load(config.dataset).sha256, "1")
+    assert data.tags["nnexp.run_key"] == config.run_key(load(config.dataset).sha256, VERSION)
     assert data.tags["nnexp.weights_sha256"] == weights_sha256(trained(config).final.layers)
     assert data.tags["nnexp.outcome"] in ("converged", "finished")
     assert set(data.tags) >= PROVENANCE
 
 
-def test_the_data_set_is_the_runs_input(configure, only, record):
+def test_the_data_set_is_logged_as_the_runs_input(configure, only, record):
     record(configure("epochs=1", "figures=false", "model=false"))
     ((used,),) = (run.inputs.dataset_inputs for run in only())
     assert used.dataset.name == "gender"
@@ -144,7 +145,7 @@ def test_a_runs_artifacts_rebuild_its_config_and_its_network(configure, client, 
     assert done.new_rows["label"] == table["label"].tolist()[4:]
 
 
-def test_a_finished_run_is_not_run_again_but_by_force(configure, client, only, record):
+def test_a_finished_run_is_run_again_only_by_force(configure, client, only, record):
     config = configure("epochs=50", "figures=false", "model=false")
     one = record(config)
     again = record(config)
@@ -159,7 +160,7 @@ def test_a_finished_run_is_not_run_again_but_by_force(configure, client, only, r
     assert first.data.tags["nnexp.weights_sha256"] == second.data.tags["nnexp.weights_sha256"]
 
 
-def test_a_run_that_another_process_finishes_meanwhile_is_there_once(configure, only, record, monkeypatch):
+def test_a_run_that_another_process_finishes_meanwhile_is_recorded_once(configure, only, record, monkeypatch):
     config = configure("epochs=50", "figures=false", "model=false")
     train_live, others = runner._train_live, []
 
@@ -196,7 +197,7 @@ def test_a_loss_that_stops_being_finite_is_a_result(configure, only, record):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
-def test_a_run_that_does_not_finish_says_so_and_why(
+def test_a_run_that_does_not_finish_is_recorded_with_the_reason(
     configure, client, only, monkeypatch, error, status, reason, record
 ):
     def failing(*args):
@@ -243,7 +244,7 @@ def test_a_sweep_is_a_parent_with_its_runs_nested_and_tagged(configure, client, 
     assert (parent.info.run_id, parent.info.status) == (done.sweep_id, "FINISHED")
     assert parent.info.run_name == "two rates: 4 runs over learning_rate, seed"
     assert parent.data.params == {"learning_rate": "0.1, 1.0", "seed": "0, 1"}
-    # Under names of their own: a chart of `loss` shows the runs alone.
+    # Under different names, so that a chart of `loss` shows only the runs.
     assert set(parent.data.metrics) == {"best_loss", "best_accuracy", "best_grad_norm"}
     assert (parent.data.tags["nnexp.runs"], parent.data.tags["nnexp.failed"]) == ("4", "0")
     assert "summary.csv" in names(client, parent)
@@ -255,7 +256,7 @@ def test_a_sweep_is_a_parent_with_its_runs_nested_and_tagged(configure, client, 
         assert names(client, child) == ["config.yaml", "weights.npz"]
 
 
-def test_a_sweeps_parent_has_its_figures_and_its_best_run_all_that_a_run_alone_has(
+def test_a_sweeps_parent_has_figures_and_its_best_run_has_the_artifacts_of_a_single_run(
     configure, client, only, record, sweep
 ):
     configs = [configure("epochs=20", f"seed={s}", f"learning_rate={r}") for s in (0, 1) for r in (0.1, 1.0)]
@@ -277,7 +278,7 @@ def test_a_sweeps_parent_has_its_figures_and_its_best_run_all_that_a_run_alone_h
     assert all(artifact(client, best, name) == artifact(client, alone, name) for name in files)
 
 
-def test_a_best_run_whose_weights_are_gone_does_not_stop_a_sweep(
+def test_a_best_run_whose_weights_are_missing_does_not_stop_a_sweep(
     configure, client, only, monkeypatch, capsys, sweep
 ):
     def gone(*args):
@@ -289,12 +290,12 @@ def test_a_best_run_whose_weights_are_gone_does_not_stop_a_sweep(
     assert "no figures of the best run" in capsys.readouterr().err
 
 
-def test_a_sweep_that_says_figures_false_has_none(configure, client, only, sweep):
+def test_a_sweep_with_figures_false_has_no_figures(configure, client, only, sweep):
     sweep([configure("epochs=5", "figures=false", f"seed={s}") for s in (0, 1)])
     assert all("figures" not in names(client, run) for run in only())
 
 
-def test_a_run_of_a_sweep_is_the_run_alone(configure, client, only, record, sweep):
+def test_a_run_of_a_sweep_has_the_key_and_the_bits_of_a_single_run(configure, client, only, record, sweep):
     config = configure("epochs=20", "figures=false", "model=false", "seed=3")
     sweep([config, configure("epochs=20", "seed=4")], None)
     record(config, force=True)
@@ -334,7 +335,7 @@ def test_an_interrupted_sweep_leaves_nothing_running(configure, only, monkeypatc
     assert [child.info.status for child in children] in ([], ["FINISHED"] * 2)
 
 
-def test_more_classes_than_two_have_a_prediction_each(configure, store, tmp_path, only, record):
+def test_each_of_three_classes_has_its_own_prediction(configure, store, tmp_path, only, record):
     (tmp_path / "t.csv").write_text("a,y\n1,u\n2,v\n3,w\n1,u\n2,v\n3,w\n")
     (tmp_path / "new.csv").write_text("name,a\nfirst/one,1\n")
     own = ["dataset=csv", "dataset.path=t.csv", "dataset.features=[a]", "dataset.target=y"]
@@ -349,7 +350,7 @@ def test_more_classes_than_two_have_a_prediction_each(configure, store, tmp_path
     assert sum(predicted.values()) == pytest.approx(1)
 
 
-def test_new_rows_and_classes_that_mlflow_would_name_alike_have_a_metric_each(
+def test_new_rows_and_classes_that_mlflow_would_name_alike_have_separate_metrics(
     configure, store, client, tmp_path, only, record
 ):
     (tmp_path / "t.csv").write_text("a,y\n1,u(1)\n2,u[1]\n3,w\n1,u(1)\n2,u[1]\n3,w\n")
@@ -382,7 +383,7 @@ def test_a_new_row_with_too_long_a_name_for_a_metric_is_refused(nnexp, store, tm
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 
-def test_columns_that_are_named_like_ours_are_kept_apart(configure, client, only, tmp_path, record):
+def test_columns_of_the_data_set_with_our_names_are_kept_apart(configure, client, only, tmp_path, record):
     (tmp_path / "t.csv").write_text("name,part,label,y\n1,2,3,0\n4,5,6,1\n")
     own = ["dataset=csv", "dataset.path=t.csv", "dataset.features=[name,part,label]", "dataset.target=y"]
     record(configure(*own, "epochs=5"))

@@ -1,4 +1,4 @@
-"""Sweeps: what is planned, what is run again, what fails, what a second command finds."""
+"""Sweeps: the plan, failures, reruns of points, and what a second command does."""
 
 import json
 import os
@@ -28,7 +28,7 @@ NNEXP = str(Path(sys.executable).with_name("nnexp"))
 
 @pytest.fixture
 def rows(store):
-    """`rows(query)` asks the store's tables directly."""
+    """`rows(query)` queries the store's tables directly."""
 
     def asked(query):
         with closing(sqlite3.connect(store)) as connection:
@@ -39,7 +39,7 @@ def rows(store):
 
 @pytest.fixture
 def recorded(rows):
-    """(status, key, sweep) of the trained networks in the store."""
+    """Return a function that lists (status, key, sweep) of the trained networks in the store."""
     return lambda: rows(
         "SELECT r.status, k.value, s.value FROM runs r JOIN tags k ON k.run_uuid = r.run_uuid AND "
         "k.key = 'nnexp.run_key' LEFT JOIN tags s ON s.run_uuid = r.run_uuid AND s.key = 'nnexp.sweep_id'"
@@ -48,7 +48,7 @@ def recorded(rows):
 
 @pytest.fixture
 def parents(rows):
-    """(id, status) of the sweeps in the store, oldest first."""
+    """Return a function that lists (id, status) of the sweeps in the store, oldest first."""
     return lambda: rows(
         "SELECT r.run_uuid, r.status FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND "
         "t.key = 'nnexp.sweep' ORDER BY r.start_time, r.run_uuid"
@@ -56,12 +56,12 @@ def parents(rows):
 
 
 def table_of(ended):
-    """The summary that a sweep printed."""
+    """Return the summary that a sweep printed."""
     return ended.out.split(" runs, recorded as")[0].rpartition("\n")[0]
 
 
 def artifacts_of(rows, seed):
-    """Where the finished run of this seed has its files."""
+    """Return the artifact directory of the finished run with this seed."""
     found = rows(
         "SELECT artifact_uri FROM runs JOIN params USING (run_uuid) WHERE status = 'FINISHED' "
         f"AND key = 'seed' AND params.value = '{seed}'"
@@ -91,7 +91,7 @@ def test_the_plan_says_what_is_done_failed_and_new(configure):
     assert (len(again.todo), again.attempt) == (6, 2)
 
 
-def test_a_plan_is_told_and_nothing_is_recorded(nnexp, store, rows):
+def test_a_plan_is_printed_and_nothing_is_recorded(nnexp, store, rows):
     ended = nnexp("train", "-m", "figures=false", "plan=true", "seed=range(600)")
     assert ended.status == 0
     assert ended.err.startswith("600 runs: 600 new, about ")
@@ -100,7 +100,7 @@ def test_a_plan_is_told_and_nothing_is_recorded(nnexp, store, rows):
     assert rows("SELECT count(*) FROM runs") == [(0,)]
 
 
-def test_a_sweep_typed_again_has_nothing_to_do_and_says_the_same(nnexp, store, rows):
+def test_a_sweep_typed_again_trains_nothing_and_prints_the_same(nnexp, store, rows):
     typed = ("train", "-m", "figures=false", "seed=range(5)", "learning_rate=0.1,0.5", "epochs=20")
     first = nnexp(*typed)
     count = rows("SELECT count(*) FROM runs")
@@ -110,7 +110,7 @@ def test_a_sweep_typed_again_has_nothing_to_do_and_says_the_same(nnexp, store, r
     assert rows("SELECT count(*) FROM runs") == count
 
 
-def test_a_larger_sweep_runs_only_what_is_new_and_summarises_all(nnexp, store, recorded):
+def test_a_larger_sweep_runs_only_new_points_and_summarises_all(nnexp, store, recorded):
     nnexp("train", "-m", "figures=false", "seed=range(4)", "epochs=20")
     nnexp("train", "seed=4", "epochs=20", "figures=false", "model=false")
     ended = nnexp("train", "-m", "figures=false", "seed=range(8)", "epochs=20")
@@ -122,7 +122,7 @@ def test_a_larger_sweep_runs_only_what_is_new_and_summarises_all(nnexp, store, r
 
 
 @pytest.mark.parametrize("how", [[], ["retry=failed"]])
-def test_finished_runs_whose_files_are_empty_or_gone_are_named_and_trained_again(
+def test_finished_runs_with_empty_or_missing_files_are_named_and_trained_again(
     nnexp, store, recorded, rows, how
 ):
     sweep = ["train", "-m", "seed=range(4)", "epochs=20", "figures=false"]
@@ -139,7 +139,7 @@ def test_finished_runs_whose_files_are_empty_or_gone_are_named_and_trained_again
     assert "4 runs: 4 done, 0 new" in nnexp(*sweep).err
 
 
-def test_a_sweep_that_has_lost_the_keys_of_its_runs_is_recorded_anew(nnexp, store, parents):
+def test_a_sweep_that_has_lost_the_keys_of_its_runs_is_recorded_again(nnexp, store, parents):
     sweep = ["train", "-m", "seed=0,1", "epochs=20", "figures=false"]
     first = nnexp(*sweep)
     ((parent, _),) = parents()
@@ -150,7 +150,7 @@ def test_a_sweep_that_has_lost_the_keys_of_its_runs_is_recorded_anew(nnexp, stor
     assert [status for _, status in parents()] == ["FINISHED"] * 2
 
 
-def test_a_run_alone_whose_weights_are_gone_is_trained_again(nnexp, store, rows):
+def test_a_single_run_whose_weights_are_missing_is_trained_again(nnexp, store, rows):
     alone = ["train", "seed=3", "epochs=20", "figures=false", "model=false"]
     assert nnexp(*alone).status == 0
     (artifacts_of(rows, 3) / "weights.npz").unlink()
@@ -160,7 +160,7 @@ def test_a_run_alone_whose_weights_are_gone_is_trained_again(nnexp, store, rows)
     assert "is already recorded" in nnexp(*alone).err
 
 
-def test_force_runs_again_as_a_new_attempt_that_counts_once(nnexp, store, recorded, rows):
+def test_force_makes_a_new_attempt_and_summaries_count_one(nnexp, store, recorded, rows):
     first = nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=5")
     ended = nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=5", "force=true")
     assert "2 runs: 2 again (attempt 2)" in ended.err
@@ -278,7 +278,7 @@ def test_code_in_the_exclude_of_an_experiment_file_is_refused_and_not_executed(n
         ("executor=dask executor.address=nowhere seed=1,2", "tcp://host"),
     ],
 )
-def test_a_wrong_way_to_go_about_a_sweep_is_refused(nnexp, tmp_path, typed, words):
+def test_a_wrong_request_for_a_sweep_is_refused(nnexp, tmp_path, typed, words):
     ended = nnexp("train", "-m", "figures=false", *typed.split(" "))
     assert ended.status == 2
     assert words in ended.err
@@ -286,7 +286,7 @@ def test_a_wrong_way_to_go_about_a_sweep_is_refused(nnexp, tmp_path, typed, word
 
 
 @pytest.mark.parametrize("key", ["zip=[seed]", "exclude='seed>0'"])
-def test_what_is_for_sweeps_is_refused_for_one_run(nnexp, tmp_path, key):
+def test_keys_for_sweeps_are_refused_for_one_run(nnexp, tmp_path, key):
     ended = nnexp("train", key)
     assert ended.status == 2
     assert "is for a sweep: add -m" in ended.err
@@ -297,7 +297,7 @@ def test_what_is_for_sweeps_is_refused_for_one_run(nnexp, tmp_path, key):
 
 @pytest.fixture
 def failing(monkeypatch):
-    """`failing(error)`: the engine raises it for a batch that has the learning rate 0.3 in it."""
+    """`failing(error)` makes the engine raise it for a batch that contains the learning rate 0.3."""
 
     def made(error):
         begin = engine.Batch.__init__
@@ -316,7 +316,7 @@ SWEEP = ("train", "-m", "figures=false", "seed=range(20)", "learning_rate=0.1,0.
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("of nothing"), SystemExit(0)], ids=["raises", "exits"])
-def test_only_the_points_that_raise_fail_and_this_is_told_at_once(nnexp, store, recorded, failing, error):
+def test_only_points_that_raise_fail_and_this_is_reported_at_once(nnexp, store, recorded, failing, error):
     failing(error)
     ended = nnexp(*SWEEP)
     assert ended.status == 1
@@ -345,7 +345,7 @@ def test_failed_points_are_run_again_when_asked_for(nnexp, store, recorded, fail
     assert table_of(retried) == table_of(whole)
 
 
-def test_a_sweep_stops_after_so_many_failures(nnexp, store, recorded, failing):
+def test_a_sweep_stops_after_max_failures(nnexp, store, recorded, failing):
     failing(ValueError("no"))
     ended = nnexp(*SWEEP, "max_failures=3")
     assert ended.status == 1
@@ -358,7 +358,7 @@ def test_a_sweep_stops_after_so_many_failures(nnexp, store, recorded, failing):
 
 
 def killed_sweep(store, condition):
-    """A sweep of 1,200, killed without a word when the condition holds."""
+    """Start a sweep of 1,200 runs, and kill it when the condition holds."""
     typed = [NNEXP, "train", "-m", "figures=false", "seed=range(1200)", "epochs=50"]
     running = subprocess.Popen(typed, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not condition():
@@ -387,7 +387,7 @@ def test_a_killed_sweep_is_finished_by_the_same_command(nnexp, store, recorded, 
 
 
 def stopped_between_transactions(running, store):
-    """Stop the process where it neither writes nor reads the store, for which others would wait."""
+    """Stop the process while it does not use the store, so that others need not wait for a lock."""
     with closing(sqlite3.connect(store, timeout=0, isolation_level=None)) as connection:
         while True:
             running.send_signal(signal.SIGSTOP)
@@ -402,7 +402,7 @@ def stopped_between_transactions(running, store):
                 return
 
 
-def test_a_sweep_that_is_alive_is_left_alone(nnexp, store, recorded, parents):
+def test_a_running_sweep_is_not_touched(nnexp, store, recorded, parents):
     typed = [NNEXP, "train", "-m", "figures=false", "seed=range(1200)", "epochs=50"]
     running = subprocess.Popen(typed, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not recorded():
@@ -424,7 +424,7 @@ def test_a_sweep_that_is_alive_is_left_alone(nnexp, store, recorded, parents):
         ("lifecycle_stage = 'deleted'", "was deleted while"),
     ],
 )
-def test_a_sweep_that_was_ended_or_deleted_meanwhile_says_so_and_fails(
+def test_a_sweep_that_was_ended_or_deleted_meanwhile_fails_and_says_so(
     nnexp, store, recorded, parents, monkeypatch, change, words
 ):
     train = sweeper._run_points
@@ -439,7 +439,7 @@ def test_a_sweep_that_was_ended_or_deleted_meanwhile_says_so_and_fails(
     monkeypatch.setattr(sweeper, "_run_points", meanwhile)
     ended = nnexp(*sweep)
     assert (ended.status, words in ended.err, "Traceback" in ended.err) == (1, True, False)
-    assert ended.err.endswith("what is recorded stays; the same command does the rest\n")
+    assert ended.err.endswith("what is recorded is kept; the same command finishes the rest\n")
     monkeypatch.setattr(sweeper, "_run_points", train)
     assert "2 runs: 2 done, 0 new" in nnexp(*sweep).err
     assert [status for status, _, _ in recorded()] == ["FINISHED"] * 2
@@ -482,7 +482,7 @@ def test_a_full_disk_stops_the_sweep_and_the_same_command_finishes_it(nnexp, sto
 # --- executors
 
 
-def test_workers_and_the_process_itself_give_the_same_results(configure):
+def test_worker_processes_and_the_main_process_give_the_same_results(configure):
     some = points(configure, *range(5))
     here = {
         point.key: result

@@ -20,6 +20,6 @@ try:
     nnexp.train()
 except nnexp.RequestError as error:
     print(error)
-# Were one of these no error, strict mypy would call its comment unused.
+# If one of these were no error, strict mypy would report its comment as unused.
 nnexp.trian()  # type: ignore[attr-defined]
 number: int = nnexp.train().run_id  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Processes that work in one store at once: what one of them sees and does while another one records."""
+"""Several processes in one store at once: what one of them sees and does while another one records."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,7 +24,7 @@ def place(store):
     return opened, ensure_experiment(opened, "nnexp")
 
 
-def test_runs_are_found_whole_while_others_are_recorded(place):
+def test_runs_are_read_consistently_while_others_are_recorded(place):
     with ThreadPoolExecutor(1) as other:
         writer = DatabaseWriter(*place)
         recording = other.submit(lambda: [writer.write([RUN]) for _ in range(300)])
@@ -36,7 +36,7 @@ def test_runs_are_found_whole_while_others_are_recorded(place):
     assert len(find_runs(*place, "nnexp.run_key")) == 300
 
 
-def test_a_run_that_ends_while_it_is_looked_at_is_not_taken_for_dead(place):
+def test_a_run_that_ends_while_it_is_checked_is_not_taken_for_dead(place):
     ours, other = DatabaseWriter(*place), DatabaseWriter(*place)
     run_id = other.start(RUN)
     seen = find_runs(*place, "nnexp.run_key")
@@ -46,7 +46,7 @@ def test_a_run_that_ends_while_it_is_looked_at_is_not_taken_for_dead(place):
     assert (run.status, run.tags["nnexp.reason"]) == ("FINISHED", "none")
 
 
-def test_owners_come_and_go(place):
+def test_two_threads_can_hold_and_release_runs_of_one_store(place):
     def hold_and_release(name):
         owner = Owner(place[0])
         for i in range(300):

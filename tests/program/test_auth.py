@@ -1,4 +1,4 @@
-"""A shared MLflow server that asks for a name and a password."""
+"""A shared MLflow server with names and passwords."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ TRAIN = ["train", "epochs=5", "figures=false", "model=false"]
 
 
 def answer(uri, content=None, **headers):
-    """The status of a server's answer, None where there is none."""
+    """Return the status of a server's answer, or None if there is no answer."""
     try:
         with urllib.request.urlopen(urllib.request.Request(uri, content, headers), timeout=5) as answered:
             return answered.status
@@ -34,7 +34,7 @@ def answer(uri, content=None, **headers):
 
 @pytest.fixture(scope="module")
 def server(empty_store, tmp_path_factory):
-    """As the README says: basic-auth, on loopback."""
+    """A server as in docs/how-to/servers.md: basic-auth, on loopback."""
     place = tmp_path_factory.mktemp("auth")
     (place / "mlflow.db").write_bytes(empty_store.read_bytes())
     (place / "auth.ini").write_text(
@@ -57,7 +57,7 @@ def server(empty_store, tmp_path_factory):
 
 @pytest.fixture
 def as_user(server, monkeypatch):
-    """`as_user(name, password)` is who asks the server from here on."""
+    """`as_user(name, password)` sets the login for the server from here on."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server[0])
 
     def named(name, password):
@@ -67,18 +67,18 @@ def as_user(server, monkeypatch):
     return named
 
 
-def test_without_a_name_or_with_a_wrong_password_nothing_is_done_and_the_variables_are_named(nnexp, as_user):
+def test_a_missing_login_or_a_wrong_password_is_refused_and_the_variables_are_named(nnexp, as_user):
     anonymous = nnexp("train", "epochs=5")
     as_user("admin", "a-guess")
     guessed = nnexp("summarize")
     for ended in (anonymous, guessed):
         assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
         assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in ended.err
-    assert "refuses the name 'admin' or the password with it" in guessed.err
+    assert "refuses the password or the name 'admin'" in guessed.err
     assert "a-guess" not in guessed.err
 
 
-def test_who_has_a_password_trains_and_summarises_and_it_is_recorded_nowhere(nnexp, server, as_user):
+def test_a_user_with_a_password_can_train_and_summarise_and_it_is_recorded_nowhere(nnexp, server, as_user):
     place = server[1]
     as_user("admin", PASSWORD)
     ended = [nnexp(*TRAIN, "seed=1"), nnexp("summarize", "--format", "json")]
@@ -93,7 +93,7 @@ def test_who_has_a_password_trains_and_summarises_and_it_is_recorded_nowhere(nne
     assert PASSWORD not in rows + "".join(one.out + one.err for one in ended)
 
 
-def test_who_may_only_read_is_refused_before_anything_is_trained(nnexp, server, as_user):
+def test_a_user_who_may_only_read_is_refused_before_anything_is_trained(nnexp, server, as_user):
     as_user("admin", PASSWORD)
     assert nnexp("train", "plan=true").status == 0  # the experiment is the admin's
     new = json.dumps({"username": "reader", "password": ANOTHER}).encode()

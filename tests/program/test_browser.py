@@ -1,7 +1,7 @@
-"""The MLflow UI as `nnexp ui` serves it on a store of ours: what it answers to programs, and what someone who
-knows MLflow sees and clicks in it, in a real browser.
+"""The MLflow UI as `nnexp ui` serves it: what it answers to programs, and what a user of MLflow sees and
+clicks in a real browser.
 
-Each page that is looked at is kept as a picture in tests/screenshots.
+A picture of each visited page is kept in tests/program/screenshots.
 """
 
 import re
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync"]
-# What MLflow offers at a first visit, and hides once it was closed.
+# Dialogs that MLflow shows at a first visit, until they are closed.
 CLOSED = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 PICTURES = Path(__file__).with_name("screenshots")
 TIMEOUT = 120_000  # milliseconds; a busy machine takes its time
@@ -32,7 +32,7 @@ FOLDED = ["experiment_name=folded", "dataset=xor", "seed=1,2", "epochs=200", "fi
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, empty_store):
-    """A store with a sweep of 200 and a run, and an experiment with a sweep alone."""
+    """A store with a sweep of 200 runs and a single run, and an experiment with only a sweep."""
     return shutil.copy(empty_store, tmp_path_factory.mktemp("site") / "mlflow.db")
 
 
@@ -53,7 +53,7 @@ def site(served):
 
 @pytest.fixture(scope="module")
 def browser():
-    """A browser's window. Its pages share a cache, as MLflow's UI is megabytes of script."""
+    """A browser's window. Its pages share a cache, as MLflow's UI loads megabytes of script."""
     needs("Chromium", CHROMIUM)
     expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
@@ -67,7 +67,7 @@ def browser():
 
 @pytest.fixture
 def page(site, browser):
-    """The UI as it opens; no page may ask anything of another machine."""
+    """The UI's first page; no page may request anything from another machine."""
     page = browser.new_page()
     asked = []
     page.on("request", lambda request: asked.append(request.url))
@@ -80,7 +80,7 @@ def page(site, browser):
 
 @pytest.fixture(scope="module")
 def pictured():
-    """`pictured(page, "runs")` keeps what the page shows."""
+    """`pictured(page, "runs")` saves a picture of the page."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     return lambda page, name: page.screenshot(path=PICTURES / f"{name}.png", animations="disabled")
 
@@ -96,14 +96,14 @@ def open_alone(page):
 
 
 def row_of(page, name):
-    """The cells of a run's row by their columns, which MLflow's table keeps in several parts."""
+    """Return the cells of a run's row by column, collected from the parts of MLflow's table."""
     link = page.get_by_role("link", name=name, exact=True)
     index = link.locator("xpath=ancestor::*[@row-index][1]").get_attribute("row-index")
     cells = page.locator(f'[row-index="{index}"] [col-id]')
     return {cell.get_attribute("col-id"): cell.inner_text() for cell in cells.all()}
 
 
-def test_it_answers_on_this_machine_only_and_records_as_a_file_does(
+def test_the_ui_answers_only_on_this_machine_and_records_as_a_file_does(
     site, served, nnexp, monkeypatch, tmp_path
 ):
     here, _, page = site.partition("/#")
@@ -169,7 +169,7 @@ def test_a_sweep_unfolds_into_its_runs(page, pictured):
     pictured(page, "charts")
 
 
-def test_the_charts_have_lines_where_all_sweeps_are_folded(site, page, pictured):
+def test_the_charts_have_lines_while_all_sweeps_are_folded(site, page, pictured):
     page.goto(site.replace("/experiments/1/", "/experiments/2/"))
     expect(page.get_by_role("link", name="sweep: 2 runs over seed")).to_be_visible()
     page.locator("label:has(input[name=runs-view-mode][value=CHART])").click()

@@ -1,10 +1,10 @@
-"""Every command and Python block of the README and of docs/ runs, and prints what the page says it prints.
+"""Every command and Python block of the README and of docs/ runs, and prints what the page shows.
 
-A page is run from its first block to its last in a directory and a store of its own. How a page says what its
-blocks are (CONTRIBUTING.md, "Write documentation"):
+A page is run from its first block to its last, in its own directory and store. The kinds of blocks (see
+CONTRIBUTING.md, "Write documentation"):
 
-- `sh` blocks are typed, `python` blocks share one namespace; a block indented by four blanks is typed, too;
-- a `text` block is what the block before it prints, shortened: these lines in this order, `…` for anything;
+- `sh` blocks and blocks indented by four blanks are run by a shell; `python` blocks share one namespace;
+- a `text` block is the shortened output of the block before it: these lines in this order, `…` for any text;
 - a block of any other language names a file after the language, and is written into it;
 - `<!-- exit 2 -->` before a block: its last command ends with this status;
 - `<!-- not run: REASON -->` before a block: it cannot run in a test.
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 TARGETS = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
-# At most so many blocks are not run.
+# The most blocks that may be marked as not run.
 MOST_NOT_RUN = 12
 
 
@@ -61,7 +61,7 @@ class Block:
 
 
 def blocks(path: Path) -> list[Block]:
-    """The code blocks of a page, in order: fenced ones, and those indented by four blanks."""
+    """Return the code blocks of a page, in order: fenced ones, and those indented by four blanks."""
     page, found, notes = str(path.relative_to(PROJECT)), list[Block](), ""
     lines = path.read_text(encoding="utf-8").splitlines()
     i = 0
@@ -86,13 +86,13 @@ ALL = {str(path.relative_to(PROJECT)): blocks(path) for path in PAGES}
 
 
 def commands(text: str) -> list[str]:
-    """The commands of a block: lines, joined where one ends in a backslash, without comments."""
+    """Return the commands of a block: its lines without comments, joined after a backslash."""
     joined = text.replace("\\\n", " ").splitlines()
     return [line for line in joined if line.strip() and not line.lstrip().startswith("#")]
 
 
 def says(printed: str, expected: str) -> bool:
-    """Whether the expected lines are printed in this order; `…` stands for anything, blanks count as one."""
+    """Return whether the lines are printed in this order; `…` stands for any text, blanks count as one."""
     flat = " ".join(printed.split())
     parts = [re.escape(" ".join(line.split())).replace("…", ".*?") for line in expected.splitlines()]
     return re.search(".*?".join(filter(None, parts)), flat) is not None
@@ -100,14 +100,14 @@ def says(printed: str, expected: str) -> bool:
 
 @dataclass
 class Reader:
-    """Does what a page says, in this directory."""
+    """Runs the blocks of a page in this directory."""
 
     nnexp: Any
     patch: pytest.MonkeyPatch
     names: dict[str, Any] = field(default_factory=dict)
 
     def follow(self, block: Block) -> str:
-        """Do what the block says; what it printed."""
+        """Run the block; return what it printed."""
         if block.language == "sh":
             typed = commands(block.text)
             printed = []
@@ -128,7 +128,7 @@ class Reader:
         return ""
 
     def typed(self, line: str) -> tuple[int, str]:
-        """Type a line: the program runs in this process, other programs in a shell."""
+        """Run a line: nnexp in this process, other programs in a shell."""
         words = shlex.split(line, comments=True)
         if words[0] == "export":
             for word in words[1:]:
@@ -168,7 +168,7 @@ def test_few_blocks_are_not_run_and_each_says_why():
     assert all(len(block.not_run) > 10 for block in kept)
 
 
-def test_what_is_not_run_is_still_a_command_of_ours():
+def test_blocks_that_are_not_run_have_commands_that_exist():
     for block in [block for page in ALL.values() for block in page if block.not_run]:
         for line in commands(block.text):
             words = shlex.split(line, comments=True)
@@ -199,7 +199,7 @@ def test_every_link_leads_somewhere():
 
 
 def _anchor(title: str) -> str:
-    """A heading as a link names it."""
+    """Return the anchor of a heading, as links name it."""
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
@@ -211,5 +211,5 @@ def _anchor(title: str) -> str:
         ("b\na", "a\nb", False),
     ],
 )
-def test_what_a_page_expects_is_compared_in_order(printed, expected, is_said):
+def test_the_expected_lines_of_a_page_are_compared_in_order(printed, expected, is_said):
     assert says(printed, expected) is is_said

@@ -1,4 +1,4 @@
-"""Records made by somebody who means harm: refused in plain words or shown, nothing executed or written."""
+"""Hostile records are refused in plain words or shown; nothing is executed or written."""
 
 import json
 import re
@@ -14,11 +14,11 @@ pytestmark = pytest.mark.slow
 
 HOSTILE = Path(__file__).with_name("hostile")
 
-# One process runs all cases, for all tests.
+# One process runs all cases for all tests.
 
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# How a command ends that reads what the case spoils: 2, refused; 1, a rerun that differs or cannot be. The
-# others end with 0.
+# The exit statuses of commands that read what a case spoils: 2, refused; 1, a rerun that differs or is
+# impossible. All other commands end with 0.
 TABLES = ("summarize", "summarize csv", "summarize markdown", "summarize json")
 ENDS = {
     "config": {"dry rerun": 1, "rerun": 2},
@@ -27,7 +27,7 @@ ENDS = {
     "type": {"show": 2, "predict": 2, "dry rerun": 2, "bundle": 2} | dict.fromkeys(TABLES, 2),
     "time": dict.fromkeys(TABLES, 2),
     "run id": {"show": 2, "predict": 2, "dry rerun": 2},
-    # A text with an interpolation in it is a text; the data set is the copy that the record keeps.
+    # An interpolation in a text stays text; the data set is the copy that the record keeps.
     "config: environment": {},
     "config: a device for data": {},
     "config: another's file for data": {},
@@ -40,7 +40,7 @@ ENDS = {
 
 @pytest.fixture(scope="module")
 def results(empty_store, tmp_path_factory):
-    """What every command did with every case."""
+    """The result of every command on every case."""
     directory = tmp_path_factory.mktemp("hostile")
     (directory / "store").mkdir()
     (directory / "store" / "mlflow.db").write_bytes(empty_store.read_bytes())
@@ -54,7 +54,7 @@ def hostile(results):
     return {name: result for name, result in results.items() if name not in ("good", "watch")}
 
 
-def test_the_good_record_is_read_by_all_and_the_watch_sees(results):
+def test_every_verb_reads_the_good_record_and_the_watch_works(results):
     assert {name: ended["status"] for name, ended in results["good"].items() if ended["status"]} == {}
     assert [event.split()[0] for event in results["watch"]["seen"]] == ["os.system", "open"]
     assert len(CONFIGS) + len(WEIGHTS) >= 40
@@ -65,12 +65,12 @@ def test_nothing_is_executed_and_nothing_is_written(results):
     assert [name for name, result in hostile(results).items() if result["is_changed"]] == []
 
 
-def test_no_record_makes_the_program_take_memory_that_its_files_do_not_have(results):
+def test_no_record_makes_the_program_use_150_mb_more_memory(results):
     more = {name: result["more_megabytes"] for name, result in hostile(results).items()}
     assert {name: megabytes for name, megabytes in more.items() if megabytes > 150} == {}
 
 
-def test_what_a_command_reads_is_refused_and_what_it_does_not_is_no_hindrance(results):
+def test_a_command_refuses_hostile_values_that_it_reads_and_ignores_others(results):
     wrong = []
     for name, result in hostile(results).items():
         ends = ENDS.get(name, ENDS.get(name.split(":")[0], {}))
@@ -80,7 +80,7 @@ def test_what_a_command_reads_is_refused_and_what_it_does_not_is_no_hindrance(re
     assert wrong == []
 
 
-def test_a_refusal_is_a_line_or_two_in_plain_words(results):
+def test_a_refusal_is_one_or_two_plain_lines(results):
     for name, result in hostile(results).items():
         for command, ended in result["ended"].items():
             said = ended["err"]
@@ -95,7 +95,7 @@ def test_a_refusal_is_a_line_or_two_in_plain_words(results):
             )
 
 
-def test_no_output_has_what_a_terminal_obeys_or_another_files_words(results):
+def test_no_output_has_control_characters_or_text_of_other_files(results):
     for name, result in hostile(results).items():
         for command, ended in result["ended"].items():
             printed = ended["out"] + ended["err"]

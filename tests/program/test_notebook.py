@@ -1,4 +1,4 @@
-"""The notebook runs as it stands, and says what is kept in it."""
+"""The notebook runs as it is, and its outputs are those stored in it."""
 
 import shutil
 
@@ -18,13 +18,13 @@ def notebook(empty_store, tmp_path_factory):
 
 
 def answers(notebook):
-    """What the cells of a notebook answer with."""
+    """Return the outputs of a notebook's cells."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return [output.data for output in outputs if output.output_type == "execute_result"]
 
 
 def texts(notebook):
-    """The answers that are the same in every store, as text: those without a run's id."""
+    """Return the outputs that are the same in every store, as text: those without a run's id."""
     return [data["text/plain"] for data in answers(notebook) if not data["text/plain"].startswith("<run ")]
 
 
@@ -41,7 +41,7 @@ def test_no_cell_prints_or_leaves_a_bar(notebook):
     assert {output.output_type for output in outputs} == {"execute_result"}
 
 
-def test_the_notebooks_answers_are_those_that_are_kept_in_it(notebook):
+def test_the_notebooks_outputs_are_those_stored_in_it(notebook):
     kept = texts(nbformat.read(NOTEBOOK, as_version=4))
     assert len(kept) == 7
     assert texts(notebook) == kept

@@ -1,4 +1,4 @@
-"""The launcher and the sweeper as Hydra sees them: found, of one kind with its own, held to its own tests."""
+"""The launcher and the sweeper as Hydra's plugins: Hydra finds them, and its own tests pass with them."""
 
 import json
 
@@ -12,7 +12,7 @@ from hydra.version import _UNSPECIFIED_, VersionBase
 
 @pytest.fixture
 def as_if_first(monkeypatch):
-    """Hydra's tests are for a process in which no program has said which version's ways it wants."""
+    """Reset Hydra's version, since its tests expect a process in which no program has set it."""
     monkeypatch.setattr(VersionBase.instance(), "version_base", _UNSPECIFIED_)
 
 
@@ -20,10 +20,12 @@ def as_if_first(monkeypatch):
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", ["hydra/sweeper=nnexp"])])
 @pytest.mark.usefixtures("as_if_first")
 class TestHydrasOwnSuite(LauncherTestSuite):
-    """Hydra's shared tests of a launcher also test the sweeper that hands it jobs. Ours passes them with
-    Hydra's launcher; our launcher takes part in none, as they are about jobs that are not networks."""
+    """Run Hydra's shared tests of launchers and sweepers with our sweeper and Hydra's launcher.
 
-    test_sweep_2_jobs = None  # demands a multirun.yaml, and the only record of a sweep is the one in MLflow
+    Our launcher cannot take part, as their jobs are not networks.
+    """
+
+    test_sweep_2_jobs = None  # requires a multirun.yaml, but a sweep is recorded only in MLflow
 
 
 def test_hydra_finds_both_plugins():
@@ -35,7 +37,7 @@ def test_hydra_finds_both_plugins():
     assert {"hydra_plugins.nnexp.NnexpLauncher", "hydra_plugins.nnexp.GridSweeper"} <= set(found)
 
 
-def test_the_launcher_takes_the_points_of_any_sweeper(nnexp, store):
+def test_the_launcher_runs_the_points_of_any_sweeper(nnexp, store):
     ended = nnexp("train", "-m", "figures=false", "hydra/sweeper=basic", "seed=1,2", "epochs=5")
     assert ended.status == 0
     assert "2 runs: 2 new" in ended.err
@@ -56,7 +58,7 @@ def test_the_launcher_gives_a_searching_sweeper_the_last_loss(nnexp, store, monk
 
 @pytest.mark.slow
 def test_hydras_joblib_launcher_keeps_working(nnexp, store):
-    """Jobs of their own, in processes of their own."""
+    """Its jobs are separate runs, in separate processes."""
     typed = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "figures=false", "model=false")
     ended = nnexp("train", "-m", "figures=false", *typed, "seed=1,2", "epochs=5")
     assert ended.status == 0

@@ -1,4 +1,4 @@
-"""The real program in processes of its own: what is printed, how it ends, what an interrupt leaves."""
+"""The real program in separate processes: what it prints, how it ends, what an interrupt leaves."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from tests.real import NNEXP, statuses, wait_for
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_prints_what_came_out_and_what_to_do_next(nnexp, store):
+def test_a_run_prints_its_result_and_what_to_do_next(nnexp, store):
     ended = nnexp("train", "figures=false", "model=false")
     assert ended.status == 0
     assert "loss 0.3693 -> 0.002403 in 1000 epochs, converged, accuracy 1" in ended.out
@@ -29,7 +29,7 @@ def test_a_run_prints_what_came_out_and_what_to_do_next(nnexp, store):
     assert "4 rows, weight_lb, height_in -> gender (classes M=0, F=1)" in ended.err
 
 
-def test_show_tells_what_a_run_was(nnexp, store):
+def test_show_prints_all_of_a_run(nnexp, store):
     run_id = nnexp("train", "model=false", "figures=false").out.split("recorded as ")[1].split()[0]
     ended = nnexp("show", run_id)
     assert ended.status == 0
@@ -85,7 +85,7 @@ def test_a_sweep_from_the_shell_is_summarised_by_each_format(nnexp, store, tmp_p
     assert "epochs_to" in few.out
 
 
-def test_to_leave_out_the_features_and_to_name_all_columns_is_one_run(nnexp, store, tmp_path):
+def test_leaving_out_the_features_is_the_same_run_as_naming_all_columns(nnexp, store, tmp_path):
     (tmp_path / "t.csv").write_text("name,a,b,y\np,1,2,0\nq,3,4,1\nr,5,1,1\n")
     own = [
         "dataset=csv",
@@ -111,12 +111,12 @@ def test_to_leave_out_the_features_and_to_name_all_columns_is_one_run(nnexp, sto
     assert "2 runs: 1 done, 1 new" in swept.err
 
 
-def test_an_experiment_sweeps_without_being_told_to(nnexp, store):
+def test_an_experiment_with_ranges_sweeps_without_m(nnexp, store):
     ended = nnexp("train", "experiment=articles", "epochs=20", "seed=range(2)")
     assert "2 runs, recorded as sweep" in ended.out
 
 
-def test_points_alike_run_once_and_this_is_said(nnexp, store):
+def test_equal_points_run_once_and_this_is_logged(nnexp, store):
     ended = nnexp("train", "-m", "figures=false", "seed=1,1,2,1", "epochs=5")
     assert "2 of 4 points repeat other points; each runs once" in ended.err
     assert "2 runs, recorded as sweep" in ended.out
@@ -161,7 +161,7 @@ def test_an_interrupt_ends_at_once_with_the_run_recorded_as_killed(store, number
     assert run.data.tags["nnexp.reason"].startswith(("interrupted", "terminated"))
 
 
-def test_an_interrupt_is_one_even_if_a_library_makes_an_error_of_it(nnexp, monkeypatch):
+def test_an_interrupt_that_a_library_turns_into_an_error_is_still_an_interrupt(nnexp, monkeypatch):
     def interrupted(*args):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -175,7 +175,7 @@ def test_an_interrupt_is_one_even_if_a_library_makes_an_error_of_it(nnexp, monke
     assert (ended.status, ended.err) == (143, "nnexp: terminated\n")
 
 
-def test_the_reader_of_a_pipe_may_leave(store):
+def test_a_closed_pipe_ends_the_program_quietly(store):
     done = subprocess.run(
         f"'{NNEXP[0]}' train --help | head -1", shell=True, capture_output=True, text=True, check=False
     )
@@ -194,7 +194,7 @@ QUIET = [*NNEXP, "train", "figures=false", "model=false"]
 
 
 def shell(line, **environment):
-    """What a shell's line ends with, and prints."""
+    """Run a line in a shell; return its exit status and output."""
     done = subprocess.run(
         ["bash", "-c", line, "bash", *QUIET],
         capture_output=True,
@@ -205,7 +205,7 @@ def shell(line, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_run_is_recorded_whatever_became_of_its_streams(store):
+def test_a_run_is_recorded_even_if_its_streams_are_closed_or_full(store):
     for epochs, streams in enumerate((">&-", "2>&-", "<&- >&- 2>&-", "2> /dev/full"), 3):
         status, _, err = shell(f'"$@" epochs={epochs} {streams}')
         assert (streams, status) == (streams, 0)
@@ -213,7 +213,7 @@ def test_a_run_is_recorded_whatever_became_of_its_streams(store):
     assert statuses(store) == ["FINISHED"] * 4
 
 
-def test_output_that_cannot_be_written_ends_in_a_line(store):
+def test_output_that_cannot_be_written_ends_in_an_error_line(store):
     status, _, err = shell('"$@" epochs=3 > /dev/full')
     assert (status, err.splitlines()[-1]) == (
         1,
@@ -223,14 +223,14 @@ def test_output_that_cannot_be_written_ends_in_a_line(store):
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
-def test_what_an_encoding_lacks_is_escaped(store, encoding):
+def test_characters_that_an_encoding_lacks_are_escaped(store, encoding):
     run_id = shell('"$@" epochs=3')[1].decode().split("recorded as ")[1].split()[0]
     status, out, err = shell(f'"$1" show {run_id}', PYTHONIOENCODING=encoding)
     assert (status, err) == (0, b"")
     assert b"\\u2588" in out  # a bar of the curve
 
 
-def test_a_directory_that_is_not_utf8_is_no_hindrance(store, tmp_path):
+def test_the_program_works_in_a_directory_that_is_not_utf8(store, tmp_path):
     line = "mkdir -p $'not\\xffutf8' && cd $'not\\xffutf8' && printf 'a,b\\n1,0\\n2,1\\n' > t.csv && "
     assert shell(f'{line} "$@" epochs=3')[0] == 0
     own = "dataset=csv dataset.path=t.csv 'dataset.features=[a]' dataset.target=b"

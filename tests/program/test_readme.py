@@ -1,4 +1,4 @@
-"""What the README and docs/ promise is what the program prints, and what its tables say."""
+"""The README and docs/ agree with what the program prints and with the benchmarks' tables."""
 
 import re
 import subprocess
@@ -65,7 +65,7 @@ def test_every_target_and_path_named_exists():
         )
 
 
-def test_the_experiment_that_is_shown_is_the_one_that_is_shipped():
+def test_the_experiment_shown_in_the_docs_is_the_shipped_one():
     shown = re.findall(
         r"^```yaml (experiments/\S+)\n(.+?)^```$", "".join(PAGES.values()), re.MULTILINE | re.DOTALL
     )

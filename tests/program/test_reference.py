@@ -1,4 +1,4 @@
-"""The reference says what the program says: every key, every verb, and all that a record holds."""
+"""The reference agrees with the program: every key, every verb, and everything that a record contains."""
 
 import re
 import shutil
@@ -20,17 +20,17 @@ RECORD = (REFERENCE / "record.md").read_text()
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_generated_pages_are_what_the_program_says_now(name):
+def test_the_generated_pages_are_up_to_date(name):
     assert (REFERENCE / name).read_text() == PAGES[name](), "run make docs"
 
 
 def squashed(text: str) -> str:
-    """The text without blanks and line breaks, which help pages put anywhere."""
+    """Return the text without blanks and line breaks, which help pages put anywhere."""
     return re.sub(r"\s", "", text)
 
 
 def cells(page: str) -> list[list[str]]:
-    """The rows of a page's tables, without their heads."""
+    """Return the rows of a page's tables, without their headers."""
     rows = re.findall(r"^\| (`.+) \|$", (REFERENCE / page).read_text(), re.MULTILINE)
     return [[cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", row)] for row in rows]
 
@@ -63,7 +63,7 @@ def recorded(database: Path, table: str) -> set[str]:
 
 
 def named(text: str) -> list[re.Pattern[str]]:
-    """The names in backticks that begin rows of the tables, with words in capitals, … and * for anything."""
+    """Return patterns of the names that begin the tables' rows; words in capitals, … and * match anything."""
     found = re.findall(r"`([^`]+)`", "\n".join(re.findall(r"^\| (.+?) \|", text, re.MULTILINE)))
     return [re.compile(re.sub(r"[A-Z]{4,}|…|\\\*", ".+", re.escape(name))) for name in found]
 
@@ -92,6 +92,9 @@ def all_kinds(empty_store, tmp_path_factory):
                 "loss=cross_entropy",
                 "epochs=20",
                 "validation_fraction=0.3",
+                "test_fraction=0.2",
+                "split_seed=1",
+                "patience=50",
             ],
             ["train", "-m", "dataset=xor", "seed=0,1,2", "learning_rate=0.1,1", "epochs=60", "name=some"],
             ["train", "-m", "dataset=xor", "seed=0,1", "epochs=60", "figures=false", "force=true"],
@@ -135,9 +138,9 @@ def test_the_record_page_names_no_metric_or_file_that_is_not_recorded(all_kinds)
     )
 
 
-def test_a_param_is_recorded_for_every_key_but_those_that_the_page_leaves_out(all_kinds):
+def test_the_keys_that_the_page_leaves_out_are_not_recorded_as_params(all_kinds):
     left_out = set(
-        re.findall(r"`(\w+)`", section("Params").partition("Not recorded")[2].partition("and the keys")[0])
+        re.findall(r"`(\w+)`", section("Params").partition("is left out.")[2].partition("and the keys")[0])
     )
     assert left_out == {"figures", "model", "experiment_name", "tracking_uri"}
     assert not left_out & recorded(all_kinds / "mlflow.db", "params")

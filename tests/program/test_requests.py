@@ -1,10 +1,10 @@
-"""Wrong requests: each ends with status 2 and a plain word, and nothing is recorded."""
+"""Wrong requests: each ends with status 2 and a plain message, and nothing is recorded."""
 
 import pytest
 
 TABLE = "dataset=csv dataset.path=own.csv dataset.features=[a,b] dataset.target=y"
 
-# What is typed after `nnexp train`, and what must stand in the answer.
+# Arguments of `nnexp train`, each with a text that its error must contain.
 WRONG = {
     # values
     "name=''": "at most 250 characters",
@@ -48,11 +48,30 @@ WRONG = {
     "validation_fraction=1": "< 1",
     "validation_fraction=-0.1": ">= 0",
     "validation_fraction=0.9": "leaves none to train on",
+    "test_fraction=1": "test_fraction=1: must be a finite number, >= 0, < 1",
+    "test_fraction=0.9": "test_fraction=0.9 of the 4 rows of gender leaves none to train on",
+    "test_fraction=0.5 validation_fraction=0.5": "validation_fraction=0.5 of the 4 rows of gender leave",
+    "folds=1": "folds=1: must be a whole number >= 2, or 0",
+    "folds=5": "folds=5 of the 4 rows of gender: must be at most 4",
+    "folds=3 test_fraction=0.5": "of which 2 are test rows: must be at most 2",
+    "folds=2 validation_fraction=0.5": "validation_fraction=0.5 does not go with folds=2",
+    "folds=3 fold=3": "fold=3 with folds=3: must be 0 to 2",
+    "fold=1": "fold=1 with folds=0: must be 0",
+    "-m folds=4 fold=range(5)": "point 5 of 5: fold=4 with folds=4: must be 0 to 3",
+    "folds=4 batch_size=4": "more than the 3 training rows",
+    "split_seed=4294967296": "at most 4294967295",
+    "patience=-1": "patience=-1: must be a whole number >= 0",
+    "patience=3": "set validation_fraction or folds, or patience=0",
+    "optimizer.weight_decay=-0.1": "optimizer.weight_decay=-0.1: must be a finite number, >= 0",
+    "weight_decay=0.1": "Did you mean optimizer.weight_decay?",
+    "early_stopping=5": "Did you mean patience?",
+    "test_size=0.2": "Did you mean test_fraction?",
+    "n_splits=5": "Did you mean folds?",
     "log_every=0": "whole number >= 1",
     "weights_every=-1": "whole number >= 0",
     "hidden=2": "a list of whole numbers >= 1; [] for none; write hidden=[2]",
     "hidden=2,4": "hidden=[2],[4] with -m sweeps over 2, hidden=[2,4] is one",
-    "-m hidden=2,4": "hidden=2,4: each value is a list: hidden=[2],[4] with -m",
+    "-m hidden=2,4": "hidden=2,4: each value must be a list: hidden=[2],[4] with -m",
     "-m hidden=range(2,4)": "point 1 of 2: hidden=2: must be a list of whole numbers",
     "hidden=[2,0]": "a list of whole numbers",
     "hidden=[2,-1]": "a list of whole numbers",
@@ -102,7 +121,7 @@ WRONG = {
     "experiment_name.x=1": "Did you mean experiment_name?",
     "dataset=genderr": "Did you mean gender?",
     "init=glorot": "Known: he, normal, ones, uniform, xavier, zeros",
-    "optimizer=rmsprop": "Known: adam, momentum, sgd",
+    "optimizer=rmsprop": "Known: adam, adamw, momentum, sgd",
     "experiment=nothing": "unknown experiment 'nothing'",
     "executor=processes executor.workers=1e18": "at most 4096",
     "init=" + "x" * 300: "unknown init 'xxx",
@@ -205,7 +224,7 @@ def test_a_wrong_request_is_refused_in_plain_words_and_records_nothing(nnexp, tm
         ("ui --port 0", "Invalid value"),
     ],
 )
-def test_a_wrong_question_is_refused_in_plain_words(nnexp, store, typed, words):
+def test_a_wrong_query_is_refused_in_plain_words(nnexp, store, typed, words):
     assert nnexp("train", "epochs=1", "figures=false", "model=false").status == 0
     ended = nnexp(*typed.split(" "))
     assert ended.status == 2
@@ -213,7 +232,7 @@ def test_a_wrong_question_is_refused_in_plain_words(nnexp, store, typed, words):
     assert "Traceback" not in ended.err
 
 
-def test_a_question_to_no_store_makes_none(nnexp, tmp_path):
+def test_a_query_without_a_store_does_not_make_one(nnexp, tmp_path):
     for typed in (["list"], ["summarize"], ["show", "x"], ["show", "last"], ["predict", "x", "y.csv"]):
         ended = nnexp(*typed)
         assert ended.status == 2
@@ -221,7 +240,7 @@ def test_a_question_to_no_store_makes_none(nnexp, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_traceback_is_there_for_who_asks(nnexp, monkeypatch):
+def test_a_traceback_is_printed_with_hydra_full_error(nnexp, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     ended = nnexp("train", "epochs=0")
     assert ended.status == 2

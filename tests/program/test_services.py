@@ -31,7 +31,7 @@ from tests.real import NNEXP, free_port, is_up, kill_group, needs, started, wait
 pytestmark = pytest.mark.slow
 
 ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
-# Runs of ten lengths, which are recorded one after the other over some seconds.
+# Runs of ten lengths, which are recorded one after another over a few seconds.
 LONG = ["train", "-m", "figures=false", "dataset=xor", "seed=range(20)", "log_every=200000"]
 LONG += ["epochs=" + ",".join(str(200_000 * i) for i in range(1, 11))]
 ALONE = ["train", "dataset=gender", "hidden=[3]", "epochs=40", "seed=7", "figures=false", "model=false"]
@@ -56,7 +56,7 @@ def postgres():
 
 @pytest.fixture
 def database(postgres, tmp_path, monkeypatch):
-    """The address of a database with MLflow's tables, whose artifacts lie in the test's directory."""
+    """The address of a database with MLflow's tables, whose artifacts are in the test's directory."""
     name = f"test_{random.SystemRandom().getrandbits(64)}"
     postgres.ask(f"CREATE DATABASE {name} TEMPLATE made")
     uri = postgres.uri(name)
@@ -65,7 +65,7 @@ def database(postgres, tmp_path, monkeypatch):
     return uri
 
 
-def test_a_copied_database_takes_a_place_of_its_own_and_doctor_leaves_the_others(
+def test_a_copied_database_records_in_its_own_directory_and_doctor_leaves_the_others(
     nnexp, postgres, database, tmp_path, monkeypatch
 ):
     name = database.rpartition("/")[2]
@@ -101,7 +101,7 @@ class Server:
         self._command += ["--port", str(self._port), "--workers", "1"]
 
     def start(self):
-        # Without it MLflow starts five more processes, for jobs that nobody asks for.
+        # Otherwise MLflow starts five more processes, for jobs that are not used.
         quick = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self._running = started(*self._command, env=quick)
         self._process = self._running.__enter__()
@@ -111,7 +111,7 @@ class Server:
         kill_group(self._process)
 
     def count(self, experiment):
-        """How many runs of an experiment are FINISHED, by the database behind it."""
+        """Count the FINISHED runs of an experiment in the database behind the server."""
         which = f"name = '{experiment}' AND status = 'FINISHED'"
         joined = "runs JOIN experiments ON runs.experiment_id = experiments.experiment_id"
         rows = self._postgres.ask(f"SELECT count(*) FROM {joined} WHERE experiments.{which}", self._name)
@@ -135,7 +135,7 @@ def server(session_server, monkeypatch):
 
 @contextmanager
 def typed(*arguments, **environment):
-    """The program in a process of its own, and the file with what it says."""
+    """Start the program in a process of its own; yield the process and the file with its output."""
     whole = {**os.environ, **environment}
     with Path("said").open("w") as log, started(*NNEXP, *arguments, log=log, env=whole) as process:
         yield process
@@ -146,7 +146,7 @@ def said():
 
 
 def finished(uri, experiment="nnexp"):
-    """How many runs are FINISHED; none of them twice, and nothing is RUNNING any more."""
+    """Return how many runs are FINISHED, after checking that none is there twice and none is RUNNING."""
     runs = package.load_runs(experiment, tracking_uri=uri)
     assert "RUNNING" not in set(runs["status"])
     keys = runs.loc[runs["status"] == "FINISHED", "run_key"]
@@ -155,7 +155,7 @@ def finished(uri, experiment="nnexp"):
 
 
 def parents(uri, experiment="nnexp"):
-    """The statuses of the sweeps, oldest first."""
+    """Return the statuses of the sweeps, oldest first."""
     client = MlflowClient(uri)
     runs = client.search_runs(
         [client.get_experiment_by_name(experiment).experiment_id],
@@ -166,7 +166,7 @@ def parents(uri, experiment="nnexp"):
 
 
 def recorded(uri, experiment="nnexp"):
-    """All that two stores must agree about: by nnexp's own readers, and by MLflow's client."""
+    """Return all in which two stores must agree, read by nnexp and by MLflow's client."""
     runs = package.load_runs(experiment, tracking_uri=uri).sort_values("run_key", ignore_index=True)
     history = package.load_history(runs, ["loss", "accuracy"], tracking_uri=uri)
     key_of = dict(zip(runs["run_id"], runs["run_key"], strict=True))
@@ -195,7 +195,7 @@ SAME_TAGS = {"nnexp.run_key", "nnexp.weights_sha256", "nnexp.outcome", "nnexp.en
 
 @pytest.fixture
 def in_a_file(nnexp, store, monkeypatch):
-    """What ALIKE and ALONE leave in a file."""
+    """The record of ALIKE and ALONE in an SQLite file."""
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
         assert nnexp(*ALIKE).status == 0
@@ -204,7 +204,7 @@ def in_a_file(nnexp, store, monkeypatch):
 
 
 def assert_reruns(nnexp, run_id):
-    """The run and the sweep of six are found identical; their reruns are recorded, and count for nothing."""
+    """Check that the run and the sweep of six rerun identical, and that their reruns do not count as runs."""
     runs = package.load_runs()
     sweep_id = runs["sweep_id"].dropna().unique().item()
     listed = json.loads(nnexp("list", "--format", "json").out)
@@ -238,7 +238,7 @@ def test_postgresql_records_what_a_file_does(nnexp, database, in_a_file):
 
 
 def test_long_texts_are_recorded_in_postgresql_as_in_a_file(nnexp, database, store, monkeypatch):
-    """A command line, a run's name and an experiment's that are longer than the columns."""
+    """The command line and the names of a run and an experiment are longer than their columns."""
     seeds = "seed=" + ",".join(map(str, range(3)))
     sweep = ["train", "-m", seeds, "epochs=5", f"dataset.name='{'漢' * 300}'", "figures=false"]
     sweep += [
@@ -280,18 +280,20 @@ def test_a_sweep_that_is_killed_is_finished_by_the_same_command(nnexp, postgres,
         wait_for(lambda: postgres.ask("SELECT 1 FROM runs", name))
         time.sleep(random.uniform(0, 2))
         process.kill()
-    # The database is told of the dead end of a connection in its own time.
+    # The database takes a while to notice that a connection is dead.
     wait_for(lambda: not postgres.ask("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'", name))
     found = nnexp("doctor")
     assert (found.status, "its process has died; --fix: set it to KILLED" in found.out) == (1, True)
     assert nnexp(*LONG).status == 0
     assert finished(database) == 200
     assert parents(database) == ["KILLED", "FINISHED"]
-    assert nnexp("doctor", "--fix").status == 0  # what was killed may have left files of runs never recorded
+    assert (
+        nnexp("doctor", "--fix").status == 0
+    )  # a killed process may have left files of runs that were never recorded
     assert "nothing is wrong" in nnexp("doctor").out
 
 
-def test_a_database_that_cuts_its_connections_is_told_and_the_same_command_does_the_rest(
+def test_a_database_that_cuts_its_connections_is_reported_and_the_same_command_finishes(
     nnexp, postgres, database
 ):
     name = database.rpartition("/")[2]
@@ -302,7 +304,7 @@ def test_a_database_that_cuts_its_connections_is_told_and_the_same_command_does_
         assert process.wait(240) == 1
     failed, what_to_do = said().splitlines()[-2:]
     assert failed.startswith(f"nnexp: recording in {database} failed: ")
-    assert what_to_do.endswith("when the store is back, the same command does the rest")
+    assert what_to_do.endswith("when the store is back, the same command finishes the rest")
     assert "Traceback" not in said()
     assert nnexp(*LONG).status == 0
     assert finished(database) == 200
@@ -341,7 +343,7 @@ def test_two_of_the_same_sweep_at_once_on_a_server_leave_each_run_once(server):
     assert parents(server.uri, "at_once") == ["FINISHED"] * 2
 
 
-def test_what_a_stopped_sweep_left_twice_on_a_server_the_next_command_removes(nnexp, server):
+def test_duplicates_that_a_stopped_sweep_left_on_a_server_are_removed_by_the_next_command(nnexp, server):
     alone = [*ALONE, "experiment_name=twice"]
     assert nnexp(*alone).status == 0
     store = open_store(server.uri)
@@ -358,7 +360,7 @@ def test_what_a_stopped_sweep_left_twice_on_a_server_the_next_command_removes(nn
     assert package.load_runs("twice")["run_id"].item() in again.out
 
 
-def test_a_client_whose_clock_is_ahead_takes_no_live_run_of_a_server_for_dead(server, monkeypatch):
+def test_a_client_whose_clock_is_ahead_does_not_take_a_live_run_for_dead(server, monkeypatch):
     store = open_store(server.uri)
     place = ensure_experiment(store, "ahead")
     with open_writer(store, place) as writer:
@@ -372,7 +374,7 @@ def test_a_client_whose_clock_is_ahead_takes_no_live_run_of_a_server_for_dead(se
         assert writer.finish(run_id, "FINISHED", {}, {}) == run_id
 
 
-def test_ctrl_c_does_not_wait_for_what_a_server_has_yet_to_record(nnexp, server):
+def test_ctrl_c_does_not_wait_for_a_server_to_record_the_rest(nnexp, server):
     sweep = ["train", "-m", "figures=false", "seed=range(60)", "epochs=20", "experiment_name=stopped"]
     with typed(*sweep) as process:
         wait_for(lambda: server.count("stopped") > 4)

@@ -1,4 +1,4 @@
-"""The built wheel, installed where nothing else is: every verb works, in any directory."""
+"""The built wheel, installed in an empty environment: every verb works, in any directory."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """A new environment that holds the wheel and what it depends on, of the versions in the lock file."""
+    """A new environment with the wheel and its dependencies, in the versions of the lock file."""
     place = tmp_path_factory.mktemp("environment") / "venv"
     uv = [sys.executable, "-m", "uv", "--quiet"]
     subprocess.run([*uv, "venv", "--python", sys.executable, str(place)], check=True)
@@ -44,7 +44,7 @@ def installed(wheel, tmp_path_factory):
     certificates = "true" if ssl.get_default_verify_paths().cafile else "false"
     environment = {"UV_SYSTEM_CERTS": certificates, **os.environ}
     subprocess.run([*uv, *install, str(wheel)], check=True, env=environment)
-    # The sources are this checkout's, and so is the engine compiled from them: it need not be compiled again.
+    # The sources are those of this checkout, so its compiled engine can be used.
     engine = Path("nnexp") / "network" / "engine" / "__pycache__"
     (packages,) = place.glob("lib/python*/site-packages")
     for kernels in (CHECKOUT / engine).glob("kernels-*"):
@@ -67,7 +67,7 @@ def environment(installed, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def typed(here, environment):
-    """`typed("train", "seed=1")`: its standard output; the command must end well."""
+    """`typed("train", "seed=1")` returns the command's standard output; its exit status must be 0."""
 
     def run(*arguments, status=0, at=here):
         done = subprocess.run(
@@ -79,7 +79,7 @@ def typed(here, environment):
     return run
 
 
-def test_the_wheel_holds_what_is_shipped_and_nothing_else_of_the_repository(wheel):
+def test_the_wheel_contains_only_the_package_and_the_shipped_files(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     tracked = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     files = tracked.stdout.splitlines()
@@ -102,7 +102,7 @@ def test_one_run_a_sweep_and_an_experiment_train_and_are_found_again(typed, here
     assert all(path.name.startswith(("mlflow.db", "mlartifacts")) for path in here.iterdir())
 
 
-def test_what_is_recorded_is_summarised_reported_shown_and_rerun(typed, here):
+def test_recorded_runs_are_summarised_reported_shown_and_rerun(typed, here):
     assert "20" in typed("summarize", "--by", "dataset", "--sweep", "last")
     typed("report", "--out", "report.html")
     text = (here / "report.html").read_text()
@@ -112,12 +112,12 @@ def test_what_is_recorded_is_summarised_reported_shown_and_rerun(typed, here):
     typed("doctor")
 
 
-def test_an_unknown_data_set_is_told_with_the_shipped_ones(typed):
+def test_an_unknown_data_set_is_refused_with_the_shipped_ones_named(typed):
     assert "Known: alice, and, csv, gender, line, or, xor" in typed("train", "dataset=zzz", status=2)
     assert "nnexp is an installed package" in typed("train", "require_clean=true", status=2)
 
 
-def test_the_ui_serves_this_directory_s_store(here, environment, installed):
+def test_the_ui_serves_the_store_of_the_working_directory(here, environment, installed):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

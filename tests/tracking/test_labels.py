@@ -1,4 +1,4 @@
-"""What sweeps and runs are called by whoever types the command."""
+"""The name, the question and the tags that a user gives to runs and sweeps."""
 
 from pathlib import Path
 
@@ -34,13 +34,13 @@ def test_a_sweep_has_the_name_the_question_and_the_tags_that_are_typed(nnexp, st
     assert not any({"team", "nnexp.question"} & child.data.tags.keys() for child in children)
 
 
-def test_a_tag_that_is_called_as_a_secret_is_keeps_it_to_itself(nnexp, store, client):
+def test_the_value_of_a_tag_with_the_name_of_a_secret_is_masked(nnexp, store, client):
     typed = nnexp("train", *QUICK, "tags={api_token: correct-horse, team: 'http://me:battery@host'}")
     _, tags = labels(client, typed.out.split("recorded as ")[1].split()[0])
     assert (tags["api_token"], tags["team"]) == ("***", "http://me:***@host")
 
 
-def test_a_finished_sweep_takes_the_name_and_the_question_of_the_command_that_finds_it(nnexp, store, client):
+def test_a_finished_sweep_gets_the_name_and_the_question_of_a_later_command(nnexp, store, client):
     sweep_id = nnexp("train", "-m", *QUICK, "seed=1,2").out.split("as sweep ")[1].split()[0]
     ended = nnexp("train", "-m", *QUICK, "seed=1,2", *NAMED)
     assert f"as sweep {sweep_id}" in ended.out
@@ -54,7 +54,7 @@ def test_a_finished_sweep_takes_the_name_and_the_question_of_the_command_that_fi
     )
 
 
-def test_a_run_alone_has_a_name_and_tags_too_and_the_same_key(nnexp, store, client):
+def test_a_single_run_has_a_name_and_tags_which_do_not_change_its_key(nnexp, store, client):
     run_id = nnexp("train", *QUICK, *NAMED).out.split("recorded as ")[1].split()[0]
     name, tags = labels(client, run_id)
     assert (name, tags["team"], tags["mlflow.note.content"]) == ("widths", "blue", "How wide, and *why*?")

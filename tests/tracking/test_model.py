@@ -33,7 +33,7 @@ ALONE = ("figures=false", "model=false", "epochs=20")
 
 @pytest.fixture
 def trained(nnexp, store):
-    """`trained("dataset=xor")` is the id of a run that was just recorded, without a model."""
+    """`trained("dataset=xor")` records a run without a model and returns its id."""
 
     def run(*keys):
         ended = nnexp("train", *ALONE, *keys)
@@ -45,7 +45,7 @@ def trained(nnexp, store):
 
 @pytest.fixture
 def exported(nnexp, trained, tmp_path):
-    """`exported("dataset=xor")` is the directory of such a run's model, and its id."""
+    """`exported("dataset=xor")` exports such a run's model; returns its directory and the run's id."""
 
     def make(*keys):
         run_id = trained(*keys)
@@ -57,7 +57,7 @@ def exported(nnexp, trained, tmp_path):
 
 
 def predicted(nnexp, run_id, rows):
-    """What `nnexp predict` answers to the rows."""
+    """Return what `nnexp predict` answers to the rows."""
     table = io.StringIO()
     writer = csv.DictWriter(table, rows[0])
     writer.writeheader()
@@ -69,7 +69,7 @@ def predicted(nnexp, run_id, rows):
     ]
 
 
-def test_a_single_run_has_a_model_that_answers_to_raw_rows(nnexp, store):
+def test_a_single_run_has_a_model_that_predicts_from_raw_rows(nnexp, store):
     run_id = nnexp("train", "figures=false").out.split("recorded as ")[1].split()[0]
     model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
     answers = model.predict(pd.DataFrame(ROWS)).to_dict("records")
@@ -79,7 +79,7 @@ def test_a_single_run_has_a_model_that_answers_to_raw_rows(nnexp, store):
     assert answers[1]["probability"] == pytest.approx(1 - answers[1]["y_pred"], abs=1e-15)
 
 
-def test_the_signature_says_the_columns_with_their_units_and_types(exported):
+def test_the_signature_names_the_columns_with_their_units_and_types(exported):
     directory, _ = exported()
     told = mlflow.models.get_model_info(str(directory))
     inputs = {spec["name"]: spec["type"] for spec in told.signature.inputs.to_dict()}
@@ -113,7 +113,7 @@ def test_export_logs_a_model_on_a_run_once_and_leaves_the_run_as_it_ended(nnexp,
     assert nnexp("export", run_id).out not in ("", ended.out)
 
 
-def test_a_run_whose_data_set_is_gone_is_exported_from_its_record(nnexp, store, tmp_path):
+def test_a_run_whose_data_set_is_missing_is_exported_from_its_record(nnexp, store, tmp_path):
     (tmp_path / "own.csv").write_text("length_cm,y\n1,u\n2,v\n3,w\n4,u\n5,v\n6,w\n")
     own = ["dataset=csv", "dataset.path=own.csv", "dataset.features=[length_cm]", "dataset.target=y"]
     assert nnexp("train", "-m", *own, *SOFTMAX, "epochs=20", "seed=1,2").status == 0
@@ -127,13 +127,13 @@ def test_a_run_whose_data_set_is_gone_is_exported_from_its_record(nnexp, store, 
     assert answer["probability"] == answer[f"y_pred_{answer['label']}"]
 
 
-def test_a_regression_answers_with_its_output_alone(exported):
+def test_a_regression_model_returns_only_its_output(exported):
     directory, _ = exported("dataset=line", "hidden=[]", "output_activation=identity", "learning_rate=0.02")
     answers = mlflow.pyfunc.load_model(str(directory)).predict(pd.DataFrame({"x": [1.0, 2.0]}))
     assert list(answers) == ["y_pred"]
 
 
-def test_nothing_in_a_model_is_pickled_or_of_this_program(exported):
+def test_a_model_contains_no_pickle_and_does_not_need_nnexp(exported):
     directory, _ = exported()
     names = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     assert names == {
@@ -176,7 +176,7 @@ def test_a_model_loads_where_only_its_requirements_are(nnexp, exported):
         assert answer == pytest.approx(expected, abs=1e-14)
 
 
-def test_a_model_says_what_is_wrong_with_a_row(exported):
+def test_a_model_names_what_is_wrong_with_a_row(exported):
     directory, _ = exported()
     model = mlflow.pyfunc.load_model(str(directory))
     for row, words in [
@@ -210,7 +210,7 @@ def test_a_served_model_answers_over_http_as_predict_does(nnexp, exported):
             assert server.poll() is None, "the server ended"
             return False
 
-    # MLflow starts uvicorn by its name, as in an environment that is activated.
+    # MLflow starts uvicorn by its name, so PATH must be as in an activated environment.
     place = Path(sys.executable).parent
     activated = os.environ | {"PATH": f"{place}{os.pathsep}{os.environ['PATH']}"}
     serve = [str(place / "mlflow"), "models", "serve", "-m", str(directory), "--env-manager", "local"]
@@ -267,13 +267,13 @@ def test_a_network_shows_itself_in_a_line_and_takes_a_data_frame_by_its_columns(
         (rows[["weight_lb"]], "column 'height_in' is missing: the network takes weight_lb, height_in"),
         (rows.assign(height_in=[63, None]), "column 'height_in', row 2: nan is not a finite number"),
         (rows.astype({"height_in": str}), "column 'height_in', row 1: '63.0' is not a finite number"),
-        (pd.concat([rows, rows], axis=1), "column 'weight_lb' is there 2 times"),
+        (pd.concat([rows, rows], axis=1), "column 'weight_lb' occurs 2 times"),
     ]:
         with pytest.raises(ValueError, match=words):
             net.predict(wrong)
 
 
-def test_only_what_is_a_probability_is_called_one(store, trained, tmp_path):
+def test_only_probabilities_are_in_the_column_probability(store, trained, tmp_path):
     (tmp_path / "own.csv").write_text("a,y\n1,u\n2,v\n3,w\n1,u\n2,v\n3,w\n")
     own = ["dataset=csv", "dataset.path=own.csv", "dataset.features=[a]", "dataset.target=y"]
     sigmoids = package.load_network(trained(*own)).predict([[1.0], [3.0]])
@@ -294,7 +294,7 @@ def test_the_numpy_of_the_docs_is_enough_for_the_articles_network(store, trained
     )
 
 
-def test_export_refuses_in_plain_words_what_it_cannot_do(nnexp, trained, tmp_path):
+def test_an_export_that_is_impossible_is_refused_in_plain_words(nnexp, trained, tmp_path):
     run_id = trained()
     diverged = trained("dataset=line", "hidden=[]", "output_activation=identity", "learning_rate=1000")
     (tmp_path / "full").mkdir()
@@ -315,7 +315,7 @@ def test_export_refuses_in_plain_words_what_it_cannot_do(nnexp, trained, tmp_pat
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_what_is_no_network_is_refused_in_plain_words(store, tmp_path):
+def test_a_file_that_is_not_a_network_is_refused_in_plain_words(store, tmp_path):
     (tmp_path / "mine.npz").write_text("a letter")
     for source, words in [
         ("mine.npz", "mine.npz: weights.npz is damaged"),

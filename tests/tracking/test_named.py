@@ -1,4 +1,4 @@
-"""What people call a run: hints that work as typed, ids in any experiment, beginnings and `last`."""
+"""Ways to name a run: printed hints that work as typed, ids in any experiment, beginnings of ids, `last`."""
 
 import json
 import shlex
@@ -18,7 +18,7 @@ SWEEP = ("-m", "epochs=5", "figures=false", "seed=1,2")
 
 
 def hints(ended):
-    """The commands that a command printed, as words after the program's name."""
+    """Return the commands that a command printed, as words after the program's name."""
     return [shlex.split(line)[1:] for line in ended.out.splitlines() if line.startswith("  ")]
 
 
@@ -50,6 +50,19 @@ def test_a_hint_works_as_it_is_printed(nnexp, store, tmp_path, where):
     assert "median_low" in nnexp(*summarize).out
     assert nnexp(*report).status == 0
     assert (tmp_path / f"{swept(many)}.html").exists()
+
+
+def test_what_import_says_to_type_next_names_the_store_that_was_typed(nnexp, store):
+    elsewhere = ["--tracking-uri", f"sqlite:///{store.with_name('other.db')}"]
+    store.with_name("other.db").write_bytes(store.read_bytes())
+    run_id, sweep_id = ran(nnexp("train", *QUICK)), swept(nnexp("train", *SWEEP))
+    for some_id in (run_id, sweep_id):
+        assert nnexp("bundle", some_id, "--out", "some.zip").status == 0
+        ended = nnexp("import", "some.zip", *elsewhere)
+        assert len(hints(ended)) > 1
+        for words in hints(ended):
+            assert words[-2:] == elsewhere
+            assert nnexp(*words).status == 0, words
 
 
 def test_a_hint_has_no_password(configure):
@@ -88,7 +101,7 @@ def test_a_sweep_is_summarised_in_whatever_experiment_it_is(nnexp, store):
 
 
 @pytest.mark.slow
-def test_a_beginning_and_last_do_in_every_verb(nnexp, store, tmp_path):
+def test_every_verb_accepts_the_beginning_of_an_id_and_last(nnexp, store, tmp_path):
     sweep = swept(nnexp("train", *SWEEP))
     run_id = ran(nnexp("train", *QUICK))
     (tmp_path / "rows.csv").write_text("weight_lb,height_in\n128,63\n")
@@ -134,7 +147,7 @@ def test_a_beginning_of_several_ids_is_refused_and_names_them(nnexp, store):
     first, second = ran(nnexp("train", *QUICK)), ran(nnexp("train", *QUICK, "seed=1"))
     ended = nnexp("show", first[:4])
     assert ended.status == 2
-    assert f"{first[:4]}: 2 ids begin so: {first}, {second}; type more of it" in ended.err
+    assert f"{first[:4]}: 2 ids begin like this: {first}, {second}; type more of it" in ended.err
     assert "no run 'ffff' in this store" in nnexp("show", "ffff").err
 
 
@@ -149,7 +162,7 @@ def test_the_list_has_sweeps_and_single_runs_the_newest_first(nnexp, store, thre
     assert [row["experiment"] for row in listed] == ["nnexp", "nnexp", "foo", "nnexp"]
     losses = package.load_runs(sweep=sweep)["loss"]
     assert listed[2]["best loss"] == losses.min()
-    with sqlite3.connect(store) as connection:  # as a sweep that goes on has it
+    with sqlite3.connect(store) as connection:  # as for a running sweep
         connection.execute("DELETE FROM latest_metrics WHERE key = 'best_loss'")
     again = json.loads(nnexp("list", "--format", "json", "--experiment", "foo").out)
     assert [row["best loss"] for row in again] == [losses.min()]

@@ -25,7 +25,7 @@ from nnexp.tracking.write import open_writer
 pytestmark = pytest.mark.slow
 
 
-def test_the_store_is_the_projects_own_wherever_one_stands(monkeypatch, tmp_path):
+def test_the_default_store_is_the_projects_in_any_working_directory(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.chdir(tmp_path)
     assert resolve_uri(None) == f"sqlite:///{CHECKOUT / 'mlflow.db'}"
@@ -46,7 +46,7 @@ def test_a_store_reached_by_a_link_is_the_store_itself(store, tmp_path, nnexp):
     linked = open_store(f"sqlite:///{tmp_path}/link.db")
     with open_writer(linked, ensure_experiment(linked, "nnexp")) as writer:
         run_id = writer.start(RunRecord("x", tags={"nnexp.run_key": "k"}, status="RUNNING"))
-        # Whoever looks by the file's own name sees that its process is alive.
+        # A command that opens the file by its own name sees that the run's process is alive.
         assert nnexp("doctor", "--fix").status == 0
         assert nnexp("train", "seed=1", "epochs=5", "figures=false", "model=false").status == 0
         assert writer.finish(run_id, "FINISHED", {}, {}) == run_id
@@ -60,7 +60,7 @@ def test_a_store_is_made_whole_or_not_at_all(tmp_path, empty_store):
     connection.close()
 
 
-def test_a_store_half_made_by_a_killed_process_is_made_anew(tmp_path):
+def test_a_store_that_a_killed_process_half_made_is_made_again(tmp_path):
     (tmp_path / "mlflow.db.creating").write_bytes(b"half")
     store = open_store()
     assert ensure_experiment(store, "nnexp") == ensure_experiment(store, "nnexp")
@@ -68,7 +68,7 @@ def test_a_store_half_made_by_a_killed_process_is_made_anew(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "words"), [(b"", "is empty"), (b"not a database", "is not an SQLite")])
-def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path, content, words):
+def test_a_file_that_is_not_a_store_is_refused_and_not_changed(tmp_path, content, words):
     (tmp_path / "mlflow.db").write_bytes(content)
     with pytest.raises(RequestError, match=words):
         open_store()
@@ -82,7 +82,7 @@ def test_a_damaged_store_is_refused(store):
         open_store()
 
 
-def test_a_store_of_another_schema_is_refused_with_what_upgrades_it(store):
+def test_a_store_of_another_schema_is_refused_with_the_upgrade_command(store):
     with sqlite3.connect(store) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     connection.close()
@@ -91,12 +91,12 @@ def test_a_store_of_another_schema_is_refused_with_what_upgrades_it(store):
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "https://127.0.0.1:99999"])
-def test_a_server_that_is_not_there_is_told_at_once(uri):
+def test_an_unreachable_server_is_reported_at_once(uri):
     with pytest.raises(RequestError, match="cannot be reached"):
         open_store(uri)
 
 
-def test_artifacts_lie_beside_the_database_in_a_path_with_blanks(tmp_path, empty_store):
+def test_artifacts_are_beside_the_database_in_a_path_with_blanks(tmp_path, empty_store):
     place = tmp_path / "a place with blanks"
     place.mkdir()
     (place / "mlflow.db").write_bytes(empty_store.read_bytes())
@@ -112,7 +112,7 @@ def sql(path, statement, *values):
 
 
 def make_older(path):
-    """A new store as it was before stores had places of their own, with an experiment."""
+    """Make a store like those from before stores had their own directories, with an experiment."""
     ensure_experiment(open_store(f"sqlite:///{path}"), "nnexp")
     sql(path, "DELETE FROM experiment_tags WHERE key = 'nnexp.store'")
     location = f"file://{path.parent}/mlartifacts/nnexp"
@@ -124,7 +124,7 @@ def every_byte(place):
 
 
 @pytest.mark.parametrize("is_older", [False, True])
-def test_a_copied_store_records_beside_itself_and_the_originals_bytes_stay(
+def test_a_copied_store_records_beside_itself_and_does_not_change_the_original(
     nnexp, empty_store, tmp_path, monkeypatch, is_older
 ):
     original, copy = tmp_path / "original", tmp_path / "copy"
@@ -163,7 +163,7 @@ def test_a_database_copied_alone_reads_the_originals_runs_and_records_beside_its
     assert nnexp("doctor").out.endswith("6 runs, nothing is wrong\n")
 
 
-def test_a_copy_beside_the_original_takes_a_place_of_its_own_when_it_records(empty_store, tmp_path):
+def test_a_copy_beside_the_original_records_in_its_own_directory(empty_store, tmp_path):
     places = []
     for name in ("one.db", "other.db", "one.db"):
         if name == "other.db":
@@ -177,14 +177,14 @@ def test_a_copy_beside_the_original_takes_a_place_of_its_own_when_it_records(emp
     assert len(list(tmp_path.glob("mlartifacts/*.store"))) == 2
 
 
-def test_a_place_that_cannot_be_taken_is_refused_in_plain_words(nnexp, store):
+def test_an_artifact_directory_that_cannot_be_claimed_is_refused_in_plain_words(nnexp, store):
     (store.parent / "mlartifacts").touch()
     ended = nnexp("train", "epochs=5")
     assert (ended.status, ended.err.count("\n")) == (2, 1)
     assert f"the artifacts go to {store.parent}/mlartifacts, which cannot be written to: " in ended.err
 
 
-def test_a_store_reached_by_a_link_has_one_place(empty_store, tmp_path):
+def test_a_store_reached_by_a_link_keeps_its_artifacts_in_one_directory(empty_store, tmp_path):
     (tmp_path / "real").mkdir()
     shutil.copy(empty_store, tmp_path / "real" / "mlflow.db")
     (tmp_path / "link.db").symlink_to(tmp_path / "real" / "mlflow.db")
@@ -204,7 +204,7 @@ def test_a_store_without_an_id_is_given_one_with_its_next_experiment(store):
 
 
 @pytest.mark.parametrize("bad", ["../../etc", "", "F" * 32])
-def test_an_id_that_leads_elsewhere_is_none(store, bad):
+def test_a_store_id_that_would_lead_to_another_directory_is_ignored(store, bad):
     sql(store, "UPDATE experiment_tags SET value = ? WHERE key = 'nnexp.store'", bad)
     above, id, name = ensure_experiment(open_store(), "nnexp").artifact_location.rsplit("/", 2)
     assert (above, name) == (f"file://{store.parent}/mlartifacts", "nnexp")
@@ -221,7 +221,9 @@ def test_an_experiment_may_have_any_name_that_is_allowed(nnexp, store, name):
     assert "nothing is wrong" in nnexp("doctor").out
 
 
-def test_an_experiment_with_an_impossible_directory_is_told_and_spoils_nothing(nnexp, store, tmp_path):
+def test_an_experiment_with_an_impossible_directory_is_refused_and_the_store_stays_sound(
+    nnexp, store, tmp_path
+):
     name = "漢" * 86
     ensure_experiment(open_store(), "sound")
     with sqlite3.connect(store) as connection:
@@ -231,11 +233,11 @@ def test_an_experiment_with_an_impossible_directory_is_told_and_spoils_nothing(n
         )
     connection.close()
     ended = nnexp("train", f"experiment_name='{name}'", "epochs=5")
-    assert (ended.status, "too long a path to be recorded: name another" in ended.err) == (2, True)
+    assert (ended.status, "too long a path to record: choose another name" in ended.err) == (2, True)
     assert "nothing is wrong" in nnexp("doctor").out
 
 
-def test_a_deleted_experiment_is_told(store):
+def test_a_deleted_experiment_is_reported(store):
     opened = open_store()
     opened.client.delete_experiment(ensure_experiment(opened, "gone").id)
     with pytest.raises(RequestError, match="was deleted in this store"):
@@ -245,7 +247,7 @@ def test_a_deleted_experiment_is_told(store):
 def test_a_password_is_masked():
     assert masked("postgresql://me:secret@host:5432/db") == "postgresql://me:***@host:5432/db"
     assert masked("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
-    # One with an @ of its own, several in a text, one in an encoding, one in a query, a token for a name.
+    # A password with an @, several in a text, an encoded one, one in a query, a token in place of a name.
     assert masked("http://a:b@c@h/x,http://d:e/f@h2") == "http://a:***@h/x,http://d:***@h2"
     assert masked("x://u:p%40ss@h?sslpassword=q%26") == "x://u:***@h?sslpassword=***"
     assert masked("https://0123abcd@host/x@y") == "https://***@host/x@y"
@@ -263,7 +265,7 @@ def test_a_password_is_masked():
     ],
 )
 @pytest.mark.parametrize("traced", ["0", "1"])
-def test_no_error_tells_a_password(nnexp, monkeypatch, uri, traced):
+def test_no_error_shows_a_password(nnexp, monkeypatch, uri, traced):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("HYDRA_FULL_ERROR", traced)
     for arguments in (["summarize"], ["show", "0" * 32], ["doctor"]):
@@ -273,7 +275,7 @@ def test_no_error_tells_a_password(nnexp, monkeypatch, uri, traced):
         assert "hunter2" not in ended.err + ended.out
 
 
-def test_a_store_that_is_cut_off_is_refused_and_left_alone(store):
+def test_a_store_that_is_cut_off_is_refused_and_not_changed(store):
     content = store.read_bytes()[:-5000]
     store.write_bytes(content)
     with pytest.raises(RequestError, match="is cut off"):
@@ -285,7 +287,7 @@ def test_a_database_of_something_else_is_refused(tmp_path):
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("CREATE TABLE photos (id)")
     connection.close()
-    with pytest.raises(RequestError, match="is no MLflow store"):
+    with pytest.raises(RequestError, match="not an MLflow store"):
         open_store()
 
 
@@ -296,7 +298,7 @@ def test_a_database_of_something_else_is_refused(tmp_path):
         ("ffffffffffff", "newer one"),
     ],
 )
-def test_a_store_of_another_schema_is_left_as_it_is(store, revision, words):
+def test_a_store_of_another_schema_is_not_changed(store, revision, words):
     with sqlite3.connect(store) as connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     connection.close()
@@ -310,7 +312,7 @@ def test_a_store_of_another_schema_is_left_as_it_is(store, revision, words):
 
 @contextmanager
 def read_only(directory):
-    """Nobody may write in the directory; root, who always may, is somebody else meanwhile."""
+    """Make a directory read-only; root, who may always write, becomes another user meanwhile."""
     for path in [*directory.rglob("*"), directory]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     was = os.geteuid()
@@ -323,9 +325,7 @@ def read_only(directory):
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def test_a_store_that_may_only_be_read_is_read_by_all_and_trained_into_by_none(
-    nnexp, empty_store, monkeypatch
-):
+def test_a_read_only_store_can_be_read_but_not_trained_into(nnexp, empty_store, monkeypatch):
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o777)
         directory = Path(place, "store")
@@ -337,7 +337,7 @@ def test_a_store_that_may_only_be_read_is_read_by_all_and_trained_into_by_none(
         sweep_id = re.search(r"sweep (\w{32})", nnexp(*sweep).out)[1]
         run_id = package.load_runs()["run_id"][0]
         reading = [["summarize"], ["show", run_id], ["report", sweep_id, "--out", f"{place}/report.html"]]
-        # What they import, somebody else may not be able to.
+        # Import these modules now, since the other user may not be able to read them.
         printed = [nnexp(*arguments).out for arguments in reading]
         Path(place, "report.html").unlink()
         reruns = [["rerun", run_id], ["rerun", "--sweep", sweep_id]]
@@ -356,7 +356,7 @@ def test_a_store_that_may_only_be_read_is_read_by_all_and_trained_into_by_none(
         assert "trained" not in refused.err
 
 
-def test_a_store_whose_artifacts_may_only_be_read_is_not_trained_into(nnexp, empty_store, monkeypatch):
+def test_a_store_with_read_only_artifacts_is_not_trained_into(nnexp, empty_store, monkeypatch):
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o777)
         shutil.copy(empty_store, Path(place, "mlflow.db"))
@@ -372,7 +372,7 @@ def test_a_store_whose_artifacts_may_only_be_read_is_not_trained_into(nnexp, emp
         assert package.load_runs().empty
 
 
-def test_a_store_that_goes_away_under_a_reader_is_told_and_no_empty_one_left(nnexp, store, monkeypatch):
+def test_a_store_lost_while_it_is_read_is_reported_and_no_empty_one_is_made(nnexp, store, monkeypatch):
     nnexp("train", "epochs=5", "model=false", "figures=false")
     found = find_experiment
 
@@ -389,7 +389,7 @@ def test_a_store_that_goes_away_under_a_reader_is_told_and_no_empty_one_left(nne
     assert not store.exists()
 
 
-def test_a_store_that_goes_away_under_a_writer_is_told(nnexp, store, monkeypatch):
+def test_a_store_lost_while_it_is_written_is_reported(nnexp, store, monkeypatch):
     start = DatabaseWriter.start
 
     def then_it_is_gone(writer, record):
@@ -404,14 +404,14 @@ def test_a_store_that_goes_away_under_a_writer_is_told(nnexp, store, monkeypatch
     assert not store.exists()
 
 
-def test_a_file_beside_which_no_lock_could_lie_is_refused(nnexp, tmp_path):
+def test_a_store_with_too_long_a_name_for_its_locks_is_refused(nnexp, tmp_path):
     for name, is_read in (("x" * 215 + ".db", False), ("x" * 400 + ".db", True)):
         verb = ["summarize"] if is_read else ["train", "epochs=3"]
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/{name}")
             ended = nnexp(*verb)
         assert (ended.status, ended.out, len(ended.err.splitlines())) == (2, "", 1)
-        assert ("no store at" if is_read else "the file's name has 218 bytes, and may have 216") in ended.err
+        assert ("no store at" if is_read else "the file's name has 218 bytes, but may have 216") in ended.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -428,7 +428,7 @@ class Pages(list):
 
 
 @pytest.mark.parametrize("new", [0, 1], ids=["the same page", "ever new items"])
-def test_a_server_that_sends_pages_without_end_is_given_up(monkeypatch, new):
+def test_reading_a_server_that_sends_pages_without_end_stops(monkeypatch, new):
     monkeypatch.setattr(client, "MAX_ITEMS", 100)
     count = [0]
 

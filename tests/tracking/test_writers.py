@@ -1,6 +1,7 @@
-"""The two writers: what the bulk writer puts into MLflow's tables is what MLflow's own client puts there."""
+"""The two writers: the bulk writer writes the same rows into MLflow's tables as MLflow's own client."""
 
 import errno
+import getpass
 import math
 import os
 import shutil
@@ -20,7 +21,7 @@ from nnexp.tracking import durable, owner, tables
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import find_runs
-from nnexp.tracking.runs import DataInput, Ended, RunRecord
+from nnexp.tracking.runs import DataInput, Ended, RunRecord, origin, user
 from nnexp.tracking.server import ClientWriter
 from nnexp.tracking.store import Store, open_store
 
@@ -74,7 +75,7 @@ COMPARED = ["runs", "params", "tags", "metrics", "latest_metrics", "datasets", "
 
 @pytest.fixture
 def both(empty_store, tmp_path):
-    """(store, writer) of a database of its own for each of the two writers."""
+    """(store, writer) for each of the two writers, each with its own database."""
     made = []
     for kind in (DatabaseWriter, ClientWriter):
         (tmp_path / kind.__name__).mkdir()
@@ -87,7 +88,7 @@ def both(empty_store, tmp_path):
 
 
 def content(path, root):
-    """Every row of the tables, ids replaced by what they stand for: the run's name, the data set's digest."""
+    """Return every row of the tables, with ids replaced by the run's name or the data set's digest."""
     with closing(sqlite3.connect(path)) as connection:
         names = dict(connection.execute("SELECT run_uuid, name FROM runs"))
         names |= dict(connection.execute("SELECT dataset_uuid, 'data ' || digest FROM datasets"))
@@ -112,7 +113,7 @@ def content(path, root):
 
 
 def read_back(store):
-    """All that MLflow's client says of the runs, by name."""
+    """Return all that MLflow's client reads of the runs, by name."""
     client = MlflowClient(store.uri)
     (experiment,) = (e for e in client.search_experiments() if e.name == "one")
     told = {}
@@ -163,7 +164,7 @@ def test_both_writers_write_the_same_rows(both, tmp_path):
     assert all(ours[table] for table in COMPARED)
 
 
-def test_texts_beyond_their_columns_are_cut_alike_by_both(both):
+def test_both_writers_cut_texts_that_are_too_long_for_their_columns_alike(both):
     tags = {"nnexp.run_key": "k", "long": "漢" * 9000, "fits": "x" * tables.MAX_TAG}
     for _, writer in both:
         writer.write([RunRecord("n" * 300, tags={**tags, "mlflow.user": "u"}, end_time=2, start_time=1)])
@@ -189,7 +190,7 @@ def test_the_limits_are_those_of_mlflows_columns():
         assert column.type.length == limit
 
 
-def test_mlflows_client_reads_the_same_back(both):
+def test_mlflows_client_reads_the_same_from_both_writers(both):
     for _, writer in both:
         writer.write(RECORDS)
     ours, theirs = (read_back(store) for store, _ in both)
@@ -198,7 +199,7 @@ def test_mlflows_client_reads_the_same_back(both):
         assert ours[name] == theirs[name]
 
 
-def test_a_run_that_goes_on_ends_the_same_by_both(both, monkeypatch, tmp_path):
+def test_both_writers_end_a_running_run_alike(both, monkeypatch, tmp_path):
     monkeypatch.setattr("nnexp.tracking.database.now", lambda: 1_700_000_002_000)
     monkeypatch.setattr("nnexp.tracking.server.now", lambda: 1_700_000_002_000)
     monkeypatch.setattr(
@@ -218,16 +219,16 @@ def test_a_run_that_goes_on_ends_the_same_by_both(both, monkeypatch, tmp_path):
     assert ours[RECORDS[0].name][0] == "KILLED"
 
 
-def test_the_schema_that_is_known_is_the_installed_mlflows():
+def test_the_known_schema_is_that_of_the_installed_mlflow():
     assert _get_latest_schema_revision() == tables.REVISION
 
 
 def test_a_store_of_an_unknown_schema_is_recorded_through_mlflow(nnexp, store, monkeypatch):
-    """As after an update of MLflow that nnexp has not seen: slower, with a word, and the same record."""
+    """After an update of MLflow that nnexp does not know, recording is slower, but the record is the same."""
     monkeypatch.setattr(tables, "REVISION", "0000")
     ended = nnexp("train", "-m", "figures=false", "seed=1,2", "epochs=5")
     assert ended.status == 0
-    assert "new to nnexp: recording through MLflow" in ended.err
+    assert "recording through MLflow, slower" in ended.err
     again = nnexp("train", "-m", "figures=false", "seed=1,2,3", "epochs=5")
     assert "3 runs: 2 done, 1 new" in again.err
     through_mlflow = nnexp("summarize", "--by", "seed", "--format", "json").out
@@ -236,7 +237,7 @@ def test_a_store_of_an_unknown_schema_is_recorded_through_mlflow(nnexp, store, m
     assert nnexp("summarize", "--by", "seed", "--format", "json").out == through_mlflow
 
 
-def test_what_is_finished_is_not_written_again(both):
+def test_a_finished_run_is_not_written_again(both):
     store, writer = both[0]
     writer.write(RECORDS)
     writer.write(RECORDS)
@@ -245,7 +246,7 @@ def test_what_is_finished_is_not_written_again(both):
     assert sorted(found) == ["k1", "k2", "k3", "k3"]  # a failure may come twice
 
 
-def test_of_two_that_go_on_as_the_same_run_the_first_to_finish_stands(both):
+def test_if_two_processes_train_the_same_run_the_first_to_finish_counts(both):
     for store, writer in both:
         experiment = ensure_experiment(store, "one")
         tags = {"nnexp.run_key": "k", "nnexp.attempt": "2"}
@@ -280,13 +281,13 @@ def owned(process, began, beat, machine=None):
     }
 
 
-def test_on_its_own_machine_the_process_is_asked_whatever_the_clocks_say(monkeypatch):
+def test_on_its_own_machine_the_process_decides_and_not_the_clocks(monkeypatch):
     store, now = Store("sqlite:///x.db", None, is_known=False), time.time()
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     began = owner._began(child.pid)
     for beat in (now, now - 3600, now + 3600):
         assert owner.is_beating(store, owned(child.pid, began, beat))
-        # One that has its number now is another process.
+        # A process that has the same number now is another one.
         assert not owner.is_beating(store, owned(child.pid, str(int(began) - 1), beat))
     child.kill()
     while owner._began(child.pid) != "dead":  # it waits for us to take its exit status
@@ -301,7 +302,7 @@ def test_on_another_machine_the_heartbeat_counts_by_the_stores_clock(monkeypatch
     monkeypatch.setattr(owner, "_time_of", lambda store: 1000.0)
     for beat, alive in ((1000, True), (950, True), (930, False)):
         assert owner.is_beating(store, owned(1, "1", beat, "elsewhere")) is alive
-        # Nor can a process be asked of which the system does not say when it began.
+        # A process whose start time the system does not tell cannot be checked either.
         assert owner.is_beating(store, owned(os.getpid(), owner.UNKNOWN, beat)) is alive
 
 
@@ -325,7 +326,7 @@ def test_two_writers_at_once_write_each_key_once(both):
     assert len(found) == len(set(found)) == 300
 
 
-def test_a_chunk_is_there_whole_or_not_at_all(both, monkeypatch):
+def test_a_chunk_is_recorded_entirely_or_not_at_all(both, monkeypatch):
     store, writer = both[0]
     bad = RunRecord("bad", params={"p": None}, tags={"nnexp.run_key": "bad"})  # a NULL that the table refuses
     with pytest.raises(Exception, match="NOT NULL"):
@@ -368,7 +369,7 @@ def test_a_file_stays_until_its_successor_is_on_the_disk(both, monkeypatch):
     assert done == ["sync", "replace"] * 2
 
 
-def test_a_flush_reaches_every_file_and_directory_where_there_is_no_call_for_all(tmp_path, monkeypatch):
+def test_without_syncfs_every_file_and_directory_is_flushed(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(durable, "_syncfs", lambda: None)
     monkeypatch.setattr(durable, "_fsync", synced.append)
@@ -379,7 +380,7 @@ def test_a_flush_reaches_every_file_and_directory_where_there_is_no_call_for_all
     assert set(synced) == {*place.rglob("*"), place, place.parent, tmp_path}
 
 
-def test_a_disk_that_fails_to_take_the_files_stops_the_recording(both, monkeypatch):
+def test_a_disk_error_while_writing_files_stops_the_recording(both, monkeypatch):
     store, writer = both[0]
 
     def fails(place):
@@ -391,7 +392,7 @@ def test_a_disk_that_fails_to_take_the_files_stops_the_recording(both, monkeypat
     assert find_runs(store, ensure_experiment(store, "one"), "nnexp.run_key") == []
 
 
-def test_a_disregarded_run_is_killed_by_the_one_that_takes_its_place(both):
+def test_a_disregarded_run_becomes_killed_when_another_replaces_it(both):
     for store, writer in both:
         experiment = ensure_experiment(store, "one")
         writer.write(RECORDS[:2])
@@ -404,7 +405,7 @@ def test_a_disregarded_run_is_killed_by_the_one_that_takes_its_place(both):
         assert ended == [("k1", "FINISHED", False), ("k1", "KILLED", True), ("k2", "FINISHED", False)]
 
 
-def test_a_locked_file_is_waited_for_and_this_is_said(both, capsys, monkeypatch):
+def test_a_writer_waits_for_a_locked_file_and_says_so(both, capsys, monkeypatch):
     monkeypatch.setattr("nnexp.tracking.database.TRY_SECONDS", 0.1)
     store, _ = both[0]
     writer = DatabaseWriter(store, ensure_experiment(store, "one"))
@@ -419,3 +420,14 @@ def test_a_locked_file_is_waited_for_and_this_is_said(both, capsys, monkeypatch)
     writer.close()
     assert "locked by another process: waiting" in capsys.readouterr().err
     assert len(find_runs(store, ensure_experiment(store, "one"), "nnexp.run_key")) == 1
+
+
+def test_the_system_is_asked_once_for_the_name_of_the_user(monkeypatch):
+    asked = []
+    monkeypatch.setattr(getpass, "getuser", lambda: asked.append("") or "ada")
+    user.cache_clear()
+    try:
+        assert [origin()["mlflow.user"] for _ in range(3)] == ["ada"] * 3
+    finally:
+        user.cache_clear()
+    assert len(asked) == 1

@@ -1,4 +1,4 @@
-"""What a worker runs in test_executors.py: training that kills its process for one seed."""
+"""Train like a worker, but kill the process for one seed; used by test_distribute.py and the fault matrix."""
 
 import os
 import signal

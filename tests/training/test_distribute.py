@@ -1,4 +1,4 @@
-"""A sweep trained by other processes, real ones, that are killed: the bits are as in one process."""
+"""A sweep trained by real worker processes, some of which are killed, has the same bits as in one process."""
 
 import json
 import os
@@ -44,7 +44,7 @@ DASK = Path(sys.executable).with_name("dask")
 
 
 def bits(runs):
-    """The hash of each finished run's weights, by key; no key twice."""
+    """Return the hash of each finished run's weights, by key; no key may occur twice."""
     runs = runs[runs["status"] == "FINISHED"]
     assert runs["run_key"].is_unique
     return dict(zip(runs["run_key"], runs["weights_sha256"], strict=True))
@@ -61,13 +61,13 @@ def inline(configure):
 
 
 def workers_of(process):
-    """The processes that train for this one."""
+    """Return the worker processes of this process."""
     return [pid for pid, command in alive(process.pid).items() if "spawn_main" in command]
 
 
 @contextmanager
 def sweeping(*how, code=None):
-    """A sweep that goes on in a process of its own, and the file with what it says."""
+    """Start a sweep in another process; yield the process and the file with its output."""
     program = NNEXP if code is None else [sys.executable, "-c", code]
     with Path("said").open("w") as log, started(*program, *SWEEP, *how, log=log) as process:
         yield process
@@ -77,13 +77,13 @@ def said():
     return Path("said").read_text()
 
 
-def test_processes_train_the_same_bits(nnexp, store, inline):
+def test_worker_processes_train_the_same_bits(nnexp, store, inline):
     ended = nnexp(*SWEEP, *PROCESSES)
     assert ended.status == 0, ended.err
     assert bits(package.load_runs()) == inline
 
 
-def test_a_worker_that_is_killed_is_made_up_for(store, inline):
+def test_the_shard_of_a_killed_worker_is_trained_again(store, inline):
     with sweeping(*PROCESSES) as process:
         wait_for(lambda: statuses(store).count("FINISHED"))  # one shard is done, the others are under way
         os.kill(workers_of(process)[0], signal.SIGKILL)
@@ -182,7 +182,7 @@ def test_a_cluster_trains_the_same_bits_though_one_of_its_workers_is_killed(stor
     assert not re.search("distributed|tornado|Traceback|Warning", said()), said()
 
 
-def test_a_cluster_that_is_not_there_is_told_before_anything_is_recorded(nnexp, store, monkeypatch):
+def test_a_missing_cluster_is_refused_before_anything_is_recorded(nnexp, store, monkeypatch):
     needs("Dask", DASK.exists())
     monkeypatch.setattr(workers, "ANSWER_SECONDS", 2)  # not 10
     ended = nnexp(*SWEEP, "executor=dask", "executor.address=tcp://127.0.0.1:9")
@@ -194,7 +194,7 @@ def test_a_cluster_that_is_not_there_is_told_before_anything_is_recorded(nnexp, 
     assert statuses(store) == []
 
 
-def test_a_cluster_without_workers_is_told_before_anything_is_recorded(nnexp, store, cluster):
+def test_a_cluster_without_workers_is_refused_before_anything_is_recorded(nnexp, store, cluster):
     ended = nnexp(*SWEEP, *cluster.executor)
     assert ended.status == 2
     assert ended.err.splitlines()[1:] == [
@@ -213,7 +213,7 @@ def test_workers_with_another_engine_are_refused(nnexp, store, cluster, monkeypa
 
 
 @pytest.mark.parametrize("whose", ["scheduler", "worker"])
-def test_a_cluster_that_goes_away_ends_the_sweep_and_the_same_command_does_the_rest(
+def test_losing_the_cluster_ends_the_sweep_and_the_same_command_finishes_it(
     nnexp, store, cluster, inline, whose
 ):
     worker = cluster.worker()

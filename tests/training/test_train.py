@@ -1,4 +1,4 @@
-"""Training: the articles' trajectories, the oracle's, and what a batch may not change."""
+"""Training: the trajectories of the articles and of the reference, and that batches change no bits."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ ORDER = ["w1", "w2", "w3", "w4", "w5", "w6", "b1", "b2", "b3"]
 
 
 def trained(*configs):
-    """The results in the order of the configs, which share a data set."""
+    """Train the configs, which share a data set; return the results in their order."""
     results = {}
     for progress in train(load(configs[0].dataset), configs):
         results.update(progress.ended)
@@ -29,7 +29,7 @@ def trained(*configs):
 
 
 def oracle(config):
-    """The same training with network.py: the loss at every recorded point, and the final weights."""
+    """Train with the reference; return the loss at every recorded point and the final weights."""
     (run,) = trained(replace(config, epochs=1, log_every=1))
     data, net, memory = run.prepared, run.initial, None
     size = len(data.X) if config.batch_size == "full" else config.batch_size
@@ -109,6 +109,8 @@ def test_the_line_is_learned_by_the_program(configure):
     [
         ["optimizer=momentum", "batch_size=2"],
         ["optimizer=adam", "batch_size=3", "activation=tanh"],
+        ["optimizer=adamw", "optimizer.weight_decay=0.1", "batch_size=2"],
+        ["optimizer.weight_decay=0.01"],
         ["batch_size=full", "shuffle=true"],
         ["shuffle=true", "batch_size=3", "seed=7"],
         ["output_activation=softmax", "loss=cross_entropy", "hidden=[3,3]"],
@@ -117,6 +119,7 @@ def test_the_line_is_learned_by_the_program(configure):
         ["hidden=[]", "loss=bce"],
         ["output_activation=tanh", "init=xavier"],
         ["validation_fraction=0.25", "dataset.center=mean"],
+        ["folds=2", "fold=1", "test_fraction=0.25", "split_seed=3", "dataset.center=mean"],
         ["dataset=line", "output_activation=identity", "hidden=[4]", "learning_rate=0.01"],
     ],
     ids=" ".join,
@@ -129,7 +132,7 @@ def test_training_follows_the_oracle(configure, overrides):
     np.testing.assert_allclose(flatten(run.final.layers), w, rtol=0, atol=1e-9)
 
 
-def test_points_are_at_0_every_log_every_and_the_last(configure):
+def test_curves_have_points_at_0_at_every_log_every_and_at_the_last_epoch(configure):
     (run,) = trained(configure("epochs=25", "log_every=10"))
     assert run.epochs.tolist() == [0, 10, 20, 25]
     assert run.curves["loss"].shape == run.curves["accuracy"].shape == (4,)
@@ -143,7 +146,7 @@ def test_kept_weights_are_those_of_their_epoch(configure):
     assert flatten(run.kept[0]).tolist() == flatten(run.initial.layers).tolist()
 
 
-def test_a_run_has_the_same_bits_alone_and_in_any_company(configure):
+def test_a_run_has_the_same_bits_alone_and_in_any_batch(configure):
     base = configure("epochs=200", "dataset=xor")
     company = [
         replace(base, seed=seed, learning_rate=rate, epochs=epochs)
@@ -161,7 +164,7 @@ def test_a_run_has_the_same_bits_alone_and_in_any_company(configure):
             assert values.tolist() == run.curves[name].tolist()
 
 
-def test_shuffled_and_split_runs_have_the_same_bits_in_any_company(configure):
+def test_shuffled_and_split_runs_have_the_same_bits_in_any_batch(configure):
     base = configure(
         "epochs=60", "shuffle=true", "validation_fraction=0.25", "optimizer=adam", "batch_size=2"
     )
@@ -172,7 +175,124 @@ def test_shuffled_and_split_runs_have_the_same_bits_in_any_company(configure):
     assert alone.curves["val_loss"].tolist() == together[13].curves["val_loss"].tolist()
 
 
-def test_a_run_that_diverges_ends_there_and_disturbs_no_other(configure):
+# Networks that soon learn their few training rows too well, so that val_loss rises.
+WAITING = ("hidden=[6]", "activation=tanh", "output_activation=identity", "learning_rate=0.05", "epochs=100")
+
+
+@pytest.fixture
+def waiting(configure, tmp_path):
+    """`waiting("patience=10")` is a run on noisy labels, of which a third is for validation."""
+    rng = RandomState(0)
+    rows = [f"{a},{b},{int(a + b + 2 * e > 0)}" for a, b, e in rng.normal(size=(40, 3))]
+    (tmp_path / "noisy.csv").write_text("\n".join(["a,b,y", *rows]) + "\n")
+
+    def configured(*overrides):
+        own = ["dataset=csv", f"dataset.path='{tmp_path}/noisy.csv'", "dataset.target=y"]
+        return configure(*own, *WAITING, "log_every=5", "validation_fraction=0.33", *overrides)
+
+    return configured
+
+
+def same(run, other):
+    assert flatten(run.final.layers).tobytes() == flatten(other.final.layers).tobytes()
+    assert run.epochs.tolist() == other.epochs.tolist()
+    assert (run.outcome, repr(run.once)) == (other.outcome, repr(other.once))  # nan is nan here
+    assert run.kept.keys() == other.kept.keys()
+    for name, values in run.curves.items():
+        assert values.tobytes() == other.curves[name].tobytes()
+
+
+@pytest.mark.parametrize("patience", [1, 5, 12, 1000])
+def test_a_run_with_patience_is_the_run_that_ends_at_its_lowest_val_loss(waiting, patience):
+    config = waiting(f"patience={patience}", "weights_every=5")
+    (run,), (plain,) = trained(config), trained(replace(config, patience=0))
+    best, stopped = 0, 100
+    for epoch, value in zip(plain.epochs.tolist(), plain.curves["val_loss"].tolist(), strict=True):
+        if value < plain.curves["val_loss"][best // 5]:
+            best = epoch
+        elif epoch - best >= patience:
+            stopped = epoch
+            break
+    assert 0 < best < 100
+    assert run.once == {"best_epoch": best, "trained_epochs": stopped}
+    (shorter,) = trained(replace(config, patience=0, epochs=best))
+    same(replace(run, once={}), shorter)
+
+
+@pytest.mark.parametrize("steps", [1, 10**6])
+def test_patience_is_the_same_alone_in_any_company_and_in_chunks_of_any_length(waiting, monkeypatch, steps):
+    base = waiting("optimizer=momentum", "shuffle=true", "test_fraction=0.2", "weights_every=15")
+    company = [
+        replace(base, patience=patience, epochs=epochs, seed=seed, learning_rate=rate)
+        for patience in (0, 3, 10, 20)
+        for epochs in (20, 60, 100, 47)
+        for seed, rate in ((0, 0.02), (1, 0.01), (2, 1e200))
+    ]
+    alone = [trained(config)[0] for config in company]
+    monkeypatch.setattr("nnexp.training.shard.CHUNK_STEPS", steps)
+    monkeypatch.setattr("nnexp.training.shard.CHUNK_SECONDS", 1e-9 if steps == 1 else 10)
+    for run, other in zip(alone, trained(*company), strict=True):
+        same(run, other)
+    assert {run.outcome for run in alone} >= {"diverged", "finished"}
+    assert any(run.once["trained_epochs"] < run.config.epochs for run in alone if "best_epoch" in run.once)
+
+
+def test_a_run_with_patience_that_diverges_is_the_run_without(waiting):
+    config = waiting("patience=100", "learning_rate=1e200", "optimizer=adam")
+    (run,), (plain,) = trained(config), trained(replace(config, patience=0))
+    assert run.outcome == "diverged"
+    same(run, plain)
+
+
+def test_the_current_network_of_a_run_with_patience_is_its_best_so_far(waiting, monkeypatch):
+    monkeypatch.setattr("nnexp.training.shard.CHUNK_STEPS", 1)
+    monkeypatch.setattr("nnexp.training.shard.CHUNK_SECONDS", 1e-9)
+    config = waiting("patience=20")
+    seen = [p.current for p in train(load(config.dataset), [config]) if p.current is not None]
+    (run,) = trained(config)
+    lowest = [current.curves["val_loss"][-1] for current in seen]
+    assert lowest == sorted(lowest, reverse=True)
+    assert all(current.curves["val_loss"].min() == current.curves["val_loss"][-1] for current in seen)
+    assert flatten(seen[-1].final.layers).tolist() == flatten(run.final.layers).tolist()
+
+
+@pytest.mark.parametrize(
+    "output",
+    [[], ["output_activation=softmax", "loss=cross_entropy"], ["output_activation=sigmoid", "loss=bce"]],
+)
+def test_test_loss_and_accuracy_are_those_of_the_last_network_on_the_test_rows(waiting, output):
+    config = waiting("test_fraction=0.3", "patience=20", *output)
+    (run,) = trained(config)
+    data = run.prepared
+    y_pred = network.feedforward(run.final, data.X_test)
+    right = y_pred >= 0.5 if y_pred.shape[1] == 1 else y_pred == y_pred.max(axis=1, keepdims=True)
+    assert len(data.X_test) == 12
+    assert run.once["test_loss"] == pytest.approx(
+        network.loss(run.final, data.X_test, data.y_test), abs=1e-12
+    )
+    assert run.once["test_accuracy"] == (right == data.y_test).all(axis=1).mean()
+
+
+def test_runs_of_one_split_seed_share_their_rows_and_differ_in_all_else(waiting):
+    base = waiting("split_seed=3")
+    runs = trained(*(replace(base, seed=seed) for seed in range(4)))
+    assert len({id(run.prepared) for run in runs}) == 1
+    assert len({flatten(run.final.layers).tobytes() for run in runs}) == 4
+    (as_seed,) = trained(replace(base, split_seed=None, seed=3))
+    assert flatten(as_seed.final.layers).tobytes() == flatten(runs[3].final.layers).tobytes()
+
+
+def test_folds_of_two_sizes_train_in_one_call_as_they_do_alone(waiting):
+    base = replace(waiting("split_seed=1"), validation_fraction=0.0, folds=7)
+    folds = [replace(base, fold=fold) for fold in range(7)]
+    together = trained(*folds)
+    assert {len(run.prepared.X_val) for run in together} == {5, 6}
+    assert sorted(row for run in together for row in run.prepared.val_rows.tolist()) == list(range(40))
+    for config, run in zip(folds, together, strict=True):
+        same(run, trained(config)[0])
+
+
+def test_a_run_that_diverges_ends_there_and_changes_no_other(configure):
     line = configure("dataset=line", "hidden=[]", "output_activation=identity", "learning_rate=0.02")
     good, bad = trained(line, replace(line, learning_rate=5.0))
     assert (good.outcome, bad.outcome) == ("converged", "diverged")

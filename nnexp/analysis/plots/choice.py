@@ -42,7 +42,7 @@ def of_sweep(
 def _drawings(
     runs: pd.DataFrame, history: pd.DataFrame | None, metric: str
 ) -> dict[str, Callable[[], Figure]]:
-    """How each figure of a sweep is drawn, by its name."""
+    """Return a function that draws each figure of a sweep, by the figure's name."""
     by, loss = varying(runs), loss_name(runs)
     draw = dict[str, Callable[[], Figure]]()
     if count(runs, by) < len(runs):

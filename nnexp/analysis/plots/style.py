@@ -60,7 +60,7 @@ SPANS, LARGEST = 10.0, 1e300
 
 
 class NotebookFigure(Figure):
-    """A figure that a notebook shows as it is recorded, whatever matplotlib is set to there."""
+    """A figure that a notebook shows as it is recorded, regardless of matplotlib's settings there."""
 
     def _repr_png_(self) -> bytes:
         return png(self)
@@ -102,7 +102,7 @@ def saved(figure: Figure, suffix: str) -> bytes:
 
 
 def drawn(draw: Mapping[str, Callable[[], Figure]], only: str | None) -> dict[str, Figure]:
-    """Draw all figures, or the one of this name. Raises RequestError where there is none such."""
+    """Draw all figures, or the one of this name. Raises RequestError if there is none."""
     if only is None:
         return {name: figure() for name, figure in draw.items()}
     if only not in draw:
@@ -164,7 +164,7 @@ def widest(texts: Sequence[str], size: float = SMALL) -> float:
 
 
 def value_text(value: object, digits: int = 6) -> str:
-    """Return a param's value as text for people: 0.1, true, [4], and none if a run has no such param."""
+    """Return a param's value as text for people: 0.1, true, [4], or `none` if a run has no such param."""
     if is_missing(value):
         return "none"
     if isinstance(value, bool | np.bool_):
@@ -174,9 +174,9 @@ def value_text(value: object, digits: int = 6) -> str:
 
 def measured(metric: str, loss: str = "") -> str:
     """Return the metric's name with its loss function or unit, as far as known."""
-    if metric in ("loss", "val_loss"):
+    if metric in ("loss", "val_loss", "test_loss"):
         return plain(f"{metric} ({loss})" if loss else metric)
-    if metric in ("accuracy", "val_accuracy"):
+    if metric in ("accuracy", "val_accuracy", "test_accuracy"):
         return f"{metric} (share of rows)"
     return plain(f"{metric} (s)" if metric == "seconds" else metric)
 

@@ -18,7 +18,7 @@ from nnexp.tracking.labels import QUESTION
 from nnexp.tracking.reader import Detail
 
 # Metrics that get a column of their own, if a sweep has them.
-METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 # A swept key with more values than this is shown abbreviated.
 MAX_VALUES = 20
 

@@ -65,5 +65,5 @@ def _sweep(store: Store, sweep_id: str) -> Detail:
         run = get_run(store, sweep_id)  # raises if there is no run with this id
         parent = run.tags.get("nnexp.sweep_id")
         other = f"its sweep is {parent}" if parent else f"nnexp show {sweep_id} prints it"
-        raise RequestError(f"run {sweep_id} is one trained network, and a report is of a sweep; {other}")
+        raise RequestError(f"run {sweep_id} is one trained network, but a report is of a sweep; {other}")
     return found

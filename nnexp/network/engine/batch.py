@@ -1,9 +1,11 @@
 """Train many networks of one shape at once in the compiled engine, with the same bits everywhere.
 
-The innermost axis of every computation is the run: N_LANES runs make a block, one operation
-computes for all of them, and blocks go to threads. No lane ever reads another, and no operation is
-reordered, so a run's bits do not depend on its batch, its place in it, the number of threads or the
-CPU. A single run is a batch of one.
+There are two arrangements of the same arithmetic. Many runs of a small network share vectors: the
+innermost axis is the run, N_LANES runs make a block, one operation computes for all of them, and blocks
+go to threads; no lane ever reads another. A network that is wide enough fills vectors by itself, with
+neighbouring neurons, rows or weights, and then each run is a block of its own (`engine.wide`). No
+operation is reordered in either, so a run's bits do not depend on the arrangement, its batch, its place
+in it, the number of threads or the CPU. A single run is a batch of one.
 
 Every sum is taken in ascending order, one term after another: a neuron's total starts from its bias
 and adds w_j x_j by input j; dL/da adds over the next layer's neurons; gradients, losses and counts
@@ -16,17 +18,19 @@ add over the rows in the order they are visited; the gradient's norm adds over t
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numba import config
 from numpy.typing import ArrayLike, NDArray
 
+from nnexp.network.engine.choice import is_wide_faster
 from nnexp.network.engine.compilation import is_compiled
 from nnexp.network.engine.kernel import train_blocks
 from nnexp.network.engine.lanes import N_LANES
 from nnexp.network.engine.layout import (
     ACTIVATIONS,
+    COLUMNS,
     LOSSES,
     OPTIMIZERS,
     OPTIONS,
@@ -35,8 +39,12 @@ from nnexp.network.engine.layout import (
     Runs,
     Settings,
 )
+from nnexp.network.engine.wide.layout import wide_layers, wide_parts
 
-VERSION = "1"  # changes whenever the bits of any run change
+# What the lanes of vectors are: one number of each run, or of each neuron of one run.
+Lanes = Literal["runs", "neurons"]
+
+VERSION = "2"  # changes whenever the bits of any run change
 
 # How many rows an evaluation holds in memory at a time; a mini-batch may be larger.
 _EVALUATED_ROWS = 32
@@ -79,7 +87,7 @@ class Model:
             (self.optimizer, set(OPTIMIZERS)),
         ):
             if value not in known:
-                raise ValueError(f"{value!r} is none of {', '.join(sorted(known))}")
+                raise ValueError(f"{value!r} is not one of {', '.join(sorted(known))}")
         needed = {"bce": "sigmoid", "cross_entropy": "softmax"}.get(self.loss)
         if needed and self.output_activation != needed:
             raise ValueError(f"{self.loss} needs a {needed} output, not {self.output_activation}")
@@ -98,7 +106,7 @@ ARTICLES = Model((2, 2, 1), "sigmoid", "sigmoid", "mse", "sgd", 1, True)
 class Curves:
     """The measures at the logged epochs; arrays of shape (runs, logged epochs), accuracies from 0 to 1.
 
-    An entry is nan after its run's last epoch, or after the epoch at which it diverged.
+    An entry is nan after its run's last epoch, or after the epoch at which it stopped or diverged.
     """
 
     epochs: IntArray  # (logged epochs,)
@@ -107,6 +115,12 @@ class Curves:
     accuracy: Array | None
     val_loss: Array | None
     val_accuracy: Array | None
+
+
+def _with_one_nan(numbers: Array) -> Array:
+    """Give every nan the same bits, in place; x86 makes negative ones where ARM makes positive ones."""
+    numbers[np.isnan(numbers)] = np.nan
+    return numbers
 
 
 def _aligned(size: int) -> Array:
@@ -154,22 +168,25 @@ def _layers(model: Model, rows: int) -> IntArray:
     return layers
 
 
-def _parts(model: Model, rows: int) -> IntArray:
+def _parts(model: Model, rows: int, n_lanes: int) -> IntArray:
     """Return where the parts of a Block begin in its memory, in elements, and where the last ends."""
     n, outputs = model.n_weights, rows * sum(model.sizes[1:])
     samples = rows * model.sizes[0], rows * model.sizes[-1]
-    lengths = [n, n, n, n, 6, rows * max(model.sizes[1:]), outputs, outputs, *samples, 3]
-    return np.cumsum([0, *lengths]) * N_LANES
+    lengths = [n, n, n, n, 7, rows * max(model.sizes[1:]), outputs, outputs, *samples, 3]
+    return np.cumsum([0, *lengths]) * n_lanes
 
 
 class Batch:
     """Runs of one model in training.
 
     weights: (runs, n_weights), the initial weights as `network.flatten` orders them; they are
-    copied. learning_rate and each of `options` (those of the optimizer): one number, or one for
-    each run. epochs: how many to train, one number or one for each run. X, y: samples (n, fan_in)
-    and (n, outputs), or (runs, n, fan_in) and (runs, n, outputs) if every run has its own; X_val,
-    y_val likewise. threads: how many, by default Numba's (NUMBA_NUM_THREADS).
+    copied. learning_rate and each of `options` (those of the optimizer, and weight_decay, by default
+    0): one number, or one for each run. epochs: how many to train, one number or one for each run.
+    X, y: samples (n, fan_in) and (n, outputs), or (runs, n, fan_in) and (runs, n, outputs) if every
+    run has its own; X_val, y_val likewise. threads: how many, by default Numba's
+    (NUMBA_NUM_THREADS). patience: the number of epochs without a lower validation loss after which
+    a run stops, one number or one for each run; 0: never. The loss is compared at log_epochs. lanes:
+    what the lanes of vectors are, "runs" or "neurons" of one run; by default, whichever is faster.
 
     Raises ValueError for shapes that do not fit and for missing or unknown options.
     """
@@ -186,30 +203,44 @@ class Batch:
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         threads: int | None = None,
+        patience: ArrayLike = 0,
+        lanes: Lanes | None = None,
     ) -> None:
         start = np.array(weights, dtype=np.float64, order="C")
         if start.ndim != 2 or start.shape[1] != model.n_weights:
             raise ValueError(f"weights must be (runs, {model.n_weights}), not {start.shape}")
         if (X_val is None) != (y_val is None):
-            raise ValueError("give X_val and y_val, or neither")
+            raise ValueError("X_val and y_val must be given together")
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, not {threads}")
+        if lanes not in ("runs", "neurons", None):
+            raise ValueError(f"lanes must be 'runs' or 'neurons', not {lanes!r}")
         n_runs = len(start)
-        given, names = dict(options or {}), OPTIONS[model.optimizer]
+        names = (*OPTIONS[model.optimizer], "weight_decay")
+        given = {"weight_decay": 0.0, **(options or {})}
         if set(given) != set(names):
             raise ValueError(f"{model.optimizer} takes the options {names}, not {tuple(given)}")
-        columns = np.zeros((n_runs, 3))
-        for i, name in enumerate(names):
-            columns[:, i] = given[name]
+        columns = np.zeros((n_runs, 4))
+        for name in names:
+            columns[:, COLUMNS[name]] = given[name]
+        waits = _per_run(patience, n_runs, np.int64)
+        if waits.min(initial=0) < 0 or (waits.any() and X_val is None):
+            raise ValueError("patience must be at least 0, and 0 without X_val")
+        is_adam = model.optimizer in ("adam", "adamw")
         self._runs = Runs(
             weights=start,
             first_moment=np.zeros((1, 1) if model.optimizer == "sgd" else start.shape),
-            second_moment=np.zeros(start.shape if model.optimizer == "adam" else (1, 1)),
+            second_moment=np.zeros(start.shape if is_adam else (1, 1)),
             powers=np.ones((n_runs, 2)),
             learning_rate=_per_run(learning_rate, n_runs, np.float64),
             options=columns,
             epochs=_per_run(epochs, n_runs, np.int64),
             diverged=np.full(n_runs, -1),
+            patience=waits,
+            stopped=np.full(n_runs, -1),
+            best_epoch=np.zeros(n_runs, dtype=np.int64),
+            best_loss=np.full(n_runs, np.inf),
+            best_weights=start.copy() if waits.any() else np.zeros((1, 1)),
         )
         self.model = model
         self.epoch = 0
@@ -224,11 +255,12 @@ class Batch:
         n = max(self._X.shape[1], self._X_val.shape[1])
         self._rows = min(n, max(model.batch_size, _EVALUATED_ROWS))
         self._threads = default_threads() if threads is None else threads
+        self._lanes = lanes
 
     @property
     def weights(self) -> Array:
         """Return a copy of all weights now, (runs, n_weights); a run that has ended keeps its last."""
-        return self._runs.weights.copy()
+        return _with_one_nan(self._runs.weights.copy())
 
     @property
     def diverged(self) -> IntArray:
@@ -236,8 +268,30 @@ class Batch:
         return self._runs.diverged.copy()
 
     @property
+    def stopped(self) -> IntArray:
+        """Return, for each run, the epoch at which its patience ended, or -1."""
+        return self._runs.stopped.copy()
+
+    @property
+    def best_epoch(self) -> IntArray:
+        """Return, for each run, the logged epoch of its lowest validation loss so far; -1 without patience.
+
+        Of several epochs with the lowest, it is the first.
+        """
+        return np.where(self._runs.patience > 0, self._runs.best_epoch, -1)
+
+    @property
+    def best_weights(self) -> Array:
+        """Return a copy of each run's weights at its best epoch, (runs, n_weights).
+
+        A run without patience has its current weights there.
+        """
+        has_patience = self._runs.patience[:, np.newaxis] > 0
+        return np.where(has_patience, self._runs.best_weights, self.weights)
+
+    @property
     def is_done(self) -> bool:
-        """Return whether every run has ended: trained all its epochs, or diverged."""
+        """Return whether every run has ended: trained all its epochs, stopped, or diverged."""
         return len(self._active()) == 0
 
     def advance(self, until: int, log_epochs: Sequence[int] = (), order: ArrayLike | None = None) -> Curves:
@@ -262,10 +316,10 @@ class Batch:
             if visited.shape != (n_runs, until - self.epoch, n):
                 raise ValueError(f"order must be {(n_runs, until - self.epoch, n)}")
             if visited.size and (visited.min() < 0 or visited.max() >= n):
-                raise ValueError(f"order must have rows 0 to {n - 1}")
+                raise ValueError(f"order must be of rows 0 to {n - 1}")
         records = np.full((n_runs, len(epochs), 5), np.nan)
         self._train(until, epochs, visited, records)
-        self.epoch = until
+        self.epoch, records = until, _with_one_nan(records)
         is_classification = self.model.is_classification
         return Curves(
             epochs=epochs,
@@ -276,37 +330,58 @@ class Batch:
             val_accuracy=records[..., 4] if is_classification and self._has_validation else None,
         )
 
+    def _is_wide_faster(self, n_runs: int) -> bool:
+        """Tell which arrangement trains so many runs faster."""
+        model, n = self.model, self._X.shape[1]
+        has_curves = model.activation in ("sigmoid", "tanh")
+        rows = min(n, model.batch_size)
+        return is_wide_faster(
+            model.sizes, has_curves, model.optimizer in ("adam", "adamw"), rows, n_runs, self._threads
+        )
+
     def _active(self) -> IntArray:
         """Return the runs that have not ended, sorted by the epoch at which they end."""
         first = self.epoch + 1 if self.epoch > 0 else 0
-        is_active = (self._runs.diverged < 0) & (self._runs.epochs >= first)
-        runs = np.flatnonzero(is_active)
-        return runs[np.argsort(self._runs.epochs[runs], kind="stable")]
+        runs = self._runs
+        is_active = (runs.diverged < 0) & (runs.stopped < 0) & (runs.epochs >= first)
+        active = np.flatnonzero(is_active)
+        return active[np.argsort(runs.epochs[active], kind="stable")]
 
     def _train(self, until: int, epochs: IntArray, order: NDArray[np.int32], records: Array) -> None:
         """Train the blocks of active runs, shared among the threads."""
         active = self._active()
-        n_blocks = -(-len(active) // N_LANES)
+        is_wide = self._lanes == "neurons" if self._lanes else self._is_wide_faster(len(active))
+        n_lanes = 1 if is_wide else N_LANES
+        n_blocks = -(-len(active) // n_lanes)
         n_tasks = min(n_blocks, 1 if self._threads == 1 else 8 * self._threads)
 
-        layers, parts = _layers(self.model, self._rows), _parts(self.model, self._rows)
+        layers = _layers(self.model, self._rows)
+        parts = _parts(self.model, 0 if is_wide else self._rows, n_lanes)
+        own_layers, own_parts = wide_layers(self.model.sizes, layers[4]), wide_parts(self.model.sizes)
+        if not is_wide:
+            own_parts = np.zeros_like(own_parts)
         is_classification = self.model.is_classification
+        has_decay = bool(self._runs.options[:, COLUMNS["weight_decay"]].any())
+        is_articles = self.model == replace(ARTICLES, is_classification=is_classification)
         settings = Settings(
-            n_lanes=N_LANES,
+            n_lanes=n_lanes,
             loss=LOSSES[self.model.loss],
             optimizer=OPTIMIZERS[self.model.optimizer],
+            has_decay=has_decay,
             batch_size=self.model.batch_size,
             rows=self._rows,
             is_classification=is_classification,
-            is_articles=self.model == replace(ARTICLES, is_classification=is_classification),
+            is_articles=is_articles and not (has_decay or is_wide),
+            is_wide=is_wide,
         )
 
         def train(task: int) -> None:
             first, last = (n_blocks * t // n_tasks for t in (task, task + 1))
-            memory, lane_memory = _aligned(parts[-1]), np.zeros(2 * N_LANES, dtype=np.int64)
+            memory, wide_memory = _aligned(parts[-1]), _aligned(own_parts[-1])
+            lane_memory = np.zeros(2 * N_LANES, dtype=np.int64)
             train_blocks(
                 layers, settings, self._runs, self._X, self._y, self._X_val, self._y_val, order,
-                memory, parts, lane_memory, active, first, last,
+                memory, parts, lane_memory, own_layers, wide_memory, own_parts, active, first, last,
                 self.epoch, until, epochs, records,
             )  # fmt: skip
 

@@ -10,22 +10,24 @@ from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from nnexp.network.engine.batch import ARTICLES, VERSION, Batch, Curves, Model
+from nnexp.network.engine.batch import ARTICLES, VERSION, Batch, Curves, Lanes, Model
+from nnexp.network.engine.draws import Draws
 from nnexp.network.engine.layout import OPTIONS
 
 Array = NDArray[np.float64]
 
 # The hash of `canary()`, by version.
 CANARIES = {
-    "1": "905a2ddcd564937a628d688b0f5cff692e30ba3532dc828aa03e15bc003f7222",
+    "2": "a30c223cb196a05d9c00b2ec960e0faa3f2c716bdbc533b9bd395f34f397cf63",
 }
 HEADS = [
     *(("mse", f) for f in ("sigmoid", "tanh", "relu", "identity", "softmax")),
     ("bce", "sigmoid"),
     ("cross_entropy", "softmax"),
 ]
+WIDE = Model((9, 17, 12, 3), "tanh", "softmax", "cross_entropy", "adam", 40, True)
 USUAL = {"momentum": 0.9, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 
 
@@ -36,27 +38,61 @@ def is_sound() -> bool:
 
 
 def canary() -> str:
-    """Return the SHA-256 of the weights and curves of a fixed set of trainings.
+    """Return the SHA-256 of the weights and curves of a fixed set of trainings, whose lanes are runs.
 
-    The engine's separate path for the articles' network is not part of the hash; if it gives other bits than
-    the general path, the result is all 0.
+    The engine's other paths are not part of the hash: that of the articles' network, and neurons as lanes. If
+    one of them gives other bits, the result is all 0.
     """
+    trained = _trained("runs")
+    if trained != _trained("neurons") or _wide_trained("runs") != _wide_trained("neurons"):
+        return "0" * 64
     if _articles_trained(has_own_rows=False) != _articles_trained(has_own_rows=True):
         return "0" * 64
+    return trained
+
+
+def _trained(lanes: Lanes) -> str:
+    """Return the hash of one arrangement."""
     digest = hashlib.sha256()
     for i, model in enumerate(_models()):
         rng = np.random.RandomState(i)
         n_runs = 3 + 67 * (i % 4 == 0)  # some need several blocks
         lead = (n_runs,) if i % 2 else ()
         (X, y), (X_val, y_val) = samples(rng, model, *lead, 11), samples(rng, model, *lead, 4)
-        w = rng.normal(size=(n_runs, model.n_weights))
+        w = Draws([[i, run] for run in range(n_runs)] if i % 2 else range(n_runs)).normal((model.n_weights,))
         order = np.stack([[rng.permutation(11) for _ in range(20)] for _ in range(n_runs)])
         options = usual_options(model)
-        batch = Batch(model, X, y, w, rng.uniform(0.01, 0.5, n_runs), 20, options, X_val, y_val)
+        batch = Batch(model, X, y, w, rng.uniform(0.01, 0.5, n_runs), 20, options, X_val, y_val, lanes=lanes)
         curves = batch.advance(20, [0, 1, 10, 20], order if i % 3 == 0 else None)
         digest.update(batch.weights.tobytes())
         digest.update(stacked(curves).tobytes())
+    for i, optimizer in enumerate(OPTIONS):
+        digest.update(_decayed(i, optimizer, lanes))
     return digest.hexdigest()
+
+
+def _decayed(i: int, optimizer: str, lanes: Lanes) -> bytes:
+    """Return weights and curves of networks of which some have weight decay, and some have patience."""
+    rng, n_runs = np.random.RandomState(100 + i), 35
+    head = HEADS[-1 - i]
+    model = Model((3, 4, 2), "tanh", head[1], head[0], optimizer, 3, True)
+    (X, y), (X_val, y_val) = samples(rng, model, 11), samples(rng, model, 4)
+    w, rates = Draws(range(n_runs)).normal((model.n_weights,)), rng.uniform(0.01, 0.5, n_runs)
+    decay = rng.uniform(0.001, 0.1, n_runs) * (np.arange(n_runs) % 3)
+    waits = np.arange(n_runs) % 4
+    options: dict[str, ArrayLike] = {**usual_options(model), "weight_decay": decay}
+    batch = Batch(model, X, y, w, rates, 20, options, X_val, y_val, patience=waits, lanes=lanes)
+    curves = batch.advance(20, range(21))
+    return b"".join(a.tobytes() for a in (batch.weights, batch.best_weights, batch.stopped, stacked(curves)))
+
+
+def _wide_trained(lanes: Lanes) -> bytes:
+    """Return the weights and curves of a network with larger mini-batches than go through it at once."""
+    rng, model = np.random.RandomState(0), WIDE
+    (X, y), w = samples(rng, model, 75), Draws(range(3)).normal((model.n_weights,))
+    batch = Batch(model, X, y, w, 0.05, 3, usual_options(model), lanes=lanes)
+    curves = batch.advance(3, [0, 3])
+    return batch.weights.tobytes() + stacked(curves).tobytes()
 
 
 def _articles_trained(has_own_rows: bool) -> bytes:
@@ -66,12 +102,12 @@ def _articles_trained(has_own_rows: bool) -> bytes:
     general one.
     """
     rng = np.random.RandomState(0)
-    X, y = 3 * rng.normal(size=(11, 2)), rng.randint(2, size=(11, 1)).astype(float)
-    w, rates, epochs = rng.normal(size=(70, 9)), rng.uniform(0.01, 0.5, 70), np.arange(1, 71)
+    X, y = rng.uniform(-6, 6, size=(11, 2)), rng.randint(2, size=(11, 1)).astype(float)
+    w, rates, epochs = Draws(range(70)).normal((9,)), rng.uniform(0.01, 0.5, 70), np.arange(1, 71)
     w[40], rates[50], w[60] = -0.0, 1e300, 1e200
     if has_own_rows:
         X, y = np.repeat(X[np.newaxis], 70, axis=0), np.repeat(y[np.newaxis], 70, axis=0)
-    batch = Batch(ARTICLES, X, y, w, rates, epochs)
+    batch = Batch(ARTICLES, X, y, w, rates, epochs, lanes="runs")
     curves = [stacked(batch.advance(until, [until - 5, until])) for until in (20, 50, 70)]
     return batch.weights.tobytes() + b"".join(c.tobytes() for c in curves)
 
@@ -94,12 +130,12 @@ def usual_options(model: Model) -> dict[str, float]:
 
 def samples(rng: np.random.RandomState, model: Model, *shape: int) -> tuple[Array, Array]:
     """Draw X and y that suit the model's loss, with `shape` before the last axis."""
-    X, width = rng.normal(size=(*shape, model.sizes[0])), model.sizes[-1]
+    X, width = rng.uniform(-2, 2, size=(*shape, model.sizes[0])), model.sizes[-1]
     if model.loss == "cross_entropy":
         return X, np.eye(width)[rng.randint(width, size=shape)]
     if model.loss == "bce" or model.is_classification:
         return X, rng.randint(2, size=(*shape, width)).astype(float)
-    return X, rng.normal(size=(*shape, width))
+    return X, rng.uniform(-2, 2, size=(*shape, width))
 
 
 def stacked(curves: Curves) -> Array:

@@ -19,37 +19,47 @@ def gather_row(net: Net, s: Block, data: Samples, r: int, lane: int, row: int) -
 
 
 @compiled
-def _losses(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int) -> Lanes:
+def bce(z: Lanes, y: Lanes) -> Lanes:
+    """Return the loss of one output, from its total."""
+    zero = lanes(0.0)
+    positive = if_greater(zero, z, zero, z)
+    tail = log1p(exp(if_greater(zero, z, z, zero - z)))
+    return positive - y * z + tail
+
+
+@compiled
+def cross_entropy(z: Pointer, first: int, y: Pointer, y_at: int, shared: bool | np.bool, width: int) -> Lanes:
+    """Return the loss of one row, from the totals of its outputs."""
+    top = largest(z, first, first + width)
+    powers, own = lanes(0.0), lanes(0.0)
+    for k in range(width):
+        total = load(z, first + k)
+        powers = powers + exp(total - top)
+        own = own + sample(y, y_at + k, shared) * total
+    return top + log(powers) - own
+
+
+@compiled
+def _losses(net: Net, s: Block, y: Pointer, y_at: int, shared: bool | np.bool, rows: int) -> Lanes:
     """Add the losses of `rows` rows to those of earlier rows; return the sum."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
-    total, zero = load(s.sums, 0), lanes(0.0)
+    total = load(s.sums, 0)
     if net.loss == MSE:
         for i in range(rows * width):
-            output = load(s.a, at + i)
-            error = sample(y, y_at + i, shared) - output
+            error = sample(y, y_at + i, shared) - load(s.a, at + i)
             total = total + error * error
     elif net.loss == BCE:
         for i in range(rows * width):
-            z = load(s.z, i)
-            positive = if_greater(zero, z, zero, z)
-            tail = log1p(exp(if_greater(zero, z, z, zero - z)))
-            total = total + (positive - sample(y, y_at + i, shared) * z + tail)
+            total = total + bce(load(s.z, i), sample(y, y_at + i, shared))
     else:
         for r in range(rows):
-            first = r * width
-            top = largest(s.z, first, first + width)
-            powers, own = zero, zero
-            for k in range(width):
-                z = load(s.z, first + k)
-                powers = powers + exp(z - top)
-                own = own + sample(y, y_at + r * width + k, shared) * z
-            total = total + (top + log(powers) - own)
+            total = total + cross_entropy(s.z, r * width, y, y_at + r * width, shared, width)
     return total
 
 
 @compiled
-def _correct(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int) -> Lanes:
+def count_correct(net: Net, s: Block, y: Pointer, y_at: int, shared: bool | np.bool, rows: int) -> Lanes:
     """Add the number of correctly classified rows, of `rows`, to that of earlier rows; return the sum."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
@@ -81,7 +91,7 @@ def _correct(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int)
 
 
 @compiled
-def evaluate(net: Net, s: Block, data: Samples, with_gradient: bool) -> None:
+def evaluate(net: Net, s: Block, data: Samples, with_gradient: bool | np.bool) -> None:
     """Write into s.sums the loss and the number correct over all samples, and the norm of the gradient."""
     store(s.sums, 0, lanes(0.0))
     store(s.sums, 1, lanes(0.0))
@@ -97,7 +107,7 @@ def evaluate(net: Net, s: Block, data: Samples, with_gradient: bool) -> None:
         forward(net, s, x, x_at, data.shared, rows)
         store(s.sums, 0, _losses(net, s, y, y_at, data.shared, rows))
         if net.is_classification:
-            store(s.sums, 1, _correct(net, s, y, y_at, data.shared, rows))
+            store(s.sums, 1, count_correct(net, s, y, y_at, data.shared, rows))
         if with_gradient:
             deriv_loss(net, s, y, y_at, data.shared, rows, data.n)
             backward(net, s, x, x_at, data.shared, rows, first == 0)

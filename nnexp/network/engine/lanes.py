@@ -1,9 +1,9 @@
-"""Define vector types for Numba: a value holds one number for each of N_LANES runs, and arithmetic
+"""Define vector types for Numba: a value holds one number for each of N_LANES runs, or rows, and arithmetic
 works on all of them at once.
 
 A compiler may or may not vectorise a loop over runs. A value of type <N_LANES x double> is always
 vectorised, on any CPU, and each lane gets exactly the IEEE operation that the source names, in the
-order written.
+order written. An octet has eight lanes, so that several stay in registers.
 """
 
 import operator
@@ -15,26 +15,30 @@ from numba import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 N_LANES = 32
+OCTET = 8
 
 # Names for the signatures of compiled functions, whose types a type checker does not know:
 Lanes = Any  # N_LANES floats
+Octet = Any  # eight floats
 Pointer = Any  # the first of some floats or integers in memory
 
 _FLOATS = ir.VectorType(ir.DoubleType(), N_LANES)
 _INTS = ir.VectorType(ir.IntType(64), N_LANES)
+_EIGHT = ir.VectorType(ir.DoubleType(), OCTET)
 
 
 class _LanesType(types.Type):
     """The Numba type of a vector; `element` is the type of one lane."""
 
-    def __init__(self, name: str, element: types.Type, vector: ir.Type) -> None:
-        super().__init__(name=f"{name}x{N_LANES}")
+    def __init__(self, name: str, element: types.Type, vector: ir.VectorType) -> None:
+        super().__init__(name=f"{name}x{vector.count}")
         self.element = element
         self.vector = vector
 
 
 _floats = _LanesType("floats", types.float64, _FLOATS)
 _ints = _LanesType("ints", types.int64, _INTS)
+_octet = _LanesType("floats", types.float64, _EIGHT)
 
 
 @register_model(_LanesType)
@@ -46,9 +50,9 @@ class _LanesModel(models.PrimitiveModel):
 def _splat(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir.Value:
     """Build a vector with `scalar` in every lane."""
     if isinstance(scalar, ir.Constant):
-        return ir.Constant(vector, [scalar.constant] * N_LANES)
+        return ir.Constant(vector, [scalar.constant] * vector.count)
     first = builder.insert_element(vector(ir.Undefined), scalar, ir.IntType(32)(0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), N_LANES), [0] * N_LANES)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
     return builder.shuffle_vector(first, vector(ir.Undefined), zeros)
 
 
@@ -57,7 +61,7 @@ def _splat(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir
 
 def _operator(symbol: Callable[..., Any], lanes: _LanesType, instruction: str) -> None:
     """Let `symbol` mean `instruction`, lane by lane."""
-    scalar = types.Float if lanes is _floats else types.Integer
+    scalar = types.Integer if lanes is _ints else types.Float
 
     def type_of(a: types.Type, b: types.Type) -> types.Type | None:
         pair_is_ours = (a is lanes or isinstance(a, scalar)) and (b is lanes or isinstance(b, scalar))
@@ -84,6 +88,7 @@ for _symbol, _instruction in (
     (operator.truediv, "fdiv"),
 ):
     _operator(_symbol, _floats, _instruction)
+    _operator(_symbol, _octet, _instruction)
 
 for _symbol, _instruction in (
     (operator.add, "add"),
@@ -104,14 +109,19 @@ def _function(lowering: Callable[..., Any]) -> Callable[..., Any]:
     return cast(Callable[..., Any], intrinsic(lowering))
 
 
-@_function
-def lanes(typing: Any, scalar: Any) -> Any:
-    """Return a vector with the float `scalar` in every lane."""
+def _splatting(kind: _LanesType) -> Callable[..., Any]:
+    def lanes(typing: Any, scalar: Any) -> Any:
+        """Return a vector with the float `scalar` in every lane."""
 
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return _splat(builder, args[0], _FLOATS)
+        def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+            return _splat(builder, args[0], kind.vector)
 
-    return _floats(types.float64), lower
+        return kind(types.float64), lower
+
+    return _function(lanes)
+
+
+lanes, octet = _splatting(_floats), _splatting(_octet)
 
 
 @_function
@@ -163,28 +173,73 @@ def pointer(typing: Any, array: Any, index: Any) -> Any:
     return types.CPointer(array.dtype)(array, index), lower
 
 
-def _address(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-    """Return the address of vector number args[1], counted from the pointer args[0]."""
-    vectors = builder.bitcast(args[0], _FLOATS.as_pointer())
-    return builder.gep(vectors, [context.cast(builder, args[1], sig.args[1], types.intp)])
+def _address(builder: ir.IRBuilder, floats: ir.Value, index: ir.Value, vector: ir.VectorType) -> ir.Value:
+    """Return the address of vector number `index`, counted from the pointer `floats`."""
+    return builder.gep(builder.bitcast(floats, vector.as_pointer()), [index])
+
+
+def _loading(lanes: _LanesType) -> Callable[..., Any]:
+    def load(typing: Any, floats: Any, index: Any) -> Any:
+        """Read vector number `index`, counted from a pointer."""
+
+        def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+            at = context.cast(builder, args[1], sig.args[1], types.intp)
+            return builder.load(_address(builder, args[0], at, lanes.vector), align=8)
+
+        return lanes(floats, index), lower
+
+    return _function(load)
+
+
+def _storing(lanes: _LanesType) -> Callable[..., Any]:
+    def store(typing: Any, floats: Any, index: Any, x: Any) -> Any:
+        """Write x as vector number `index`, counted from a pointer."""
+
+        def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+            at = context.cast(builder, args[1], sig.args[1], types.intp)
+            builder.store(args[2], _address(builder, args[0], at, lanes.vector), align=8)
+            return context.get_dummy_value()
+
+        return types.void(floats, index, lanes), lower
+
+    return _function(store)
+
+
+load, load_octet = _loading(_floats), _loading(_octet)
+store, store_octet = _storing(_floats), _storing(_octet)
 
 
 @_function
-def load(typing: Any, floats: Any, index: Any) -> Any:
-    """Read vector number `index`, counted from a pointer."""
+def shifted(typing: Any, floats: Any, by: Any) -> Any:
+    """Return the pointer to the element `by` places further on."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        return builder.load(_address(context, builder, sig, args), align=8)
+        return builder.gep(args[0], [context.cast(builder, args[1], sig.args[1], types.intp)])
 
-    return _floats(floats, index), lower
+    return floats(floats, by), lower
 
 
 @_function
-def store(typing: Any, floats: Any, index: Any, x: Any) -> Any:
-    """Write x as vector number `index`, counted from a pointer."""
+def transpose(typing: Any, source: Any, step: Any, target: Any, target_step: Any) -> Any:
+    """Transpose eight octets that lie `step` octets apart into eight that lie `target_step` apart."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        builder.store(args[2], _address(context, builder, sig, args), align=8)
+        steps = [context.cast(builder, args[i], sig.args[i], types.intp) for i in (1, 3)]
+
+        def address(pointer: ir.Value, step: ir.Value, i: int) -> ir.Value:
+            return _address(builder, pointer, builder.mul(step, step.type(i)), _EIGHT)
+
+        rows = [builder.load(address(args[0], steps[0], i), align=8) for i in range(OCTET)]
+        for side in (1, 2, 4):  # squares of this side change places across the diagonal
+            near = [i if not i & side else OCTET + i - side for i in range(OCTET)]
+            far = [i + side if not i & side else OCTET + i for i in range(OCTET)]
+            masks = [ir.Constant(ir.VectorType(ir.IntType(32), OCTET), mask) for mask in (near, far)]
+            for i in range(OCTET):
+                if not i & side:
+                    pair = rows[i], rows[i + side]
+                    rows[i], rows[i + side] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        for i, row in enumerate(rows):
+            builder.store(row, address(args[2], steps[1], i), align=8)
         return context.get_dummy_value()
 
-    return types.void(floats, index, _floats), lower
+    return types.void(source, step, target, target_step), lower

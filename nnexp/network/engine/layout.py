@@ -25,16 +25,24 @@ ACTIVATIONS = {
 }
 MSE, BCE, CROSS_ENTROPY = range(3)
 LOSSES = {"mse": MSE, "bce": BCE, "cross_entropy": CROSS_ENTROPY}
-SGD, MOMENTUM, ADAM = range(3)
-OPTIMIZERS = {"sgd": SGD, "momentum": MOMENTUM, "adam": ADAM}
-# The options of each optimizer, in the order of the columns that the kernel reads.
-OPTIONS = {"sgd": (), "momentum": ("momentum",), "adam": ("beta1", "beta2", "epsilon")}
+SGD, MOMENTUM, ADAM, ADAMW = range(4)
+OPTIMIZERS = {"sgd": SGD, "momentum": MOMENTUM, "adam": ADAM, "adamw": ADAMW}
+# The options of each optimizer besides weight_decay, which all have.
+OPTIONS = {
+    "sgd": (),
+    "momentum": ("momentum",),
+    "adam": ("beta1", "beta2", "epsilon"),
+    "adamw": ("beta1", "beta2", "epsilon"),
+}
+# The column of `Runs.options` in which the kernel finds an option.
+COLUMNS = {"momentum": 0, "beta1": 0, "beta2": 1, "epsilon": 2, "weight_decay": 3}
 
 
 class Net(NamedTuple):
     """The shape of the networks and how they are trained. Layer 0 takes the inputs."""
 
-    # N_LANES, but not as a constant: loops over lanes would be unrolled and take seconds to compile.
+    # N_LANES, or 1 if each run is trained by itself; but not as a constant: loops over lanes would be
+    # unrolled and take seconds to compile.
     n_lanes: int
     n_layers: int
     sizes: Pointer  # layer widths, input first
@@ -45,20 +53,24 @@ class Net(NamedTuple):
     n_weights: int
     loss: int
     optimizer: int
+    has_decay: bool
     batch_size: int
     rows: int
     is_classification: bool
-    is_articles: bool  # whether the model is ARTICLES
+    is_articles: bool  # whether the model is ARTICLES, without weight decay
+    is_wide: bool
 
 
 class Settings(NamedTuple):
     n_lanes: int
     loss: int
     optimizer: int
+    has_decay: bool  # whether any run's weight_decay is above 0
     batch_size: int
     rows: int  # how many go through the network at a time
     is_classification: bool
     is_articles: bool
+    is_wide: bool  # whether each run is trained by itself, with its neurons as lanes
 
 
 class Samples(NamedTuple):
@@ -80,9 +92,14 @@ class Runs(NamedTuple):
     second_moment: Array
     powers: Array  # (runs, 2): beta1^t, beta2^t
     learning_rate: Array
-    options: Array  # (runs, 3), by columns of OPTIONS
+    options: Array  # (runs, 4), see COLUMNS
     epochs: IntArray
     diverged: IntArray  # the epoch at which the run was found to have diverged, or -1
+    patience: IntArray  # epochs without a lower val_loss after which the run stops; 0: never
+    stopped: IntArray  # the epoch at which the run stopped, or -1
+    best_epoch: IntArray  # the epoch of the lowest val_loss so far, of a run with patience
+    best_loss: Array
+    best_weights: Array  # (runs, n_weights), or (1, 1) where none has patience
 
 
 class Block(NamedTuple):
@@ -92,7 +109,7 @@ class Block(NamedTuple):
     grad: Pointer
     m: Pointer
     v: Pointer
-    rates: Pointer  # learning_rate, the three options, beta1^t, beta2^t
+    rates: Pointer  # learning_rate, the four options, beta1^t, beta2^t
     z: Pointer  # totals of the layer computed last
     a: Pointer  # outputs of all layers
     d: Pointer  # dL/dz of all layers
@@ -118,10 +135,12 @@ def view_net(layers: IntArray, settings: Settings) -> Net:
         layers[2, n_layers],
         settings.loss,
         settings.optimizer,
+        settings.has_decay,
         settings.batch_size,
         settings.rows,
         settings.is_classification,
         settings.is_articles,
+        settings.is_wide,
     )
 
 

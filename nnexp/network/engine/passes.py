@@ -86,7 +86,7 @@ def _derive_softmax(a: Pointer, d: Pointer, at: int, rows: int, width: int) -> N
 
 
 @compiled
-def sample(x: Pointer, i: int, shared: bool) -> Lanes:
+def sample(x: Pointer, i: int, shared: bool | np.bool) -> Lanes:
     """Return sample number i: one float for all runs if they share the data, else one for each run."""
     return lanes(x[i]) if shared else load(x, i)
 
@@ -94,7 +94,7 @@ def sample(x: Pointer, i: int, shared: bool) -> Lanes:
 @compiled
 def _totals(
     w: Pointer, w_at: int, b_at: int, fan_in: int, fan_out: int,
-    x: Pointer, x_at: int, shared: bool, rows: int, z: Pointer,
+    x: Pointer, x_at: int, shared: bool | np.bool, rows: int, z: Pointer,
 ) -> None:  # fmt: skip
     """Compute z = W x + b."""
     for k in range(fan_out):
@@ -107,7 +107,7 @@ def _totals(
 
 
 @compiled
-def forward(net: Net, s: Block, x: Pointer, x_at: int, shared: bool, rows: int) -> None:
+def forward(net: Net, s: Block, x: Pointer, x_at: int, shared: bool | np.bool, rows: int) -> None:
     """Compute every layer's outputs, and in z the last layer's totals."""
     for layer in range(net.n_layers):
         fan_in, fan_out = net.sizes[layer], net.sizes[layer + 1]
@@ -124,7 +124,7 @@ def forward(net: Net, s: Block, x: Pointer, x_at: int, shared: bool, rows: int) 
 
 
 @compiled
-def deriv_loss(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: int, n: int) -> None:
+def deriv_loss(net: Net, s: Block, y: Pointer, y_at: int, shared: bool | np.bool, rows: int, n: int) -> None:
     """Compute dL/dz of the output layer, for a loss that is the mean over n rows."""
     last = net.n_layers - 1
     at, width = net.outputs_at[last], net.sizes[last + 1]
@@ -143,7 +143,7 @@ def deriv_loss(net: Net, s: Block, y: Pointer, y_at: int, shared: bool, rows: in
 
 @compiled
 def _add_gradients(
-    d: Pointer, d_at: int, fan_out: int, x: Pointer, x_at: int, shared: bool, fan_in: int,
+    d: Pointer, d_at: int, fan_out: int, x: Pointer, x_at: int, shared: bool | np.bool, fan_in: int,
     rows: int, grad: Pointer, w_at: int, b_at: int, is_first: bool | np.bool,
 ) -> None:  # fmt: skip
     """Compute dL/dW and dL/db of one layer, and add them to those of earlier rows unless `is_first`."""
@@ -179,7 +179,7 @@ def _backpropagate(
 
 @compiled
 def backward(
-    net: Net, s: Block, x: Pointer, x_at: int, shared: bool, rows: int, is_first: bool | np.bool
+    net: Net, s: Block, x: Pointer, x_at: int, shared: bool | np.bool, rows: int, is_first: bool | np.bool
 ) -> None:
     """Compute the gradients of all weights, from dL/dz of the output layer down."""
     for layer in range(net.n_layers - 1, -1, -1):

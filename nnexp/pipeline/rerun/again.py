@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -12,15 +13,15 @@ from nnexp.config.errors import RequestError
 from nnexp.config.recorded import EXACT_PREDICTIONS
 from nnexp.dataset.load import Dataset
 from nnexp.pipeline.progress import Meter
-from nnexp.pipeline.provenance import provenance
-from nnexp.pipeline.records import in_a_tag, judged, rerun_record, verdicts_record
+from nnexp.pipeline.provenance import code_files, provenance
+from nnexp.pipeline.records import in_a_tag, rerun_record, verdicts_record
 from nnexp.pipeline.rerun.subject import Subject
 from nnexp.pipeline.rerun.verdict import LOOSE, Verdict, judge
 from nnexp.pipeline.session import tell_of_compiling
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.reader import Detail
-from nnexp.tracking.runs import Ended, RunRecord
+from nnexp.tracking.runs import Ended, RunRecord, now, origin
 from nnexp.tracking.store import Store
 from nnexp.tracking.write import open_writer
 from nnexp.training.shard import Trained
@@ -81,15 +82,14 @@ def _verdict(
 # --- Recording.
 
 
-def record_run(store: Store, run: Detail, subject: Subject, again: Trained, verdict: Verdict) -> str | None:
+def record_run(store: Store, subject: Subject, again: Trained, verdict: Verdict) -> str | None:
     """Record a rerun beside its run, each with a link to the other; return its id.
 
     Returns None if the store refuses it.
     """
-    dataset = subject.data.dataset
+    run, dataset = subject.evidence, subject.data.dataset
     assert dataset is not None  # it was trained
-    record = rerun_record(run, subject.evidence.key, subject.config, dataset, again)
-    return _record(store, run, verdict, record)
+    return _record(store, run, verdict, rerun_record(run, subject.config, dataset, again))
 
 
 def record_sweep(store: Store, sweep: Detail, verdicts: Sequence[Verdict]) -> str | None:
@@ -105,7 +105,10 @@ def of_sweep(sweep: Detail, verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _record(store: Store, old: Detail, verdict: Verdict, record: RunRecord) -> str | None:
-    record = judged(record, old, verdict)
+    """Record a rerun with its verdict, ended now, and the verdict in the tags of what was run again."""
+    links = {"nnexp.rerun_of": old.run_id, "nnexp.verdict": in_a_tag(verdict)}
+    tags = {**origin(), **provenance(), **record.tags, **links}
+    record = replace(record, tags=tags, files={**record.files, **code_files()}, end_time=now())
     experiment = get_experiment(store, old.experiment_id)
     try:
         with uninterrupted(), open_writer(store, experiment) as writer:

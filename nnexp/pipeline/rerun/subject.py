@@ -6,14 +6,24 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import RecordedConfig, read_config
 from nnexp.config.run import DatasetConfig, RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import FRAME, Dataset, Source, locate
-from nnexp.tracking.evidence import Evidence, kept_data, read_evidence, runs_of
-from nnexp.tracking.find import MAX_BYTES, get_any, get_run, get_sweep
+from nnexp.tracking.evidence import Evidence, kept_data, read_evidence
+from nnexp.tracking.experiments import get_experiment
+from nnexp.tracking.find import (
+    MAX_BYTES,
+    find_artifact,
+    find_runs,
+    get_any,
+    get_run,
+    get_sweep,
+    recorded_keys,
+)
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
 from nnexp.tracking.whole import missing_tag, tell
@@ -49,7 +59,7 @@ class Subject:
         return self.evidence.tags.get("nnexp.data_sha256", "")
 
 
-def find_run(store: Store, run_id: str) -> tuple[Detail, Evidence]:
+def find_run(store: Store, run_id: str) -> Evidence:
     """Return a finished run of the store. Raises RequestError if there is none."""
     found = get_any(store, run_id)
     if "nnexp.sweep" in found.tags:
@@ -57,7 +67,7 @@ def find_run(store: Store, run_id: str) -> tuple[Detail, Evidence]:
     run = get_run(store, run_id)
     if run.status != "FINISHED":
         raise RequestError(f"run {run_id} did not finish ({run.status.lower()}): there is nothing to compare")
-    return run, read_evidence(store, [run_id])[0]
+    return read_evidence(store, [run_id])[0]
 
 
 def find_sweep(store: Store, sweep_id: str) -> tuple[Detail, list[Evidence]]:
@@ -65,12 +75,14 @@ def find_sweep(store: Store, sweep_id: str) -> tuple[Detail, list[Evidence]]:
     sweep = get_sweep(store, sweep_id)
     if sweep is None:
         raise RequestError(f"no sweep {sweep_id!r} in this store")
-    run_ids, missing = runs_of(store, sweep)
-    if missing:
+    keys = set(recorded_keys(store, sweep))
+    found = find_runs(store, get_experiment(store, sweep.experiment_id), "nnexp.run_key")
+    done = [run for run in found if run.status == "FINISHED" and run.tags["nnexp.run_key"] in keys]
+    if missing := len(keys - {run.tags["nnexp.run_key"] for run in done}):
         log.info(f"note: {missing} runs of this sweep are not recorded as finished")
-    if not run_ids:
+    if not done:
         raise RequestError(f"sweep {sweep_id} has no finished run: there is nothing to compare")
-    return sweep, _that_count(read_evidence(store, run_ids))
+    return sweep, _that_count(read_evidence(store, [run.run_id for run in done]))
 
 
 def _that_count(evidence: list[Evidence]) -> list[Evidence]:
@@ -98,7 +110,7 @@ def kept_in(store: Store) -> Kept:
         holder = get_any(store, evidence.run_id) if sweep_id is None else get_sweep(store, sweep_id)
         if holder is None:
             return None  # the sweep was deleted
-        return kept_data(store, holder, evidence.tags["nnexp.data_sha256"])
+        return kept_data(partial(find_artifact, store, holder), evidence.tags["nnexp.data_sha256"])
 
     return kept
 

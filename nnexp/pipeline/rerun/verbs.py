@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -14,8 +14,6 @@ from pathlib import Path
 from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import SCHEMA
-from nnexp.config.request import Request
-from nnexp.config.run import RunConfig
 from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.bundle import Bundle
@@ -24,7 +22,7 @@ from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in, lack
 from nnexp.pipeline.rerun.variation import Variation, is_other, settled
 from nnexp.pipeline.rerun.verdict import Verdict, is_prediction, weights_hash
-from nnexp.tracking.evidence import Evidence, times_of
+from nnexp.tracking.evidence import Evidence
 from nnexp.tracking.find import find_artifact, get_any, get_sweep, recorded_keys
 from nnexp.tracking.named import whole_id
 from nnexp.tracking.reader import Detail
@@ -33,9 +31,6 @@ from nnexp.tracking.whole import tell
 from nnexp.training.shard import Trained
 
 log = logging.getLogger("nnexp")
-
-# Applies the typed keys to a recorded configuration; returns the new configuration and the request.
-Change = Callable[[RunConfig], tuple[RunConfig, Request]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,6 @@ class Rerun:
     """A recorded run trained again, and the verdict. `trained` is None if it could not be trained."""
 
     store: Store
-    found: Detail
     subject: Subject
     trained: Trained | None
     verdict: Verdict
@@ -66,7 +60,7 @@ class Rerun:
         """Record the rerun beside the run; return its id, None if nothing was trained or recorded."""
         if self.trained is None:
             return None
-        return again.record_run(self.store, self.found, self.subject, self.trained, self.verdict)
+        return again.record_run(self.store, self.subject, self.trained, self.verdict)
 
 
 @dataclass(frozen=True)
@@ -104,18 +98,20 @@ class Written:
     size: int
 
 
-def one(run_id: str, change: Change | None, dry_run: bool) -> Forecast | Rerun | Variation:
+def one(run_id: str, changes: Sequence[str], dry_run: bool) -> Forecast | Rerun | Variation:
     """Carry out `nnexp rerun RUN_ID [key=value …]`. Raises RequestError.
 
     If the keys make another run, a Variation is returned that is not trained yet.
     """
     store = open_store(create=False)
     run_id = whole_id(store, run_id, "run")
-    found, evidence = find_run(store, run_id)
+    evidence = find_run(store, run_id)
     subjects, moved = Subjects(kept_in(store)), None
-    if change is not None:
+    if changes:
+        from nnexp.pipeline.points import variation  # imports Hydra, which a plain rerun does not need
+
         was = subjects.subject(evidence)
-        moved, request = change(was.config)
+        moved, request = variation(was.config, changes)
         moved = settled(moved)
         dry_run = dry_run or request.plan
         if is_other(was, moved) or request.labels:
@@ -128,7 +124,7 @@ def one(run_id: str, change: Change | None, dry_run: bool) -> Forecast | Rerun |
     if dry_run:
         return _forecast([[evidence]], subjects)
     ((subject, trained, verdict),) = again.verify([subjects.subject(evidence, moved)])
-    return Rerun(store, found, subject, trained, verdict)
+    return Rerun(store, subject, trained, verdict)
 
 
 def sweep(sweep_id: str, dry_run: bool) -> Forecast | SweepRerun:
@@ -153,16 +149,17 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
         check_ending("--out", out, ".zip")
     store = open_store(create=False)
     some_id = whole_id(store, some_id)
-    if get_sweep(store, some_id) is not None:
-        found, evidence = find_sweep(store, some_id)
+    sweep = get_sweep(store, some_id)
+    if sweep is not None:
+        _, evidence = find_sweep(store, some_id)
         lacking = {one.run_id: what for one in evidence if (what := lack(one))}
         tell(lacking, "it is left out")
         evidence = [one for one in evidence if one.run_id not in lacking]
     else:
-        found, one = find_run(store, some_id)
-        evidence = [one]
+        evidence = [find_run(store, some_id)]
     if not evidence:
         raise RequestError(f"sweep {some_id}: none of its runs has all that a rerun needs")
+    found = sweep or evidence[0]
     subjects, data = Subjects(kept_in(store)), {}
     evidence = _without_deleted_sweeps(store, evidence)
     ready = [subjects.subject(one) for one in evidence]
@@ -187,18 +184,18 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
     else:
         log.info("note: requirements.lock has changed since this was recorded, and is left out")
     out = out or Path(f"{found.run_id}.zip")
-    parents = _parents(store, found, evidence)
-    times = times_of(store, [*(one.run_id for one in evidence), *(sweep.run_id for sweep in parents)])
-    size = bundles.write(out, found.name, evidence, data, more, parents, times)
+    parents = _parents(store, sweep, evidence)
+    size = bundles.write(out, found.name, evidence, data, more, parents)
     return Written(out, len(evidence), size)
 
 
-def _parents(store: Store, found: Detail, evidence: Sequence[Evidence]) -> list[bundles.Parent]:
+def _parents(store: Store, sweep: Detail | None, evidence: Sequence[Evidence]) -> list[bundles.Parent]:
     """Return the sweep that is bundled, if it is one, and the other sweeps that its runs belong to."""
     named = dict.fromkeys(one.tags["nnexp.sweep_id"] for one in evidence if "nnexp.sweep_id" in one.tags)
-    first = [found.run_id] if "nnexp.sweep" in found.tags else []
+    first = [] if sweep is None else [sweep.run_id]
     sweeps = [get_any(store, sweep_id) for sweep_id in dict.fromkeys([*first, *named])]
-    return [bundles.Parent(s.run_id, s.name, s.status, s.params, s.tags, _keys(store, s)) for s in sweeps]
+    keys = {s.run_id: "".join(f"{key}\n" for key in recorded_keys(store, s)).encode() for s in sweeps}
+    return [bundles.Parent(**vars(s), keys=keys[s.run_id]) for s in sweeps]
 
 
 def _without_deleted_sweeps(store: Store, evidence: Sequence[Evidence]) -> list[Evidence]:
@@ -215,11 +212,6 @@ def _without_deleted_sweeps(store: Store, evidence: Sequence[Evidence]) -> list[
         else one
         for one in evidence
     ]
-
-
-def _keys(store: Store, sweep: Detail) -> bytes:
-    """Return a sweep's run keys, one per line."""
-    return "".join(f"{key}\n" for key in recorded_keys(store, sweep)).encode()
 
 
 def _verified(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> Reruns:

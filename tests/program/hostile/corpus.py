@@ -1,6 +1,6 @@
-"""Records that somebody made who means harm: files, texts and values in the store.
+"""Hostile records: files, texts and values in the store.
 
-Each has a name and what it does to a good record. Nothing here is harmful unless it is executed, and then
+Each case has a name and a change to a good record. Nothing here does anything unless it is executed, and then
 it makes the file CANARY.
 """
 
@@ -54,7 +54,7 @@ class Place:
 Case = Callable[[Place], None]
 
 
-# --- config.yaml: the lines that stand in the place of a good file's, or the whole of it.
+# --- config.yaml: lines that replace those of a good file, or the whole file.
 
 
 def _executes() -> str:
@@ -62,7 +62,7 @@ def _executes() -> str:
 
 
 def _lines(**changed: str) -> Callable[[Place], bytes]:
-    """The good file with these keys' values written anew."""
+    """Return the good file with the values of these keys replaced."""
 
     def text(place: Place) -> bytes:
         values = yaml.safe_load((place.artifacts / "config.yaml").read_text())
@@ -141,11 +141,11 @@ CONFIGS: dict[str, bytes | Callable[[Place], bytes]] = {
 }
 
 
-# --- weights.npz: made of the arrays of a good one.
+# --- weights.npz: made from the arrays of a good one.
 
 
 class Executes:
-    """Unpickled, it makes the canary."""
+    """An object that makes the canary when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, (f"touch {CANARY}",)
@@ -159,7 +159,7 @@ def _arrays(place: Place) -> dict[str, np.ndarray]:
 def _saved(
     allow_pickle: bool = False, compressed: bool = False, **changed: object
 ) -> Callable[[Place], bytes]:
-    """The good arrays with some changed, None for left out, as NumPy writes them."""
+    """Write the good arrays with NumPy, some of them changed or, if None, left out."""
 
     def content(place: Place) -> bytes:
         arrays = {k: v for k, v in {**_arrays(place), **changed}.items() if v is not None}
@@ -172,7 +172,7 @@ def _saved(
 
 
 def _member(name: str, content: bytes, how: int = zipfile.ZIP_STORED) -> Callable[[Place], bytes]:
-    """The good file, with this member in the place of its namesake, or added."""
+    """Return the good file with this member replaced or added."""
 
     def changed(place: Place) -> bytes:
         buffer = io.BytesIO()
@@ -205,7 +205,7 @@ def _flipped(place: Place) -> bytes:
 
 
 def _other_weights(place: Place) -> bytes:
-    """A good file, of weights that training did not end with."""
+    """Return a good file with weights that are not the final ones of the training."""
     return _saved(W1=_arrays(place)["W1"] + 1e-15)(place)
 
 
@@ -285,7 +285,7 @@ WEIGHTS: dict[str, bytes | Callable[[Place], bytes]] = {
 }
 
 
-# --- The store: texts that a terminal or a page would obey, values of other types, addresses that lead away.
+# --- The store: texts with control characters or markup, values of wrong types, addresses leading elsewhere.
 
 
 def _tag(key: str, value: object) -> Case:
@@ -319,12 +319,12 @@ def _run(column: str, value: object) -> Case:
 
 
 def _uri(text: str) -> Case:
-    """Artifacts said to lie elsewhere; {outside} is a directory with files of the right names."""
+    """Record that the artifacts are elsewhere; {outside} is a directory with files of the right names."""
     return lambda place: place.sql("UPDATE runs SET artifact_uri = ?", text.format(outside=place.outside))
 
 
 def _link_for(name: str) -> Case:
-    """A link to a file outside in the place of an artifact, or of the artifacts themselves."""
+    """Replace an artifact, or the directory of the artifacts, by a link to a file outside."""
 
     def change(place: Place) -> None:
         path = place.artifacts / name if name else place.artifacts
@@ -345,11 +345,11 @@ def _directory(place: Place) -> None:
 
 
 def _huge(place: Place) -> None:
-    """A file of 2 GB, all of it a hole."""
+    """Make a sparse file of 2 GB."""
     os.truncate(place.artifacts / "weights.npz", 2 << 30)
 
 
-# What is shown, written out where a terminal would obey it.
+# Cases that are shown, with control characters escaped.
 SHOWN: dict[str, Case] = {
     "escapes in the name": _run("name", ESCAPES),
     "escapes in a tag": _tag("nnexp.command", ESCAPES),
@@ -371,7 +371,7 @@ SHOWN: dict[str, Case] = {
     "attempt that is no number": _tag("nnexp.attempt", "many"),
     "a megabyte in a tag": _tag("nnexp.command", "x" * 1_000_000),
 }
-# What is refused by whoever reads the run's files.
+# Cases that every command that reads the run's files refuses.
 ELSEWHERE: dict[str, Case] = {
     "artifacts in /etc": _uri("file:///etc"),
     "artifacts outside": _uri("file://{outside}"),
@@ -390,7 +390,7 @@ ELSEWHERE: dict[str, Case] = {
     "weights are a directory": _directory,
     "weights of 2 GB": _huge,
 }
-# What nobody can read a table of.
+# Cases in which no table of runs can be read.
 WRONG_TYPES: dict[str, Case] = {
     "bytes in a param": _param("init", b"\xff\xfe"),
     "bytes in a tag": _tag("nnexp.outcome", b"\xff"),
@@ -405,7 +405,7 @@ TIMES: dict[str, Case] = {
     "no time": _run("start_time", None),
     "a time past all time": _run("start_time", 2**62),
 }
-# Each is refused where a run is named.
+# Each is refused in place of a run's id.
 RUN_IDS = {
     "a path": "../../etc/passwd",
     "a quote": "' or 1=1",

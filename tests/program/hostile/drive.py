@@ -30,8 +30,8 @@ from tests.program.hostile.corpus import (
     Place,
 )
 
-# A module that is imported for the first time is no business of the record's: its bytecode is not kept, its
-# compilation not counted.
+# A module's first import has nothing to do with the record: its bytecode is not kept, its compilation not
+# counted.
 sys.dont_write_bytecode = True
 INSTALLED = (sys.prefix, sys.base_prefix, str(Path(cli.__file__).parent))
 
@@ -58,13 +58,13 @@ WRITES = {
     "os.chmod",
     "os.truncate",
 }
-# Where these events have the open directory that a name is in. That of "open" has none: listings show what a
-# name without a directory has written.
+# The position of the open directory in the arguments of these events. The event "open" has none: listings
+# show what was written under a name without a directory.
 DIRECTORY_AT = {"os.mkdir": 2, "os.rename": 2, "os.remove": 1, "os.rmdir": 1, "os.symlink": 2, "os.link": 2}
 
 
 class Watch:
-    """What the interpreter itself says that the program does."""
+    """Records what the program does, by the interpreter's audit events."""
 
     def __init__(self) -> None:
         self.allowed: Path | None = None
@@ -83,7 +83,7 @@ class Watch:
 
     @staticmethod
     def _path(event: str, arguments: tuple[Any, ...]) -> str:
-        """The whole path of what is written, also where it is named within an open directory."""
+        """Return the whole path of a written file, even if it is named relative to an open directory."""
         if arguments[0] is None:
             return ""
         folder = arguments[DIRECTORY_AT[event]] if event in DIRECTORY_AT else -1
@@ -92,7 +92,7 @@ class Watch:
 
     @staticmethod
     def _is_import(event: str, arguments: tuple[Any, ...]) -> bool:
-        """Whether an installed module is compiled, as it is when it is imported for the first time."""
+        """Return whether an installed module is compiled, which happens at its first import."""
         file = str(arguments[1]) if event == "compile" else ""
         return file.startswith(INSTALLED) and os.path.isfile(file)
 
@@ -104,7 +104,7 @@ class Watch:
 
     @contextmanager
     def watching(self, allowed: Path) -> Iterator[list[str]]:
-        """What is executed, and what is written outside of a directory, from here on."""
+        """Yield a list that collects what is executed, and what is written outside of a directory."""
         self.allowed, self.seen = allowed, []
         try:
             yield self.seen
@@ -113,7 +113,7 @@ class Watch:
 
 
 def run(*arguments: str) -> dict[str, Any]:
-    """The command, in this process."""
+    """Run the command in this process."""
     out, err = io.StringIO(), io.StringIO()
     sys.argv = ["nnexp", *arguments]
     status = 0
@@ -126,7 +126,7 @@ def run(*arguments: str) -> dict[str, Any]:
 
 
 def commands(run_id: str, rows: str) -> dict[str, list[str]]:
-    """The commands that read records, as they are typed."""
+    """Return the commands that read records, as they are typed."""
     return {
         "show": ["show", run_id],
         "predict": ["predict", run_id, rows, "--format", "csv"],
@@ -139,11 +139,11 @@ def commands(run_id: str, rows: str) -> dict[str, list[str]]:
 
 
 TABLES = ("summarize", "summarize csv", "summarize markdown", "summarize json")
-# Which of them a case concerns; all where its kind does not stand here.
+# The commands that each kind of case concerns; all commands if a kind is not listed.
 CONCERNED = {
     "config": {"dry rerun"},
     "weights": {"show"},
-    # Whose training takes a moment each: some for all.
+    # Training takes a moment for each case, so only some cases are trained.
     "config: target": {"dry rerun", "rerun"},
     "config: environment": {"dry rerun", "rerun"},
     "weights: pickled objects": {"show", "predict", "rerun"},
@@ -161,7 +161,7 @@ CONCERNED = {
 
 
 def writing(run_id: str, store: Path) -> dict[str, list[str]]:
-    """The commands that read a record and write something of their own."""
+    """Return the commands that read a record and write something."""
     return {
         "rerun": ["rerun", run_id],
         "bundle": ["bundle", run_id, "--out", str(store / "bundle.zip")],
@@ -169,7 +169,7 @@ def writing(run_id: str, store: Path) -> dict[str, list[str]]:
 
 
 def file_case(name: str, content: bytes | Callable[[Place], bytes]) -> Case:
-    """A file in the place of an artifact."""
+    """Replace an artifact by a file."""
 
     def change(place: Place) -> None:
         data = content if isinstance(content, bytes) else content(place)
@@ -179,7 +179,7 @@ def file_case(name: str, content: bytes | Callable[[Place], bytes]) -> Case:
 
 
 def cases() -> dict[str, Case]:
-    """Every case by its kind and name."""
+    """Return every case by its kind and name."""
     named = {f"config: {name}": file_case("config.yaml", content) for name, content in CONFIGS.items()}
     named |= {f"weights: {name}": file_case("weights.npz", content) for name, content in WEIGHTS.items()}
     kinds = {"shown": SHOWN, "elsewhere": ELSEWHERE, "type": WRONG_TYPES, "time": TIMES}
@@ -187,14 +187,14 @@ def cases() -> dict[str, Case]:
 
 
 def outside_with_secrets(place: Place) -> None:
-    """What a record could want to be read: files of the right names."""
+    """Make files of the right names outside of the store, for records that lead there."""
     place.outside.mkdir()
     for name in ("config.yaml", "run_keys.txt", "weights.npz"):
         (place.outside / name).write_text(SECRET)
 
 
 def listing(directory: Path, but: Path | None = None) -> list[tuple[str, int]]:
-    """Every file, with its time of change, but those of one directory."""
+    """List every file with its time of change, except those of one directory."""
     paths = (path for path in directory.rglob("*") if but is None or not path.is_relative_to(but))
     return sorted((str(path), path.lstat().st_mtime_ns) for path in paths)
 
@@ -212,12 +212,12 @@ def main(directory: Path) -> None:
     good = directory / "good"
     shutil.copytree(store, good, symlinks=True)
     typed = commands(run_id, str(rows))
-    # This also asks git what the code is, once.
+    # This also runs git once, to describe the code.
     all_typed = typed | writing(run_id, store)
     results: dict[str, Any] = {"good": {name: run(*arguments) for name, arguments in all_typed.items()}}
     watch = Watch()
     with watch.watching(store) as seen:
-        # What the tests would find if the watch did not see.
+        # The results that the tests would see if the watch did not work.
         os.system("true")
         (place.outside / "written").touch()
     results["watch"] = {"seen": seen}
