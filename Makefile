@@ -63,6 +63,9 @@ test-faults: install ## test the program under faults, and rerun 1,000 runs from
 	@.venv/bin/python -m tests.faults.matrix --trials $(or $(N),10) --seed $(or $(SEED),0) --only "$(ONLY)" $(if $(WRITE),--write)
 	$(if $(ONLY),,@.venv/bin/python -W ignore tests/faults/rerun_everything.py)
 
+test-statistics: install ## simulate sweeps: do intervals cover, are alike settings told apart? by hand with N=10000 WRITE=1
+	@.venv/bin/python -m tests.analysis.calibration --sweeps $(or $(N),800) --seed $(or $(SEED),0) $(if $(WRITE),--write)
+
 test-machines: install ## compare bits with emulated ARM, a CPU without FMA, other NumPys and Numbas: make test-machines ONLY=ARM
 	@.venv/bin/python -m tests.machines.compare "$(ONLY)"
 
@@ -83,4 +86,4 @@ lock: install ## resolve both lock files again
 clean: ## remove .venv and caches, but not the recorded runs
 	rm -rf .venv .machines .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install check run sweep summary ui experiments docs figures notebook screenshots test test-faults test-machines lint bench lock clean
+.PHONY: help install check run sweep summary ui experiments docs figures notebook screenshots test test-faults test-machines test-statistics lint bench lock clean

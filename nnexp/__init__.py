@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nnexp.analysis.compare import compare
     from nnexp.analysis.summary import summarize
     from nnexp.config.errors import RequestError
     from nnexp.pipeline.api import rerun, sweep, train
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RequestError",
     "__version__",
+    "compare",
     "load_history",
     "load_network",
     "load_runs",
@@ -32,6 +34,7 @@ __all__ = [
 _PLACES = {
     **dict.fromkeys(("rerun", "sweep", "train"), "nnexp.pipeline.api"),
     **dict.fromkeys(("load_history", "load_network", "load_runs"), "nnexp.tracking.read"),
+    "compare": "nnexp.analysis.compare",
     "summarize": "nnexp.analysis.summary",
     "RequestError": "nnexp.config.errors",
 }

@@ -1,50 +1,39 @@
 """Summarise runs: DataFrame in, DataFrame out.
 
-Runs that diverged have no meaningful loss: they are counted, as a share, and the metric's statistics leave
-them out. Two runs with the same key are the same result recorded twice, and count once.
+A run that diverged has no meaningful loss, and counts as the worst. Two runs with the same key are the same
+result recorded twice, and count once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 
-from nnexp.analysis import condition
+from nnexp.analysis import condition, statistics
 from nnexp.analysis.order import sort_key
+from nnexp.analysis.samples import Cells, Sample, by_seed, scale, sign
+from nnexp.analysis.standing import FEWEST_SEEDS, against_best
+from nnexp.analysis.statistics import Floats
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.run import key_names
 
 # Params across whose values losses do not compare: data sets and (`params.loss`) loss functions.
 INCOMPARABLE = ("dataset", "params")
+# What settings can be ranked by.
+RANKS = ("median", "iqm", "mean", "solved")
 
 
-class Scale(NamedTuple):
-    """The lowest and the highest possible value of a metric, and which of low and high is better, if any."""
+def deciding(runs: pd.DataFrame) -> str:
+    """Return the metric that says how well a network does on rows it has not seen: `val_loss`, else `loss`.
 
-    low: float
-    high: float
-    better: Literal["low", "high"] | None
-
-
-_SCALES = {
-    "loss": Scale(0, np.inf, "low"),
-    "accuracy": Scale(0, 1, "high"),
-    "grad_norm": Scale(0, np.inf, None),
-}
-
-
-def scale(metric: str) -> Scale:
-    """Return the scale of a metric; one of the validation or test rows has that of the training rows."""
-    return _SCALES.get(metric.removeprefix(_rows_of(metric)), Scale(-np.inf, np.inf, None))
-
-
-def _rows_of(metric: str) -> str:
-    """Return the prefix that says of which rows a metric is; empty for the training rows."""
-    return next((prefix for prefix in ("val_", "test_") if metric.startswith(prefix)), "")
+    It is `val_loss` if at least half of the runs that finished have one.
+    """
+    done = finished(runs)
+    has_split = "val_loss" in done and len(done) > 0 and done["val_loss"].notna().mean() >= 0.5
+    return "val_loss" if has_split else "loss"
 
 
 def params_of(runs: pd.DataFrame) -> list[str]:
@@ -100,8 +89,10 @@ def select(runs: pd.DataFrame, where: str | None, asked_as: str = "") -> pd.Data
 def summarize(
     runs: pd.DataFrame,
     by: Sequence[str],
-    metric: str = "loss",
+    metric: str | None = None,
     *,
+    over: str = "seed",
+    rank: str = "median",
     history: pd.DataFrame | None = None,
     threshold: float | None = None,
 ) -> pd.DataFrame:
@@ -113,8 +104,13 @@ def summarize(
         The runs, as `load_runs` returns them. Those that did not finish are ignored.
     by : sequence of str
         The params to group by; none for one group of all runs.
-    metric : str
-        The metric to summarise.
+    metric : str, optional
+        The metric to summarise; by default `val_loss` if at least half of the runs have one, else `loss`.
+    over : str
+        The param that is sampled within a group. If a group has several runs of one value, as other params
+        vary in it, `median` and `iqm` are of the means of these runs, and so are the intervals.
+    rank : str
+        What ranks the groups: `median`, `iqm`, `mean` or `solved`.
     history : DataFrame, optional
         The curves of the metric, as `load_history` returns them.
     threshold : float, optional
@@ -126,19 +122,31 @@ def summarize(
     DataFrame
         One row for each group, sorted by the params of `by`, which are the first columns. Then come:
         `n`, the number of runs that finished;
-        `mean`, `std`, `ci95_low`, `ci95_high`, `min`, `median`, `max` over the runs that did not diverge,
-        where `ci95_*` is Student's 95% interval of the mean;
-        `solved`, the share of runs with a final accuracy of 1 (for a metric of the validation or test rows
-        `val_solved` or `test_solved`, the share with such a val_accuracy or test_accuracy), if accuracy was
-        recorded;
-        `diverged`, the share of runs whose loss stopped being finite;
+        `networks`, the number of different networks among them, by their weights;
+        `used`, the number of runs with a value that did not diverge, and `diverged`, the number of those
+        whose loss stopped being finite;
+        `median`, `iqm` (the mean of the middle half), in which a diverged run counts as the worst, with their
+        95% intervals `median_low`, `median_high`, `iqm_low`, `iqm_high`: see `analysis.statistics`. They are
+        NaN where there are too few different networks;
+        `mean`, `std`, `min`, `max` over the runs that did not diverge;
+        `solved`, the share of runs with a final accuracy of 1, and Wilson's 95% interval of it, `solved_low`
+        and `solved_high` (of a metric of the validation or test rows `val_solved…` or `test_solved…`), if
+        accuracy was recorded;
         `epochs_to`, the median number of completed epochs at which the metric first reached the threshold,
-        infinite if half of the runs or more never reach it.
+        infinite if half of the runs or more never reach it, and its 95% interval `epochs_to_low`,
+        `epochs_to_high`;
+        `rank`, from 1, separately for each data set and loss function; groups of fewer than 3 seeds come
+        last;
+        `standing`: `best`; `tied`, not to be told from the best; `worse`: see `analysis.standing`. None for
+        groups of fewer than 3 seeds, or if nothing is chosen by the metric;
+        `seeds_needed`, the number of seeds that would probably tell a `tied` group from the best; infinite
+        beyond 10,000.
 
     Raises
     ------
     RequestError
-        If a name in `by` is not a param of the runs, or `metric` is not one of their metrics.
+        If a name in `by` is not a param of the runs, `metric` is not one of their metrics, or `rank` is
+        unknown.
 
     Examples
     --------
@@ -147,10 +155,11 @@ def summarize(
     >>> table = nnexp.summarize(sweep.runs, ["learning_rate"])
     >>> table[["learning_rate", "n"]].values.tolist()
     [[0.1, 3.0], [1.0, 3.0]]
-    >>> bool(table["mean"][1] < table["mean"][0])
+    >>> bool(table["median"][1] < table["median"][0])
     True
     """
     runs = finished(runs)
+    metric = deciding(runs) if metric is None else metric
     columns = params_of(runs)
     by = ["params.loss" if name == "loss" else name for name in by]
     for name in by:
@@ -159,19 +168,114 @@ def summarize(
     if metric not in runs.columns or not pd.api.types.is_numeric_dtype(runs[metric]):
         numeric = [c for c in runs.select_dtypes("number").columns if c not in columns]
         raise unknown("metric", metric, numeric)
+    if rank not in RANKS:
+        raise unknown("--rank", rank, RANKS)
+    cells = Cells.of(runs, metric, over)
+    keys, groups = _groups(runs, by)
+    samples = [cells.sample(at) for at in groups]
+    table = pd.DataFrame([cells.row(at, one) for at, one in zip(groups, samples, strict=True)])
+    table = pd.concat([keys, table], axis=1)
+    _bound(table, samples)
     if threshold is not None and history is not None:
-        runs = runs.assign(epochs_to=epochs_to(runs, history, threshold, metric))
+        reached = epochs_to(runs, history, threshold, metric).to_numpy(dtype=float)
+        _time(table, [reached[at] for at in groups], samples)
+    _place(table, samples, metric, rank)
+    return table
+
+
+def _groups(runs: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFrame, list[Any]]:
+    """Return the values of the params for each group, in order, and the positions of its runs."""
     if not by:
-        return pd.DataFrame([_row(runs, metric)])
-    groups = runs.groupby(list(by), dropna=False, sort=False)
-    ordered = sorted(groups, key=lambda named: [sort_key(value) for value in named[0]])
-    return pd.DataFrame([dict(zip(by, keys, strict=True)) | _row(group, metric) for keys, group in ordered])
+        return pd.DataFrame(index=[0]), [np.arange(len(runs))]
+    places = runs.groupby(list(by), dropna=False, sort=False).indices.items()
+    named = [(key if isinstance(key, tuple) else (key,), at) for key, at in places]
+    named.sort(key=lambda one: [sort_key(value) for value in one[0]])
+    return pd.DataFrame([key for key, _ in named], columns=list(by)), [at for _, at in named]
 
 
-def overall(runs: pd.DataFrame) -> pd.DataFrame | None:
+def _time(table: pd.DataFrame, times: Sequence[Floats], samples: Sequence[Sample]) -> None:
+    """Add the medians of the groups' epochs to the threshold, and intervals where runs are independent."""
+    table["epochs_to"] = [float(statistics.median(one)) for one in times]
+    alone = [one if sample.is_alone else one[:0] for one, sample in zip(times, samples, strict=True)]
+    ends = np.array([statistics.median_interval(one) for one in alone], dtype=float).reshape(-1, 2)
+    table["epochs_to_low"], table["epochs_to_high"] = ends.T
+
+
+def _bound(table: pd.DataFrame, samples: Sequence[Sample]) -> None:
+    """Fill in the intervals of median and iqm, of all samples of one size at once."""
+    sizes = np.array([len(one.distinct) for one in samples])
+    for size in np.unique(sizes):
+        rows = np.flatnonzero(sizes == size).tolist()
+        values = np.array([samples[i].values[samples[i].distinct] for i in rows]).reshape(len(rows), size)
+        for name, interval in (("median", statistics.median_interval), ("iqm", statistics.iqm_interval)):
+            table.loc[rows, f"{name}_low"], table.loc[rows, f"{name}_high"] = interval(values)
+
+
+def _place(table: pd.DataFrame, samples: Sequence[Sample], metric: str, rank: str) -> None:
+    """Add the columns rank, standing and seeds_needed."""
+    worth = _worth(table, metric, rank)
+    columns = {"rank": np.full(len(table), np.nan), "seeds_needed": np.full(len(table), np.nan)}
+    standing = np.full(len(table), None, dtype=object)
+    few = np.array([len(one.seeds) < FEWEST_SEEDS for one in samples])
+    for part in _comparable(table) if worth else ():
+        order = part[np.lexsort([*(column[part] for column in reversed(worth)), few[part]])]
+        columns["rank"][order] = np.arange(1, len(order) + 1)
+        able = order[~few[order] & ~np.isnan(worth[0][order])]
+        if len(part) < 2 or not len(able) or np.isinf(worth[0][able[0]]):
+            continue  # nothing to compare, or even the best diverges
+        found = against_best(by_seed([samples[i] for i in able], sign(metric), rank == "solved"), 0)
+        standing[able] = np.where(found.is_worse, "worse", "tied")
+        standing[able[0]] = "best"
+        columns["seeds_needed"][able] = found.seeds_needed
+    table["rank"] = columns["rank"].astype(int) if worth else columns["rank"]
+    table["standing"] = pd.Series(standing, dtype=object)
+    table["seeds_needed"] = columns["seeds_needed"]
+
+
+def _worth(table: pd.DataFrame, metric: str, rank: str) -> list[Floats]:
+    """Return what the rows are ranked by, lower is better, the first thing first; empty if nothing is.
+
+    A mean leaves out diverged runs, so rows with any come after those without.
+    """
+    better = sign(metric)
+    share = (table["diverged"] / table["n"]).to_numpy(dtype=float)
+    worth = {name: better * table[name].to_numpy(dtype=float) for name in ("median", "iqm", "mean")}
+    if rank == "solved":
+        solved = [str(name) for name in table if name in ("solved", "val_solved", "test_solved")]
+        if not solved:
+            raise RequestError("--rank solved: no run has an accuracy")
+        return [-table[solved[0]].to_numpy(dtype=float), *(worth.values() if better else ())]
+    if not better:
+        return []
+    first = np.where(share > 0, np.inf, worth["mean"]) if rank == "mean" else worth[rank]
+    return [first, share, *worth.values()]
+
+
+def _comparable(table: pd.DataFrame) -> list[Any]:
+    """Return the positions of the rows of each data set and loss function."""
+    by = [name for name in grouped_by(table) if name.partition(".")[0] in INCOMPARABLE]
+    return list(table.groupby(by, dropna=False).indices.values()) if by else [np.arange(len(table))]
+
+
+def ordered(table: pd.DataFrame, sort: str | None = None, top: int | None = None) -> pd.DataFrame:
+    """Return the `top` best rows of a summary, or all, sorted by a column; by default as they are.
+
+    Raises RequestError if there is no such column.
+    """
+    names = [str(name) for name in table.columns]
+    if sort is not None and sort not in names:
+        raise unknown("column in --sort", sort, names)
+    if top is not None:
+        table = table.sort_values("rank", kind="stable").head(top)
+    if sort is not None:
+        table = table.sort_values(sort, kind="stable", key=lambda column: column.map(sort_key))
+    return table if sort is not None else table.sort_index()
+
+
+def overall(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFrame | None:
     """Summarise the runs by all params that vary; None if no run finished."""
     done = finished(runs)
-    return None if done.empty else summarize(done, varying(done))
+    return None if done.empty else summarize(done, varying(done), metric)
 
 
 def grouped_by(table: pd.DataFrame) -> list[str]:
@@ -180,27 +284,18 @@ def grouped_by(table: pd.DataFrame) -> list[str]:
     return names[: names.index("n")]
 
 
-def best_rows(table: pd.DataFrame, metric: str = "loss", within: Sequence[str] = ()) -> list[int]:
-    """Return the positions of the rows of a summary with the best mean.
+def best_rows(table: pd.DataFrame, within: Sequence[str] = ()) -> list[int]:
+    """Return the positions of the best rows of a summary: one for each data set and loss function.
 
-    The best is chosen among the rows with the smallest share of diverged runs, separately for each data set
-    and loss function, because losses across them do not compare, and for each value of the params in
-    `within`. Empty if there is nothing to compare, no known better direction of the metric, or if it is one
-    of the test rows: whoever chooses by those has none left to test the choice with.
+    With `within`, one for each value of those params, too. Only rows that have a standing count.
     """
-    better = scale(metric).better
-    if better is None or _rows_of(metric) == "test_":
+    by = [name for name in grouped_by(table) if name in within or name.partition(".")[0] in INCOMPARABLE]
+    rows = table.reset_index(drop=True)
+    rows = rows[rows["standing"].notna()]
+    if rows.empty:
         return []
-    rows = table.reset_index(drop=True).assign(rank=table["mean"].to_numpy() * (1 if better == "low" else -1))
-    by = [name for name in grouped_by(rows) if name in within or name.partition(".")[0] in INCOMPARABLE]
-
-    def of_group(column: str, what: Literal["size", "min"]) -> pd.Series:
-        return rows.groupby(by or (lambda _: 0), dropna=False)[column].transform(what)
-
-    rows = rows[(of_group("n", "size") > 1) & rows["rank"].notna()]
-    for column in ("diverged", "rank"):
-        rows = rows[rows[column] == of_group(column, "min")]
-    return rows.index.tolist()
+    least = rows.groupby(by, dropna=False)["rank"].transform("min") if by else rows["rank"].min()
+    return rows.index[rows["rank"] == least].tolist()
 
 
 def epochs_to(runs: pd.DataFrame, history: pd.DataFrame, threshold: float, metric: str) -> pd.Series:
@@ -212,33 +307,3 @@ def epochs_to(runs: pd.DataFrame, history: pd.DataFrame, threshold: float, metri
     has_reached = values >= threshold if scale(metric).better == "high" else values <= threshold
     first = history[has_reached].groupby("run_id")["epoch"].min()
     return runs["run_id"].map(first).astype(float).fillna(np.inf)
-
-
-def half_interval(std: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
-    """Return half the width of Student's 95% interval of the mean of n values.
-
-    `std` is their standard deviation with n - 1 degrees of freedom.
-    """
-    from scipy.special import stdtrit  # slow to import, and a single run has no interval
-
-    half: NDArray[np.float64] = stdtrit(np.subtract(n, 1), 0.975) * std / np.sqrt(n)
-    return half
-
-
-def _row(group: pd.DataFrame, metric: str) -> dict[str, float]:
-    """Summarise one group: the values of a row by column."""
-    values = group.loc[group["outcome"] != "diverged", metric].dropna().to_numpy(dtype=float)
-    n = len(values)
-    mean, std = (values.mean(), values.std(ddof=1)) if n > 1 else (values.sum() if n else np.nan, np.nan)
-    half = float(half_interval(std, n)) if n > 1 else np.nan
-    low, median, high = np.quantile(values, [0, 0.5, 1]) if n else [np.nan] * 3
-    row = {"n": len(group), "mean": mean, "std": std, "ci95_low": mean - half, "ci95_high": mean + half}
-    row |= {"min": low, "median": median, "max": high}
-    rows = _rows_of(metric)
-    accuracy = f"{rows}accuracy"
-    if accuracy in group and group[accuracy].notna().any():
-        row[f"{rows}solved"] = float((group[accuracy] == 1.0).mean())
-    row["diverged"] = float((group["outcome"] == "diverged").mean())
-    if "epochs_to" in group:
-        row["epochs_to"] = float(np.median(group["epochs_to"]))
-    return row

@@ -12,64 +12,118 @@ from typing import Any
 
 import pandas as pd
 
-from nnexp.analysis.summary import best_rows, grouped_by, scale
+from nnexp.analysis.summary import grouped_by
 from nnexp.analysis.tables import Columns, as_text
 
 # More digits than these are noise, however narrow the interval.
 MOST_DIGITS = 6
 # A spread below this share of the mean is rounding: the values are all the same.
 ROUNDING = 1e-12
-# The columns that are left out on a narrow terminal, in this order.
+# What only csv and json have: the table for people says it in other columns, or by marks.
+FOR_PROGRAMS = ("used", "iqm_low", "iqm_high", "rank", "standing", "seeds_needed")
+# What is left out where a terminal is narrow, in this order.
 LEAST_NEEDED = (
-    *("max", "min", "median", "std", "diverged", "solved", "val_solved", "test_solved", "epochs_to"),
-    *("ci95_high", "ci95_low"),
+    *("max", "min", "std", "mean", "iqm", "networks", "diverged"),
+    *("epochs_to", "test_solved", "val_solved", "solved", "median_high", "median_low"),
 )
-# The most characters of a param's value; tables.MAX_CELL limits all other cells.
+# How a row stands, as marks.
+MARKS = {"best": "*", "tied": "~"}
+# A param's value is shown so long at most, and any cell of a table for people (tables.MAX_CELL).
 MAX_SETTING = 40
 
 
-def readable(table: pd.DataFrame, metric: str = "loss") -> Columns:
-    """Return a table of `summary.summarize` as texts, by column; without `diverged` if no run did.
+def readable(table: pd.DataFrame) -> Columns:
+    """A table of `summary.summarize` as texts, column by column.
 
-    Mean, interval and spread are rounded to the second digit of the interval's half-width, the other
-    statistics to three digits. Intervals are cut off at the bounds of the metric: a loss is not below 0, an
-    accuracy not above 1.
+    Median, iqm and their intervals have the digits that two digits of the interval's half-width allow, a mean
+    those that its standard error allows, the other statistics three of their own. Shares stand with their
+    intervals. There is no `networks` where all runs of each row have different weights, and no `diverged`
+    where no run did.
     """
     values: dict[str, list[Any]] = {str(name): column.tolist() for name, column in table.items()}
-    means = values["mean"]
-    places = [_places(mean, high - mean) for mean, high in zip(means, values["ci95_high"], strict=True)]
-    low, high, _ = scale(metric)
     columns: Columns = {}
     for name, column in values.items():
-        if name in ("mean", "ci95_low", "ci95_high"):
-            within = (min(max(value, low), high) if math.isfinite(value) else value for value in column)
-            columns[name] = [_rounded(value, p) for value, p in zip(within, places, strict=True)]
-        elif name == "std":
-            columns[name] = [
-                "0" if spread <= ROUNDING * abs(mean) else _rounded(spread, p)
-                for spread, mean, p in zip(column, means, places, strict=True)
-            ]
-        elif name in ("min", "median", "max"):
+        if name in FOR_PROGRAMS or name.endswith(("solved_low", "solved_high", "to_low", "to_high")):
+            continue
+        if name in ("median", "iqm"):
+            low, high = values[f"{name}_low"], values[f"{name}_high"]
+            halves = [(upper - lower) / 2 for lower, upper in zip(low, high, strict=True)]
+            for of in (name, f"{name}_low", f"{name}_high"):
+                if of in FOR_PROGRAMS:
+                    continue
+                rounded = zip(values[of], column, halves, strict=True)
+                columns[of] = [_statistic(value, middle, half) for value, middle, half in rounded]
+        elif name in ("median_low", "median_high"):
+            continue
+        elif name in ("mean", "std"):
+            columns[name] = [_of_mean(*one) for one in zip(column, *_means(values), strict=True)]
+        elif name in ("min", "max"):
             columns[name] = [significant(value, 3) for value in column]
-        elif name in ("solved", "val_solved", "test_solved", "diverged"):
-            columns[name] = [_share(value) for value in column]
+        elif name in ("solved", "val_solved", "test_solved"):
+            ends = zip(column, values[f"{name}_low"], values[f"{name}_high"], strict=True)
+            columns[name] = [_share_within(*one) for one in ends]
         elif name == "epochs_to":
-            columns[name] = ["never" if math.isinf(value) else f"{value:.15g}" for value in column]
+            ends = zip(column, values["epochs_to_low"], values["epochs_to_high"], strict=True)
+            columns[name] = [_epochs_within(*one) for one in ends]
+        elif name in ("n", "networks", "diverged"):
+            columns[name] = [str(int(value)) for value in column]
         else:
             columns[name] = setting(column)
+    if values["networks"] == values["n"]:
+        del columns["networks"]
     if not any(values["diverged"]):
         del columns["diverged"]
     return columns
 
 
-def as_table(table: pd.DataFrame, metric: str = "loss", style: str = "table") -> str:
-    """Return the summary as text: rounded, best rows marked by *; csv and json with all digits, unmarked."""
-    return as_text(table, style) if style in ("csv", "json") else _text(marked(table, metric), table, style)
+def _means(values: dict[str, list[Any]]) -> tuple[list[float], list[float]]:
+    """The means and the half-widths that their standard errors give, for the digits of mean and std."""
+    halves = [
+        2 * std / math.sqrt(n) if n else math.nan
+        for std, n in zip(values["std"], values["used"], strict=True)
+    ]
+    return values["mean"], halves
 
 
-def fitted(table: pd.DataFrame, metric: str, width: int) -> tuple[list[str], list[str]]:
-    """Fit the summary to a width; return its lines, of which two are the header, and the columns left out."""
-    columns = marked(table, metric)
+def _of_mean(value: float, mean: float, half: float) -> str:
+    """A mean or a standard deviation, with the digits that the mean's standard error allows."""
+    return "0" if abs(value) <= ROUNDING * abs(mean) else _rounded(value, _places(mean, half))
+
+
+def _statistic(value: float, middle: float, half: float) -> str:
+    """A median or an interquartile mean, or an end of its interval; in words where runs diverged.
+
+    Losses of two modes have intervals over decades, so each number has two digits of its own at least.
+    """
+    if math.isinf(value):
+        return "diverged"
+    if not math.isfinite(half):
+        return significant(value, 3)
+    return _rounded(value, max(_places(middle, half), 1 - _exponent(value)))
+
+
+def _share_within(value: float, low: float, high: float) -> str:
+    """A share with its interval: `65% (43-82)`."""
+    if math.isnan(low):
+        return _share(value)
+    return f"{_share(value)} ({100 * low:.0f}-{100 * high:.0f})"
+
+
+def _epochs_within(value: float, low: float, high: float) -> str:
+    """A number of epochs with its interval: `510 (480-600)`, `never`."""
+    text, *ends = ("never" if math.isinf(one) else f"{one:.15g}" for one in (value, low, high))
+    return text if math.isnan(low) else f"{text} ({'-'.join(ends)})"
+
+
+def as_table(table: pd.DataFrame, style: str = "table") -> str:
+    """The summary as text: readable and with marks; for csv and json every column and digit, no marks."""
+    return as_text(table, style) if style in ("csv", "json") else _text(marked(table), table, style)
+
+
+def fitted(table: pd.DataFrame, width: int) -> tuple[list[str], list[str]]:
+    """The summary's lines, the first two its header, none longer than the width; the columns that were left
+    out for it."""
+    columns = marked(table)
     left_out = []
     lines = _text(columns, table).splitlines()
     for name in LEAST_NEEDED:
@@ -82,11 +136,32 @@ def fitted(table: pd.DataFrame, metric: str, width: int) -> tuple[list[str], lis
     return [line if len(line) <= width else line[: width - 1] + "…" for line in lines], left_out
 
 
-def marked(table: pd.DataFrame, metric: str = "loss", mark: str = "*") -> Columns:
-    """Return `readable` with a first column that marks the best rows and has no name, if there are any."""
-    best = best_rows(table, metric)
-    marks: Columns = {"": [mark if i in best else "" for i in range(len(table))]} if best else {}
-    return marks | readable(table, metric)
+def marked(table: pd.DataFrame, best: str = MARKS["best"]) -> Columns:
+    """`readable`, after a column without a name: `*` in the best rows, `~` in those that cannot be told from
+    them.
+
+    There is no such column if no row has a standing.
+    """
+    marks = MARKS | {"best": best}
+    standing = table["standing"].tolist()
+    shown: Columns = {"": [marks.get(one, "") for one in standing]} if any(standing) else {}
+    return shown | readable(table)
+
+
+def open_question(table: pd.DataFrame, best: str = MARKS["best"]) -> str:
+    """What the runs do not tell, and how many seeds would; empty if they tell the best from all others."""
+    tied = table[table["standing"] == "tied"]
+    if tied.empty:
+        return ""
+    seeds = int(tied["n"].min())
+    rivals = "1 row" if len(tied) == 1 else f"{len(tied)} rows"
+    text = f"not separable with {seeds} seeds: the best ({best}) and {rivals} (~)"
+    needed = sorted(tied["seeds_needed"].tolist())
+    numbers = [f"{n:,.0f}" if math.isfinite(n) else "more than 10,000" for n in (needed[0], needed[-1])]
+    if not math.isfinite(needed[0]):
+        return f"{text}; {numbers[0]} would be needed"
+    span = numbers[0] if numbers[0] == numbers[1] else f"{numbers[0]} to {numbers[1]}"
+    return f"{text}; about {span} would be needed"
 
 
 def _text(columns: Columns, table: pd.DataFrame, style: str = "table") -> str:

@@ -92,7 +92,18 @@ def list_(experiment: str | None, number: int, style: str | None, out: Path | No
 @click.option("--sweep", help="Summarise only the runs of this sweep: its id, or `last`.")
 @click.option("--by", help="Params to group by, a,b; by default all that vary.")
 @click.option("--over", default="seed", show_default=True, help="The param that a group averages over.")
-@click.option("--metric", default="loss", show_default=True, help="The metric; its last value is used.")
+@click.option(
+    "--metric", help="The metric; by default val_loss where there is a validation split, else loss."
+)
+@click.option(
+    "--rank",
+    type=click.Choice(["median", "iqm", "mean", "solved"]),
+    default="median",
+    show_default=True,
+    help="What ranks the rows.",
+)
+@click.option("--sort", help="Sort the rows by this column, such as rank; by default by the params.")
+@click.option("--top", type=click.IntRange(1), help="Only so many rows, the best.")
 @click.option("--where", help="Only runs that satisfy this: 'learning_rate > 0.1 and init == \"he\"'.")
 @click.option(
     "--threshold",
@@ -104,10 +115,10 @@ def list_(experiment: str | None, number: int, style: str | None, out: Path | No
 @click.option("--plot", type=FILE, help="Draw it: FILE.png, FILE.svg or FILE.pdf.")
 @in_store
 def summarize(by: str | None, **options: Any) -> None:
-    """Summarise recorded runs, grouped by any params: count, mean, spread, interval, shares.
+    """Summarise recorded runs, grouped by any params: medians, intervals, means, shares.
 
-    In tables, a mean has as many digits as its interval supports, intervals stop at the bounds of the metric,
-    and * marks the best mean. The formats csv and json have every digit.
+    In tables, * marks the best row of each data set and ~ those that cannot be told from it; a number has as
+    many digits as its interval supports. The formats csv and json have every column and digit.
     """
     from nnexp.cli import show
 
@@ -116,15 +127,39 @@ def summarize(by: str | None, **options: Any) -> None:
 
 
 @nnexp.command()
+@click.argument("settings", nargs=-1, metavar="[SETTING]…")
+@click.option("--experiment", help="The MLflow experiment; by default the sweep's, or nnexp.")
+@click.option("--sweep", help="Compare only runs of this sweep: its id, or `last`.")
+@click.option("--metric", help="The metric; by default val_loss if there is a validation split, else loss.")
+@click.option("--over", default="seed", show_default=True, help="The param by which runs are paired.")
+@click.option("--where", help="Only runs that satisfy this: 'learning_rate > 0.1 and init == \"he\"'.")
+@click.option("--threshold", type=float, help="What counts as solved; by default an accuracy of 1.")
+@in_format
+@into_file
+@click.option("--plot", type=FILE, help="Draw it: FILE.png, FILE.svg or FILE.pdf.")
+@in_store
+def compare(settings: tuple[str, ...], **options: Any) -> None:
+    """Compare settings, such as init=he,learning_rate=0.5 and init=xavier, or sweeps by their ids.
+
+    Each two are compared seed by seed where they share seeds: differences, the probability of improvement,
+    the time to solve. Without a SETTING, show the effect of each param, averaged over the others.
+    """
+    from nnexp.cli import compare as comparison
+
+    comparison.carry_out(settings, **options)
+
+
+@nnexp.command()
 @click.argument("sweep_id", required=False)
 @click.option("--experiment", help="Take the newest sweep of this experiment; by default of the whole store.")
+@click.option("--metric", help="The metric; by default val_loss if there is a validation split, else loss.")
 @click.option("--out", type=FILE, help="By default SWEEP_ID.html.")
 @in_store
-def report(sweep_id: str | None, experiment: str | None, out: Path | None) -> None:
+def report(sweep_id: str | None, experiment: str | None, metric: str | None, out: Path | None) -> None:
     """Write the report of a sweep, by default the newest, as one HTML file."""
     from nnexp.analysis.report.write import write
 
-    path, sweep = write(sweep_id, experiment, out)
+    path, sweep = write(sweep_id, experiment, out, metric)
     log.info(f"wrote {path}: {sweep}")
 
 

@@ -104,21 +104,22 @@ def sweep(config: RunConfig, done: Sweep) -> None:
     _next(config, ["summarize", "--sweep", done.sweep_id], ["report", done.sweep_id])
 
 
-def print_summary(table: pd.DataFrame, metric: str = "loss") -> None:
-    """Print the summary; on a terminal, fit it to the width and print the best rows in bold."""
-    from nnexp.analysis.summary import best_rows  # imports pandas, which a single run does not need
-    from nnexp.analysis.summary_table import as_table, fitted
+def print_summary(table: pd.DataFrame) -> None:
+    """Print the summary and what it leaves open; on a terminal fit its width, the best rows in bold."""
+    from nnexp.analysis.summary_table import as_table, fitted, open_question  # imports pandas
 
-    if not sys.stdout.isatty():
-        print(as_table(table, metric))
-        return
-    lines, left_out = fitted(table, metric, shutil.get_terminal_size().columns)
-    if not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
-        for i in best_rows(table, metric):
-            lines[i + 2] = f"{BOLD}{lines[i + 2]}{PLAIN}"  # below two lines of header
-    print("\n".join(lines))
-    if left_out:
-        log.info(f"note: no room for {', '.join(left_out)}: widen the terminal, or use --format csv")
+    if sys.stdout.isatty():
+        lines, left_out = fitted(table, shutil.get_terminal_size().columns)
+        if not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+            for i in np.flatnonzero(table["standing"] == "best"):
+                lines[i + 2] = f"{BOLD}{lines[i + 2]}{PLAIN}"  # below two lines of header
+        print("\n".join(lines))
+        if left_out:
+            log.info(f"note: no room for {', '.join(left_out)}: widen the terminal, or use --format csv")
+    else:
+        print(as_table(table))
+    if unsettled := open_question(table):
+        log.info(f"note: {unsettled}")
 
 
 def summary(
@@ -127,9 +128,12 @@ def summary(
     experiment: str | None,
     sweep: str | None,
     over: str,
-    metric: str,
+    metric: str | None,
     where: str | None,
     threshold: float | None,
+    rank: str,
+    sort: str | None,
+    top: int | None,
     style: str | None,
     out: Path | None,
     plot: Path | None,
@@ -151,19 +155,24 @@ def summary(
     if over not in summaries.params_of(runs):
         raise unknown("param in --over", over, summaries.params_of(runs))
     by = summaries.varying(done, over) if by is None else by
+    if metric is None:
+        metric = summaries.deciding(done)
+        if metric != "loss":
+            log.info(f"note: by {metric}, as there is a validation split; --metric loss is the training loss")
     history = load_history(done, [metric]) if threshold is not None else None
-    table = summaries.summarize(done, by, metric, history=history, threshold=threshold)
+    table = summaries.summarize(done, by, metric, over=over, rank=rank, history=history, threshold=threshold)
+    table = summaries.ordered(table, sort, top)
     if mixed := summaries.mixed(done, by, over):
         log.info(
             f"note: each row mixes different {', '.join(mixed)}; add them to --by or fix them with --where"
         )
     if style == "table" and out is None:
-        print_summary(table, metric)
+        print_summary(table)
     else:
-        _write(as_table(table, metric, style), out)
+        write(as_table(table, style), out)
     if plot is not None:
         figure = plots.of_summary(done, by, metric, over)
-        _put(plots.saved(figure, plot.suffix.removeprefix(".")), plot, "--plot")
+        put(plots.saved(figure, plot.suffix.removeprefix(".")), plot, "--plot")
 
 
 def listing(experiment: str | None, most: int, style: str | None, out: Path | None) -> None:
@@ -184,7 +193,7 @@ def listing(experiment: str | None, most: int, style: str | None, out: Path | No
     }
     if style == "table" and len(set(columns["experiment"])) < 2:
         del columns["experiment"]
-    _write(as_text(columns, style, left=["when", "name", "state", "experiment", "id"]), out)
+    write(as_text(columns, style, left=["when", "name", "state", "experiment", "id"]), out)
 
 
 def _when(milliseconds: int | None, form: str) -> str:
@@ -243,8 +252,8 @@ def _show_sweep(store: Store, parent: Detail) -> None:
     if found.summary is not None:
         print("\nsummary")
         print_summary(found.summary)
-        best = found.done.iloc[0]
-        print(f"\nbest run\n  {on_one_line(best['run_name'])}: loss {best['loss']:.4g}, {best['run_id']}")
+        best, metric = found.done.iloc[0], found.metric
+        print(f"\nbest run\n  {on_one_line(best['run_name'])}: {metric} {best[metric]:.4g}, {best['run_id']}")
     _section("failed", dict(zip(found.failed["run_name"], found.failed["reason"].map(str), strict=True)))
     _section("provenance", {k: v for k, v in sorted(parent.tags.items()) if k.startswith("nnexp.")})
 
@@ -259,7 +268,7 @@ def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> Non
     rows = {
         name: list(values) for name, values in zip(table.header, zip(*table.rows, strict=True), strict=True)
     }
-    _write(as_text(rows | apart(model.predict(X), rows, "_predicted"), style), out)
+    write(as_text(rows | apart(model.predict(X), rows, "_predicted"), style), out)
 
 
 def spark(values: Sequence[float], width: int = 60) -> str:
@@ -277,14 +286,16 @@ def _section(title: str, values: Mapping[str, str]) -> None:
         print("\n".join(["", title, *lines]))
 
 
-def _write(text: str, out: Path | None) -> None:
+def write(text: str, out: Path | None) -> None:
+    """Print the text, or write it into the file."""
     if out is None:
         print(text)
         return
-    _put(f"{text}\n".encode(), out, "--out")
+    put(f"{text}\n".encode(), out, "--out")
 
 
-def _put(content: bytes, file: Path, option: str) -> None:
+def put(content: bytes, file: Path, option: str) -> None:
+    """Write the file. Raises RequestError, which names the option, if that fails."""
     try:
         file.write_bytes(content)
     except OSError as error:

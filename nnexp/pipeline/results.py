@@ -17,9 +17,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nnexp.analysis import plots
-from nnexp.analysis.report.pictures import MAX_ASKED, epochs_to_draw
+from nnexp.analysis.report.pictures import MAX_ASKED, drawn_metrics, epochs_to_draw
 from nnexp.analysis.report.write import check_path, write_page
-from nnexp.analysis.summary import finished, mixed, overall, summarize, varying
+from nnexp.analysis.summary import deciding, finished, mixed, overall, summarize, varying
 from nnexp.analysis.summary_table import marked
 from nnexp.config.errors import RequestError
 from nnexp.config.run import NOT_RESULT, RunConfig
@@ -163,7 +163,7 @@ class Sweep:
     history : pandas.DataFrame
         The curves of all runs.
     best : Run
-        The run with the lowest last loss.
+        The run with the lowest last `val_loss` if there is a validation split, else the lowest last `loss`.
     failures : list of (str, str)
         The name of each run that failed, and the reason.
 
@@ -199,15 +199,24 @@ class Sweep:
 
     @cached_property
     def best(self) -> Run:
-        """The run with the lowest last loss. Raises RequestError if every run failed or diverged."""
+        """The run with the lowest last `val_loss`, or `loss` if there is no validation split.
+
+        Raises RequestError if every run failed or diverged.
+        """
         runs = finished(self.runs)
         runs = runs[runs["outcome"] != "diverged"]
         if runs.empty:
             raise RequestError(f"sweep {self.sweep_id}: none of its runs finished without diverging")
-        return Run(self.store, str(runs.sort_values(["loss", "run_name", "run_key"])["run_id"].iloc[0]))
+        order = [deciding(runs), "run_name", "run_key"]
+        return Run(self.store, str(runs.sort_values(order)["run_id"].iloc[0]))
 
     def summary(
-        self, by: Sequence[str] | None = None, metric: str = "loss", *, threshold: float | None = None
+        self,
+        by: Sequence[str] | None = None,
+        metric: str | None = None,
+        *,
+        rank: str = "median",
+        threshold: float | None = None,
     ) -> pd.DataFrame:
         """Summarise the runs, one row per group.
 
@@ -216,14 +225,17 @@ class Sweep:
         by
             Params to group by; if None, all that vary except the seed.
         metric
-            The metric whose last value is summarised.
+            The metric whose last value is summarised; if None, `val_loss` if there is a validation split,
+            else `loss`.
+        rank
+            What ranks the groups: `median`, `iqm`, `mean` or `solved`.
         threshold
             If given, adds the column `epochs_to`: the median number of epochs until the metric reaches it.
 
         Returns
         -------
         pandas.DataFrame
-            As `nnexp.summarize` returns it: n, mean, std, interval, min, median, max, shares.
+            As `nnexp.summarize` returns it: counts, median, iqm, mean, intervals, shares, rank, standing.
 
         Raises
         ------
@@ -232,14 +244,15 @@ class Sweep:
         """
         done = self._finished()
         by = varying(done) if by is None else by
+        metric = deciding(done) if metric is None else metric
         history = None if threshold is None else read_history(self.store, done, [metric])
-        table = summarize(done, by, metric, history=history, threshold=threshold)
+        table = summarize(done, by, metric, rank=rank, history=history, threshold=threshold)
         if others := mixed(done, by):
             log.info(f"note: each row mixes different {', '.join(others)}; add them to by")
         return table
 
     def figure(
-        self, name: str | None = None, *, by: Sequence[str] | None = None, metric: str = "loss"
+        self, name: str | None = None, *, by: Sequence[str] | None = None, metric: str | None = None
     ) -> Figure:
         """Draw a figure of the sweep.
 
@@ -251,7 +264,8 @@ class Sweep:
         by
             Params to group the summary by; if None, all that vary except the seed.
         metric
-            The metric whose last value is drawn.
+            The metric whose last value is drawn; if None, `val_loss` if there is a validation split, else
+            `loss`.
 
         Returns
         -------
@@ -264,13 +278,14 @@ class Sweep:
             finished.
         """
         done = self._finished()
+        metric = deciding(done) if metric is None else metric
         if name is None:
             return plots.of_summary(done, varying(done) if by is None else by, metric)
         if by is not None:
             raise RequestError("by is only for the figure of the summary, which has no name: give name or by")
         history = None
         if self.store.is_known or len(done) <= MAX_ASKED:
-            history = read_history(self.store, done, [metric], epochs_to_draw(done))
+            history = read_history(self.store, done, drawn_metrics(done, metric), epochs_to_draw(done))
         return plots.of_sweep(done, history, metric, name)[name]
 
     def report(self, path: str | PathLike[str] = "report.html") -> Path:

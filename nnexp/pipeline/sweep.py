@@ -314,7 +314,7 @@ def _finish_parent(
     files, tags = _results(place, found, failures, pictures)
     if not stopped:
         tags["nnexp.outcome"] = "complete"
-    curves = _best_curves(place, found)
+    curves = [*_best_curves(place, found), *found.headline]
     with uninterrupted():
         place.writer.log(found.parent.run_id, curves)
         place.writer.finish(found.parent.run_id, "FAILED" if failures else "FINISHED", files, tags)

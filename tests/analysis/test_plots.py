@@ -14,7 +14,7 @@ from matplotlib.text import Text
 
 from nnexp.analysis import plots
 from nnexp.analysis.plots.curves import curves
-from nnexp.analysis.plots.means import mean_curves
+from nnexp.analysis.plots.medians import median_curves
 from nnexp.analysis.plots.style import COLORS, KINDS, fitted, in_order, is_log_like, plain, width
 from nnexp.analysis.plots.surfaces import decision_surface, surface_over_training
 from nnexp.analysis.plots.sweeps import heat_map, over_seeds, predictions, slices, sweep_lines
@@ -294,66 +294,79 @@ def test_a_network_of_one_input_and_a_regression_have_figures(fitted_run):
 # --- Sweeps.
 
 
-def test_mean_curves_show_the_mean_and_students_interval():
+def test_median_curves_are_medians_with_a_band_between_the_quartiles():
     runs = sweep_of(learning_rate=[0.1, 1.0])
-    figure = mean_curves(runs, history_of(runs), "learning_rate")
+    figure = median_curves(runs, history_of(runs), "learning_rate")
     (ax,) = figure.axes
     high = runs[runs["learning_rate"] == 1.0]["loss"]
     assert ax.lines[1].get_xdata().tolist() == [0, 10, 20]
-    assert ax.lines[1].get_ydata()[-1] == pytest.approx(high.mean())
+    assert ax.lines[1].get_ydata()[-1] == pytest.approx(high.median())
     band = ax.collections[1].get_paths()[0].vertices[:, 1]
-    half = 4.30265272991 * high.std(ddof=1) / np.sqrt(3)  # t of 2 degrees of freedom
-    assert np.isclose(band, high.mean() + half).any()
-    assert np.isclose(band, high.mean() - half).any()
+    assert np.isclose(band, high.quantile(0.25)).any()
+    assert np.isclose(band, high.quantile(0.75)).any()
     assert {"0.1", "1", "learning_rate", "completed epochs", "loss (mse)"} <= set(texts(figure))
     drawn(figure)
 
 
-def test_runs_that_diverged_are_counted_and_not_averaged():
+def test_the_loss_of_training_rows_is_dotted_beside_that_of_validation_rows():
+    runs = sweep_of(init=["he", "ones"])
+    runs["val_loss"] = runs["loss"] + 1
+    both = history_of(runs)
+    both = pd.concat([both, both.assign(metric="val_loss", value=both["value"] + 1)])
+    (ax,) = median_curves(runs, both, "init", metric="val_loss").axes
+    validation, training = ax.lines[:2]
+    assert training.get_linestyle() == ":"
+    assert (validation.get_ydata() - training.get_ydata()).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_runs_that_diverged_are_counted_and_not_drawn():
     runs = sweep_of(learning_rate=[0.1, 1.0])
     runs.loc[runs["learning_rate"] == 1.0, "outcome"] = "diverged"
     runs.loc[0, "outcome"] = "diverged"
-    figure = mean_curves(runs, history_of(runs), "learning_rate")
+    figure = median_curves(runs, history_of(runs), "learning_rate")
     (line,) = figure.axes[0].lines
     kept = runs[(runs["learning_rate"] == 0.1) & (runs["outcome"] != "diverged")]
-    assert line.get_ydata()[-1] == pytest.approx(kept["loss"].mean())
+    assert line.get_ydata()[-1] == pytest.approx(kept["loss"].median())
     assert any("(1 diverged)" in text for text in texts(figure))
     dots = over_seeds(runs, ["learning_rate"])
     assert {"1 diverged", "3 diverged"} <= set(texts(dots))
 
 
-def test_lines_show_the_summarys_means_in_a_panel_for_each_data_set():
-    runs = sweep_of(dataset=["a", "b"], init=["he", "ones", "zeros"], learning_rate=[0.1, 1.0])
+def test_lines_show_the_summarys_medians_in_a_panel_a_data_set():
+    runs = sweep_of(seed=range(5), dataset=["a", "b"], init=["he", "ones", "zeros"], learning_rate=[0.1, 1.0])
     table = summarize(runs, ["dataset", "init", "learning_rate"])
     figure = sweep_lines(table, "learning_rate", "init", ["dataset"])
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["a", "b"]
     line = figure.axes[0].containers[1].lines[0]
+    intervals = figure.axes[0].containers[1].lines[2][0].get_segments()
     ones = table[(table["dataset"] == "a") & (table["init"] == "ones")]
-    assert line.get_ydata().tolist() == ones["mean"].tolist()
+    assert line.get_ydata().tolist() == ones["median"].tolist()
+    ends = [segment[:, 1].tolist() for segment in intervals]
+    assert ends == [pytest.approx(pair) for pair in ones[["median_low", "median_high"]].to_numpy().tolist()]
     assert figure.axes[0].get_xscale() == "log"
     looks = [(c.lines[0].get_color(), c.lines[0].get_marker()) for c in figure.axes[0].containers]
     assert len({color for color, _ in looks}) == len({marker for _, marker in looks}) == 3
     drawn(figure)
 
 
-def test_words_along_x_are_in_natural_order_with_their_means():
-    runs = sweep_of(hidden=["[16]", "[2]", "[4,4]"])
+def test_words_along_x_have_places_of_their_own():
+    runs = sweep_of(seed=range(5), hidden=["[16]", "[2]", "[4,4]"])
     figure = sweep_lines(summarize(runs, ["hidden"]), "hidden")
     ax = figure.axes[0]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["[2]", "[4,4]", "[16]"]
-    means = [runs.loc[runs["hidden"] == name, "loss"].mean() for name in ("[2]", "[4,4]", "[16]")]
-    assert ax.containers[0].lines[0].get_ydata().tolist() == pytest.approx(means)
+    medians = [runs.loc[runs["hidden"] == name, "loss"].median() for name in ("[2]", "[4,4]", "[16]")]
+    assert ax.containers[0].lines[0].get_ydata().tolist() == pytest.approx(medians)
     drawn(figure)
 
 
-def test_a_heat_map_has_each_mean_in_its_cell_and_frames_the_best():
+def test_a_heat_map_has_each_median_in_its_cell_and_frames_the_best():
     runs = sweep_of(learning_rate=[0.1, 1.0, 10.0], hidden=["[2]", "[10]"])
     table = summarize(runs, ["learning_rate", "hidden"])
     figure = heat_map(table, "learning_rate", "hidden")
     ax = figure.axes[0]
     cells = np.asarray(ax.images[0].get_array())
     assert [text.get_text() for text in ax.get_yticklabels()] == ["[2]", "[10]"]
-    wide = table[(table["learning_rate"] == 10.0) & (table["hidden"] == "[10]")]["mean"].item()
+    wide = table[(table["learning_rate"] == 10.0) & (table["hidden"] == "[10]")]["median"].item()
     assert cells[1, 2] == wide
     assert f"{wide:.2g}" in texts(figure)
     (frame,) = ax.patches

@@ -118,6 +118,19 @@ def test_the_best_numbers_are_given_for_each_choice_of_words():
     assert findings(runs.head(4)).answers == []
 
 
+def test_a_report_names_what_was_held_fixed_the_metric_that_decides_and_what_is_open():
+    runs = runs_of(seed=[i // 2 for i in range(24)], init="he", activation="tanh", validation_fraction=0.2)
+    runs["val_loss"] = [(7 * i) % 24 / 24 for i in range(24)]
+    found = findings(runs)
+    assert found.metric == "val_loss"
+    assert found.fixed == {"init": "he", "activation": "tanh", "validation_fraction": "0.2"}
+    assert found.done["seed"].iloc[0] == 0
+    assert found.headline[0][:2] == ("best_median_val_loss", 0)
+    seen = " ".join(" ".join(Page(page(found, [])).texts).split())
+    for words in ("Lowest median val_loss", "Everything else", "activation tanh", "Not separable with 1"):
+        assert words in seen
+
+
 def test_a_point_that_failed_and_then_finished_is_done():
     runs = runs_of()
     again = runs.tail(1).assign(run_id="a" * 32, status="FINISHED", outcome="converged")
@@ -186,7 +199,7 @@ def test_a_figure_is_described_in_words():
     runs = runs_of(init=["he", "ones", "normal"] * 8, learning_rate=[0.1, 0.1, 0.1, 1, 1, 1] * 4, epochs=10)
     figure = plots.of_sweep(runs.head(22).assign(**{"params.loss": "mse"}), None)["loss_by_learning_rate"]
     words = in_words(figure)
-    assert words.startswith("loss by learning_rate, init: mean, 95% interval. axes: loss (mse)")
+    assert words.startswith("loss by learning_rate, init: median. axes: loss (mse)")
     assert "against learning_rate" in words
     assert words.endswith("key: init he, normal, ones")
 
@@ -213,7 +226,7 @@ def test_a_description_links_to_the_best_run_and_to_the_report():
     assert parts[0] == "**Question:** What is best?"
     assert parts[1] == "**24 runs**: 23 done, 1 failed, 1 diverged"
     assert parts[2].splitlines() == [
-        "- learning_rate=1.1 has the lowest mean loss: 0.096, 95% interval 0.053 to 0.138",
+        "- learning_rate=1.1 has the lowest median loss: 0.071, 95% interval 0.045 to 0.167",
         f"- Best run: [xor seed=21](#/experiments/7/runs/{21:032x}): loss 0.0417, accuracy 1.00",
     ]
     assert "    nnexp train -m" in parts
@@ -229,7 +242,7 @@ def test_a_long_description_is_cut_between_two_rows():
     assert text.endswith("artifacts/a)")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
-    assert f"The {len(rows) - 2} rows with the lowest mean loss, of 399" in text
+    assert f"The {len(rows) - 2} rows with the lowest median loss, of 399" in text
 
 
 @pytest.mark.parametrize("text", HOSTILE)

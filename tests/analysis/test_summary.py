@@ -3,13 +3,14 @@
 import json
 import math
 import re
+from statistics import median
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from nnexp.analysis import summary
+from nnexp.analysis import samples, summary
 from nnexp.analysis.tables import as_text
 from nnexp.config.errors import RequestError
 
@@ -42,23 +43,81 @@ def runs():
 
 
 def test_the_statistics_are_scipys(runs):
-    table = summary.summarize(runs, ["learning_rate"])
+    row = summary.summarize(runs, ["learning_rate"]).set_index("learning_rate").loc[0.1]
     values = 0.1 * np.arange(1, 6)
-    row = table[table["learning_rate"] == 0.1].iloc[0]
-    low, high = stats.t.interval(0.95, 4, loc=values.mean(), scale=stats.sem(values))
-    expected = [
-        5,
-        values.mean(),
-        values.std(ddof=1),
-        low,
-        high,
-        values.min(),
-        np.median(values),
-        values.max(),
+    assert row[["n", "used", "diverged"]].tolist() == [5, 5, 0]
+    assert row["median"] == np.median(values)
+    assert row[["median_low", "median_high"]].tolist() == [values.min(), values.max()]
+    assert row["iqm"] == pytest.approx(stats.trim_mean(np.repeat(values, 4), 0.25))
+    assert math.isnan(row["iqm_low"])
+    expected = [values.mean(), values.std(ddof=1), values.min(), values.max()]
+    assert row[["mean", "std", "min", "max"]].tolist() == pytest.approx(expected)
+    share = stats.binomtest(3, 5).proportion_ci(method="wilson")
+    assert row[["solved", "solved_low", "solved_high"]].tolist() == pytest.approx([0.6, *share])
+
+
+@pytest.fixture
+def awkward():
+    """40 seeds of six settings: plain, partly diverged, forced again, of one network, NaN, one seed."""
+    rng = np.random.default_rng(0)
+    kinds = {"plain": 40, "diverged": 40, "again": 40, "alike": 40, "missing": 40, "one": 1}
+    rows = [
+        {"init": kind, "seed": seed, "learning_rate": rate, "loss": rng.lognormal(), "status": "FINISHED"}
+        for kind, seeds in kinds.items()
+        for seed in range(seeds)
+        for rate in (0.1, 0.5)
     ]
-    assert row[
-        ["n", "mean", "std", "ci95_low", "ci95_high", "min", "median", "max"]
-    ].tolist() == pytest.approx(expected)
+    frame = pd.DataFrame(rows)
+    frame["outcome"] = "finished"
+    frame["run_id"] = frame["run_key"] = [f"{i:04}" for i in range(len(frame))]
+    frame["weights_sha256"] = frame["run_key"]
+    frame["accuracy"] = (frame["loss"] < 1).astype(float)
+    at = frame["init"]
+    frame.loc[(at == "diverged") & (frame["seed"] % 4 > 1), ["outcome", "loss"]] = ["diverged", 1e300]
+    frame.loc[at == "alike", ["loss", "weights_sha256", "accuracy"]] = [0.25, "w", 0.0]
+    frame.loc[(at == "missing") & (frame["seed"] < 7), "loss"] = np.nan
+    frame["params.loss"] = "mse"
+    again = frame[at == "again"].assign(run_id=lambda rows: rows["run_id"] + "b")
+    return pd.concat([frame, again], ignore_index=True)
+
+
+@pytest.mark.parametrize("by", [["init", "learning_rate"], ["init"], []])
+def test_every_number_equals_an_independent_computation(awkward, by):
+    table = summary.summarize(awkward, by)
+    once = awkward.drop_duplicates("run_key")
+    groups = list(once.groupby(by)) if by else [((), once)]
+    for (_, group), (_, row) in zip(groups, table.iterrows(), strict=True):
+        kept = group[group["outcome"] != "diverged"]
+        counts = [len(group), group["weights_sha256"].nunique(), kept["loss"].count(), len(group) - len(kept)]
+        assert row[["n", "networks", "used", "diverged"]].tolist() == counts
+        described = kept["loss"].agg(["mean", "std", "min", "max"])
+        assert row[["mean", "std", "min", "max"]].tolist() == pytest.approx(described.tolist(), nan_ok=True)
+        assert row["solved"] == ((group["accuracy"] == 1) & (group["outcome"] != "diverged")).mean()
+        worst = group.assign(loss=group["loss"].where(group["outcome"] != "diverged", np.inf))
+        values = np.sort(worst.groupby("seed")["loss"].mean().dropna())
+        if by == ["init", "learning_rate"]:
+            values = np.sort(worst["loss"].dropna())
+        assert row["median"] == pytest.approx(median(values.tolist()))
+        assert row["iqm"] == pytest.approx(stats.trim_mean(np.repeat(values, 4), 0.25))
+        if row["networks"] < 5 or len(values) < 5:
+            assert row.filter(regex="_(low|high)$").isna().all()
+            continue
+        exact = stats.quantile_test(values, q=0, p=0.5).confidence_interval(0.95)
+        assert exact.low <= row["median_low"] <= row["median"] <= row["median_high"] <= exact.high
+        assert row["iqm_low"] <= row["iqm"] <= row["iqm_high"]
+
+
+def test_of_mixed_params_each_seed_counts_once(awkward):
+    plain = awkward[awkward["init"] == "plain"]
+    (row,) = summary.summarize(plain, []).to_dict("records")
+    means = plain.groupby("seed")["loss"].mean()
+    assert (row["n"], row["median"]) == (80, pytest.approx(means.median()))
+    assert math.isnan(row["solved_low"])
+    (of_means,) = summary.summarize(plain.drop_duplicates("seed").assign(loss=means.to_numpy()), []).to_dict(
+        "records"
+    )
+    for name in ("median_low", "median_high", "iqm", "iqm_low", "iqm_high"):
+        assert row[name] == pytest.approx(of_means[name])
 
 
 def test_learning_rates_are_sorted_as_numbers(runs):
@@ -69,27 +128,26 @@ def test_a_run_recorded_twice_counts_once_and_a_failed_run_not_at_all(runs):
     assert summary.summarize(runs, ["learning_rate"])["n"].tolist() == [5, 5, 5]
 
 
-def test_a_diverged_run_counts_as_a_share_but_not_in_the_mean(runs):
+def test_a_diverged_run_is_counted_as_the_worst_and_not_in_the_mean(runs):
     row = summary.summarize(runs, ["learning_rate"]).iloc[2]
-    assert row["diverged"] == 0.2
-    assert row["max"] == 4.0
-    assert row["n"] == 5
+    assert row[["n", "used", "diverged", "max", "mean"]].tolist() == [5, 4, 1, 4.0, 2.5]
+    assert (row["median"], row["median_high"]) == (3.0, math.inf)
 
 
-def test_the_share_of_solved_runs_is_of_all_finished_runs(runs):
-    assert summary.summarize(runs, ["learning_rate"])["solved"].tolist() == [0.6] * 3
+def test_the_share_of_solved_runs_is_of_all(runs):
+    assert summary.summarize(runs, ["learning_rate"])["solved"].tolist() == [0.6, 0.6, 0.4]
 
 
 def test_one_run_has_no_spread(runs):
     row = summary.summarize(runs.iloc[[0]], []).iloc[0]
     assert row["mean"] == row["min"] == row["max"] == pytest.approx(0.1)
     assert math.isnan(row["std"])
-    assert math.isnan(row["ci95_low"])
+    assert row.filter(regex="_(low|high)$").isna().all()
 
 
 def test_a_group_whose_runs_all_diverged_has_no_mean(runs):
     row = summary.summarize(runs[runs["outcome"] == "diverged"], []).iloc[0]
-    assert (row["n"], row["diverged"]) == (1, 1.0)
+    assert row[["n", "used", "diverged", "median"]].tolist() == [1, 0, 1, math.inf]
     assert math.isnan(row["mean"])
 
 
@@ -253,19 +311,117 @@ def test_groups_are_sorted_in_natural_order(runs):
 
 
 def test_test_rows_are_summarised_and_choose_nothing(runs):
-    tested = runs.assign(test_loss=runs["loss"], test_accuracy=(runs["seed"] > 3).astype(float))
+    tested = runs.assign(test_loss=runs["loss"], test_accuracy=(runs["seed"] == 3).astype(float))
     table = summary.summarize(tested, ["learning_rate"], "test_loss")
     assert table["test_solved"].tolist() == [0.2] * 3
     assert table["mean"].tolist() == summary.summarize(runs, ["learning_rate"])["mean"].tolist()
     assert summary.best_rows(summary.summarize(runs, ["learning_rate"])) != []
+    assert summary.deciding(tested) == "loss"
     for metric in ("test_loss", "test_accuracy"):
-        assert summary.best_rows(table, metric) == []
-        assert summary.scale(metric)[:2] == summary.scale(metric.removeprefix("test_"))[:2]
+        assert summary.best_rows(summary.summarize(tested, ["learning_rate"], metric)) == []
+        assert samples.scale(metric)[:2] == samples.scale(metric.removeprefix("test_"))[:2]
 
 
 def test_a_summary_of_val_loss_has_the_share_solved_on_the_validation_rows(runs):
     of_validation = runs.assign(val_loss=runs["loss"], val_accuracy=(runs["seed"] > 3).astype(float))
     table = summary.summarize(of_validation, ["learning_rate"], "val_loss")
-    assert table["val_solved"].tolist() == [0.2] * 3
+    assert table["val_solved"].tolist() == [0.2, 0.2, 0.0]
     assert "solved" not in table
-    assert "val_solved" not in summary.summarize(of_validation, ["learning_rate"])
+    assert "val_solved" not in summary.summarize(of_validation, ["learning_rate"], "loss")
+
+
+# --- What is best.
+
+
+def sweep(seeds=20, **settings):
+    """Runs of settings by name, each a function of an rng and a size that draws its losses."""
+    rng = np.random.default_rng(1)
+    parts = []
+    for name, draw in settings.items():
+        losses = draw(rng, seeds)
+        part = pd.DataFrame({"init": name, "seed": range(len(losses)), "loss": losses})
+        parts.append(part.assign(run_key=[f"{name}{i:03}" for i in range(len(losses))]))
+    frame = pd.concat(parts, ignore_index=True)
+    frame["run_id"] = frame["weights_sha256"] = frame["run_key"]
+    return frame.assign(status="FINISHED", outcome="finished", accuracy=(frame["loss"] < 0.1) * 1.0)
+
+
+def standing(table):
+    """How each setting stands."""
+    return dict(zip(table["init"], table["standing"], strict=True))
+
+
+def xor(share):
+    """Losses as XOR's: most seeds learn it, and the others stay at one value of the loss."""
+    return lambda rng, n: np.where(
+        np.arange(n) % 20 < round(20 * share),
+        4e-4 * rng.lognormal(0, 0.2, n),
+        0.167 * rng.lognormal(0, 0.02, n),
+    )
+
+
+def test_the_setting_that_overfits_is_not_recommended():
+    runs = sweep(overfits=lambda r, n: r.lognormal(-6, 0.2, n), learns=lambda r, n: r.lognormal(-3, 0.2, n))
+    runs["val_loss"] = np.where(runs["init"] == "overfits", 0.9, 0.1) + runs["loss"]
+    assert summary.deciding(runs) == "val_loss"
+    assert standing(summary.summarize(runs, ["init"])) == {"overfits": "worse", "learns": "best"}
+    assert standing(summary.summarize(runs, ["init"], "loss")) == {"overfits": "best", "learns": "worse"}
+
+
+def test_two_settings_that_solve_xor_about_as_often_are_not_told_apart():
+    table = summary.summarize(sweep(a=xor(0.8), b=xor(0.85)), ["init"])
+    assert sorted(table["standing"]) == ["best", "tied"]
+    assert table["seeds_needed"].max() > 20
+
+
+def test_a_setting_most_of_whose_runs_diverge_is_the_last():
+    runs = sweep(10, lost=lambda r, n: r.lognormal(-9, 0.1, n), slow=lambda r, n: r.lognormal(-1, 0.1, n))
+    runs.loc[(runs["init"] == "lost") & (runs["seed"] > 1), "outcome"] = "diverged"
+    lost, slow = summary.summarize(runs, ["init"]).to_dict("records")
+    assert (lost["n"], lost["used"], lost["rank"]) == (10, 2, 2)
+    assert (slow["rank"], slow["standing"]) == (1, "best")
+
+
+def test_runs_that_ended_with_the_same_weights_are_one_network():
+    runs = sweep(10, zeros=lambda r, n: np.full(n, 0.16), normal=lambda r, n: r.lognormal(-3, 1, n))
+    runs.loc[runs["init"] == "zeros", "weights_sha256"] = "alike"
+    row = summary.summarize(runs, ["init"]).set_index("init").loc["zeros"]
+    assert (row["n"], row["networks"]) == (10, 1)
+    assert row.filter(regex="_(low|high)$").isna().all()
+
+
+def test_a_setting_of_one_seed_never_wins():
+    runs = sweep(20, lucky=lambda r, n: np.full(1, 1e-9), known=xor(0.9), other=xor(0.3))
+    table = summary.summarize(runs, ["init"])
+    assert standing(table)["lucky"] is None
+    assert (standing(table)["known"], table["rank"].tolist()) == ("best", [1, 3, 2])
+    assert set(summary.summarize(runs[runs["seed"] == 0], ["init"])["standing"]) == {None}
+
+
+@pytest.mark.parametrize(
+    ("rank", "best"), {"median": "steady", "iqm": "steady", "mean": "safe", "solved": "safe"}.items()
+)
+def test_settings_are_ranked_by_what_is_asked(rank, best):
+    runs = sweep(steady=xor(0.8), safe=lambda r, n: r.lognormal(-5, 0.1, n))
+    table = summary.summarize(runs, ["init"], rank=rank)
+    assert table.loc[table["rank"] == 1, "init"].tolist() == [best]
+    with pytest.raises(RequestError, match="rank"):
+        summary.summarize(runs, ["init"], rank="loss")
+
+
+def test_each_data_set_has_a_best_row_of_its_own():
+    runs = sweep(a=xor(1), b=xor(0.3))
+    both = pd.concat([runs.assign(dataset=name, run_key=runs["run_key"] + name) for name in "de"])
+    table = summary.summarize(both, ["dataset", "init"])
+    assert table["standing"].tolist() == ["best", "worse"] * 2
+    assert summary.best_rows(table) == [0, 2]
+    assert summary.best_rows(table, ["init"]) == [0, 1, 2, 3]
+
+
+def test_rows_are_sorted_and_the_best_taken_as_asked():
+    table = summary.summarize(sweep(a=xor(0.3), b=xor(1), c=xor(0.6)), ["init"])
+    assert summary.ordered(table, "rank")["init"].tolist() == ["b", "c", "a"]
+    assert summary.ordered(table, top=2)["init"].tolist() == ["b", "c"]
+    assert summary.ordered(table, "max", 1)["init"].tolist() == ["b"]
+    with pytest.raises(RequestError, match=r"unknown column in --sort 'rnk'\. Did you mean rank"):
+        summary.ordered(table, "rnk")

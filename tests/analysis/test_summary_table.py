@@ -2,13 +2,13 @@
 
 import json
 import logging
+import math
 import os
 
 import pandas as pd
 import pytest
 
 from nnexp.analysis import summary_table
-from nnexp.analysis.summary import best_rows
 from nnexp.analysis.summary_table import as_table, setting, significant
 from nnexp.analysis.tables import as_text
 from nnexp.cli.show import print_summary
@@ -16,27 +16,33 @@ from nnexp.cli.streams import Lines
 
 
 def summary(*rows, **params):
-    """Make a summary of (mean, half-width of its interval), with these params as its first columns."""
+    """A summary of (median, half-width of its interval), with these params as its first columns."""
     table = pd.DataFrame(params | {"n": [10] * len(rows)})
-    table["mean"] = [mean for mean, _ in rows]
-    table["std"] = [2.1 * half for _, half in rows]
-    table["ci95_low"] = [mean - half for mean, half in rows]
-    table["ci95_high"] = [mean + half for mean, half in rows]
-    for name in ("min", "median", "max"):
+    table = table.assign(networks=10, used=10, diverged=0)
+    for name in ("median", "iqm", "mean"):
+        table[name] = [middle for middle, _ in rows]
+        if name != "mean":
+            table[f"{name}_low"] = [middle - half for middle, half in rows]
+            table[f"{name}_high"] = [middle + half for middle, half in rows]
+    table["std"] = [1.6 * half for _, half in rows]
+    for name in ("min", "max"):
         table[name] = table["mean"]
-    return table.assign(solved=0.5, diverged=0.0)
+    table = table.assign(solved=0.5, solved_low=0.24, solved_high=0.76)
+    table["rank"] = range(1, len(rows) + 1)
+    standing = ["best", "tied", "worse"][: len(rows)] + ["worse"] * (len(rows) - 3)
+    return table.assign(standing=standing, seeds_needed=[math.nan, 90, *[math.nan] * len(rows)][: len(rows)])
 
 
-def texts(table, metric="loss"):
-    """Return the rows as people see them, by column."""
-    columns = summary_table.readable(table, metric)
+def texts(table):
+    """The rows as people see them, by column."""
+    columns = summary_table.readable(table)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 @pytest.mark.parametrize(
-    ("mean", "half", "shown"),
+    ("middle", "half", "shown"),
     [
-        (0.045, 0.042, ("0.045", "0.003", "0.087")),
+        (0.045, 0.042, ("0.045", "0.0030", "0.087")),
         (0.04567891, 0.00042, ("0.04568", "0.04526", "0.04610")),
         (0.5, 0.0996, ("0.500", "0.400", "0.600")),
         (1234.5, 260.0, ("1230", "970", "1490")),
@@ -46,48 +52,63 @@ def texts(table, metric="loss"):
         (0.0, 0.0, ("0", "0", "0")),
     ],
 )
-def test_a_mean_has_the_digits_that_its_interval_supports(mean, half, shown):
-    (row,) = texts(summary((mean, half)))
-    assert (row["mean"], row["ci95_low"], row["ci95_high"]) == shown
+def test_the_interval_says_how_many_digits_a_statistic_has(middle, half, shown):
+    (row,) = texts(summary((middle, half)))
+    assert (row["median"], row["median_low"], row["median_high"]) == shown
+    assert row["iqm"] == shown[0]
 
 
-def test_a_mean_with_an_infinite_interval_keeps_its_digits():
-    (row,) = texts(summary((0.25, float("inf"))))
-    assert (row["mean"], row["ci95_high"]) == ("0.2500", "inf")
+def test_an_interval_over_decades_leaves_each_number_two_digits():
+    table = summary((0.00043, 0)).assign(median_low=0.00029, median_high=0.126)
+    (row,) = texts(table)
+    assert [row[name] for name in ("median_low", "median", "median_high")] == ["0.00029", "0.00043", "0.126"]
+
+
+def test_a_median_of_runs_that_diverged_says_so():
+    table = summary((0.25, 0.1))
+    (row,) = texts(table.assign(median=math.inf, median_high=math.inf, diverged=6, used=4))
+    assert (row["median"], row["median_high"], row["diverged"]) == ("diverged", "diverged", "6")
+    (row,) = texts(table.assign(median_high=math.inf))
+    assert (row["median"], row["median_high"]) == ("0.250", "diverged")
 
 
 def test_a_spread_that_is_only_rounding_counts_as_0():
     agreeing, spread = texts(summary((0.1676, 1.4e-17), (0.5, 0.1)))
     assert agreeing["std"] == "0"
-    assert spread["std"] == "0.21"
+    assert spread["std"] == "0.16"
 
 
-def test_one_run_has_a_mean_but_no_spread_and_no_interval():
+def test_one_run_has_a_median_and_nothing_that_takes_several():
     table = summary((0.123456, 0.1))
-    table[["std", "ci95_low", "ci95_high"]] = float("nan")
+    table[["std", *table.filter(regex="_(low|high)$")]] = math.nan
     (row,) = texts(table)
-    assert [row[name] for name in ("mean", "std", "ci95_low", "ci95_high")] == ["0.1235", "", "", ""]
+    names = ("median", "mean", "std", "median_low", "median_high", "solved")
+    assert [row[name] for name in names] == ["0.123", "0.1235", "", "", "", "50%"]
 
 
-@pytest.mark.parametrize(
-    ("metric", "interval"),
-    [("loss", ("0", "1.30")), ("val_accuracy", ("0", "1.00")), ("prediction/Emily", ("-0.30", "1.30"))],
-)
-def test_an_interval_is_cut_off_at_the_bounds_of_the_metric(metric, interval):
-    (row,) = texts(summary((0.5, 0.8)), metric)
-    assert (row["ci95_low"], row["ci95_high"]) == interval
+def test_networks_are_counted_where_they_are_fewer_than_the_runs():
+    table = summary((0.1, 0.01), (0.2, 0.01))
+    assert "networks" not in texts(table)[0]
+    assert [row["networks"] for row in texts(table.assign(networks=[1, 10]))] == ["1", "10"]
 
 
-def test_only_a_share_of_0_is_shown_as_0_percent_and_only_1_as_100():
-    table = summary(*[(0.1, 0.01)] * 5).assign(solved=[0, 0.0001, 1 / 3, 0.9999, 1], diverged=0.25)
+def test_epochs_stand_with_their_interval():
+    table = summary(*[(0.1, 0.01)] * 3)
+    table["epochs_to"], table["epochs_to_low"] = [510.0, math.inf, 30.0], [480.0, 700.0, math.nan]
+    table["epochs_to_high"] = [600.0, math.inf, math.nan]
+    assert [row["epochs_to"] for row in texts(table)] == ["510 (480-600)", "never (700-never)", "30"]
+
+
+def test_only_none_is_0_percent_and_only_all_is_100():
+    table = summary(*[(0.1, 0.01)] * 5).assign(solved=[0, 0.0001, 1 / 3, 0.9999, 1], solved_low=math.nan)
     assert [row["solved"] for row in texts(table)] == ["0%", "<0.1%", "33.3%", ">99.9%", "100%"]
-    assert texts(table)[0]["diverged"] == "25%"
-    assert "diverged" not in texts(table.assign(diverged=0.0))[0]
+    assert texts(table.assign(diverged=2))[0]["diverged"] == "2"
+    assert "diverged" not in texts(table)[0]
 
 
-def test_a_group_without_a_share_shows_an_empty_cell():
-    table = summary((0.1, 0.01), (0.2, 0.01)).assign(solved=[float("nan"), 1.0], diverged=0.25)
-    assert [row["solved"] for row in texts(table)] == ["", "100%"]
+def test_a_share_stands_with_its_interval_and_a_group_without_has_none():
+    table = summary((0.1, 0.01), (0.2, 0.01)).assign(solved=[math.nan, 1.0], solved_low=[math.nan, 0.72])
+    assert [row["solved"] for row in texts(table.assign(solved_high=1.0))] == ["", "100% (72-100)"]
 
 
 @pytest.mark.parametrize(("value", "shown"), [(1e200, "1.00e+200"), (99.96, "100.0"), (-1e-5, "-1.00e-05")])
@@ -121,32 +142,39 @@ def test_no_cell_of_a_table_for_people_is_hundreds_of_characters_wide():
     assert "because " * 39 in as_text(wide, "csv")
 
 
-def test_the_best_row_has_the_lowest_loss_or_the_highest_accuracy():
-    table = summary((0.3, 0.1), (0.1, 0.1), (0.2, 0.1), learning_rate=[1, 2, 3])
-    assert best_rows(table) == [1]
-    assert best_rows(table, "val_accuracy") == [0]
-    assert best_rows(table, "grad_norm") == []
-    assert best_rows(table.head(1)) == []
-    assert best_rows(table.assign(mean=[0.2, 0.1, 0.1])) == [1, 2]
-    assert best_rows(table.assign(mean=float("nan"))) == []
+def test_the_best_row_is_marked_and_those_that_cannot_be_told_from_it():
+    table = summary((0.1, 0.1), (0.2, 0.1), (0.3, 0.1), learning_rate=[1, 2, 3])
+    assert summary_table.marked(table)[""] == ["*", "~", ""]
+    assert summary_table.marked(table, "★")[""] == ["★", "~", ""]
+    assert "" not in summary_table.marked(table.assign(standing=None))
 
 
-def test_a_setting_at_which_runs_diverge_is_not_the_best():
-    table = summary((0.3, 0.1), (0.1, 0.1), learning_rate=[1, 2]).assign(diverged=[0.0, 0.5])
-    assert best_rows(table) == [0]
-
-
-def test_each_data_set_has_its_own_best_row():
-    table = summary(*[(m, 0.1) for m in (0.3, 0.2, 0.01, 0.02, 0.001)], dataset=["a", "a", "b", "b", "c"])
-    assert best_rows(table) == [1, 2]
+@pytest.mark.parametrize(
+    ("standing", "needed", "words"),
+    [
+        (["best", "worse", "worse"], [math.nan] * 3, ""),
+        (["best", "tied", "worse"], [math.nan, 90, math.nan], "the best (*) and 1 row (~); about 90 would"),
+        (["best", "tied", "tied"], [math.nan, 90, 400], "the best (*) and 2 rows (~); about 90 to 400 would"),
+        (["best", "tied", "tied"], [math.nan, 90, math.inf], "about 90 to more than 10,000 would"),
+        (["best", "tied", "worse"], [math.nan, math.inf, math.nan], "; more than 10,000 would be needed"),
+        ([None] * 3, [math.nan] * 3, ""),
+    ],
+)
+def test_what_the_seeds_do_not_tell_is_said_with_how_many_would(standing, needed, words):
+    table = summary(*[(0.1, 0.1)] * 3).assign(standing=standing, seeds_needed=needed)
+    said = summary_table.open_question(table)
+    assert said.startswith("not separable with 10 seeds: " if words else "")
+    assert words in said
+    assert bool(said) == bool(words)
 
 
 def test_programs_get_every_digit_and_no_mark():
     table = summary((1 / 3, 0.1), (2 / 3, 0.1), init=["he", "ones"])
-    assert json.loads(as_table(table, style="json"))[0]["mean"] == 1 / 3
-    assert as_table(table, style="csv").splitlines()[1].startswith("he,10,0.3333333333333333,")
+    row = json.loads(as_table(table, "json"))[0]
+    assert (row["median"], row["standing"], row["seeds_needed"]) == (1 / 3, "best", None)
+    assert as_table(table, "csv").splitlines()[1].startswith("he,10,10,10,0,0.3333333333333333,")
     assert as_table(table).splitlines()[2].startswith("*  he ")
-    assert as_table(table, style="markdown").splitlines()[2].startswith("| * | he ")
+    assert as_table(table, "markdown").splitlines()[2].startswith("| * | he ")
 
 
 @pytest.fixture
@@ -161,6 +189,7 @@ def terminal(monkeypatch, capsys):
 
     def shown(width, **environment):
         table = summary((0.3, 0.1), (0.1, 0.1), init=["normal", "x" * 12], learning_rate=[0.5, 0.25])
+        table["standing"] = ["worse", "best"]
         with monkeypatch.context() as patched:
             patched.setattr("sys.stdout.isatty", lambda: True, raising=False)
             patched.setattr("shutil.get_terminal_size", lambda: os.terminal_size((width, 24)))
@@ -189,9 +218,9 @@ def test_no_line_is_wider_than_the_terminal(terminal, width):
     lines, said = terminal(width, NO_COLOR="1")
     assert max(map(len, lines)) <= width
     assert len(lines) == 4
-    assert ("no room for max" in said) == (width < 90)
+    assert "no room for max" in said
 
 
-def test_a_narrow_terminal_keeps_the_mean_and_its_interval_longest(terminal):
-    names = terminal(62, NO_COLOR="1")[0][0].split()
-    assert names == ["init", "learning_rate", "n", "mean", "ci95_low", "ci95_high"]
+def test_a_narrow_terminal_keeps_the_median_and_its_interval_longest(terminal):
+    names = terminal(68, NO_COLOR="1")[0][0].split()
+    assert names == ["init", "learning_rate", "n", "median", "median_low", "median_high"]

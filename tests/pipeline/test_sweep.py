@@ -211,6 +211,13 @@ def test_a_sweep_has_the_curves_of_its_best_run_for_the_uis_charts(nnexp, store,
         assert [of_best[0][0], of_best[-1][0]] == [0, 1000]
 
 
+def test_a_sweep_has_the_median_of_its_best_setting_and_the_share_that_solved(nnexp, store, rows):
+    nnexp("train", "-m", "figures=false", "learning_rate=0.1,1", "seed=range(3)", "epochs=20")
+    best = json.loads(nnexp("summarize", "--format", "json", "--top", "1").out)[0]
+    found = rows("SELECT key, value FROM metrics WHERE key IN ('best_median_loss', 'best_solved') ORDER BY 1")
+    assert found == [("best_median_loss", best["median"]), ("best_solved", best["solved"])]
+
+
 def test_excluded_points_are_left_out(nnexp, store, rows):
     typed = (
         "init=ones,normal",

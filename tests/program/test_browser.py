@@ -193,7 +193,7 @@ def test_the_best_learning_rate_for_each_initialisation_is_two_clicks_away(page,
     for init, best in {"he": "0.5", "normal": "2", "uniform": "1", "xavier": "0.5"}.items():
         found = page.get_by_role("listitem").filter(has_text=f"init={init}: learning_rate={best} ")
         expect(found).to_be_visible()
-    expect(page.get_by_role("columnheader", name="ci95_high")).to_be_visible()
+    expect(page.get_by_role("columnheader", name="median_high")).to_be_visible()
     pictured(page, "sweep")
 
 

@@ -96,7 +96,7 @@ def all_kinds(empty_store, tmp_path_factory):
                 "split_seed=1",
                 "patience=50",
             ],
-            ["train", "-m", "dataset=xor", "seed=0,1", "learning_rate=0.1,1", "epochs=60", "name=some"],
+            ["train", "-m", "dataset=xor", "seed=0,1,2", "learning_rate=0.1,1", "epochs=60", "name=some"],
             ["train", "-m", "dataset=xor", "seed=0,1", "epochs=60", "figures=false", "force=true"],
             ["rerun", "last"],
             ["rerun", "last", "learning_rate=0.3", "figures=false"],

@@ -47,7 +47,7 @@ def test_a_hint_works_as_it_is_printed(nnexp, store, tmp_path, where):
     assert ui == also_ui
     assert ("--experiment" in ui) == any("experiment_name" in word for word in where)
     assert f"run {ran(alone)}" in nnexp(*show).out
-    assert "ci95_low" in nnexp(*summarize).out
+    assert "median_low" in nnexp(*summarize).out
     assert nnexp(*report).status == 0
     assert (tmp_path / f"{swept(many)}.html").exists()
 
@@ -135,7 +135,7 @@ def test_show_takes_a_sweep_too(nnexp, store, three_wide_fails):
     for words in (
         f"sweep {sweep}: 4 runs, 2 done, 2 failed",
         "  hidden                     [2], [3]",
-        "ci95_low",
+        "median_low",
         "best run\n  gender lr=0.1 init=normal seed=",
         "MemoryError: no room",
         "nnexp.command",

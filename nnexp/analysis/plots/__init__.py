@@ -24,7 +24,16 @@ from nnexp.network.weights import Model
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_suffix", "of_run", "of_summary", "of_sweep", "png", "saved", "surface_animation"]
+__all__ = [
+    "check_suffix",
+    "of_comparison",
+    "of_run",
+    "of_summary",
+    "of_sweep",
+    "png",
+    "saved",
+    "surface_animation",
+]
 
 
 def of_run(
@@ -138,3 +147,25 @@ def of_summary(runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over
     from nnexp.analysis.plots import choice
 
     return choice.of_summary(runs, by, metric, over)
+
+
+def of_comparison(parts: Mapping[str, pd.DataFrame], metric: str, over: str = "seed") -> Figure:
+    """Draw how the first of the parts differs from each other one, seed by seed.
+
+    Parameters
+    ----------
+    parts : mapping of str to DataFrame
+        The finished runs of each setting, by its name.
+    metric : str
+        The metric to draw.
+    over : str
+        The param by which runs are paired.
+
+    Returns
+    -------
+    Figure
+        A panel for each part but the first.
+    """
+    from nnexp.analysis.plots.differences import differences
+
+    return differences(parts, metric, over)

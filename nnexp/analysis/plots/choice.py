@@ -20,7 +20,8 @@ from nnexp.analysis.plots.facets import (
     line_of,
     loss_name,
 )
-from nnexp.analysis.plots.means import mean_curves
+from nnexp.analysis.plots.medians import median_curves
+from nnexp.analysis.plots.solved import solved_curves
 from nnexp.analysis.plots.style import drawable, drawn
 from nnexp.analysis.plots.sweeps import heat_map, over_seeds, slices, sweep_lines
 from nnexp.analysis.summary import finished, summarize, varying
@@ -44,8 +45,13 @@ def _drawings(
     """Return a function that draws each figure of a sweep, by the figure's name."""
     by, loss = varying(runs), loss_name(runs)
     draw = dict[str, Callable[[], Figure]]()
+    if count(runs, by) < len(runs):
+        draw[f"{metric}_over_seeds"] = lambda: over_seeds(runs, by, metric, loss=loss)
     if history is not None and (history["metric"] == metric).any():
         draw[f"{metric}_curves"] = lambda: _curves(runs, history, by, metric)
+        rows = "val_" if metric.startswith("val_") else ""
+        if (history["metric"] == f"{rows}accuracy").any():
+            draw["solved_curves"] = lambda: _solved(runs, history, by, f"{rows}accuracy")
     found = _found(runs, by)
     if found is not None:
         table = summarize(runs, by, metric)
@@ -55,8 +61,6 @@ def _drawings(
             draw[f"{metric}_heat_map"] = lambda: heat_map(table, x, line, panels, metric, loss)
     elif by:
         draw[f"{metric}_slices"] = lambda: slices(runs, by, metric, loss)
-    if count(runs, by) < len(runs):
-        draw[f"{metric}_over_seeds"] = lambda: over_seeds(runs, by, metric, loss=loss)
     return draw
 
 
@@ -88,11 +92,21 @@ def _found(runs: pd.DataFrame, by: Sequence[str]) -> Arrangement | None:
     return arrangement(runs, by)
 
 
-def _curves(runs: pd.DataFrame, history: pd.DataFrame, by: Sequence[str], metric: str) -> Figure:
-    """Draw the mean curves of all groups, or of the best ones if all would take too many panels."""
+def _solved(runs: pd.DataFrame, history: pd.DataFrame, by: Sequence[str], metric: str) -> Figure:
+    """Draw the time to solve of all groups, or of the best ones if all would take too many panels."""
     line = line_of(runs, by)
     panels = [name for name in by if name != line]
     if count(runs, panels) <= MAX_PANELS:
-        return mean_curves(runs, history, line, panels, metric)
+        return solved_curves(runs, history, line, panels, metric)
     best, named = best_groups(runs, by, metric, MAX_LINES)
-    return mean_curves(best, history, named, [], metric)
+    return solved_curves(best, history, named, [], metric)
+
+
+def _curves(runs: pd.DataFrame, history: pd.DataFrame, by: Sequence[str], metric: str) -> Figure:
+    """Draw the median curves of all groups, or of the best ones if all would take too many panels."""
+    line = line_of(runs, by)
+    panels = [name for name in by if name != line]
+    if count(runs, panels) <= MAX_PANELS:
+        return median_curves(runs, history, line, panels, metric)
+    best, named = best_groups(runs, by, metric, MAX_LINES)
+    return median_curves(best, history, named, [], metric)

@@ -31,6 +31,7 @@ from nnexp.analysis.plots.style import (
     value_text,
     width,
 )
+from nnexp.analysis.summary import summarize
 
 # There are only so many distinguishable colours for lines, and only so many panels can be read at once.
 MAX_LINES, MAX_PANELS = len(COLORS), 6
@@ -129,17 +130,15 @@ def is_square(frame: pd.DataFrame, found: Arrangement) -> bool:
 
 
 def best_groups(frame: pd.DataFrame, by: Sequence[str], metric: str, most: int) -> tuple[pd.DataFrame, str]:
-    """Return the runs of the groups with the best mean, with a column that names the group, and its name.
+    """Return the runs of the best groups, with a column that names the group, and its name.
 
-    At most `most` groups are chosen, the same number from every data set. The means leave out diverged runs.
+    At most `most` groups are chosen by rank, the same number from every data set.
     """
-    kept = frame[frame["outcome"] != "diverged"]
-    means = kept.groupby(list(by), dropna=False)[metric].mean().dropna()
-    means = means.sort_values(ascending=not metric.endswith("accuracy"))
+    table = summarize(frame, by, metric).sort_values("rank", kind="stable")
+    table = table[table["used"] > 0]
     if "dataset" in by:
-        each = max(1, most // frame["dataset"].nunique())
-        means = means.groupby(level="dataset").head(each).head(most)
-    chosen = means.head(most).reset_index()[list(by)]
+        table = table.groupby("dataset").head(max(1, most // frame["dataset"].nunique()))
+    chosen = table.head(most)[list(by)]
     named = f"the best {len(chosen)} of {count(frame, by)}: {', '.join(by)}"
     rows = chosen.itertuples(index=False, name=None)
     chosen[named] = [", ".join(value_text(value, 4) for value in values) for values in rows]

@@ -49,6 +49,8 @@ from nnexp.analysis.plots.style import (
     ticks,
     widest,
 )
+from nnexp.analysis.samples import sign
+from nnexp.analysis.summary import summarize
 
 # The most that can be read: rows of dots, cells with numbers in them, panels of dots.
 MAX_ROWS, MAX_NUMBERS, MAX_SLICES = 24, 60, 6
@@ -65,11 +67,11 @@ def sweep_lines(
     metric: str = "loss",
     loss: str = "",
 ) -> Figure:
-    """Draw a summary's mean with its 95% interval over the values of `x`.
+    """Draw a summary's median with its 95% interval over the values of `x`.
 
     There is a line for each value of `line` and a panel for each combination of the values of `panels`. A
-    cross at the top marks values where all runs diverged. With more than MAX_LINES lines there are no
-    intervals. `table` is the result of `summary.summarize` by these params.
+    cross at the top marks values where half of the runs or more diverged. With more than MAX_LINES lines
+    there are no intervals. `table` is the result of `summary.summarize` by these params.
     """
     places = Levels.of(table, x)
     levels = None if line is None else Levels.of(table, line)
@@ -87,21 +89,22 @@ def sweep_lines(
                 continue
             at = _places(ax, places, rows[x], (i - (len(looks) - 1) / 2) / max(1, len(looks)))
             order = np.argsort(at)
-            drawn[i] = _mean(ax, at[order], rows.iloc[order], look, places.is_numeric, not is_many)
-            lost = at[rows["mean"].isna()]
+            drawn[i] = _medians(ax, at[order], rows.iloc[order], look, places.is_numeric, not is_many)
+            lost = at[~np.isfinite(rows["median"])]
             above = ax.get_xaxis_transform()
             ax.plot(lost, np.full(len(lost), 0.97), "x", color=look["color"], transform=above)
         _mark_places(ax, places)
         if panels:
             panel_title(ax, panels, key)
-    ends = ["mean", "ci95_high", "ci95_low"]
-    seen = [part.loc[:, ends].to_numpy(dtype=float) for _, part in parts]
-    below = scale_alike(axes, panel_kinds(panels, [key for key, _ in parts]), [_above(v) for v in seen])
+    ends = ["median", "median_high", "median_low"]
+    seen = [part.loc[:, ends].to_numpy(dtype=float).ravel() for _, part in parts]
+    below = scale_alike(axes, panel_kinds(panels, [key for key, _ in parts]), seen)
     label_below(axes, plain(x))
     label_left(axes, measured(metric, loss) + ("\n(0 is below)" if below else ""))
-    interval = ": mean, 95% interval" if (table["n"] > 1).any() and not is_many else ""
-    lost = "; x: all diverged" if table["mean"].isna().any() else ""
-    heading(figure, f"{metric} by {', '.join([x, *([line] if line else []), *panels])}{interval}{lost}")
+    interval = ", 95% interval" if table["median_low"].notna().any() and not is_many else ""
+    lost = "; x: half or more diverged" if np.isinf(table["median"]).any() else ""
+    names = ", ".join([x, *([line] if line else []), *panels])
+    heading(figure, f"{metric} by {names}: median{interval}{lost}")
     if levels is not None and is_many:
         colorbar(figure, ScalarMappable(norm_of_levels(levels), SEQUENTIAL), axes, plain(levels.name))
     elif levels is not None:
@@ -113,20 +116,6 @@ def sweep_lines(
             room,
         )
     return figure
-
-
-def _above(ends: Any) -> Any:
-    """Return the means and interval ends that the y axis must show, as one array.
-
-    Positive lower ends are raised to at least a third of the lowest mean: on a logarithmic axis, ends far
-    below any mean would take all the room. Other lower ends are NaN unless a mean is negative.
-    """
-    mean, high, low = drawable(ends).T
-    floor = np.nanmin(mean) / 3 if np.isfinite(mean).any() else 0.0
-    low = np.where(
-        low > 0, np.maximum(low, floor), np.where(np.nanmin(mean, initial=np.inf) < 0, low, np.nan)
-    )
-    return np.concatenate([mean, high, low])
 
 
 def _places(ax: Axes, places: Levels, column: pd.Series, shift: float) -> Any:
@@ -174,27 +163,29 @@ def _has_room(places: Levels, inches: float) -> bool:
     return bool((gaps > widest(places.texts) + 0.08).all())
 
 
-def _mean(ax: Axes, at: Any, rows: pd.DataFrame, look: dict[str, Any], joined: bool, interval: bool) -> Any:
-    """Draw the means, joined by a line if asked, with their intervals if asked; return the legend handle."""
-    mean = drawable(rows["mean"])
-    low, high = drawable(rows["ci95_low"]), drawable(rows["ci95_high"])
-    error = np.nan_to_num(np.abs(np.stack([mean - low, high - mean])))
+def _medians(
+    ax: Axes, at: Any, rows: pd.DataFrame, look: dict[str, Any], joined: bool, interval: bool
+) -> Any:
+    """Draw the medians, joined by a line and with intervals if asked; return the legend handle."""
+    middle = drawable(rows["median"])
+    low, high = drawable(rows["median_low"]), drawable(rows["median_high"])
+    error = np.nan_to_num(np.abs(np.stack([middle - low, high - middle])))
     style = look if joined else look | {"linestyle": ""}
     if not style["marker"] and len(at) < 2:
         style = style | {"marker": "o"}
     if interval and np.any(error > 0):
-        return ax.errorbar(at, mean, yerr=error, capsize=3, markersize=5, elinewidth=1, **style)
-    return ax.plot(at, mean, markersize=5, **style)[0]
+        return ax.errorbar(at, middle, yerr=error, capsize=3, markersize=5, elinewidth=1, **style)
+    return ax.plot(at, middle, markersize=5, **style)[0]
 
 
 @styled
 def heat_map(
     table: pd.DataFrame, x: str, y: str, panels: Sequence[str] = (), metric: str = "loss", loss: str = ""
 ) -> Figure:
-    """Draw a summary's mean by two params: a cell for each pair of values.
+    """Draw a summary's median by two params: a cell for each pair of values.
 
-    There is a panel for each combination of the values of `panels`. Colours are logarithmic if means span
-    decades. The cell with the lowest mean (for accuracy the highest) is framed. `table` is the result of
+    There is a panel for each combination of the values of `panels`. Colours are logarithmic if medians span
+    decades. The cell with the lowest median (for accuracy the highest) is framed. `table` is the result of
     `summary.summarize` by these params.
     """
     columns, rows = Levels.of(table, x), Levels.of(table, y)
@@ -206,10 +197,10 @@ def heat_map(
     room = Room(left=0.55 + widest(texts), right=1.15, top=0.75 if panels else 0.5, between=(gap, 0.95))
     height = min(4.5, max(1.3, 0.38 * len(rows.values)))
     figure, axes = grid(len(parts), room, height)
-    pooled = norm_of(table["mean"])
+    pooled = norm_of(drawable(table["median"]))
     for ax, (key, part) in zip(axes, parts, strict=True):
         cells = np.full((len(rows.values), len(columns.values)), np.nan)
-        cells[rows.codes(part[y]), columns.codes(part[x])] = drawable(part["mean"])
+        cells[rows.codes(part[y]), columns.codes(part[x])] = drawable(part["median"])
         norm = pooled if shared else norm_of(cells)
         image = ax.imshow(cells, cmap=SEQUENTIAL, norm=norm, aspect="auto", origin="lower")
         _number(ax, cells, norm)
@@ -227,12 +218,12 @@ def heat_map(
     label_below(axes, plain(x))
     label_left(axes, plain(y))
     best = "highest" if metric.endswith("accuracy") else "lowest"
-    heading(figure, f"mean {metric} by {x} and {y}; the {best} is framed")
+    heading(figure, f"median {metric} by {x} and {y}; the {best} is framed")
     return figure
 
 
 def _number(ax: Axes, cells: Any, norm: Any) -> None:
-    """Write the mean into each cell, if the cells are few and wide enough."""
+    """Write the median into each cell, if the cells are few and wide enough."""
     texts = {at: f"{cells[at]:.2g}" if np.isfinite(cells[at]) else "–" for at in np.ndindex(cells.shape)}
     if cells.size > MAX_NUMBERS or widest(list(texts.values())) > inner_width(ax) / cells.shape[1] - 0.06:
         return
@@ -243,7 +234,7 @@ def _number(ax: Axes, cells: Any, norm: Any) -> None:
 
 
 def _frame_best(ax: Axes, cells: Any, metric: str) -> None:
-    """Frame the cell with the lowest mean, for accuracy the highest."""
+    """Frame the cell with the lowest median, for accuracy the highest."""
     if np.isfinite(cells).any():
         best = np.nanargmax(cells) if metric.endswith("accuracy") else np.nanargmin(cells)
         i, j = np.unravel_index(best, cells.shape)
@@ -265,8 +256,8 @@ def over_seeds(
         return _shares(_kept(runs, metric), metric, loss, f"{metric} over {n}")
     title = f"{metric} over {n}, by {', '.join(by)}"
     if len(parts) > MAX_ROWS:
-        sign = -1 if metric.endswith("accuracy") else 1
-        ranked = sorted(parts, key=lambda p: np.nan_to_num(sign * _median(p[1], metric), nan=np.inf))
+        better = sign(metric) or 1
+        ranked = sorted(parts, key=lambda p: np.nan_to_num(better * _median(p[1], metric), nan=np.inf))
         best = {id(rows) for _, rows in ranked[:MAX_ROWS]}
         title += f": the best {MAX_ROWS} of {len(parts)}"
         parts = [part for part in parts if id(part[1]) in best]
@@ -282,8 +273,8 @@ def over_seeds(
         everything.append(values)
         look: dict[str, Any] = {"color": COLORS[0], "alpha": 0.6, "markeredgewidth": 0, "markersize": 5}
         ax.plot(values, np.full(len(values), i), "o", **look)
-        if len(values):
-            ax.plot([np.median(values)] * 2, [i - 0.36, i + 0.36], color=COLORS[1], lw=2.2)
+        if np.isfinite(middle := _median(rows, metric)):
+            ax.plot([middle] * 2, [i - 0.36, i + 0.36], color=COLORS[1], lw=2.2)
         diverged = int((rows["outcome"] == "diverged").sum())
         if diverged:
             ax.annotate(
@@ -327,9 +318,8 @@ def _kept(rows: pd.DataFrame, metric: str) -> Any:
 
 
 def _median(rows: pd.DataFrame, metric: str) -> float:
-    """Return the median over the runs that did not diverge; NaN if all did."""
-    values = _kept(rows, metric)
-    return float(np.median(values)) if len(values) else np.nan
+    """Return the median over the runs, as a summary has it: diverged runs count as the worst."""
+    return float(summarize(rows, [], metric)["median"].iloc[0])
 
 
 @styled

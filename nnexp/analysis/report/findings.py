@@ -9,8 +9,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from nnexp.analysis.summary import INCOMPARABLE, best_rows, finished, grouped_by, varying
-from nnexp.analysis.summary_table import is_numeric, readable
+from nnexp.analysis.samples import sign
+from nnexp.analysis.summary import INCOMPARABLE, best_rows, deciding, finished, grouped_by, params_of, varying
+from nnexp.analysis.summary_table import is_numeric, open_question, readable, setting
 from nnexp.config.groups import find_option
 from nnexp.config.text import masked
 from nnexp.tracking.labels import QUESTION
@@ -28,26 +29,36 @@ class Findings:
 
     `parent` is the sweep's parent run, `total` its number of points. `runs` has the run that counts of each
     point that has ended, with the columns of `load_runs`. `summary` is the summary of the runs that finished,
-    None if none did.
+    None if none did, and `metric` the metric that it is of and by which runs are compared.
     """
 
     parent: Detail
     total: int
     runs: pd.DataFrame
     summary: pd.DataFrame | None
+    metric: str
 
     @classmethod
-    def of(cls, parent: Detail, total: int, runs: pd.DataFrame, summary: pd.DataFrame | None) -> Findings:
+    def of(
+        cls,
+        parent: Detail,
+        total: int,
+        runs: pd.DataFrame,
+        summary: pd.DataFrame | None,
+        metric: str | None = None,
+    ) -> Findings:
         """Collect the results from all runs of the sweep's points.
 
-        A point that finished once is done, however often it failed.
+        A point that finished once is done, however often it failed. `metric` is that of the summary, by
+        default the one that `summarize` chooses.
         """
         if "loss" not in runs:  # no run has got far enough to record a loss
             runs = runs.assign(loss=np.nan)
         done = finished(runs)
         failed = runs[(runs["status"] == "FAILED") & ~runs["run_key"].isin(done["run_key"])]
         failed = failed.drop_duplicates("run_key", keep="last")
-        return cls(parent, total, pd.concat([done, failed], ignore_index=True), summary)
+        counted = pd.concat([done, failed], ignore_index=True)
+        return cls(parent, total, counted, summary, metric or deciding(done))
 
     @property
     def question(self) -> str:
@@ -71,13 +82,43 @@ class Findings:
 
     @cached_property
     def done(self) -> pd.DataFrame:
-        """Return the runs that finished, from the lowest loss to the highest; diverged runs come last."""
+        """Return the runs that finished, the best by the metric first; diverged runs come last."""
         done = self.runs[self.runs["status"] == "FINISHED"]
-        return (
-            done.assign(diverged=done["outcome"] == "diverged")
-            .sort_values(["diverged", "loss", "run_name", "run_key"], ignore_index=True)
-            .drop(columns="diverged")
-        )
+        order = ["_diverged", "_worth", "run_name", "run_key"]
+        worth = (sign(self.metric) or 1) * done[self.metric]
+        done = done.assign(_diverged=done["outcome"] == "diverged", _worth=worth)
+        return done.sort_values(order, ignore_index=True).drop(columns=order[:2])
+
+    @property
+    def superlative(self) -> str:
+        """Return how the best setting is called: `lowest median val_loss`."""
+        return f"{'highest' if sign(self.metric) < 0 else 'lowest'} median {self.metric}"
+
+    @property
+    def headline(self) -> list[tuple[str, int, float]]:
+        """Return what the best setting reached, as metrics of the sweep: its median, the share that solved.
+
+        They are (name, 0, value); empty if no setting is best, or if several data sets have a best one each.
+        """
+        best = [] if self.summary is None else best_rows(self.summary)
+        if self.summary is None or len(best) != 1:
+            return []
+        row = self.summary.iloc[best[0]]
+        named = {"median": f"best_median_{self.metric}", "solved": "best_solved", "val_solved": "best_solved"}
+        shown = [(name, 0, float(row[column])) for column, name in named.items() if column in row]
+        return [metric for metric in shown if np.isfinite(metric[2])]
+
+    @property
+    def open_question(self) -> str:
+        """Return what the runs do not tell, and how many seeds would; empty if there is nothing."""
+        return "" if self.summary is None else open_question(self.summary, "★")
+
+    @cached_property
+    def fixed(self) -> dict[str, str]:
+        """Return the keys that all runs have in common, with their values, and the data set's digest."""
+        kept = [name for name in params_of(self.runs) if name not in self.settings and name != "seed"]
+        alike = [name for name in kept if self.runs[name].nunique(dropna=False) == 1]
+        return {name: setting([self.runs[name].iloc[0]])[0] for name in alike if len(self.runs)}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -97,7 +138,7 @@ class Findings:
 
     @property
     def answers(self) -> list[tuple[str, str]]:
-        """Return the settings with the lowest mean loss, and that mean, as pairs of texts.
+        """Return the settings with the best median, and that median, as pairs of texts.
 
         The best numbers are found for each choice of the swept words: ("init=he: learning_rate=0.5", "0.018,
         95% interval 0.012 to 0.024"). If only words are swept, the best words for each data set and loss.
@@ -108,11 +149,11 @@ class Findings:
         words = [name for name in by if not is_numeric(self.summary[name])]
         given = words if len(words) < len(by) else [name for name in by if name in self.apart]
         texts, answers = readable(self.summary), []
-        for i in best_rows(self.summary, within=given):
+        for i in best_rows(self.summary, given):
             of = ", ".join(f"{name}={texts[name][i]}" for name in given)
             best = ", ".join(f"{name}={texts[name][i]}" for name in by if name not in given)
-            mean, low, high = (texts[name][i] for name in ("mean", "ci95_low", "ci95_high"))
-            spread = f"{mean}, 95% interval {low} to {high}" if low != high else mean
+            middle, low, high = (texts[name][i] for name in ("median", "median_low", "median_high"))
+            spread = f"{middle}, 95% interval {low} to {high}" if low != high else middle
             answers.append((f"{of}: {best}" if of else best, spread))
         return answers
 

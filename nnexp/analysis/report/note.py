@@ -19,7 +19,7 @@ MAX_ROWS, MAX_BEST, MAX_RUNS, MAX_RANGES, MAX_LINE, MAX_TEXT = 30, 12, 3, 8, 150
 # A space that is as wide as a digit.
 FIGURE_SPACE = "\u2007"
 # Columns of the summary that are only in its file.
-LEFT_OUT = ("std", "min", "median", "max")
+LEFT_OUT = ("iqm", "std", "min", "max")
 
 
 def begun(question: str, command: str, ranges: Mapping[str, str]) -> str:
@@ -37,12 +37,13 @@ def note(found: Findings, artifacts: Collection[str], experiment_id: str) -> str
     total, *others = (f"{n:,} {kind}" for kind, n in found.counts.items())
     counts = f"**{total}**: {', '.join(others)}"
     best = "\n".join([*_best_settings(found), *_best_runs(found, runs)])
+    unsettled = escaped(found.open_question)
     typed = _typed(found.command, found.ranges)
     links = (f"[{name}]({runs}/{found.parent.run_id}/artifacts/{name})" for name in artifacts)
     files = f"Artifacts: {', '.join(links)}" if artifacts else ""
-    parts = [_asked(found.question), counts, best, typed, files]
+    parts = [_asked(found.question), counts, best, unsettled, typed, files]
     room = MAX_NOTE - len(_paragraphs(*parts)) - 2
-    table = "" if found.summary is None else _table(found.summary, room)
+    table = "" if found.summary is None else _table(found, found.summary, room)
     return _paragraphs(*parts[:-1], table, files)
 
 
@@ -63,8 +64,8 @@ def _typed(command: str, ranges: Mapping[str, str]) -> str:
 
 def _best_settings(found: Findings) -> Iterable[str]:
     """Yield a line for each of the best settings."""
-    for setting, mean in found.answers[:MAX_BEST]:
-        yield f"- {escaped(setting)} has the lowest mean loss: {mean}"
+    for setting, middle in found.answers[:MAX_BEST]:
+        yield f"- {escaped(setting)} has the {found.superlative}: {middle}"
 
 
 def _best_runs(found: Findings, runs: str) -> Iterable[str]:
@@ -75,16 +76,15 @@ def _best_runs(found: Findings, runs: str) -> Iterable[str]:
         yield f"- Best run: [{escaped(row['run_name'])}]({runs}/{row['run_id']}): {values}"
 
 
-def _table(summary: pd.DataFrame, room: int) -> str:
+def _table(found: Findings, summary: pd.DataFrame, room: int) -> str:
     """Return the summary as a table of at most `room` characters.
 
-    Of more than MAX_ROWS rows, those with the fewest diverged runs and the lowest mean come first.
+    The best rows come first.
     """
-    if len(summary) > MAX_ROWS:
-        summary = summary.sort_values(["diverged", "mean"], kind="stable", ignore_index=True)
+    summary = summary.sort_values("rank", kind="stable", ignore_index=True)
     columns = {
         name: _padded([name, *texts], name in summary and is_numeric(summary[name]))
-        for name, texts in marked(summary, mark="★").items()
+        for name, texts in marked(summary, "★").items()
         if name not in LEFT_OUT
     }
     head, *rows = ["| " + " | ".join(row) + " |" for row in zip(*columns.values(), strict=True)]
@@ -96,7 +96,7 @@ def _table(summary: pd.DataFrame, room: int) -> str:
         if room < 0:
             break
         shown.append(row)
-    rest = f"\n\nThe {len(shown)} rows with the lowest mean loss, of {len(rows)}; all are in summary.md."
+    rest = f"\n\nThe {len(shown)} rows with the {found.superlative}, of {len(rows)}; all are in summary.md."
     return "\n".join([head, *shown]) + (rest if len(shown) < len(rows) else "")
 
 

@@ -20,7 +20,6 @@ from markupsafe import Markup
 
 from nnexp.analysis.report.findings import Findings
 from nnexp.analysis.report.pictures import Picture
-from nnexp.analysis.summary import best_rows
 from nnexp.analysis.summary_table import is_numeric, readable, setting, significant
 
 HERE = Path(__file__).parent
@@ -47,10 +46,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report; `best` has the positions of the best rows."""
+    """A table of the report; `standing` has how each row stands, if anything is known."""
 
     columns: Sequence[Column]
-    best: Sequence[int] = ()
+    standing: Sequence[str | None] = ()
 
     @property
     def rows(self) -> Iterator[tuple[Cell, ...]]:
@@ -108,9 +107,10 @@ def _digest(text: str) -> str:
 
 
 def _summary(table: pd.DataFrame) -> Table:
-    """Make the table of a summary, with its best rows."""
+    """Make the table of a summary, the best rows first."""
+    table = table.sort_values("rank", kind="stable", ignore_index=True)
     columns = [_column(name, texts, table[name]) for name, texts in readable(table).items()]
-    return Table(columns, best_rows(table))
+    return Table(columns, table["standing"].tolist())
 
 
 def _runs(found: Findings, runs: pd.DataFrame) -> Table:

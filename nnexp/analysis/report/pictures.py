@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nnexp.analysis.summary import deciding
 from nnexp.tracking.read import read_history
 from nnexp.tracking.store import Store
 from nnexp.training.shard import log_epochs
@@ -43,18 +44,32 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
-def sweep_pictures(store: Store, runs: pd.DataFrame) -> list[Picture]:
+def sweep_pictures(store: Store, runs: pd.DataFrame, metric: str | None = None) -> list[Picture]:
     """Draw the figures of a sweep; `runs` is the result of `summary.finished`.
+
+    They are of the metric, by default of the one that `summarize` chooses.
 
     There are no curves if reading them from a server would take too long.
     """
     from nnexp.analysis import plots  # matplotlib takes long to import, and is not always needed
 
+    metric = metric or deciding(runs)
     history = None
     if store.is_known or len(runs) <= MAX_ASKED:
-        history = read_history(store, runs, ["loss"], epochs_to_draw(runs))
-    figures = plots.of_sweep(runs, history)
+        history = read_history(store, runs, drawn_metrics(runs, metric), epochs_to_draw(runs))
+    figures = plots.of_sweep(runs, history, metric)
     return [Picture(name, in_words(figure), plots.png(figure)) for name, figure in figures.items()]
+
+
+def drawn_metrics(runs: pd.DataFrame, metric: str) -> list[str]:
+    """Return the metrics whose curves the figures need: this one, that of the other rows, the accuracy."""
+    is_val = metric.startswith("val_")
+    other = metric.removeprefix("val_") if is_val else f"val_{metric}"
+    return [
+        name
+        for name in dict.fromkeys([metric, other, "val_accuracy" if is_val else "accuracy"])
+        if name in runs
+    ]
 
 
 def epochs_to_draw(runs: pd.DataFrame) -> list[int]:

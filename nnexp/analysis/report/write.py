@@ -18,8 +18,10 @@ from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store, open_store
 
 
-def write(sweep_id: str | None, experiment: str | None, out: Path | None) -> tuple[Path, str]:
-    """Write the report of a sweep.
+def write(
+    sweep_id: str | None, experiment: str | None, out: Path | None, metric: str | None = None
+) -> tuple[Path, str]:
+    """Write the report of a sweep, by default by the metric that `summarize` chooses.
 
     Without an id it is the newest sweep of the experiment or, if that is not given either, of the store.
     Returns the file's path and which sweep it reports. Raises RequestError if there is no such sweep, or the
@@ -33,16 +35,16 @@ def write(sweep_id: str | None, experiment: str | None, out: Path | None) -> tup
         sweep_id = get_newest(store, "sweep", of).run_id
     parent = _sweep(store, whole_id(store, sweep_id, "sweep"))
     path = out or Path(f"{parent.run_id}.html")
-    write_page(store, parent, path, "--out")
+    write_page(store, parent, path, "--out", metric)
     return path, f"{parent.name}, of experiment {get_experiment(store, parent.experiment_id).name}"
 
 
-def write_page(store: Store, parent: Detail, path: Path, option: str) -> None:
+def write_page(store: Store, parent: Detail, path: Path, option: str, metric: str | None = None) -> None:
     """Write the report of this sweep to the path, which errors call by the option. Raises RequestError."""
     runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
     done = finished(runs)
-    found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, overall(runs))
-    content = page(found, [] if done.empty else sweep_pictures(store, done))
+    found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, overall(runs, metric), metric)
+    content = page(found, [] if done.empty else sweep_pictures(store, done, metric))
     try:
         path.write_bytes(content)
     except OSError as error:

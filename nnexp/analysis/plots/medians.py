@@ -1,4 +1,4 @@
-"""Draw the mean curves of a metric over the training of a sweep's networks."""
+"""Draw the median curves of a metric over the training of a sweep's networks."""
 
 from __future__ import annotations
 
@@ -39,11 +39,10 @@ from nnexp.analysis.plots.style import (
     styled,
     ticks,
 )
-from nnexp.analysis.summary import half_interval
 
 
 @styled
-def mean_curves(
+def median_curves(
     runs: pd.DataFrame,
     history: pd.DataFrame,
     line: str | None,
@@ -51,11 +50,12 @@ def mean_curves(
     metric: str = "loss",
     over: str = "seed",
 ) -> Figure:
-    """Draw the mean of a metric over the runs, with its 95% interval, against completed epochs.
+    """Draw the median of a metric, with the band between its quartiles, against completed epochs.
 
-    There is a line for each value of `line` and a panel for each combination of the values of `panels`. The
-    legend counts diverged runs; the mean leaves them out. With more than MAX_LINES lines there are no
-    intervals. `runs` is as `load_runs` returns it, `history` as `load_history` does.
+    There is a line for each value of `line` and a panel for each combination of the values of `panels`. If
+    the history has the same metric of the other rows, training beside validation, its medians are dotted. The
+    legend counts diverged runs; medians leave them out. With more than MAX_LINES lines there are no bands.
+    `runs` is as `load_runs` returns it, `history` as `load_history` does.
     """
     named = "all runs" if line is None else line
     runs = runs.assign(**({named: "all runs"} if line is None else {}))
@@ -67,21 +67,23 @@ def mean_curves(
     right = 0.25 if line is None else 1.15 if is_many else legend_room(labels, title)
     room = Room(right=right, top=0.75 if panels else 0.45)
     figure, axes = grid(len(lined), room, 3.2 if len(lined) == 1 else 2.1)
-    points = history[history["metric"] == metric]
+    points, other = (history[history["metric"] == name] for name in (metric, partner(metric)))
     looks, seen, handles = styles(levels), [], {}
     for ax, (key, rows) in zip(axes, lined, strict=True):
         shown = []
-        for i, part in enumerate(_parts(rows, levels)):
+        for i, part in enumerate(parts_of(rows, levels)):
             done = part.loc[part["outcome"] != "diverged", "run_id"]
-            epochs, mean, low, high = _band(points[points["run_id"].isin(done)])
+            epochs, low, middle, high = _band(points[points["run_id"].isin(done)])
             if not len(epochs):
                 continue
             look = looks[i] | {"marker": "o" if len(epochs) < MARKED else "", "markersize": 3}
-            (handles[i],) = ax.plot(epochs, mean, **look, zorder=3)
+            (handles[i],) = ax.plot(epochs, middle, **look, zorder=3)
             if not is_many:
                 ax.fill_between(epochs, low, high, color=looks[i]["color"], alpha=0.14, linewidth=0)
-            floor = np.nanmin(mean) / 3
-            shown += [mean, high, np.where(low > 0, np.maximum(low, floor), np.nan)]
+            beside, _, dotted, _ = _band(other[other["run_id"].isin(done)])
+            if len(beside):
+                ax.plot(beside, dotted, ":", color=looks[i]["color"], linewidth=1, zorder=2)
+            shown += [low, middle, high, dotted]
         seen.append(np.concatenate(shown) if shown else np.empty(0))
         if panels:
             panel_title(ax, panels, key)
@@ -90,7 +92,7 @@ def mean_curves(
         ax.xaxis.set_major_locator(ticks(4, whole=True))
     label_below(axes, "completed epochs")
     label_left(axes, measured(metric, loss_name(runs)) + ("\n(0 is below)" if below else ""))
-    heading(figure, _what_is_shown(metric, runs, over, is_many))
+    heading(figure, _what_is_shown(metric, runs, over, is_many, not other.empty))
     if line is not None and is_many:
         colorbar(figure, ScalarMappable(norm_of_levels(levels), SEQUENTIAL), axes, plain(line))
     elif line is not None:
@@ -99,7 +101,7 @@ def mean_curves(
     return figure
 
 
-def _parts(rows: pd.DataFrame, levels: Levels) -> list[pd.DataFrame]:
+def parts_of(rows: pd.DataFrame, levels: Levels) -> list[pd.DataFrame]:
     """Split the rows by the levels' values, in order."""
     codes = levels.codes(rows[levels.name])
     return [rows[codes == i] for i in range(len(levels.values))]
@@ -107,28 +109,29 @@ def _parts(rows: pd.DataFrame, levels: Levels) -> list[pd.DataFrame]:
 
 def _labels(runs: pd.DataFrame, levels: Levels) -> list[str]:
     """Return the lines' labels, each with the number of runs that diverged, if any."""
-    diverged = [int((part["outcome"] == "diverged").sum()) for part in _parts(runs, levels)]
+    diverged = [int((part["outcome"] == "diverged").sum()) for part in parts_of(runs, levels)]
     return [f"{text} ({n} diverged)" if n else text for text, n in zip(levels.texts, diverged, strict=True)]
 
 
-def _what_is_shown(metric: str, runs: pd.DataFrame, over: str, is_many: bool) -> str:
+def partner(metric: str) -> str:
+    """Return the metric of the other rows: `val_loss` of `loss`, and the other way round."""
+    return metric.removeprefix("val_") if metric.startswith("val_") else f"val_{metric}"
+
+
+def _what_is_shown(metric: str, runs: pd.DataFrame, over: str, is_many: bool, has_other: bool) -> str:
     """Return the heading of the figure."""
     n = runs[over].nunique() if over in runs else len(runs)
+    dotted = f"; dotted: {partner(metric)}" if has_other else ""
     if n < 2:
-        return f"{metric} while training"
-    return f"{metric} while training: mean over {n} {over}s" + ("" if is_many else ", 95% interval")
+        return f"{metric} while training{dotted}"
+    band = "" if is_many else ", quartiles"
+    return f"{metric} while training: median over {n} {over}s{band}{dotted}"
 
 
 def _band(points: pd.DataFrame) -> tuple[NDArray[np.float64], ...]:
-    """Return (epochs, mean, low, high), each of shape (epochs,), over the runs that have a point there.
-
-    low and high are the ends of Student's 95% interval of the mean; NaN where no axis can show the value.
-    """
-    epochs, at = np.unique(points["epoch"].to_numpy(), return_inverse=True)
-    values = drawable(points["value"].to_numpy())
-    with np.errstate(all="ignore"):  # no interval for a single run, nor where a sum overflows
-        n = np.bincount(at, minlength=len(epochs))
-        mean = np.bincount(at, values, len(epochs)) / n
-        variance = np.bincount(at, (values - mean[at]) ** 2, len(epochs)) / (n - 1)
-        half = half_interval(np.sqrt(variance), n)
-    return epochs.astype(float), drawable(mean), drawable(mean - half), drawable(mean + half)
+    """Return (epochs, first quartile, median, third quartile) of the runs, each of shape (epochs,)."""
+    if points.empty:
+        return tuple(np.empty(0) for _ in range(4))
+    values = pd.Series(drawable(points["value"].to_numpy()), dtype=float)
+    found = values.groupby(points["epoch"].to_numpy()).quantile(np.array([0.25, 0.5, 0.75])).unstack()
+    return found.index.to_numpy(dtype=float), *(found[q].to_numpy() for q in (0.25, 0.5, 0.75))

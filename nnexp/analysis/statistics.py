@@ -1,0 +1,211 @@
+"""Estimate and bound: medians, interquartile means and shares with 95% intervals. Arrays in, arrays out.
+
+Losses over seeds are skewed and often have two modes, so no interval here assumes a normal distribution.
+`make test-statistics` measures how often each of them covers the truth; docs/why/statistics.md has the table.
+A run that diverged takes part as an infinite value, the worst there is.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+LEVEL = 0.95
+# Below these numbers of networks no interval covers what it promises, and none is given.
+FEWEST_FOR_MEDIAN, FEWEST_FOR_IQM, FEWEST_FOR_SHARE = 5, 10, 3
+# Bootstrap resamples; those of so many networks at most are kept for the next group of the same size.
+RESAMPLES, MOST_KEPT = 2000, 100
+
+
+def wilson(successes: ArrayLike, n: ArrayLike) -> tuple[Floats, Floats]:
+    """Return Wilson's 95% interval of a share: (low, high), each of the shape of `successes`.
+
+    NaN where `n` is below FEWEST_FOR_SHARE. `successes` need not be whole: ties may count half. Wilson
+    (1927), Probable inference, the law of succession, and statistical inference.
+    """
+    from scipy.special import ndtri  # takes long to import, and a single run has no interval
+
+    z2 = ndtri((1 + LEVEL) / 2) ** 2
+    n = np.asarray(n, dtype=float)
+    successes = np.asarray(successes, dtype=float)
+    with np.errstate(all="ignore"):
+        share = successes / n
+        half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+        middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    low = np.where(successes <= 0, 0.0, np.clip(middle - half, 0, 1))
+    high = np.where(successes >= n, 1.0, np.clip(middle + half, 0, 1))
+    few = n < FEWEST_FOR_SHARE
+    return np.where(few, np.nan, low), np.where(few, np.nan, high)
+
+
+def median(values: ArrayLike) -> Floats:
+    """Return the medians over the last axis; NaN if it is empty. Infinite values take part."""
+    x = np.sort(np.asarray(values, dtype=float), axis=-1)
+    n = x.shape[-1]
+    if n == 0:
+        return np.full(x.shape[:-1], np.nan)
+    low, high = x[..., (n - 1) // 2], x[..., n // 2]
+    with np.errstate(invalid="ignore"):  # inf - inf, where both are the worst
+        middle = low + (high - low) / 2
+    return np.where(low == high, low, np.where(np.isinf(high), high, middle))
+
+
+def median_interval(values: ArrayLike) -> tuple[Floats, Floats]:
+    """Return the 95% interval of the median over the last axis: (low, high), without that axis.
+
+    Its ends are the narrowest symmetric pair of order statistics that covers the median of any continuous
+    distribution in at least 95% of samples, the binomial distribution says; of 5 values it is their range,
+    which covers it in 93.75%. NaN below FEWEST_FOR_MEDIAN values.
+    """
+    x = np.sort(np.asarray(values, dtype=float), axis=-1)
+    n = x.shape[-1]
+    if n < FEWEST_FOR_MEDIAN:
+        none = np.full(x.shape[:-1], np.nan)
+        return none, none
+    rank = _order_rank(n)
+    return x[..., rank], x[..., n - 1 - rank]
+
+
+@lru_cache(maxsize=4096)
+def _order_rank(n: int) -> int:
+    """Return the 0-based rank r so that the order statistics r and n - 1 - r cover the median in 95%."""
+    from scipy.special import bdtr
+
+    ranks = np.arange(n // 2)
+    # The interval misses if at most r values lie on one side: P(X <= r) for X ~ Binomial(n, 1/2), twice.
+    fitting = ranks[2 * bdtr(ranks, n, 0.5) <= 1 - LEVEL]
+    return int(fitting[-1]) if len(fitting) else 0
+
+
+def iqm(values: ArrayLike) -> Floats:
+    """Return the interquartile means over the last axis: the means of the middle half; NaN if it is empty.
+
+    Of a number of values that 4 does not divide, those at the two quartiles count in part. Agarwal et al.
+    (2021), Deep reinforcement learning at the edge of the statistical precipice, recommend it for few runs.
+    """
+    x = np.sort(np.asarray(values, dtype=float), axis=-1)
+    if x.shape[-1] == 0:
+        return np.full(x.shape[:-1], np.nan)
+    return _weighted(x, _middle_half(x.shape[-1])[None])[..., 0]
+
+
+def iqm_interval(values: ArrayLike) -> tuple[Floats, Floats]:
+    """Return the 95% bootstrap interval of the interquartile mean over the last axis: (low, high).
+
+    It is bias-corrected and accelerated (Efron 1987), at levels that are expanded for few values (Hesterberg
+    2015, What teachers should know about the bootstrap). Its resamples are the same each time. NaN below
+    FEWEST_FOR_IQM values.
+    """
+    from scipy.special import ndtr, ndtri, stdtrit
+
+    x = np.sort(np.asarray(values, dtype=float), axis=-1)
+    n = x.shape[-1]
+    if n < FEWEST_FOR_IQM:
+        none = np.full(x.shape[:-1], np.nan)
+        return none, none
+    found = iqm(x)[..., None]
+    drawn = np.sort(_resampled(x), axis=-1)
+    below = ((drawn < found).mean(axis=-1) + (drawn <= found).mean(axis=-1)) / 2
+    bias = ndtri(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
+    acceleration = _acceleration(x)
+    expanded = np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + LEVEL) / 2)
+    ends = []
+    for z in (-expanded, expanded):
+        level = ndtr(bias + (bias + z) / np.maximum(1 - acceleration * (bias + z), 0.1))
+        at = np.clip(np.floor(level * drawn.shape[-1]), 0, drawn.shape[-1] - 1).astype(int)
+        ends.append(np.take_along_axis(drawn, at[..., None], axis=-1)[..., 0])
+    return ends[0], ends[1]
+
+
+def _middle_half(n: int) -> Floats:
+    """Return the weights of n sorted values in their interquartile mean."""
+    at = np.arange(n)
+    weights = np.clip(np.minimum(at + 1 - n / 4, 3 * n / 4 - at), 0, 1)
+    half: Floats = weights / weights.sum()
+    return half
+
+
+def _weighted(x: Floats, weights: Floats) -> Floats:
+    """Return the sums of sorted values (…, n) with weights (k, n), as (…, k); inf of weight 0 counts 0."""
+    worst = np.isinf(x)
+    sums: Floats = np.where(worst, 0.0, x) @ weights.T
+    if worst.any():
+        sums = np.where(worst @ weights.T > 0, np.inf, sums)
+    return sums
+
+
+def _resampled(x: Floats) -> Floats:
+    """Return the interquartile means of resamples of sorted values (…, n), as (…, resamples).
+
+    A resample of sorted values is sorted if its positions are, so its mean is a weighted sum of the values.
+    """
+    n = x.shape[-1]
+    if n <= MOST_KEPT:
+        return _weighted(x, _kept_resamples(n))
+    rng, size = np.random.default_rng(n), max(1, 200_000 // n)
+    parts = range(0, RESAMPLES, size)
+    return np.concatenate(
+        [_weighted(x, _resample_weights(rng, min(size, RESAMPLES - start), n)) for start in parts], axis=-1
+    )
+
+
+@lru_cache(maxsize=64)
+def _kept_resamples(n: int) -> Floats:
+    """Return the weights of all resamples of n values, of shape (RESAMPLES, n)."""
+    return _resample_weights(np.random.default_rng(n), RESAMPLES, n)
+
+
+def _resample_weights(rng: np.random.Generator, resamples: int, n: int) -> Floats:
+    """Return the weights of n sorted values in the interquartile mean of each resample: (resamples, n)."""
+    at = np.sort(rng.integers(n, size=(resamples, n)), axis=1) + n * np.arange(resamples)[:, None]
+    weights = np.tile(_middle_half(n), resamples)
+    return np.asarray(np.bincount(at.ravel(), weights, n * resamples), dtype=float).reshape(resamples, n)
+
+
+def _acceleration(x: Floats) -> Floats:
+    """Return the bootstrap's acceleration of each sample of sorted values (…, n), from the jackknife."""
+    n = x.shape[-1]
+    left = np.zeros((n, n))
+    for i in range(n):
+        left[i, np.arange(n) != i] = _middle_half(n - 1)
+    without = _weighted(x, left)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        apart = without.mean(axis=-1, keepdims=True) - without
+        found = (apart**3).sum(axis=-1) / (6 * (apart**2).sum(axis=-1) ** 1.5)
+    return np.where(np.isfinite(found), found, 0.0)
+
+
+def sign_p(differences: ArrayLike) -> float:
+    """Return the two-sided p of Fisher's randomisation test of paired differences, by their signed sum.
+
+    It is exact: each difference could as well have had the other sign, and all 2^n ways are counted. The
+    differences are to be multiples of 1/2, as those of ranks are. NaN without any.
+    """
+    whole = np.rint(2 * np.abs(np.asarray(differences, dtype=float))).astype(np.int64)
+    if len(whole) == 0:
+        return float("nan")
+    observed = abs(int(np.rint(2 * np.sum(differences))))
+    whole = whole[whole > 0]
+    ways = np.ones(1)  # ways[s]: the share of the ways in which the positive differences add up to s
+    for size in whole:
+        grown = np.zeros(len(ways) + size)
+        grown[: len(ways)] += ways / 2
+        grown[size:] += ways / 2
+        ways = grown
+    total = len(ways) - 1
+    sums = np.abs(2 * np.arange(total + 1) - total)
+    return float(min(1.0, ways[sums >= observed].sum()))
+
+
+def ranks(values: ArrayLike) -> Floats:
+    """Return the ranks of all values together, from 1; equal values share their mean rank."""
+    x = np.asarray(values, dtype=float)
+    _, at, counts = np.unique(x.ravel(), return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    shared: Floats = (ends - (counts - 1) / 2)[at].reshape(x.shape)
+    return shared

@@ -1,0 +1,103 @@
+"""Time to solve: the share of networks that have reached a threshold, over completed epochs.
+
+A run that never reached it took longer than it was trained for: it is censored, not left out (Kaplan and
+Meier 1958, Nonparametric estimation from incomplete observations).
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nnexp.analysis.samples import scale
+from nnexp.analysis.statistics import LEVEL
+
+# A network has solved its task when this metric is 1.
+SOLVED = 1.0
+
+
+def times(runs: pd.DataFrame, history: pd.DataFrame, metric: str, threshold: float = SOLVED) -> pd.DataFrame:
+    """Return when each run first reached the threshold.
+
+    `runs` is as `load_runs` returns it, `history` as `load_history` does, with curves of the metric. An
+    accuracy reaches the threshold at or above it, any other metric at or below it. The result has the columns
+    `run_id`, `epoch` and `reached`, a row for each run that has a curve: of those that did not reach it,
+    `epoch` is their last one; for those that diverged, the last one of all runs, since they never would.
+    """
+    points = history[history["metric"] == metric]
+    value = points["value"]
+    has = value >= threshold if scale(metric).better == "high" else value <= threshold
+    found = points.groupby("run_id")["epoch"].agg(last="max")
+    first = points[has].groupby("run_id")["epoch"].min()
+    table = runs[["run_id", "outcome"]].merge(found, left_on="run_id", right_index=True)
+    epoch = table["run_id"].map(first)
+    diverged = (table["outcome"] == "diverged").to_numpy()
+    last = np.where(diverged, table["last"].max(), table["last"])
+    reached = epoch.notna().to_numpy() & ~diverged
+    return pd.DataFrame(
+        {
+            "run_id": table["run_id"].to_numpy(),
+            "epoch": np.where(reached, epoch.to_numpy(dtype=float), last),
+            "reached": reached,
+        }
+    )
+
+
+def curve(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of runs that have reached the threshold by each epoch, with its 95% interval.
+
+    `found` is the result of `times`. The columns are `epoch`, `share`, `low`, `high`: Kaplan and Meier's
+    estimate, and Greenwood's interval on the scale of log(-log). low and high are NaN where that is not
+    defined.
+    """
+    from scipy.stats import ecdf
+
+    if not found["reached"].any():
+        last = float(found["epoch"].max())
+        return pd.DataFrame({"epoch": [0.0, last], "share": 0.0, "low": np.nan, "high": np.nan})
+    estimate = ecdf(_censored(found)).cdf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no interval at shares of 0 and 1
+        band = estimate.confidence_interval(confidence_level=LEVEL, method="log-log")
+    table = pd.DataFrame(
+        {
+            "epoch": estimate.quantiles,
+            "share": estimate.probabilities,
+            "low": band.low.probabilities,
+            "high": band.high.probabilities,
+        }
+    )
+    start = pd.DataFrame({"epoch": [0.0], "share": [0.0], "low": [np.nan], "high": [np.nan]})
+    return table if table["epoch"].iloc[0] == 0 else pd.concat([start, table], ignore_index=True)
+
+
+def median_epoch(found: pd.DataFrame) -> float:
+    """Return the first epoch by which half of the runs have reached the threshold; infinite if none is."""
+    table = curve(found)
+    half = table.loc[table["share"] >= 0.5, "epoch"]
+    return float(half.iloc[0]) if len(half) else float("inf")
+
+
+def log_rank_p(one: pd.DataFrame, other: pd.DataFrame) -> float:
+    """Return the two-sided p of the log-rank test that two samples take equally long (Mantel 1966).
+
+    Both are results of `times`. NaN if one of them is empty; 1 if no run of either reached the threshold.
+    """
+    from scipy.stats import logrank
+
+    if one.empty or other.empty:
+        return float("nan")
+    if not (one["reached"].any() or other["reached"].any()):
+        return 1.0
+    return float(logrank(_censored(one), _censored(other)).pvalue)
+
+
+def _censored(found: pd.DataFrame):  # type: ignore[no-untyped-def]  # scipy has no types
+    """Return the times as SciPy takes them."""
+    from scipy.stats import CensoredData
+
+    epochs: NDArray[np.float64] = found["epoch"].to_numpy(dtype=float)
+    return CensoredData.right_censored(epochs, ~found["reached"].to_numpy(dtype=bool))

@@ -1,0 +1,139 @@
+"""Statistics: each against SciPy or an enumeration; how often intervals cover is in calibration.py."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nnexp.analysis import statistics
+from nnexp.analysis.standing import against_best, paired
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (7, 10), (10, 10), (65, 100), (1, 3)])
+def test_the_interval_of_a_share_is_wilsons(successes, n):
+    expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert np.array(statistics.wilson(successes, n)) == pytest.approx(list(expected), abs=1e-12)
+
+
+def test_a_share_of_two_networks_has_no_interval():
+    assert np.isnan(statistics.wilson(1, 2)).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 10, 21, 400])
+def test_the_interval_of_the_median_covers_what_the_binomial_distribution_says(n):
+    low, high = statistics.median_interval(np.arange(n))
+    if n < 5:
+        assert np.isnan([low, high]).all()
+        return
+    # The interval misses the median if no more than `low` values lie below it, or above it.
+    covers = 1 - 2 * stats.binom.cdf(low, n, 0.5)
+    assert high == n - 1 - low
+    assert covers >= (0.95 if n > 5 else 0.9375)
+    assert n < 7 or 1 - 2 * stats.binom.cdf(low + 1, n, 0.5) < 0.95
+
+
+def test_medians_and_their_intervals_count_diverged_runs_as_the_worst():
+    values = [1, 2, 3, math.inf, math.inf, math.inf]
+    assert statistics.median([1, 2, math.inf]) == 2
+    assert statistics.median(values) == math.inf
+    assert statistics.median_interval(values) == (1, math.inf)
+    assert statistics.iqm(values) == math.inf
+    assert statistics.iqm([1, 2, 3, math.inf]) == 2.5
+    assert math.isnan(statistics.median([]))
+    low, high = statistics.iqm_interval([*range(11), math.inf])
+    assert low < statistics.iqm([*range(11), math.inf]) < high
+
+
+@pytest.mark.parametrize("n", range(1, 14))
+def test_the_interquartile_mean_is_the_mean_of_the_middle_half(n):
+    values = np.random.default_rng(n).lognormal(size=(3, n))
+    expected = stats.trim_mean(np.repeat(values, 4, axis=1), 0.25, axis=1)
+    assert statistics.iqm(values) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [12, 30, 130])
+def test_the_interval_of_the_interquartile_mean_is_scipys_but_for_the_expanded_levels(n):
+    values = np.random.default_rng(n).lognormal(size=n)
+    expanded = math.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1)
+    expected = stats.bootstrap(
+        (values,),
+        lambda x, axis: stats.trim_mean(np.repeat(x, 4, axis=axis), 0.25, axis=axis),
+        confidence_level=1 - 2 * stats.norm.sf(expanded),
+        n_resamples=4000,
+        rng=np.random.default_rng(0),
+        method="BCa",
+    ).confidence_interval
+    found = statistics.iqm_interval(values)
+    assert found == pytest.approx(list(expected), abs=0.12 * (expected.high - expected.low))
+    assert found == statistics.iqm_interval(values[::-1])
+
+
+@pytest.mark.parametrize("n", [1, 3, 6, 9])
+def test_the_p_of_paired_differences_counts_all_signs(n):
+    differences = np.random.default_rng(n).integers(-9, 10, n) / 2
+    sums = [abs(np.dot(signs, differences)) for signs in itertools.product([-1, 1], repeat=n)]
+    expected = np.mean(np.array(sums) >= abs(differences.sum()))
+    assert statistics.sign_p(differences) == pytest.approx(expected)
+
+
+def test_ranks_are_scipys():
+    values = np.array([[3.0, 1.0, math.inf], [1.0, math.inf, -2.0]])
+    assert statistics.ranks(values).ravel() == pytest.approx(stats.rankdata(values))
+
+
+# --- Which settings are told from the best.
+
+
+def drawn(*shifts, seeds=20, seed=0):
+    """Settings of normal values around these shifts, of shape (settings, seeds)."""
+    return np.random.default_rng(seed).normal(size=(len(shifts), seeds)) + np.array(shifts)[:, None]
+
+
+def test_settings_that_are_much_worse_are_told_and_those_that_are_alike_are_not():
+    found = against_best(drawn(0, 0.1, 3, 6, 9), 0)
+    assert found.is_worse.tolist() == [False, False, True, True, True]
+    assert np.isnan(found.seeds_needed).tolist() == [True, False, True, True, True]
+
+
+def test_a_difference_within_each_seed_is_found_among_large_ones_between_seeds():
+    seeds = 30 * np.random.default_rng(5).normal(size=20)
+    together = drawn(0, 0.8) + seeds
+    assert against_best(together, 0).is_worse.tolist() == [False, True]
+    apart = np.full((2, 40), np.nan)
+    apart[0, :20], apart[1, 20:] = together
+    assert paired(apart) is None
+    assert not against_best(apart, 0).is_worse.any()
+
+
+def test_settings_of_different_seeds_are_compared_as_independent_samples():
+    values = np.full((2, 40), np.nan)
+    values[0, :20], values[1, 20:] = drawn(0, 2)
+    assert against_best(values, 0).is_worse.tolist() == [False, True]
+
+
+def test_a_few_missing_seeds_leave_the_others_paired():
+    values = drawn(0, 1, 2)
+    values[1, 3] = values[2, 7] = np.nan
+    assert paired(values).sum() == 18
+
+
+def test_five_shared_seeds_cannot_tell_two_settings_and_six_can():
+    assert not against_best(drawn(0, 100, seeds=5), 0).is_worse.any()
+    assert against_best(drawn(0, 100, seeds=6), 0).is_worse.tolist() == [False, True]
+
+
+def test_diverged_runs_are_the_worst():
+    values = drawn(0, 0)
+    values[1] = math.inf
+    assert against_best(values, 0).is_worse.tolist() == [False, True]
+
+
+@pytest.mark.slow
+def test_about_as_many_seeds_as_predicted_settle_a_comparison():
+    few = [against_best(drawn(0, 0.5, 0.5, seeds=20, seed=i), 0) for i in range(60)]
+    predicted = np.array([one.seeds_needed[1] for one in few if not one.is_worse[1]])
+    n = int(np.median(predicted))
+    found = [against_best(drawn(0, 0.5, 0.5, seeds=n, seed=i), 0).is_worse[1] for i in range(60)]
+    assert 0.6 < np.mean(found) <= 1
