@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -279,15 +280,17 @@ def test_a_sweeps_parent_has_figures_and_its_best_run_has_the_artifacts_of_a_sin
 
 
 def test_a_best_run_whose_weights_are_missing_does_not_stop_a_sweep(
-    configure, client, only, monkeypatch, capsys, sweep
+    configure, client, only, monkeypatch, caplog, sweep
 ):
     def gone(*args):
         raise FileNotFoundError("weights.npz")
 
+    monkeypatch.setattr(logging.getLogger("nnexp"), "propagate", True)  # another test may have set it
+    caplog.set_level(logging.INFO, logger="nnexp")
     monkeypatch.setattr("nnexp.pipeline.artifacts.read_artifact", gone)
     sweep([configure("epochs=5", f"seed={s}") for s in (0, 1)])
     assert only()[0].info.status == "FINISHED"
-    assert "no figures of the best run" in capsys.readouterr().err
+    assert "no figures of the best run" in caplog.text
 
 
 def test_a_sweep_with_figures_false_has_no_figures(configure, client, only, sweep):
