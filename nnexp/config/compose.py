@@ -177,23 +177,16 @@ def grid_points(
 ) -> list[list[str]]:
     """List the points of a sweep: every combination of the ranges in `params` and in the overrides.
 
-    `params` are the ranges of an experiment's file. Keys in the `zip` of `config` move side by side. Raises
-    RequestError.
+    A point is a list of `key=value`; the last key varies fastest. `params` are the ranges of an experiment's
+    file, which a later override of the same key replaces. Keys in the `zip` of `config` move side by side.
+    Raises RequestError.
     """
     zipped = config.get("zip")
     ranges = [f"{key!s}={value}" for key, value in params.items()]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides([*ranges, *overrides])
-    return grid(parsed, [str(key) for key in zipped] if isinstance(zipped, ListConfig) else [])
-
-
-def grid(overrides: Sequence[Override], zipped: Sequence[str]) -> list[list[str]]:
-    """List every combination of the overrides' values, as lists of `key=value`; the last key varies fastest.
-
-    A later override of a key replaces an earlier one. The keys of `zipped` move side by side. Raises
-    RequestError.
-    """
+    side_by_side = [str(key) for key in zipped] if isinstance(zipped, ListConfig) else []
     axes: dict[str, list[str]] = {}
-    for override in overrides:
+    for override in parsed:
         key = override.get_key_element()
         if not override.is_sweep_override():
             axes[key] = [f"{key}={override.get_value_element_as_str()}"]
@@ -201,7 +194,7 @@ def grid(overrides: Sequence[Override], zipped: Sequence[str]) -> list[list[str]
             axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
             raise RequestError(f"{override.input_line}: a grid takes listed values or a range()")
-    return [list(chain.from_iterable(point)) for point in product(*_side_by_side(axes, zipped))]
+    return [list(chain.from_iterable(point)) for point in product(*_side_by_side(axes, side_by_side))]
 
 
 def _side_by_side(axes: Mapping[str, list[str]], zipped: Sequence[str]) -> list[list[list[str]]]:

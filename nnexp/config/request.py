@@ -131,11 +131,7 @@ _masked = lru_cache(maxsize=4096)(masked)
 def build_request(values: Mapping[str, Any]) -> Request:
     """Build a Request from plain values. Raises RequestError."""
     refuse_other_keys(values.keys(), [f.name for f in fields(Request)])
-    parsed = {
-        f.name: checked(f.name, values[f.name], f.metadata["rule"])
-        for f in fields(Request)
-        if f.name != "executor"
-    }
+    parsed = {name: checked(name, values[name], rule) for name, (rule, _) in own_keys().items()}
     return Request(executor=_executor(values["executor"]), **parsed)
 
 
@@ -154,23 +150,24 @@ def _executor(values: Any) -> Executor:
     return Executor(name, **options)
 
 
+def own_keys() -> dict[str, tuple[Rule, str]]:
+    """Return the rule and the meaning of each key of a request, except the executor's."""
+    keys = {f.name: f.metadata for f in fields(Request) if f.name != "executor"}
+    return {name: (metadata["rule"], metadata["meaning"]) for name, metadata in keys.items()}
+
+
 def key_help() -> list[tuple[str, str, str]]:
     """Return (key, allowed values, meaning) for every key that can be typed, except the groups' names."""
-    rows = [(f.name, f.metadata) for f in fields(Request) if f.name != "executor"]
-    ours = [(key, meta["rule"].allowed, meta["meaning"]) for key, meta in rows]
-    options = [
-        (f"executor.{option}", rule.allowed, meaning)
-        for taken in EXECUTORS.values()
-        for option, (rule, meaning) in taken.items()
-    ]
-    return [*config.key_help(), *ours, *options]
+    keys = own_keys()
+    for taken in EXECUTORS.values():
+        keys |= {f"executor.{option}": known for option, known in taken.items()}
+    return [*config.key_help(), *((key, rule.allowed, meaning) for key, (rule, meaning) in keys.items())]
 
 
 def key_names() -> list[str]:
     """Return every key that can be typed, in reading order: the run's keys come first."""
-    ours = [key for key, _, _ in key_help()[len(config.key_help()) :]]
-    first = [key for key in ours if not key.startswith("executor.")]
-    return [*config.key_names(), *first, "executor", *(key for key in ours if key not in first)]
+    of_executor = [f"executor.{option}" for taken in EXECUTORS.values() for option in taken]
+    return [*config.key_names(), *own_keys(), "executor", *of_executor]
 
 
 GROUPS = (*config.GROUPS, "executor")

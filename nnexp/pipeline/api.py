@@ -63,10 +63,10 @@ def train(**keys: Any) -> Run:
     >>> run.network.predict(pd.DataFrame({"length": [1.5, 8.5]}))["label"].tolist()
     ['a', 'b']
     """
-    asked = typed(keys, sweeps=False)
-    config, request = one_run(asked.overrides, asked.source)
+    overrides, source = typed(keys, sweeps=False)
+    config, request = one_run(overrides, source)
     _refuse_plan(request)
-    done = runner.run(config, request, asked.source)
+    done = runner.run(config, request, source)
     assert done is not None  # only a plan is none
     if done.is_old:
         log.info("this run is already recorded and is not run again; force=True runs it again")
@@ -107,10 +107,10 @@ def sweep(**keys: Any) -> Sweep:
     >>> sweep.best.params["learning_rate"]
     1.0
     """
-    asked = typed(keys, sweeps=True)
-    configs, request, name = whole_sweep(asked.overrides, asked.source)
+    overrides, source = typed(keys, sweeps=True)
+    configs, request, name = whole_sweep(overrides, source)
     _refuse_plan(request)
-    done = sweeper.sweep(configs, request, name, asked.source)
+    done = sweeper.sweep(configs, request, name, source)
     assert done is not None  # only a plan is none
     return Sweep(open_store(configs[0].tracking_uri, create=False), done.sweep_id, done.failures)
 

@@ -11,7 +11,7 @@ from nnexp.config.errors import RequestError
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.find import get_run, read_weights
 from nnexp.tracking.named import whole_id
-from nnexp.tracking.store import Store, open_store, told_if_lost
+from nnexp.tracking.store import open_store, told_if_lost
 
 log = logging.getLogger("nnexp")
 
@@ -27,22 +27,17 @@ def export(run_id: str, to: Path | None) -> str:
         if record.tags.get("nnexp.outcome") == "diverged":
             raise RequestError(f"run {run_id} diverged: its weights or its loss are not finite")
         content = read_weights(store, record)  # raises RequestError if the file is damaged
-        if to is None:
-            return _log(store, run_id, content)
-        _save(to, run_id, content)
-        return str(to)
+        if to is not None:
+            _save(to, run_id, content)
+            return str(to)
+        from nnexp.tracking.model import log_model, logged_model  # import MLflow
 
-
-def _log(store: Store, run_id: str, content: bytes) -> str:
-    from nnexp.tracking.model import log_model, logged_model  # import MLflow
-
-    model_id = logged_model(store, run_id)
-    if model_id is not None:
-        log.info("this run already has a model")
-    else:
-        with uninterrupted():
-            model_id = log_model(store, run_id, content)
-    return f"models:/{model_id}"
+        if (model_id := logged_model(store, run_id)) is not None:
+            log.info("this run already has a model")
+        else:
+            with uninterrupted():
+                model_id = log_model(store, run_id, content)
+        return f"models:/{model_id}"
 
 
 def _save(to: Path, run_id: str, content: bytes) -> None:

@@ -78,7 +78,4 @@ def run_tags(key: str, dataset: Dataset, attempt: int) -> dict[str, str]:
 
 def result_tags(trained: Trained) -> dict[str, str]:
     """Return the tags of a trained network: its outcome and the hash of its weights."""
-    return {
-        "nnexp.outcome": trained.outcome,
-        "nnexp.weights_sha256": weights_sha256(trained.final.layers),
-    }
+    return {"nnexp.outcome": trained.outcome, "nnexp.weights_sha256": weights_sha256(trained.final.layers)}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from nnexp.config.errors import RequestError, unknown
-from nnexp.config.request import GROUPS, Request, key_names
+from nnexp.config.request import GROUPS, key_names, own_keys
 from nnexp.config.rules import Rule
 from nnexp.config.run import DatasetConfig, is_item, rules
 from nnexp.dataset.load import FRAME, Source, locate
@@ -26,15 +26,7 @@ _NAME = re.compile(r"[\w./: -]+", re.ASCII)
 _OF_TABLE = {f.name: f"dataset.{f.name}" for f in fields(DatasetConfig) if f.name not in ("name", "path")}
 
 
-@dataclass(frozen=True)
-class Typed:
-    """Overrides as they would be typed, and the bytes of a data set given as a DataFrame."""
-
-    overrides: list[str]
-    source: Source | None
-
-
-def typed(keys: Mapping[str, Any], *, sweeps: bool) -> Typed:
+def typed(keys: Mapping[str, Any], *, sweeps: bool) -> tuple[list[str], Source | None]:
     """Turn keyword arguments into overrides.
 
     Parameters
@@ -49,8 +41,8 @@ def typed(keys: Mapping[str, Any], *, sweeps: bool) -> Typed:
 
     Returns
     -------
-    Typed
-        The overrides, one per key; `source` is None unless `dataset` is a DataFrame.
+    tuple of (list of str, Source)
+        The overrides, one per key, and the bytes of a data set given as a DataFrame, else None.
 
     Raises
     ------
@@ -67,7 +59,7 @@ def typed(keys: Mapping[str, Any], *, sweeps: bool) -> Typed:
     for key in flat:
         if key not in known:
             raise unknown("key", key, known)
-    return Typed([f"{key}={_text(key, value, sweeps)}" for key, value in flat.items()], source)
+    return [f"{key}={_text(key, value, sweeps)}" for key, value in flat.items()], source
 
 
 def _options(keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -133,7 +125,8 @@ def _several(key: str, value: Any) -> Sequence[Any] | None:
 
 
 def _takes_list(key: str) -> bool:
-    rule = _rules().get(key)
+    ours = {name: rule for name, (rule, _) in own_keys().items()}
+    rule = (rules() | ours).get(key)
     return rule is not None and (is_item(rule, 1) or _accepts(rule, ["a", "b"]))
 
 
@@ -143,11 +136,6 @@ def _accepts(rule: Rule, value: Any) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _rules() -> dict[str, Rule]:
-    ours = {f.name: f.metadata["rule"] for f in fields(Request) if f.name != "executor"}
-    return rules() | ours
 
 
 def _plain(value: Any) -> Any:

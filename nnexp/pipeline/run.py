@@ -14,18 +14,7 @@ from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Dataset, Source
 from nnexp.network.weights import pack
-from nnexp.pipeline.artifacts import (
-    check_names,
-    data_files,
-    model_of,
-    new_rows,
-    points,
-    prediction_points,
-    read_back,
-    run_files,
-    single_files,
-    whole,
-)
+from nnexp.pipeline import artifacts
 from nnexp.pipeline.git import refuse_dirty
 from nnexp.pipeline.identity import result_tags, run_key, run_name
 from nnexp.pipeline.progress import Meter
@@ -70,10 +59,7 @@ class Recorded:
 
 
 def run(
-    config: RunConfig,
-    request: Request,
-    source: Source | None = None,
-    more: Mapping[str, str] | None = None,
+    config: RunConfig, request: Request, source: Source | None = None, more: Mapping[str, str] | None = None
 ) -> Recorded | None:
     """Train and record one run unless it is recorded as finished; return None if only the plan was asked for.
 
@@ -85,7 +71,7 @@ def run(
     dataset = datasets.load(config.dataset, source)
     config = replace(config, dataset=datasets.settled(config.dataset, dataset))
     check(dataset, config)
-    check_names(dataset)
+    artifacts.check_names(dataset)
     point = Point(config, dataset, run_key(config, dataset), run_name(config, dataset))
     with opened(config, [point.key]) as place:
         log.info(str(dataset))
@@ -109,10 +95,10 @@ def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) 
     tell_of_compiling()
     with going_on(place, run_record(point, attempt, {**provenance(), **more})) as run_id:
         trained = _train_live(writer, run_id, point)
-        model = model_of(trained, dataset)
+        model = artifacts.model_of(trained, dataset)
         weights = pack(model, trained.kept)
-        files = run_files(trained, weights) | single_files(whole(trained, model, dataset))
-        files |= data_files([dataset]) | code_files()
+        files = artifacts.run_files(trained, weights) | artifacts.data_files([dataset]) | code_files()
+        files |= artifacts.single_files(artifacts.whole(trained, model, dataset))
         with uninterrupted():
             writer.add(run_id, files, result_tags(trained))
             if config.model and trained.outcome != "diverged":
@@ -134,7 +120,7 @@ def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) 
         accuracy=last.get("accuracy"),
         others=_others({**last, **trained.once}),
         outcome=trained.outcome,
-        new_rows=new_rows(model, dataset),
+        new_rows=artifacts.new_rows(model, dataset),
     )
 
 
@@ -158,7 +144,7 @@ def _shown(place: Place, run_id: str, point: Point) -> Recorded:
     outcome = record.tags.get("nnexp.outcome", "")
     if config.figures and find_artifact(store, record, CURVES) is None:
         read_weights(store, record)  # raises RequestError if the file is damaged
-        files = single_files(read_back(store, run_id, config, point.dataset, outcome))
+        files = artifacts.single_files(artifacts.read_back(store, run_id, config, point.dataset, outcome))
         with uninterrupted():
             place.writer.add(run_id, files, {})
         added.append("figures")
@@ -200,7 +186,7 @@ def _recorded_before(store: Store, run_id: str, dataset: Dataset, added: tuple[s
         accuracy=record.metrics.get("accuracy"),
         others=_others(record.metrics),
         outcome=record.tags["nnexp.outcome"],
-        new_rows=new_rows(model, dataset),
+        new_rows=artifacts.new_rows(model, dataset),
     )
 
 
@@ -217,8 +203,9 @@ def _train_live(writer: Writer, run_id: str, point: Point) -> Trained:
             for _, result in progress.ended:
                 if isinstance(result, Failure):
                     raise TrainingError(result)
+                predictions = artifacts.prediction_points(result, dataset)
                 with uninterrupted():
-                    writer.log(run_id, [*points(result, logged), *prediction_points(result, dataset)])
+                    writer.log(run_id, [*artifacts.points(result, logged), *predictions])
                 return result
             current = progress.current
             if current is None:
@@ -226,6 +213,6 @@ def _train_live(writer: Writer, run_id: str, point: Point) -> Trained:
             meter.update(progress.epochs_done, f"loss {current.curves['loss'][-1]:.4g}")
             if time.monotonic() - spoke > LIVE_SECONDS:
                 with uninterrupted():
-                    writer.log(run_id, points(current, logged))
+                    writer.log(run_id, artifacts.points(current, logged))
                 logged, spoke = len(current.epochs), time.monotonic()
     raise RuntimeError("training ended without a result")

@@ -286,7 +286,7 @@ def _parent(place: Place, sweep_id: str) -> Detail:
     """Read a sweep's parent run. Raises Ended if it was deleted meanwhile."""
     record = get_sweep(place.store, sweep_id)
     if record is None:
-        raise Ended(sweep_id, "was deleted")
+        raise Ended(sweep_id, None)
     return record
 
 

@@ -139,11 +139,7 @@ def entities(store: Store, experiment: Experiment, where: str) -> list[Any]:
     return _all_pages(
         store,
         lambda token: store.client.search_runs(
-            [experiment.id],
-            where,
-            max_results=PAGE,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
+            [experiment.id], where, max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token
         ),
         lambda run: run.info.run_id,
     )

@@ -23,33 +23,11 @@ from nnexp.tracking.durable import flush
 from nnexp.tracking.files import put
 from nnexp.tracking.labels import NAME
 from nnexp.tracking.owner import Owner
-from nnexp.tracking.places import MAX_FILE_NAME, SQLITE, is_read_only, local_path
+from nnexp.tracking.places import SQLITE, has_room, is_read_only, local_path
 from nnexp.tracking.reader import Experiment
-from nnexp.tracking.runs import (
-    Ended,
-    Point,
-    RunRecord,
-    cut,
-    ended_by_another,
-    fitted,
-    given_way,
-    identity,
-    now,
-    user,
-)
+from nnexp.tracking.runs import Ended, Point, RunRecord, fitted, given_way, identity, now, user
 from nnexp.tracking.store import Store, existing
-from nnexp.tracking.tables import (
-    DATASETS,
-    INPUT_TAGS,
-    INPUTS,
-    LATEST_METRICS,
-    MAX_NAME,
-    MAX_URI,
-    METRICS,
-    PARAMS,
-    RUNS,
-    TAGS,
-)
+from nnexp.tracking.tables import DATASETS, INPUT_TAGS, INPUTS, LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 
 log = logging.getLogger("nnexp")
 
@@ -79,8 +57,7 @@ class DatabaseWriter:
                 f"experiment_name={experiment.name}: its artifacts are at {experiment.artifact_location}, "
                 "which this database's server serves: give the server's address as tracking_uri"
             )
-        is_long = not store.uri.startswith(SQLITE) and len(_uri(experiment, "0" * 32)) > MAX_URI
-        if is_long or len(place.name.encode()) > MAX_FILE_NAME:
+        if not has_room(store.uri, experiment.artifact_location):
             raise RequestError(
                 f"experiment_name={experiment.name}: its artifacts would go to {place}, too long a path to "
                 "record: choose another name"
@@ -160,7 +137,7 @@ class DatabaseWriter:
                 _set_tags(connection, run_id, tags)
         self._owner.release(run_id)
         if is_ended:
-            raise Ended(run_id, how)
+            raise Ended(run_id, *how)
         return first
 
     def disregard(self, runs: Mapping[str, str]) -> None:
@@ -258,12 +235,11 @@ class DatabaseWriter:
         experiment = int(self._experiment.id)
         for run_id, record in records.items():
             who, end = record.tags.get("mlflow.user", user()), record.end_time
-            name = cut(record.name, MAX_NAME)
-            head = (run_id, name, "UNKNOWN", "", "", who, record.status, record.start_time, end)
+            head = (run_id, record.title, "UNKNOWN", "", "", who, record.status, record.start_time, end)
             rows[RUNS].append((*head, None, "", "active", _uri(self._experiment, run_id), experiment))
             rows[PARAMS] += [(key, value, run_id) for key, value in record.params.items()]
             rows[TAGS] += [(key, value, run_id) for key, value in fitted(record.tags).items()]
-            rows[TAGS].append(("mlflow.runName", name, run_id))
+            rows[TAGS].append(("mlflow.runName", record.title, run_id))
             points = _metric_rows(run_id, record.points, end or now())
             rows[METRICS] += points
             rows[LATEST_METRICS] += _latest(points)
@@ -295,7 +271,7 @@ class DatabaseWriter:
     def _put(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Write artifacts: those of a new run in one step, later ones each over its old version."""
         if files:
-            put(self._place, run_id, {f"artifacts/{name}": content for name, content in files.items()})
+            put(self._place, run_id, files)
 
 
 def _uri(experiment: Experiment, run_id: str) -> str:
@@ -303,14 +279,14 @@ def _uri(experiment: Experiment, run_id: str) -> str:
     return f"{experiment.artifact_location}/{run_id}/artifacts"
 
 
-def _how_ended(connection: sa.Connection, run_id: str) -> str:
-    """Say in words how a run ended."""
+def _how_ended(connection: sa.Connection, run_id: str) -> tuple[str | None, str | None]:
+    """Return the status of a run, None if it was deleted, and the reason."""
     r, t = RUNS.c, TAGS.c
     head = connection.execute(sa.select(r.status, r.lifecycle_stage).where(r.run_uuid == run_id)).first()
     if head is None or head.lifecycle_stage != "active":
-        return "was deleted"
+        return None, None
     reason = connection.scalar(sa.select(t.value).where(t.run_uuid == run_id, t.key == "nnexp.reason"))
-    return ended_by_another(head.status, reason)
+    return head.status, reason
 
 
 def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -> None:

@@ -19,13 +19,14 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
-def put(place: Path, directory: str, files: Mapping[str, bytes]) -> None:
-    """Write files, by their relative names, into a directory below `place`.
+def put(place: Path, directory: str, artifacts: Mapping[str, bytes]) -> None:
+    """Write artifacts of a run or a model, by their relative names, into its directory below `place`.
 
     A new directory appears in one step, with all its files. In an existing one each file replaces its old
     version, which stays until the new one is on the disk. Raises StoreLost if a link is in the way.
     """
     *above, last = directory.split("/")
+    files = {f"artifacts/{name}": content for name, content in artifacts.items()}
     with _opened(place) as top, _inside(place, top, above) as folder:
         where = place.joinpath(*above)
         if _is_there(folder, last):

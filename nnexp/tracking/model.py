@@ -70,7 +70,7 @@ def _put_model(store: Store, model_id: str, location: str, model: Path) -> None:
         store.client.log_model_artifacts(model_id, str(model))
         return
     paths = (path for path in model.rglob("*") if path.is_file())
-    files = {f"artifacts/{path.relative_to(model).as_posix()}": path.read_bytes() for path in paths}
+    files = {path.relative_to(model).as_posix(): path.read_bytes() for path in paths}
     put(place.parents[2], f"models/{model_id}", files)
 
 

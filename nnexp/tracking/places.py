@@ -87,17 +87,21 @@ def place_for(uri: str, root: str, name: str) -> str:
     The directory has the experiment's name, or the name's hash if the file system or the database's column
     has no room for the name. Raises RequestError if the column has no room for that either.
     """
-    has_room = len(name.encode()) <= MAX_FILE_NAME
-    room = MAX_URI - len(f"/{'0' * 32}/artifacts")  # for a run's own directory
     location = f"{root}/{quote(name)}"
-    if has_room and (uri.startswith(SQLITE) or len(location) <= room):
-        return location
-    location = f"{root}/name-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    if not uri.startswith(SQLITE) and len(location) > room:
+    if not has_room(uri, location):
+        location = f"{root}/name-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    if not has_room(uri, location):
         raise RequestError(
             f"tracking_uri={masked(uri)}: its artifacts would go to {root}, too long a path to record there"
         )
     return location
+
+
+def has_room(uri: str, location: str) -> bool:
+    """Return whether the file system and the database take the location of an experiment's artifacts."""
+    name = unquote(location.rpartition("/")[2])
+    is_short = uri.startswith(SQLITE) or len(f"{location}/{'0' * 32}/artifacts") <= MAX_URI
+    return is_short and len(name.encode()) <= MAX_FILE_NAME
 
 
 def is_read_only(place: Path) -> bool:

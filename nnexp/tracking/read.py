@@ -131,14 +131,16 @@ def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) ->
 
 def _that_count(runs: list[Detail]) -> list[Detail]:
     """Leave out, and log, the finished runs whose record is incomplete or was edited."""
+    numbers = {run.params[key] for run in runs for key in NUMBERS & run.params.keys()}
+    odd = {text for text in numbers if not _NUMBER.fullmatch(text)}  # most texts repeat
     lacking = {}
     for run in runs:
-        wrong = (key for key in NUMBERS & run.params.keys() if not _NUMBER.fullmatch(run.params[key]))
+        wrong = [key for key in NUMBERS & run.params.keys() if run.params[key] in odd] if odd else []
         if run.status == "FINISHED" and (what := missing_tag(run.tags)):
             lacking[run.run_id] = what
-        elif run.status == "FINISHED" and (key := next(wrong, None)):
-            text = shortened(run.params[key], 40)
-            lacking[run.run_id] = f"its param {key} is {text!r}, which is not a number"
+        elif run.status == "FINISHED" and wrong:
+            text = shortened(run.params[wrong[0]], 40)
+            lacking[run.run_id] = f"its param {wrong[0]} is {text!r}, which is not a number"
     tell(lacking, "it is left out")
     return [run for run in runs if run.run_id not in lacking]
 

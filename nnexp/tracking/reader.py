@@ -67,12 +67,10 @@ class Detail:
         texts = [self.name, self.status, self.artifact_uri, self.experiment_id, *self.metrics]
         for some in (self.params, self.tags):
             texts += [*some.keys(), *some.values()]
-        for text in texts:
-            if not isinstance(text, str):
-                raise wrong_value(self.run_id, text, "a text")
-        for value in self.metrics.values():
-            if not isinstance(value, int | float):
-                raise wrong_value(self.run_id, value, "a number")
+        if odd := [text for text in texts if not isinstance(text, str)]:
+            raise wrong_value(self.run_id, odd[0], "a text")
+        if wrong := [value for value in self.metrics.values() if not isinstance(value, int | float)]:
+            raise wrong_value(self.run_id, wrong[0], "a number")
         if all(map(str.isprintable, texts)):
             return self
         return replace(

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Protocol
 
 from nnexp.config.errors import Lost
-from nnexp.tracking.tables import MAX_TAG, MAX_USER
+from nnexp.tracking.tables import MAX_NAME, MAX_TAG, MAX_USER
 
 # (metric, completed epochs, value)
 Point = tuple[str, int, float]
@@ -44,11 +44,19 @@ class RunRecord:
     end_time: int | None = None
     run_id: str | None = None  # an id that the run already has, only for a database; None: a new one
 
+    @property
+    def title(self) -> str:
+        """Return the name, cut to what its column takes."""
+        return cut(self.name, MAX_NAME)
+
 
 class Ended(Lost):
     """The run has ended already or was deleted; if its owner is told so, another process did it."""
 
-    def __init__(self, run_id: str, how: str) -> None:
+    def __init__(self, run_id: str, status: str | None, reason: str | None = None) -> None:
+        """Take the status that the run was set to, None if it was deleted, and the reason in its tags."""
+        why = f" ({reason})" if reason else ""
+        how = f"was set to {status} by another command{why}" if status else "was deleted"
         super().__init__(
             f"run {run_id} {how} while this command worked on it\n"
             "what is recorded is kept; the same command finishes the rest"
@@ -112,11 +120,6 @@ def identity(tags: Mapping[str, str]) -> tuple[str, int]:
 def given_way(first: str) -> dict[str, str]:
     """Return the tags of a run that was KILLED because another one had finished as the same."""
     return {"nnexp.reason": f"{first} finished as the same run before", "nnexp.superseded_by": first}
-
-
-def ended_by_another(status: str, reason: str | None) -> str:
-    """Say how another command ended a run, in words for the run's owner."""
-    return f"was set to {status} by another command{f' ({reason})' if reason else ''}"
 
 
 def fitted(tags: Mapping[str, str]) -> dict[str, str]:

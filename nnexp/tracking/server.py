@@ -17,20 +17,8 @@ from nnexp.tracking.files import put
 from nnexp.tracking.owner import Heartbeat
 from nnexp.tracking.places import local_path
 from nnexp.tracking.reader import Experiment
-from nnexp.tracking.runs import (
-    DataInput,
-    Ended,
-    Point,
-    RunRecord,
-    cut,
-    ended_by_another,
-    fitted,
-    given_way,
-    identity,
-    now,
-)
+from nnexp.tracking.runs import DataInput, Ended, Point, RunRecord, fitted, given_way, identity, now
 from nnexp.tracking.store import CALLS_AT_ONCE, Store
-from nnexp.tracking.tables import MAX_NAME
 
 # MLflow's limits on one log_batch call: the entries in all, and the params among them.
 MAX_BATCH, MAX_PARAMS = 1000, 100
@@ -69,7 +57,7 @@ class ClientWriter:
     def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
         place = local_path(self._experiment.artifact_location)
         if files and place is not None:
-            put(place, run_id, {f"artifacts/{name}": content for name, content in files.items()})
+            put(place, run_id, files)
         elif files:
             with tempfile.TemporaryDirectory() as directory:
                 for name, content in files.items():
@@ -87,8 +75,7 @@ class ClientWriter:
         is_there = run.info.lifecycle_stage == "active"
         if not is_there or run.info.status != "RUNNING":
             self._heartbeat.release(run_id)
-            how = ended_by_another(run.info.status, run.data.tags.get("nnexp.reason"))
-            raise Ended(run_id, how if is_there else "was deleted")
+            raise Ended(run_id, run.info.status if is_there else None, run.data.tags.get("nnexp.reason"))
         self.add(run_id, files, tags)
         self._client.set_terminated(run_id, status)
         if status == "FINISHED":
@@ -162,7 +149,7 @@ class ClientWriter:
             self._experiment.id,
             start_time=record.start_time,
             tags=fitted({**record.tags, **more_tags}),
-            run_name=cut(record.name, MAX_NAME),
+            run_name=record.title,
         )
         run_id: str = run.info.run_id
         if record.data is not None:

@@ -53,6 +53,10 @@ class Missing(Exception):
     """The machine is unavailable; the text says why."""
 
 
+class NoPython(Missing):
+    """A Python of this version is not installed."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """A machine: how Python is started there."""
@@ -152,13 +156,13 @@ def locked() -> list[str]:
 
 
 def find_python(version: str) -> str:
-    """Find a Python of this version, on the path or of pyenv. Raises Missing."""
+    """Find a Python of this version, on the path or of pyenv. Raises NoPython."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates = [shutil.which(f"python{version}"), *pyenv.glob(f"versions/{version}.*/bin/python")]
     for python in filter(None, candidates):
         if subprocess.run([python, "-c", "import venv"], capture_output=True, check=False).returncode == 0:
             return str(python)
-    raise Missing(f"there is no Python {version}")
+    raise NoPython(f"there is no Python {version}")
 
 
 # --- The comparison.
@@ -183,7 +187,7 @@ def compared(name: str, prepare: Callable[[], Machine], runs: Path, here: Mappin
     try:
         machine = prepare()
     except Missing as reason:
-        if "NNEXP_CI" in os.environ:
+        if "NNEXP_CI" in os.environ and not isinstance(reason, NoPython):
             raise
         print(f"{name}: skipped: {reason}", flush=True)
         return True

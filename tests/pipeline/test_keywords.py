@@ -13,7 +13,7 @@ from nnexp.pipeline.keywords import typed
 
 
 def overrides(sweeps=False, **keys):
-    return typed(keys, sweeps=sweeps).overrides
+    return typed(keys, sweeps=sweeps)[0]
 
 
 TEXTS = [
@@ -146,11 +146,11 @@ def test_a_frame_is_the_bytes_that_pandas_writes(tmp_path):
         index=[7, 8, 9],
     )
     frame.to_csv(tmp_path / "frame.csv", index=False, lineterminator="\n")
-    source = typed({"dataset": frame, "target": "label"}, sweeps=False).source
+    source = typed({"dataset": frame, "target": "label"}, sweeps=False)[1]
     assert source.table == (tmp_path / "frame.csv").read_bytes()
 
 
 def test_new_rows_are_a_frame_or_a_file(tmp_path):
     (tmp_path / "new.csv").write_bytes(b"x\n5\n")
-    assert typed({"dataset": FRAME, "new_rows": FRAME[["x"]]}, sweeps=False).source.new_rows == b"x\n1\n2\n"
-    assert typed({"dataset": FRAME, "new_rows": "new.csv"}, sweeps=False).source.new_rows == b"x\n5\n"
+    assert typed({"dataset": FRAME, "new_rows": FRAME[["x"]]}, sweeps=False)[1].new_rows == b"x\n1\n2\n"
+    assert typed({"dataset": FRAME, "new_rows": "new.csv"}, sweeps=False)[1].new_rows == b"x\n5\n"

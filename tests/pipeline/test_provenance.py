@@ -290,7 +290,7 @@ def test_a_failure_that_names_a_password_is_recorded_without_it(nnexp, store, mo
     def failing(*args):
         raise OSError(f"no route to postgresql://me:{SECRET}@host/db")
 
-    monkeypatch.setattr(runner, "single_files", failing)
+    monkeypatch.setattr(runner.artifacts, "single_files", failing)
     ended = nnexp("train", "epochs=5")
     assert ended.status == 1
     assert SECRET not in ended.err

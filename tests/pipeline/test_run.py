@@ -203,7 +203,7 @@ def test_a_run_that_does_not_finish_is_recorded_with_the_reason(
     def failing(*args):
         raise error
 
-    monkeypatch.setattr(runner, "single_files", failing)
+    monkeypatch.setattr(runner.artifacts, "single_files", failing)
     with pytest.raises(type(error)):
         record(configure("epochs=5"))
     (run,) = only()

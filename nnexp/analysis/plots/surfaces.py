@@ -19,25 +19,7 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnexp.analysis.plots.style import (
-    COLORS,
-    MARKERS,
-    SEQUENTIAL,
-    SMALL,
-    Room,
-    colorbar,
-    drawable,
-    fitted,
-    grid,
-    heading,
-    inner_width,
-    lattice,
-    norm_of,
-    plain,
-    styled,
-    ticks,
-    widest,
-)
+from nnexp.analysis.plots import style
 from nnexp.dataset.load import Dataset
 from nnexp.network.reference import Layers
 from nnexp.network.weights import Model
@@ -86,44 +68,44 @@ def _plane(dataset: Dataset, model: Model) -> Plane:
 def _answers(model: Model, plane: Plane) -> Array:
     """Compute the outputs over the plane, of shape (points, outputs); NaN if not finite or too large."""
     with np.errstate(all="ignore"):  # a network that diverged overflows
-        return drawable(model.outputs(plane.points))
+        return style.drawable(model.outputs(plane.points))
 
 
-@styled
+@style.styled
 def decision_surface(model: Model, dataset: Dataset, title: str) -> Figure:
     """Draw a two-input network's output over the plane, with the rows (at most MAX_DOTS) and the new rows.
 
     With more than two classes it shows the class with the largest output, paler where that is smaller.
     """
     is_regions = len(dataset.classes) > 2
-    labels = [plain(label, 20) for label in dataset.classes] or ["rows"]
+    labels = [style.plain(label, 20) for label in dataset.classes] or ["rows"]
     labels += ["new rows"] * bool(len(dataset.X_new))
-    columns = max(1, int(6.0 / (widest(labels) + 0.5)))
-    room = Room(right=0.3 if is_regions else 1.2, bottom=0.75 + 0.2 * -(-len(labels) // columns))
-    figure, (ax,) = grid(1, room, 4.0, 7.0)
-    heading(figure, title)
+    columns = max(1, int(6.0 / (style.widest(labels) + 0.5)))
+    room = style.Room(right=0.3 if is_regions else 1.2, bottom=0.75 + 0.2 * -(-len(labels) // columns))
+    figure, (ax,) = style.grid(1, room, 4.0, 7.0)
+    style.heading(figure, title)
     plane = _plane(dataset, model)
     outputs = _answers(model, plane)
     norm = _norm(dataset, outputs)
     image = _draw_surface(ax, outputs, dataset, plane, norm)
     handles = _draw_rows(ax, dataset, norm, size=1.0)
     _name_new_rows(ax, dataset, plane)
-    ax.set_xlabel(plain(dataset.features[0]))
-    ax.set_ylabel(plain(dataset.features[1]))
+    ax.set_xlabel(style.plain(dataset.features[0]))
+    ax.set_ylabel(style.plain(dataset.features[1]))
     high = figure.get_size_inches()[1]
     figure.legend(
         handles,
         labels,
-        title=plain(dataset.target),
+        title=style.plain(dataset.target),
         loc="upper center",
         ncols=columns,
         bbox_to_anchor=(0.5, (room.bottom - 0.5) / high),
         borderaxespad=0,
-        title_fontsize=SMALL,
+        title_fontsize=style.SMALL,
     )
     if not is_regions:
         last = dataset.classes[-1] if dataset.classes else ""
-        colorbar(figure, image, [ax], plain(f"output (1 is {last})" if last else dataset.target))
+        style.colorbar(figure, image, [ax], style.plain(f"output (1 is {last})" if last else dataset.target))
     return figure
 
 
@@ -133,7 +115,7 @@ def _norm(dataset: Dataset, outputs: Array) -> Normalize:
         return Normalize(0.0, 1.0)
     values = np.concatenate([outputs.ravel(), dataset.y])
     finite = values[np.isfinite(values)]
-    return norm_of([finite.min() if finite.size else 0.0, finite.max() if finite.size else 1.0])
+    return style.norm_of([finite.min() if finite.size else 0.0, finite.max() if finite.size else 1.0])
 
 
 def _draw_surface(
@@ -149,7 +131,7 @@ def _draw_surface(
     answer = outputs[:, -1].reshape(side, side)
     image = ax.imshow(
         answer,
-        cmap=_tints(shades) if dataset.classes else SEQUENTIAL,
+        cmap=_tints(shades) if dataset.classes else style.SEQUENTIAL,
         norm=norm,
         interpolation="bilinear",
         **place,
@@ -162,7 +144,7 @@ def _draw_surface(
 
 def _tints(shades: int) -> LinearSegmentedColormap:
     """Return pale colours, from the first class's through white to the second's, on which rows stand out."""
-    ends = [_pale(COLORS[0], 0.75), (1.0, 1.0, 1.0), _pale(COLORS[1], 0.75)]
+    ends = [_pale(style.COLORS[0], 0.75), (1.0, 1.0, 1.0), _pale(style.COLORS[1], 0.75)]
     return LinearSegmentedColormap.from_list("classes", ends, N=shades)
 
 
@@ -196,12 +178,12 @@ def _draw_borders(ax: Axes, outputs: Array, plane: Plane) -> None:
 
 
 def _class_color(i: int) -> str:
-    return COLORS[i % len(COLORS)]
+    return style.COLORS[i % len(style.COLORS)]
 
 
 def _class_marker(i: int) -> str:
     """Return the marker of a class; classes that have the same colour have different markers."""
-    return MARKERS[(i + i // len(COLORS)) % len(MARKERS)]
+    return style.MARKERS[(i + i // len(style.COLORS)) % len(style.MARKERS)]
 
 
 def _draw_rows(ax: Axes, dataset: Dataset, norm: Normalize, size: float) -> list[Any]:
@@ -217,7 +199,7 @@ def _draw_rows(ax: Axes, dataset: Dataset, norm: Normalize, size: float) -> list
         handles.append(ax.scatter(rows[:, 0], rows[:, 1], s=area, **look, **edge))
     if not dataset.classes:
         edge["edgecolor"] = "black"
-        handles.append(ax.scatter(X[:, 0], X[:, 1], s=area, c=y, cmap=SEQUENTIAL, norm=norm, **edge))
+        handles.append(ax.scatter(X[:, 0], X[:, 1], s=area, c=y, cmap=style.SEQUENTIAL, norm=norm, **edge))
     if len(dataset.X_new):
         new = dataset.X_new
         handles.append(
@@ -236,7 +218,7 @@ def _name_new_rows(ax: Axes, dataset: Dataset, plane: Plane) -> None:
         for name, row in zip(dataset.new_names, dataset.X_new, strict=True):
             side = 1 if row[0] <= middle else -1
             ax.annotate(
-                plain(name, 24),
+                style.plain(name, 24),
                 row,
                 xytext=(9 * side, 6),
                 textcoords="offset points",
@@ -269,38 +251,38 @@ def _with(model: Model, layers: Layers) -> Model:
     return replace(model, network=replace(model.network, layers=layers))
 
 
-@styled
+@style.styled
 def surface_over_training(model: Model, dataset: Dataset, kept: Mapping[int, Layers], title: str) -> Figure:
     """Draw the surface at up to MAX_SIDE_BY_SIDE of the epochs whose weights were kept, side by side."""
     epochs, plane = _frames(kept, MAX_SIDE_BY_SIDE), _plane(dataset, model)
     outputs = _surfaces(model, plane, kept, epochs)
     norm = _norm(dataset, np.concatenate(outputs))
-    figure, axes = lattice(
+    figure, axes = style.lattice(
         -(-len(epochs) // 3),
         min(3, len(epochs)),
-        Room(0.75, 0.2, 0.55, 0.75, (0.15, 0.4)),
+        style.Room(0.75, 0.2, 0.55, 0.75, (0.15, 0.4)),
         2.0,
         8.0,
         len(epochs),
     )
-    heading(figure, title)
+    style.heading(figure, title)
     for i, (ax, epoch, output) in enumerate(zip(axes, epochs, outputs, strict=True)):
         _draw_surface(ax, output, dataset, plane, norm)
         _draw_rows(ax, dataset, norm, size=0.6)
         ax.set_title(f"epoch {epoch:,}", loc="left")
         _few_ticks(ax, left=i % 3 == 0, bottom=i + 3 >= len(epochs))
-    axes[-1].set_xlabel(fitted(dataset.features[0], inner_width(axes[-1])))
-    axes[0].set_ylabel(fitted(dataset.features[1], 2.0))
+    axes[-1].set_xlabel(style.fitted(dataset.features[0], style.inner_width(axes[-1])))
+    axes[0].set_ylabel(style.fitted(dataset.features[1], 2.0))
     return figure
 
 
 def _few_ticks(ax: Axes, left: bool, bottom: bool) -> None:
     """Set ticks only on the outer panels, because ticks take most of the drawing time."""
-    ax.xaxis.set_major_locator(ticks(3) if bottom else NullLocator())
-    ax.yaxis.set_major_locator(ticks(3) if left else NullLocator())
+    ax.xaxis.set_major_locator(style.ticks(3) if bottom else NullLocator())
+    ax.yaxis.set_major_locator(style.ticks(3) if left else NullLocator())
 
 
-@styled
+@style.styled
 def surface_animation(model: Model, dataset: Dataset, kept: Mapping[int, Layers]) -> bytes:
     """Animate the surface over training as a GIF, without ticks, which take most of the drawing time.
 
@@ -321,13 +303,13 @@ def surface_animation(model: Model, dataset: Dataset, kept: Mapping[int, Layers]
     epochs, plane = _frames(kept, MAX_FRAMES), _plane(dataset, model)
     outputs = _surfaces(model, plane, kept, epochs)
     norm = _norm(dataset, np.concatenate(outputs))
-    figure, (ax,) = grid(1, Room(0.3, 0.1, 0.3, 0.3), 2.2, 2.8)
+    figure, (ax,) = style.grid(1, style.Room(0.3, 0.1, 0.3, 0.3), 2.2, 2.8)
     canvas: Any = FigureCanvasAgg(figure)
     palette = _palette(dataset)
     _draw_rows(ax, dataset, norm, size=0.8)
     ax.set(xticks=[], yticks=[])
-    ax.set_xlabel(fitted(dataset.features[0], 2.3))
-    ax.set_ylabel(fitted(dataset.features[1], 2.0))
+    ax.set_xlabel(style.fitted(dataset.features[0], 2.3))
+    ax.set_ylabel(style.fitted(dataset.features[1], 2.0))
     frames = []
     for epoch, output in zip(epochs, outputs, strict=True):
         rows = set(ax.get_children())
@@ -347,10 +329,10 @@ def _palette(dataset: Dataset) -> Image.Image:
     """Return the palette of the animation: the colours of the surface and of the rows, and greys."""
     steps = np.linspace(0, 1, GIF_SHADES)[:, None]
     if len(dataset.classes) > 2:
-        surface = np.vstack([1 - steps * (1 - np.array(to_rgb(color))) for color in COLORS])
+        surface = np.vstack([1 - steps * (1 - np.array(to_rgb(color))) for color in style.COLORS])
     else:
-        surface = (_tints(GIF_SHADES) if dataset.classes else colormaps[SEQUENTIAL])(steps[:, 0])[:, :3]
-    rows, greys = [to_rgb(color) for color in COLORS], np.repeat(steps, 3, axis=1)
+        surface = (_tints(GIF_SHADES) if dataset.classes else colormaps[style.SEQUENTIAL])(steps[:, 0])[:, :3]
+    rows, greys = [to_rgb(color) for color in style.COLORS], np.repeat(steps, 3, axis=1)
     palette = Image.new("P", (1, 1))
     palette.putpalette(np.round(255 * np.vstack([surface, rows, greys])).astype(int).ravel().tolist())
     return palette

@@ -11,23 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from nnexp.analysis.plots.style import (
-    COLORS,
-    SIGNED,
-    SMALL,
-    NotebookFigure,
-    Room,
-    colorbar,
-    drawable,
-    fitted,
-    heading,
-    inner_width,
-    lattice,
-    plain,
-    styled,
-    ticks,
-    widest,
-)
+from nnexp.analysis.plots import style
 from nnexp.network.reference import Network, sizes
 from nnexp.network.weights import Array, Model
 
@@ -55,7 +39,7 @@ def _neuron_names(model: Model) -> list[list[str]]:
     return names
 
 
-@styled
+@style.styled
 def weights(model: Model, title: str) -> Figure:
     """Draw every layer's weights before training (above) and after (below), biases as the last column.
 
@@ -66,16 +50,16 @@ def weights(model: Model, title: str) -> Figure:
     shown = len(nets[0][:MAX_LAYERS])
     most = max((float(np.nanmax(np.abs(W), initial=0.0)) for net in nets for W in net), default=0.0) or 1.0
     norm = Normalize(-most, most)
-    left = [[fitted(name, 0.9, SMALL) for name in layer[:MAX_SIDE]] for layer in names]
-    gap = 0.35 + max((widest(texts) for texts in left[2 : shown + 1]), default=0.0)
-    room = Room(0.65 + widest(left[1]), 1.1, 0.55, 0.75, (gap, 0.65))
-    figure, axes = lattice(2, shown, room, 1.7, 7.5 if shown < 4 else 10.0)
+    left = [[style.fitted(name, 0.9, style.SMALL) for name in layer[:MAX_SIDE]] for layer in names]
+    gap = 0.35 + max((style.widest(texts) for texts in left[2 : shown + 1]), default=0.0)
+    room = style.Room(0.65 + style.widest(left[1]), 1.1, 0.55, 0.75, (gap, 0.65))
+    figure, axes = style.lattice(2, shown, room, 1.7, 7.5 if shown < 4 else 10.0)
     for i, ax in enumerate(axes):
         row, layer = divmod(i, shown)
         W = nets[row][layer][:MAX_SIDE, :]
         if W.shape[1] > MAX_SIDE:
             W = np.hstack([W[:, : MAX_SIDE - 1], W[:, -1:]])
-        image = ax.imshow(W, cmap=SIGNED, norm=norm, aspect="auto", interpolation="nearest")
+        image = ax.imshow(W, cmap=style.SIGNED, norm=norm, aspect="auto", interpolation="nearest")
         ax.axvline(W.shape[1] - 1.5, color="black", lw=0.8)
         ax.grid(False)
         cut = (
@@ -86,32 +70,32 @@ def weights(model: Model, title: str) -> Figure:
     for ax, text in ((axes[0], "before"), (axes[shown], "after")):
         ax.set_ylabel(text, fontweight="bold")
     left_out = len(names) - 1 - shown
-    heading(figure, title + (f" (the first {shown} layers)" if left_out else ""))
-    colorbar(figure, image, axes[:shown], "weight")
+    style.heading(figure, title + (f" (the first {shown} layers)" if left_out else ""))
+    style.colorbar(figure, image, axes[:shown], "weight")
     return figure
 
 
 def _joined(net: Network) -> list[Array]:
     """Return W with b as its last column, for each layer."""
-    return [drawable(np.column_stack([W, b])) for W, b in net.layers]
+    return [style.drawable(np.column_stack([W, b])) for W, b in net.layers]
 
 
 def _name_cells(ax: Axes, W: Array, columns: list[str], rows: list[str], is_last: bool) -> None:
     """Name the ticks, and write the numbers into the cells, if there is room for them."""
     n_rows, n_columns = W.shape
-    cell = inner_width(ax) / n_columns
+    cell = style.inner_width(ax) / n_columns
     if W.size <= MAX_NUMBERS and cell > 0.5 and n_rows <= 9:
         shade = np.abs(np.nan_to_num(W)) / ax.images[0].norm.vmax
         for i, j in np.ndindex(W.shape):
             text = f"{W[i, j]:.3g}" if np.isfinite(W[i, j]) else "none"
             color = "white" if shade[i, j] > 0.65 else "black"
-            ax.text(j, i, text, ha="center", va="center", fontsize=SMALL, color=color)
-    texts = [fitted(name, cell - 0.05, SMALL) for name in columns] if cell > 0.35 else []
+            ax.text(j, i, text, ha="center", va="center", fontsize=style.SMALL, color=color)
+    texts = [style.fitted(name, cell - 0.05, style.SMALL) for name in columns] if cell > 0.35 else []
     ax.set_xticks(range(len(texts)) if is_last else [], texts if is_last else [])
     if n_rows <= 10:
         ax.set_yticks(range(n_rows), rows[:n_rows])
     else:
-        ax.yaxis.set_major_locator(ticks(4, whole=True))
+        ax.yaxis.set_major_locator(style.ticks(4, whole=True))
 
 
 def is_tiny(model: Model) -> bool:
@@ -121,7 +105,7 @@ def is_tiny(model: Model) -> bool:
     return max(widths) <= MAX_NEURONS and len(widths) <= MAX_DRAWN_LAYERS and edges <= MAX_EDGES
 
 
-@styled
+@style.styled
 def drawn_network(model: Model, title: str) -> Figure:
     """Draw a tiny network as neurons and edges.
 
@@ -132,13 +116,13 @@ def drawn_network(model: Model, title: str) -> Figure:
     places = [_column(len(layer)) for layer in names]
     tallest = max(map(len, names))
     wide, high = max(6.0, 2.1 + 2.4 * (len(names) - 1)), 0.55 + max(1.6, 0.95 * tallest)
-    figure = NotebookFigure(figsize=(wide, high))
+    figure = style.NotebookFigure(figsize=(wide, high))
     ax = figure.add_axes((0, 0, 1, 1 - 0.35 / high))
     ax.set_axis_off()
     side, reach = (wide / 2.4 - (len(names) - 1)) / 2, (high - 0.35) / 0.95 / 2
     ax.set(xlim=(-side, len(names) - 1 + side), ylim=(-reach - 0.08, reach - 0.08))
-    heading(figure, title)
-    layers = [(drawable(W), drawable(b)) for W, b in model.network.layers]
+    style.heading(figure, title)
+    layers = [(style.drawable(W), style.drawable(b)) for W, b in model.network.layers]
     most = max((np.nanmax(np.abs(W), initial=0.0) for W, _ in layers), default=0.0) or 1.0
     for i, (W, b) in enumerate(layers):
         _draw_edges(ax, i, W, places[i], places[i + 1], float(most))
@@ -149,7 +133,7 @@ def drawn_network(model: Model, title: str) -> Figure:
                 f"b = {_signed(bias)}",
                 ha="center",
                 va="center",
-                fontsize=SMALL,
+                fontsize=style.SMALL,
                 bbox=_white(),
                 zorder=3,
             )
@@ -167,12 +151,12 @@ def _column(n: int) -> list[float]:
 
 def _name_neuron(ax: Axes, x: float, y: float, name: str, is_input: bool, is_output: bool) -> None:
     """Write a neuron's name into its circle, or above it if it is too long."""
-    short = fitted(name, 0.38, SMALL)
-    if short == plain(name, 200):
-        ax.text(x, y, short, ha="center", va="center", fontsize=SMALL, zorder=5)
+    short = style.fitted(name, 0.38, style.SMALL)
+    if short == style.plain(name, 200):
+        ax.text(x, y, short, ha="center", va="center", fontsize=style.SMALL, zorder=5)
         return
-    text = fitted(name, 1.05, SMALL)
-    ax.text(x, y + 0.33, text, ha="center", va="center", fontsize=SMALL, path_effects=_halo(), zorder=5)
+    text = style.fitted(name, 1.05, style.SMALL)
+    ax.text(x, y + 0.33, text, ha="center", va="center", fontsize=style.SMALL, path_effects=_halo(), zorder=5)
 
 
 def _draw_edges(
@@ -183,7 +167,7 @@ def _draw_edges(
     for (k, j), w in np.ndenumerate(W):
         if not np.isfinite(w):
             continue
-        color, dash = (COLORS[0], "-") if w >= 0 else (COLORS[1], (0, (4, 2)))
+        color, dash = (style.COLORS[0], "-") if w >= 0 else (style.COLORS[1], (0, (4, 2)))
         y0, y1 = sources[j], targets[k]
         ax.plot(
             [i, i + 1], [y0, y1], color=color, linestyle=dash, linewidth=0.6 + 4 * abs(w) / most, zorder=1
@@ -198,7 +182,7 @@ def _draw_edges(
                 _signed(w),
                 ha="center",
                 va="center",
-                fontsize=SMALL,
+                fontsize=style.SMALL,
                 color=color,
                 bbox=_white(),
                 zorder=3,

@@ -13,17 +13,9 @@ from nnexp.config.recorded import RecordedConfig, read_config
 from nnexp.config.run import DatasetConfig, RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import FRAME, Dataset, Source, locate
+from nnexp.tracking import find
 from nnexp.tracking.evidence import Evidence, kept_data, read_evidence
 from nnexp.tracking.experiments import get_experiment
-from nnexp.tracking.find import (
-    MAX_BYTES,
-    find_artifact,
-    find_runs,
-    get_any,
-    get_run,
-    get_sweep,
-    recorded_keys,
-)
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
 from nnexp.tracking.whole import missing_tag, tell
@@ -61,10 +53,10 @@ class Subject:
 
 def find_run(store: Store, run_id: str) -> Evidence:
     """Return a finished run of the store. Raises RequestError if there is none."""
-    found = get_any(store, run_id)
+    found = find.get_any(store, run_id)
     if "nnexp.sweep" in found.tags:
         raise RequestError(f"{run_id} is a sweep: nnexp rerun --sweep {run_id}")
-    run = get_run(store, run_id)
+    run = find.get_run(store, run_id)
     if run.status != "FINISHED":
         raise RequestError(f"run {run_id} did not finish ({run.status.lower()}): there is nothing to compare")
     return read_evidence(store, [run_id])[0]
@@ -72,11 +64,11 @@ def find_run(store: Store, run_id: str) -> Evidence:
 
 def find_sweep(store: Store, sweep_id: str) -> tuple[Detail, list[Evidence]]:
     """Return a sweep of the store and its finished runs. Raises RequestError if there is none."""
-    sweep = get_sweep(store, sweep_id)
+    sweep = find.get_sweep(store, sweep_id)
     if sweep is None:
         raise RequestError(f"no sweep {sweep_id!r} in this store")
-    keys = set(recorded_keys(store, sweep))
-    found = find_runs(store, get_experiment(store, sweep.experiment_id), "nnexp.run_key")
+    keys = set(find.recorded_keys(store, sweep))
+    found = find.find_runs(store, get_experiment(store, sweep.experiment_id), "nnexp.run_key")
     done = [run for run in found if run.status == "FINISHED" and run.tags["nnexp.run_key"] in keys]
     if missing := len(keys - {run.tags["nnexp.run_key"] for run in done}):
         log.info(f"note: {missing} runs of this sweep are not recorded as finished")
@@ -107,10 +99,10 @@ def kept_in(store: Store) -> Kept:
 
     def kept(evidence: Evidence) -> Source | None:
         sweep_id = evidence.tags.get("nnexp.sweep_id")
-        holder = get_any(store, evidence.run_id) if sweep_id is None else get_sweep(store, sweep_id)
+        holder = evidence if sweep_id is None else find.get_sweep(store, sweep_id)
         if holder is None:
             return None  # the sweep was deleted
-        return kept_data(partial(find_artifact, store, holder), evidence.tags["nnexp.data_sha256"])
+        return kept_data(partial(find.find_artifact, store, holder), evidence.tags["nnexp.data_sha256"])
 
     return kept
 
@@ -178,5 +170,5 @@ def _check_plain(config: DatasetConfig) -> None:
     """Raise RequestError if a path is not a plain file of limited size: a pipe, say, might never end."""
     for recorded in filter(None, (config.path, config.new_rows)):
         path = locate(recorded, config.name)
-        if os.path.exists(path) and not (path.is_file() and path.stat().st_size <= MAX_BYTES):
-            raise RequestError(f"{path}: is not a file of at most {MAX_BYTES:,} bytes")
+        if os.path.exists(path) and not (path.is_file() and path.stat().st_size <= find.MAX_BYTES):
+            raise RequestError(f"{path}: is not a file of at most {find.MAX_BYTES:,} bytes")

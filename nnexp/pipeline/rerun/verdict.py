@@ -111,9 +111,9 @@ def _differences(
     for tag, value in result_tags(again).items():
         if evidence.tags.get(tag) != value:
             yield f"{tag} is {value}, recorded {evidence.tags.get(tag)}"
-    if not was.is_migrated and evidence.key != key_of(evidence, was):
-        yield "config.yaml does not match the run's key"
     if not was.is_migrated:
+        if evidence.key != key_of(evidence, was):
+            yield "config.yaml does not match the run's key"
         recorded = {**added_params(), **evidence.params}
         for key, value in was.config.params().items():
             if key not in LOCATIONS and recorded.get(key) != value:
