@@ -104,7 +104,5 @@ def test_the_readmes_speeds_and_results_are_those_of_the_tables():
         shown = [cell.strip() for cell in row.split("|")]
         head, (mean, std, solved) = shown[:8], shown[8:]
         # The README leaves out the data set, and iqm, min and max.
-        assert any(
-            [line[0], *line[2:9]] == head and line[10:12] == [mean, std] and line[-1] == solved
-            for line in whole
-        ), shown
+        shorter = [[line[0], *line[2:9], *line[10:12], line[-1]] for line in whole]
+        assert [*head, mean, std, solved] in shorter
