@@ -302,10 +302,10 @@ def failing(monkeypatch):
     def made(error):
         begin = engine.Batch.__init__
 
-        def refuse(self, model, X, y, weights, rates, *rest):
+        def refuse(self, model, X, y, weights, rates, *rest, **options):
             if 0.3 in list(rates):
                 raise error
-            begin(self, model, X, y, weights, rates, *rest)
+            begin(self, model, X, y, weights, rates, *rest, **options)
 
         monkeypatch.setattr(engine.Batch, "__init__", refuse)
 
