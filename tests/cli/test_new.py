@@ -26,7 +26,7 @@ def test_the_new_projects_experiment_runs_and_answers_its_question(nnexp, store,
     monkeypatch.chdir(tmp_path / "mine")
     ended = nnexp("train", "experiment=widths", "figures=false")
     assert (ended.status, "20 runs: 20 new" in ended.err) == (0, True), ended.err
-    solved = dict(re.findall(r"^\*? +(\[\d\]).* (\d+)%$", ended.out, re.MULTILINE))
+    solved = dict(re.findall(r"^[*~]? +(\[\d\]).* (\d+)%(?: \(\d+-\d+\))?$", ended.out, re.MULTILINE))
     assert (solved["[1]"], solved["[6]"]) == ("0", "100")
 
 

@@ -267,6 +267,7 @@ def test_a_sweeps_parent_has_figures_and_its_best_run_has_the_artifacts_of_a_sin
         "by_learning_rate.png",
         "curves.png",
         "over_seeds.png",
+        "figures/solved_curves.png",
     }
     best = min(children, key=lambda child: child.data.metrics["loss"])
     for child in children:

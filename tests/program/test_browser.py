@@ -190,7 +190,7 @@ def test_a_param_filters_the_table(page):
 def test_the_best_learning_rate_for_each_initialisation_is_two_clicks_away(page, pictured):
     open_sweep(page)
     page.get_by_text("Show more").click()
-    for init, best in {"he": "0.5", "normal": "2", "uniform": "1", "xavier": "0.5"}.items():
+    for init, best in {"he": "1", "normal": "2", "uniform": "2", "xavier": "2"}.items():
         found = page.get_by_role("listitem").filter(has_text=f"init={init}: learning_rate={best} ")
         expect(found).to_be_visible()
     expect(page.get_by_role("columnheader", name="median_high")).to_be_visible()
