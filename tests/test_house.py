@@ -84,6 +84,7 @@ def test_a_package_never_imports_a_library_that_is_barred_from_it(package):
     assert not NEVER[package] & loaded_by(*map(name_of, modules(package)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", CORE)
 def test_the_core_does_not_need_hydra_mlflow_matplotlib_or_click(module):
     assert not FORBIDDEN & loaded_by(f"nnexp.{module}")

@@ -140,6 +140,7 @@ hydra: {mode: MULTIRUN, sweeper: {params: {seed: '1,2'}}}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["conf/experiment", "experiments"])
 def test_an_own_experiment_chooses_options_and_runs(nnexp, store, write, place):
     write("flowers.csv", FLOWERS)

@@ -7,6 +7,8 @@ from mlflow import MlflowClient
 
 from tests.conftest import QUICK
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def client(store):

@@ -13,6 +13,8 @@ from nnexp.cli import show
 from nnexp.tracking.named import entries, get_newest, whole_id
 from nnexp.tracking.store import Store, open_store
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("epochs=5", "figures=false", "model=false")
 SWEEP = ("-m", "epochs=5", "figures=false", "seed=1,2")
 
@@ -100,7 +102,6 @@ def test_a_sweep_is_summarised_in_whatever_experiment_it_is(nnexp, store):
     assert f"sweep {sweep} is of experiment 'foo', not of 'nnexp'" in ended.err
 
 
-@pytest.mark.slow
 def test_every_verb_accepts_the_beginning_of_an_id_and_last(nnexp, store, tmp_path):
     sweep = swept(nnexp("train", *SWEEP))
     run_id = ran(nnexp("train", *QUICK))
@@ -185,7 +186,6 @@ def test_an_empty_store_has_an_empty_list(nnexp, store):
     assert (ended.status, ended.out, ended.err) == (0, "[]\n", "nothing is recorded there yet\n")
 
 
-@pytest.mark.slow
 def test_a_server_and_a_database_give_the_same_list_and_ids(nnexp, store):
     sweep, run_id = swept(nnexp("train", *SWEEP)), ran(nnexp("train", *QUICK))
     there = open_store(f"sqlite:///{store}", create=False)
