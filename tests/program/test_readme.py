@@ -82,18 +82,21 @@ def test_the_fault_matrix_lists_every_row_with_its_expected_end():
         assert len(fault.end) > 20
 
 
-@pytest.mark.parametrize(("table", "page"), [("engine.md", "bits.md"), ("sweep.md", "recording.md")])
+@pytest.mark.parametrize(
+    ("table", "page"), [("engine.md", "bits.md"), ("tables.md", "bits.md"), ("sweep.md", "recording.md")]
+)
 def test_the_speed_tables_are_what_the_benchmarks_wrote(table, page):
     assert (PROJECT / "tests" / "benchmarks" / table).read_text().strip() in PAGES[DOCS / "why" / page]
 
 
 def test_the_readmes_speeds_and_results_are_those_of_the_tables():
     written = "".join(
-        (PROJECT / "tests" / "benchmarks" / name).read_text() for name in ("engine.md", "sweep.md")
+        (PROJECT / "tests" / "benchmarks" / name).read_text()
+        for name in ("engine.md", "tables.md", "sweep.md")
     )
     speeds = README.partition("## How fast")[2].partition("`make bench`")[0]
     found = re.findall(r"(?<![\w.-])(\d[\d,]*\.\d+) (?:ns|ms|s)\b", speeds)
-    assert len(found) == 9
+    assert len(found) == 11
     assert [number for number in found if f" {number} " not in written] == []
     report = (PROJECT / "experiments" / "reports" / "learning_rate_init.md").read_text()
     rows = re.findall(r"^\| ([*~ ] \| (?:normal|uniform|xavier|zeros) +\|.+)\|$", README, re.MULTILINE)
