@@ -18,6 +18,7 @@ add over the rows in the order they are visited; the gradient's norm adds over t
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -174,6 +175,16 @@ def _parts(model: Model, rows: int, n_lanes: int) -> IntArray:
     samples = rows * model.sizes[0], rows * model.sizes[-1]
     lengths = [n, n, n, n, 7, rows * max(model.sizes[1:]), outputs, outputs, *samples, 3]
     return np.cumsum([0, *lengths]) * n_lanes
+
+
+@lru_cache(maxsize=256)
+def _placed(model: Model, rows: int, is_wide: bool) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """Return layers and parts of a Block, then of a Wide; the kernel only reads them."""
+    layers = _layers(model, rows)
+    own_layers, own_parts = wide_layers(model.sizes, layers[4]), wide_parts(model.sizes)
+    if is_wide:
+        return layers, _parts(model, 0, 1), own_layers, own_parts
+    return layers, _parts(model, rows, N_LANES), own_layers, np.zeros_like(own_parts)
 
 
 class Batch:
@@ -355,11 +366,7 @@ class Batch:
         n_blocks = -(-len(active) // n_lanes)
         n_tasks = min(n_blocks, 1 if self._threads == 1 else 8 * self._threads)
 
-        layers = _layers(self.model, self._rows)
-        parts = _parts(self.model, 0 if is_wide else self._rows, n_lanes)
-        own_layers, own_parts = wide_layers(self.model.sizes, layers[4]), wide_parts(self.model.sizes)
-        if not is_wide:
-            own_parts = np.zeros_like(own_parts)
+        layers, parts, own_layers, own_parts = _placed(self.model, self._rows, is_wide)
         is_classification = self.model.is_classification
         has_decay = bool(self._runs.options[:, COLUMNS["weight_decay"]].any())
         is_articles = self.model == replace(ARTICLES, is_classification=is_classification)
