@@ -9,17 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nnexp.analysis.plots.facets import (
-    MAX_LINES,
-    MAX_PANELS,
-    Arrangement,
-    arrangement,
-    best_groups,
-    count,
-    is_square,
-    line_of,
-    loss_name,
-)
+from nnexp.analysis.plots import facets
 from nnexp.analysis.plots.medians import median_curves
 from nnexp.analysis.plots.solved import solved_curves
 from nnexp.analysis.plots.style import drawable, drawn
@@ -43,9 +33,9 @@ def _drawings(
     runs: pd.DataFrame, history: pd.DataFrame | None, metric: str
 ) -> dict[str, Callable[[], Figure]]:
     """Return a function that draws each figure of a sweep, by the figure's name."""
-    by, loss = varying(runs), loss_name(runs)
+    by, loss = varying(runs), facets.loss_name(runs)
     draw = dict[str, Callable[[], Figure]]()
-    if count(runs, by) < len(runs):
+    if facets.count(runs, by) < len(runs):
         draw[f"{metric}_over_seeds"] = lambda: over_seeds(runs, by, metric, loss=loss)
     if history is not None and (history["metric"] == metric).any():
         draw[f"{metric}_curves"] = lambda: _curves(runs, history, by, metric)
@@ -68,11 +58,11 @@ def of_summary(runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over
     """Draw a summary as one figure; see `plots.of_summary`."""
     table = summarize(runs, by, metric)
     by = list(table.columns[: len(by)])  # as column names: the param `loss` is params.loss
-    runs, loss = finished(runs), loss_name(runs)
+    runs, loss = finished(runs), facets.loss_name(runs)
     found = _found(runs, by)
     if found is None:
         return over_seeds(runs, by, metric, over, loss)
-    if found.line is not None and is_square(runs, found):
+    if found.line is not None and facets.is_square(runs, found):
         return heat_map(table, found.x, found.line, found.panels, metric, loss)
     return sweep_lines(table, *found, metric=metric, loss=loss)
 
@@ -82,31 +72,31 @@ def _is_drawn(runs: pd.DataFrame, metric: str) -> bool:
     return bool(np.isfinite(drawable(runs.loc[runs["outcome"] != "diverged", metric])).any())
 
 
-def _found(runs: pd.DataFrame, by: Sequence[str]) -> Arrangement | None:
+def _found(runs: pd.DataFrame, by: Sequence[str]) -> facets.Arrangement | None:
     """Return which param is which part of the figure; None if nothing varies or there are too many groups.
 
     There are too many for lines if the values were drawn at random.
     """
-    if not by or count(runs, by) > MAX_GROUPS:
+    if not by or facets.count(runs, by) > MAX_GROUPS:
         return None
-    return arrangement(runs, by)
+    return facets.arrangement(runs, by)
 
 
 def _solved(runs: pd.DataFrame, history: pd.DataFrame, by: Sequence[str], metric: str) -> Figure:
     """Draw the time to solve of all groups, or of the best ones if all would take too many panels."""
-    line = line_of(runs, by)
+    line = facets.line_of(runs, by)
     panels = [name for name in by if name != line]
-    if count(runs, panels) <= MAX_PANELS:
+    if facets.count(runs, panels) <= facets.MAX_PANELS:
         return solved_curves(runs, history, line, panels, metric)
-    best, named = best_groups(runs, by, metric, MAX_LINES)
+    best, named = facets.best_groups(runs, by, metric, facets.MAX_LINES)
     return solved_curves(best, history, named, [], metric)
 
 
 def _curves(runs: pd.DataFrame, history: pd.DataFrame, by: Sequence[str], metric: str) -> Figure:
     """Draw the median curves of all groups, or of the best ones if all would take too many panels."""
-    line = line_of(runs, by)
+    line = facets.line_of(runs, by)
     panels = [name for name in by if name != line]
-    if count(runs, panels) <= MAX_PANELS:
+    if facets.count(runs, panels) <= facets.MAX_PANELS:
         return median_curves(runs, history, line, panels, metric)
-    best, named = best_groups(runs, by, metric, MAX_LINES)
+    best, named = facets.best_groups(runs, by, metric, facets.MAX_LINES)
     return median_curves(best, history, named, [], metric)

@@ -9,22 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike
 
-from nnexp.analysis.plots.style import (
-    COLORS,
-    DASHES,
-    MARKED,
-    Room,
-    drawable,
-    heading,
-    lattice,
-    measured,
-    scale,
-    styled,
-    ticks,
-)
+from nnexp.analysis.plots import style
 
 
-@styled
+@style.styled
 def curves(epochs: ArrayLike, values: Mapping[str, ArrayLike], title: str, loss: str = "") -> Figure:
     """Draw loss and, below it, accuracy and the gradient's norm if recorded, against completed epochs.
 
@@ -34,21 +22,21 @@ def curves(epochs: ArrayLike, values: Mapping[str, ArrayLike], title: str, loss:
     pairs = [("loss", "val_loss"), ("accuracy", "val_accuracy"), ("grad_norm",)]
     shown = [[name for name in pair if name in values] for pair in pairs]
     shown = [names for names in shown if names]
-    room = Room(top=0.65, between=(0, 0.25))
-    figure, axes = lattice(len(shown), 1, room, 2.7 if len(shown) == 1 else 1.9, 7.5)
-    heading(figure, title)
-    marker = "o" if np.size(epochs) < MARKED else ""
+    room = style.Room(top=0.65, between=(0, 0.25))
+    figure, axes = style.lattice(len(shown), 1, room, 2.7 if len(shown) == 1 else 1.9, 7.5)
+    style.heading(figure, title)
+    marker = "o" if np.size(epochs) < style.MARKED else ""
     for ax, names in zip(axes, shown, strict=True):
         is_share = names[0] == "accuracy"
-        for name, color, dash in zip(names, COLORS, DASHES, strict=False):
-            style = "steps-post" if is_share else "default"
-            numbers = drawable(values[name])
-            ax.plot(epochs, numbers, dash, color=color, label=name, marker=marker, ms=4, drawstyle=style)
-        ax.set_ylabel(measured(names[0], loss))
-        ax.xaxis.set_major_locator(ticks(whole=True) if ax is axes[-1] else NullLocator())
+        for name, color, dash in zip(names, style.COLORS, style.DASHES, strict=False):
+            joins = "steps-post" if is_share else "default"
+            numbers = style.drawable(values[name])
+            ax.plot(epochs, numbers, dash, color=color, label=name, marker=marker, ms=4, drawstyle=joins)
+        ax.set_ylabel(style.measured(names[0], loss))
+        ax.xaxis.set_major_locator(style.ticks(whole=True) if ax is axes[-1] else NullLocator())
         if is_share:
             ax.set_ylim(-0.05, 1.05)
-        elif scale(ax, "y", np.concatenate([drawable(values[name]) for name in names])):
+        elif style.scale(ax, "y", np.concatenate([style.drawable(values[name]) for name in names])):
             ax.set_ylabel(f"{ax.get_ylabel()}\n(0 is below)")
     if len(shown[0]) > 1:
         labels = ["training rows", "validation rows"]

@@ -13,28 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from numpy.typing import NDArray
 
-from nnexp.analysis.plots.style import (
-    COLORS,
-    DASHES,
-    MARKERS,
-    SEQUENTIAL,
-    SMALL,
-    drawable,
-    fitted,
-    in_order,
-    inner_width,
-    is_log_like,
-    is_missing,
-    is_numeric,
-    plain,
-    scale,
-    value_text,
-    width,
-)
+from nnexp.analysis.plots import style
 from nnexp.analysis.summary import summarize
 
 # There are only so many distinguishable colours for lines, and only so many panels can be read at once.
-MAX_LINES, MAX_PANELS = len(COLORS), 6
+MAX_LINES, MAX_PANELS = len(style.COLORS), 6
 
 
 @dataclass(frozen=True)
@@ -47,13 +30,13 @@ class Levels:
     @classmethod
     def of(cls, frame: pd.DataFrame, name: str) -> Levels:
         """Collect the values of a column."""
-        return cls(name, in_order(frame[name].tolist()))
+        return cls(name, style.in_order(frame[name].tolist()))
 
     @property
     def words(self) -> list[str]:
         """Return the values as text; numbers have the fewest digits, 3 to 6, that tell them apart."""
         for digits in (3, 4, 5, 6):
-            texts = [value_text(value, digits) for value in self.values]
+            texts = [style.value_text(value, digits) for value in self.values]
             if len(set(texts)) == len(texts):
                 break
         return texts
@@ -61,26 +44,26 @@ class Levels:
     @property
     def texts(self) -> list[str]:
         """Return the words as matplotlib draws them literally, at most 30 characters each."""
-        return [plain(text, 30) for text in self.words]
+        return [style.plain(text, 30) for text in self.words]
 
     def word(self, value: Any) -> str:
         """Return one value as text."""
-        return self.words[self.values.index(None if is_missing(value) else value)]
+        return self.words[self.values.index(None if style.is_missing(value) else value)]
 
     @property
     def is_numeric(self) -> bool:
         """Return whether all values are numbers."""
-        return is_numeric(self.values)
+        return style.is_numeric(self.values)
 
     @property
     def is_log(self) -> bool:
         """Return whether the values are numbers that a logarithmic axis suits."""
-        return self.is_numeric and is_log_like(self.values)
+        return self.is_numeric and style.is_log_like(self.values)
 
     def codes(self, column: pd.Series) -> NDArray[np.int64]:
         """Return the position of each of the column's values among the levels."""
         place = {value: i for i, value in enumerate(self.values)}
-        return np.array([place[None if is_missing(v) else v] for v in column.tolist()], dtype=np.int64)
+        return np.array([place[None if style.is_missing(v) else v] for v in column.tolist()], dtype=np.int64)
 
 
 class Arrangement(NamedTuple):
@@ -141,7 +124,7 @@ def best_groups(frame: pd.DataFrame, by: Sequence[str], metric: str, most: int) 
     chosen = table.head(most)[list(by)]
     named = f"the best {len(chosen)} of {count(frame, by)}: {', '.join(by)}"
     rows = chosen.itertuples(index=False, name=None)
-    chosen[named] = [", ".join(value_text(value, 4) for value in values) for values in rows]
+    chosen[named] = [", ".join(style.value_text(value, 4) for value in values) for values in rows]
     return frame.merge(chosen, on=list(by)), named
 
 
@@ -165,15 +148,15 @@ def groups(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[tuple[An
 def panel_title(ax: Axes, names: Sequence[str], values: Sequence[Any]) -> None:
     """Title a panel with its params' values; leave out the params' names if there is no room for them."""
     named = [str(v) if n == "dataset" else words([n], [v]) for n, v in zip(names, values, strict=True)]
-    text, room = ", ".join(named), inner_width(ax)
-    if width(plain(text, 200), SMALL) > room:
-        text = ", ".join(map(value_text, values))
-    ax.set_title(fitted(text, room, SMALL), loc="left", fontsize=SMALL)
+    text, room = ", ".join(named), style.inner_width(ax)
+    if style.width(style.plain(text, 200), style.SMALL) > room:
+        text = ", ".join(map(style.value_text, values))
+    ax.set_title(style.fitted(text, room, style.SMALL), loc="left", fontsize=style.SMALL)
 
 
 def words(names: Sequence[str], values: Sequence[Any]) -> str:
     """Return params with their values as text: `init=he, hidden=[4]`."""
-    return ", ".join(f"{name}={value_text(value)}" for name, value in zip(names, values, strict=True))
+    return ", ".join(f"{name}={style.value_text(value)}" for name, value in zip(names, values, strict=True))
 
 
 def loss_name(runs: pd.DataFrame) -> str:
@@ -186,10 +169,10 @@ def styles(levels: Levels) -> list[dict[str, Any]]:
     """Return a line style for each value: colour, marker and dash if they are few, else a colour scale."""
     n = len(levels.values)
     if n <= MAX_LINES:
-        looks = zip(COLORS, MARKERS, DASHES, strict=True)
+        looks = zip(style.COLORS, style.MARKERS, style.DASHES, strict=True)
         return [{"color": c, "marker": m, "linestyle": d} for c, m, d in looks][:n]
     norm = norm_of_levels(levels)
-    shades = matplotlib.colormaps[SEQUENTIAL](norm(np.array(levels.values, dtype=float)))
+    shades = matplotlib.colormaps[style.SEQUENTIAL](norm(np.array(levels.values, dtype=float)))
     return [{"color": tuple(shade), "marker": "", "linestyle": "-"} for shade in shades]
 
 
@@ -215,9 +198,9 @@ def scale_alike(axes: Sequence[Axes], kinds: Sequence[Any], values: Sequence[NDA
     is_below = False
     for kind in dict.fromkeys(kinds):
         alike = [i for i, other in enumerate(kinds) if other == kind]
-        pooled = drawable(np.concatenate([values[i] for i in alike]))
+        pooled = style.drawable(np.concatenate([values[i] for i in alike]))
         for i in alike:
-            is_below |= scale(axes[i], "y", pooled)
+            is_below |= style.scale(axes[i], "y", pooled)
             positive = axes[i].get_yscale() == "log"
             shown = pooled[pooled > 0] if positive else pooled[np.isfinite(pooled)]
             if len(shown):

@@ -11,37 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from nnexp.analysis.plots.facets import (
-    MAX_LINES,
-    Levels,
-    groups,
-    loss_name,
-    norm_of_levels,
-    panel_kinds,
-    panel_title,
-    scale_alike,
-    styles,
-)
-from nnexp.analysis.plots.style import (
-    MARKED,
-    SEQUENTIAL,
-    Room,
-    colorbar,
-    drawable,
-    grid,
-    heading,
-    label_below,
-    label_left,
-    legend,
-    legend_room,
-    measured,
-    plain,
-    styled,
-    ticks,
-)
+from nnexp.analysis.plots import facets, style
 
 
-@styled
+@style.styled
 def median_curves(
     runs: pd.DataFrame,
     history: pd.DataFrame,
@@ -59,16 +32,16 @@ def median_curves(
     """
     named = "all runs" if line is None else line
     runs = runs.assign(**({named: "all runs"} if line is None else {}))
-    levels = Levels.of(runs, named)
-    lined = list(groups(runs, panels))
-    is_many = len(levels.values) > MAX_LINES
+    levels = facets.Levels.of(runs, named)
+    lined = list(facets.groups(runs, panels))
+    is_many = len(levels.values) > facets.MAX_LINES
     labels = [] if line is None else _labels(runs, levels)
-    title = "" if line is None else plain(line, 60)
-    right = 0.25 if line is None else 1.15 if is_many else legend_room(labels, title)
-    room = Room(right=right, top=0.75 if panels else 0.45)
-    figure, axes = grid(len(lined), room, 3.2 if len(lined) == 1 else 2.1)
+    title = "" if line is None else style.plain(line, 60)
+    right = 0.25 if line is None else 1.15 if is_many else style.legend_room(labels, title)
+    room = style.Room(right=right, top=0.75 if panels else 0.45)
+    figure, axes = style.grid(len(lined), room, 3.2 if len(lined) == 1 else 2.1)
     points, other = (history[history["metric"] == name] for name in (metric, partner(metric)))
-    looks, seen, handles = styles(levels), [], {}
+    looks, seen, handles = facets.styles(levels), [], {}
     for ax, (key, rows) in zip(axes, lined, strict=True):
         shown = []
         for i, part in enumerate(parts_of(rows, levels)):
@@ -76,7 +49,7 @@ def median_curves(
             epochs, low, middle, high = _band(points[points["run_id"].isin(done)])
             if not len(epochs):
                 continue
-            look = looks[i] | {"marker": "o" if len(epochs) < MARKED else "", "markersize": 3}
+            look = looks[i] | {"marker": "o" if len(epochs) < style.MARKED else "", "markersize": 3}
             (handles[i],) = ax.plot(epochs, middle, **look, zorder=3)
             if not is_many:
                 ax.fill_between(epochs, low, high, color=looks[i]["color"], alpha=0.14, linewidth=0)
@@ -86,28 +59,32 @@ def median_curves(
             shown += [low, middle, high, dotted]
         seen.append(np.concatenate(shown) if shown else np.empty(0))
         if panels:
-            panel_title(ax, panels, key)
-    below = scale_alike(axes, panel_kinds(panels, [key for key, _ in lined]), seen)
+            facets.panel_title(ax, panels, key)
+    below = facets.scale_alike(axes, facets.panel_kinds(panels, [key for key, _ in lined]), seen)
     for ax in axes:
-        ax.xaxis.set_major_locator(ticks(4, whole=True))
-    label_below(axes, "completed epochs")
-    label_left(axes, measured(metric, loss_name(runs)) + ("\n(0 is below)" if below else ""))
-    heading(figure, _what_is_shown(metric, runs, over, is_many, not other.empty))
+        ax.xaxis.set_major_locator(style.ticks(4, whole=True))
+    style.label_below(axes, "completed epochs")
+    style.label_left(
+        axes, style.measured(metric, facets.loss_name(runs)) + ("\n(0 is below)" if below else "")
+    )
+    style.heading(figure, _what_is_shown(metric, runs, over, is_many, not other.empty))
     if line is not None and is_many:
-        colorbar(figure, ScalarMappable(norm_of_levels(levels), SEQUENTIAL), axes, plain(line))
+        style.colorbar(
+            figure, ScalarMappable(facets.norm_of_levels(levels), style.SEQUENTIAL), axes, style.plain(line)
+        )
     elif line is not None:
         lost = [Line2D([], [], **look) for look in looks]  # for values all of whose runs diverged
-        legend(figure, [handles.get(i, lost[i]) for i in range(len(lost))], labels, title, room)
+        style.legend(figure, [handles.get(i, lost[i]) for i in range(len(lost))], labels, title, room)
     return figure
 
 
-def parts_of(rows: pd.DataFrame, levels: Levels) -> list[pd.DataFrame]:
+def parts_of(rows: pd.DataFrame, levels: facets.Levels) -> list[pd.DataFrame]:
     """Split the rows by the levels' values, in order."""
     codes = levels.codes(rows[levels.name])
     return [rows[codes == i] for i in range(len(levels.values))]
 
 
-def _labels(runs: pd.DataFrame, levels: Levels) -> list[str]:
+def _labels(runs: pd.DataFrame, levels: facets.Levels) -> list[str]:
     """Return the lines' labels, each with the number of runs that diverged, if any."""
     diverged = [int((part["outcome"] == "diverged").sum()) for part in parts_of(runs, levels)]
     return [f"{text} ({n} diverged)" if n else text for text, n in zip(levels.texts, diverged, strict=True)]
@@ -132,6 +109,6 @@ def _band(points: pd.DataFrame) -> tuple[NDArray[np.float64], ...]:
     """Return (epochs, first quartile, median, third quartile) of the runs, each of shape (epochs,)."""
     if points.empty:
         return tuple(np.empty(0) for _ in range(4))
-    values = pd.Series(drawable(points["value"].to_numpy()), dtype=float)
+    values = pd.Series(style.drawable(points["value"].to_numpy()), dtype=float)
     found = values.groupby(points["epoch"].to_numpy()).quantile(np.array([0.25, 0.5, 0.75])).unstack()
     return found.index.to_numpy(dtype=float), *(found[q].to_numpy() for q in (0.25, 0.5, 0.75))

@@ -10,25 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from nnexp.analysis import survival
+from nnexp.analysis.plots import style
 from nnexp.analysis.plots.facets import MAX_LINES, Levels, groups, norm_of_levels, panel_title, styles
 from nnexp.analysis.plots.medians import parts_of
-from nnexp.analysis.plots.style import (
-    SEQUENTIAL,
-    Room,
-    colorbar,
-    grid,
-    heading,
-    label_below,
-    label_left,
-    legend,
-    legend_room,
-    plain,
-    styled,
-    ticks,
-)
 
 
-@styled
+@style.styled
 def solved_curves(
     runs: pd.DataFrame,
     history: pd.DataFrame,
@@ -46,11 +33,11 @@ def solved_curves(
     runs = runs.assign(**({named: "all runs"} if line is None else {}))
     levels = Levels.of(runs, named)
     is_many = len(levels.values) > MAX_LINES
-    title = "" if line is None else plain(line, 60)
-    right = 0.25 if line is None else 1.15 if is_many else legend_room(levels.texts, title)
+    title = "" if line is None else style.plain(line, 60)
+    right = 0.25 if line is None else 1.15 if is_many else style.legend_room(levels.texts, title)
     lined = list(groups(runs, panels))
-    room = Room(right=right, top=0.75 if panels else 0.45)
-    figure, axes = grid(len(lined), room, 3.2 if len(lined) == 1 else 2.1)
+    room = style.Room(right=right, top=0.75 if panels else 0.45)
+    figure, axes = style.grid(len(lined), room, 3.2 if len(lined) == 1 else 2.1)
     looks = [look | {"marker": ""} for look in styles(levels)]
     for ax, (key, rows) in zip(axes, lined, strict=True):
         for look, part in zip(looks, parts_of(rows, levels), strict=True):
@@ -68,13 +55,15 @@ def solved_curves(
         if panels:
             panel_title(ax, panels, key)
         ax.set_ylim(-0.03, 1.03)
-        ax.xaxis.set_major_locator(ticks(4, whole=True))
-    label_below(axes, "completed epochs")
-    label_left(axes, "share solved")
+        ax.xaxis.set_major_locator(style.ticks(4, whole=True))
+    style.label_below(axes, "completed epochs")
+    style.label_left(axes, "share solved")
     band = "" if is_many else ", 95% band"
-    heading(figure, f"share of runs with {metric} 1 while training{band}; dots: median")
+    style.heading(figure, f"share of runs with {metric} 1 while training{band}; dots: median")
     if line is not None and is_many:
-        colorbar(figure, ScalarMappable(norm_of_levels(levels), SEQUENTIAL), axes, plain(line))
+        style.colorbar(
+            figure, ScalarMappable(norm_of_levels(levels), style.SEQUENTIAL), axes, style.plain(line)
+        )
     elif line is not None:
-        legend(figure, [Line2D([], [], **look) for look in looks], levels.texts, title, room)
+        style.legend(figure, [Line2D([], [], **look) for look in looks], levels.texts, title, room)
     return figure

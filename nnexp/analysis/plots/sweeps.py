@@ -13,42 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from nnexp.analysis.plots.facets import (
-    MAX_LINES,
-    Levels,
-    groups,
-    norm_of_levels,
-    panel_kinds,
-    panel_title,
-    scale_alike,
-    styles,
-)
-from nnexp.analysis.plots.style import (
-    COLORS,
-    MARKERS,
-    SEQUENTIAL,
-    SMALL,
-    Room,
-    colorbar,
-    drawable,
-    fitted,
-    grid,
-    heading,
-    inner_width,
-    label_below,
-    label_left,
-    legend,
-    legend_room,
-    log_ticks,
-    measured,
-    named_ticks,
-    norm_of,
-    plain,
-    scale,
-    styled,
-    ticks,
-    widest,
-)
+from nnexp.analysis.plots import facets, style
 from nnexp.analysis.samples import sign
 from nnexp.analysis.summary import summarize
 
@@ -58,7 +23,7 @@ MAX_ROWS, MAX_NUMBERS, MAX_SLICES = 24, 60, 6
 SPREAD = 0.5
 
 
-@styled
+@style.styled
 def sweep_lines(
     table: pd.DataFrame,
     x: str,
@@ -73,14 +38,22 @@ def sweep_lines(
     cross at the top marks values where half of the runs or more diverged. With more than MAX_LINES lines
     there are no intervals. `table` is the result of `summary.summarize` by these params.
     """
-    places = Levels.of(table, x)
-    levels = None if line is None else Levels.of(table, line)
-    looks: list[dict[str, Any]] = [{"color": COLORS[0], "marker": "o"}] if levels is None else styles(levels)
-    is_many = levels is not None and len(levels.values) > MAX_LINES
-    right = 0.25 if levels is None else 1.15 if is_many else legend_room(levels.texts, plain(levels.name))
-    room = Room(right=right, top=0.75 if panels else 0.45)
-    parts = list(groups(table, panels))
-    figure, axes = grid(len(parts), room, 3.2 if len(parts) < 4 else 2.1)
+    places = facets.Levels.of(table, x)
+    levels = None if line is None else facets.Levels.of(table, line)
+    looks: list[dict[str, Any]] = (
+        [{"color": style.COLORS[0], "marker": "o"}] if levels is None else facets.styles(levels)
+    )
+    is_many = levels is not None and len(levels.values) > facets.MAX_LINES
+    right = (
+        0.25
+        if levels is None
+        else 1.15
+        if is_many
+        else style.legend_room(levels.texts, style.plain(levels.name))
+    )
+    room = style.Room(right=right, top=0.75 if panels else 0.45)
+    parts = list(facets.groups(table, panels))
+    figure, axes = style.grid(len(parts), room, 3.2 if len(parts) < 4 else 2.1)
     drawn: dict[int, Any] = {}
     for ax, (key, part) in zip(axes, parts, strict=True):
         codes = np.zeros(len(part), dtype=int) if levels is None else levels.codes(part[levels.name])
@@ -95,30 +68,35 @@ def sweep_lines(
             ax.plot(lost, np.full(len(lost), 0.97), "x", color=look["color"], transform=above)
         _mark_places(ax, places)
         if panels:
-            panel_title(ax, panels, key)
+            facets.panel_title(ax, panels, key)
     ends = ["median", "median_high", "median_low"]
     seen = [part.loc[:, ends].to_numpy(dtype=float).ravel() for _, part in parts]
-    below = scale_alike(axes, panel_kinds(panels, [key for key, _ in parts]), seen)
-    label_below(axes, plain(x))
-    label_left(axes, measured(metric, loss) + ("\n(0 is below)" if below else ""))
+    below = facets.scale_alike(axes, facets.panel_kinds(panels, [key for key, _ in parts]), seen)
+    style.label_below(axes, style.plain(x))
+    style.label_left(axes, style.measured(metric, loss) + ("\n(0 is below)" if below else ""))
     interval = ", 95% interval" if table["median_low"].notna().any() and not is_many else ""
     lost = "; x: half or more diverged" if np.isinf(table["median"]).any() else ""
     names = ", ".join([x, *([line] if line else []), *panels])
-    heading(figure, f"{metric} by {names}: median{interval}{lost}")
+    style.heading(figure, f"{metric} by {names}: median{interval}{lost}")
     if levels is not None and is_many:
-        colorbar(figure, ScalarMappable(norm_of_levels(levels), SEQUENTIAL), axes, plain(levels.name))
+        style.colorbar(
+            figure,
+            ScalarMappable(facets.norm_of_levels(levels), style.SEQUENTIAL),
+            axes,
+            style.plain(levels.name),
+        )
     elif levels is not None:
-        legend(
+        style.legend(
             figure,
             [drawn[i] for i in sorted(drawn)],
             [levels.texts[i] for i in sorted(drawn)],
-            plain(levels.name),
+            style.plain(levels.name),
             room,
         )
     return figure
 
 
-def _places(ax: Axes, places: Levels, column: pd.Series, shift: float) -> Any:
+def _places(ax: Axes, places: facets.Levels, column: pd.Series, shift: float) -> Any:
     """Return the x coordinates of the values: numbers at their value, others one after the other.
 
     `shift` moves items of the same value apart, so that none hides another.
@@ -132,53 +110,55 @@ def _places(ax: Axes, places: Levels, column: pd.Series, shift: float) -> Any:
     return numbers + 0.25 * shift * np.min(np.diff(values))
 
 
-def _mark_places(ax: Axes, places: Levels) -> None:
+def _mark_places(ax: Axes, places: facets.Levels) -> None:
     """Set the scale and the ticks of the x axis."""
     n = len(places.values)
     if not places.is_numeric or n < 2:
         ax.set_xlim(-0.6, n - 0.4)
-        named_ticks(ax.xaxis, range(n), _short(places, inner_width(ax) / 6), inner_width(ax))
+        style.named_ticks(
+            ax.xaxis, range(n), _short(places, style.inner_width(ax) / 6), style.inner_width(ax)
+        )
         return
     if places.is_log:
         ax.set_xscale("log")
-    few = n <= 8 and _has_room(places, inner_width(ax))
+    few = n <= 8 and _has_room(places, style.inner_width(ax))
     if few:
-        named_ticks(ax.xaxis, places.values, places.texts, inner_width(ax))
+        style.named_ticks(ax.xaxis, places.values, places.texts, style.inner_width(ax))
     elif places.is_log:
-        log_ticks(ax.xaxis, places.values[0], places.values[-1])
+        style.log_ticks(ax.xaxis, places.values[0], places.values[-1])
     else:
-        ax.xaxis.set_major_locator(ticks(6))
+        ax.xaxis.set_major_locator(style.ticks(6))
 
 
-def _short(levels: Levels, inches: float) -> list[str]:
+def _short(levels: facets.Levels, inches: float) -> list[str]:
     """Return the values as text, each cut to this width."""
-    return [fitted(word, inches, SMALL) for word in levels.words]
+    return [style.fitted(word, inches, style.SMALL) for word in levels.words]
 
 
-def _has_room(places: Levels, inches: float) -> bool:
+def _has_room(places: facets.Levels, inches: float) -> bool:
     """Return whether ticks at all values have room for their labels without overlap."""
     values = np.array(places.values, dtype=float)
     numbers = np.log(values) if places.is_log else values
     gaps = np.diff(numbers) / (numbers[-1] - numbers[0]) * 0.9 * inches
-    return bool((gaps > widest(places.texts) + 0.08).all())
+    return bool((gaps > style.widest(places.texts) + 0.08).all())
 
 
 def _medians(
     ax: Axes, at: Any, rows: pd.DataFrame, look: dict[str, Any], joined: bool, interval: bool
 ) -> Any:
     """Draw the medians, joined by a line and with intervals if asked; return the legend handle."""
-    middle = drawable(rows["median"])
-    low, high = drawable(rows["median_low"]), drawable(rows["median_high"])
+    middle = style.drawable(rows["median"])
+    low, high = style.drawable(rows["median_low"]), style.drawable(rows["median_high"])
     error = np.nan_to_num(np.abs(np.stack([middle - low, high - middle])))
-    style = look if joined else look | {"linestyle": ""}
-    if not style["marker"] and len(at) < 2:
-        style = style | {"marker": "o"}
+    drawn = look if joined else look | {"linestyle": ""}
+    if not drawn["marker"] and len(at) < 2:
+        drawn = drawn | {"marker": "o"}
     if interval and np.any(error > 0):
-        return ax.errorbar(at, middle, yerr=error, capsize=3, markersize=5, elinewidth=1, **style)
-    return ax.plot(at, middle, markersize=5, **style)[0]
+        return ax.errorbar(at, middle, yerr=error, capsize=3, markersize=5, elinewidth=1, **drawn)
+    return ax.plot(at, middle, markersize=5, **drawn)[0]
 
 
-@styled
+@style.styled
 def heat_map(
     table: pd.DataFrame, x: str, y: str, panels: Sequence[str] = (), metric: str = "loss", loss: str = ""
 ) -> Figure:
@@ -188,49 +168,56 @@ def heat_map(
     decades. The cell with the lowest median (for accuracy the highest) is framed. `table` is the result of
     `summary.summarize` by these params.
     """
-    columns, rows = Levels.of(table, x), Levels.of(table, y)
-    parts = list(groups(table, panels))
+    columns, rows = facets.Levels.of(table, x), facets.Levels.of(table, y)
+    parts = list(facets.groups(table, panels))
     texts = _short(rows, 1.6)
-    kinds = panel_kinds(panels, [key for key, _ in parts])
+    kinds = facets.panel_kinds(panels, [key for key, _ in parts])
     shared = len(set(kinds)) == 1
-    gap = 0.35 + widest(texts) + (0.0 if shared else 0.75)
-    room = Room(left=0.55 + widest(texts), right=1.15, top=0.75 if panels else 0.5, between=(gap, 0.95))
+    gap = 0.35 + style.widest(texts) + (0.0 if shared else 0.75)
+    room = style.Room(
+        left=0.55 + style.widest(texts), right=1.15, top=0.75 if panels else 0.5, between=(gap, 0.95)
+    )
     height = min(4.5, max(1.3, 0.38 * len(rows.values)))
-    figure, axes = grid(len(parts), room, height)
-    pooled = norm_of(drawable(table["median"]))
+    figure, axes = style.grid(len(parts), room, height)
+    pooled = style.norm_of(style.drawable(table["median"]))
     for ax, (key, part) in zip(axes, parts, strict=True):
         cells = np.full((len(rows.values), len(columns.values)), np.nan)
-        cells[rows.codes(part[y]), columns.codes(part[x])] = drawable(part["median"])
-        norm = pooled if shared else norm_of(cells)
-        image = ax.imshow(cells, cmap=SEQUENTIAL, norm=norm, aspect="auto", origin="lower")
+        cells[rows.codes(part[y]), columns.codes(part[x])] = style.drawable(part["median"])
+        norm = pooled if shared else style.norm_of(cells)
+        image = ax.imshow(cells, cmap=style.SEQUENTIAL, norm=norm, aspect="auto", origin="lower")
         _number(ax, cells, norm)
         _frame_best(ax, cells, metric)
         ax.grid(False)
-        named_ticks(ax.xaxis, range(len(columns.values)), _short(columns, 1.6), inner_width(ax))
+        style.named_ticks(ax.xaxis, range(len(columns.values)), _short(columns, 1.6), style.inner_width(ax))
         every = max(1, -(-len(texts) // max(1, int(height / 0.17))))
         ax.set_yticks(range(len(texts))[::every], texts[::every])
         if panels:
-            panel_title(ax, panels, key)
+            facets.panel_title(ax, panels, key)
         if not shared:
-            colorbar(figure, image, [ax], "")
+            style.colorbar(figure, image, [ax], "")
     if shared:
-        colorbar(figure, image, axes[: min(3, len(axes))], measured(metric, loss))
-    label_below(axes, plain(x))
-    label_left(axes, plain(y))
+        style.colorbar(figure, image, axes[: min(3, len(axes))], style.measured(metric, loss))
+    style.label_below(axes, style.plain(x))
+    style.label_left(axes, style.plain(y))
     best = "highest" if metric.endswith("accuracy") else "lowest"
-    heading(figure, f"median {metric} by {x} and {y}; the {best} is framed")
+    style.heading(figure, f"median {metric} by {x} and {y}; the {best} is framed")
     return figure
 
 
 def _number(ax: Axes, cells: Any, norm: Any) -> None:
     """Write the median into each cell, if the cells are few and wide enough."""
     texts = {at: f"{cells[at]:.2g}" if np.isfinite(cells[at]) else "–" for at in np.ndindex(cells.shape)}
-    if cells.size > MAX_NUMBERS or widest(list(texts.values())) > inner_width(ax) / cells.shape[1] - 0.06:
+    if (
+        cells.size > MAX_NUMBERS
+        or style.widest(list(texts.values())) > style.inner_width(ax) / cells.shape[1] - 0.06
+    ):
         return
-    shades = matplotlib.colormaps[SEQUENTIAL](norm(cells))
+    shades = matplotlib.colormaps[style.SEQUENTIAL](norm(cells))
     for (i, j), text in texts.items():
         light = np.isfinite(cells[i, j]) and shades[i, j, :3] @ (0.299, 0.587, 0.114) < 0.55
-        ax.text(j, i, text, ha="center", va="center", fontsize=SMALL, color="white" if light else "black")
+        ax.text(
+            j, i, text, ha="center", va="center", fontsize=style.SMALL, color="white" if light else "black"
+        )
 
 
 def _frame_best(ax: Axes, cells: Any, metric: str) -> None:
@@ -238,10 +225,10 @@ def _frame_best(ax: Axes, cells: Any, metric: str) -> None:
     if np.isfinite(cells).any():
         best = np.nanargmax(cells) if metric.endswith("accuracy") else np.nanargmin(cells)
         i, j = np.unravel_index(best, cells.shape)
-        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=COLORS[1], lw=2.5))
+        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=style.COLORS[1], lw=2.5))
 
 
-@styled
+@style.styled
 def over_seeds(
     runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over: str = "seed", loss: str = ""
 ) -> Figure:
@@ -250,7 +237,7 @@ def over_seeds(
     Of more than MAX_ROWS groups only the best are drawn. A single group is drawn as the share of runs at or
     below each value.
     """
-    parts = list(groups(runs, by))
+    parts = list(facets.groups(runs, by))
     n = f"{len(runs)} runs" if not by else f"{runs[over].nunique()} {over}s"
     if len(parts) == 1:
         return _shares(_kept(runs, metric), metric, loss, f"{metric} over {n}")
@@ -261,20 +248,20 @@ def over_seeds(
         best = {id(rows) for _, rows in ranked[:MAX_ROWS]}
         title += f": the best {MAX_ROWS} of {len(parts)}"
         parts = [part for part in parts if id(part[1]) in best]
-    levels = [Levels.of(runs, name) for name in by]
+    levels = [facets.Levels.of(runs, name) for name in by]
     texts = [", ".join(p.word(value) for p, value in zip(levels, key, strict=True)) for key, _ in parts]
-    labels = [fitted(text, 2.6, SMALL) for text in texts]
+    labels = [style.fitted(text, 2.6, style.SMALL) for text in texts]
     right = 0.9 if (runs["outcome"] == "diverged").any() else 0.25
-    room = Room(left=0.35 + widest(labels), right=right)
-    figure, (ax,) = grid(1, room, 0.24 * len(parts) + 0.2)
+    room = style.Room(left=0.35 + style.widest(labels), right=right)
+    figure, (ax,) = style.grid(1, room, 0.24 * len(parts) + 0.2)
     everything = []
     for i, (_, rows) in enumerate(parts):
         values = _kept(rows, metric)
         everything.append(values)
-        look: dict[str, Any] = {"color": COLORS[0], "alpha": 0.6, "markeredgewidth": 0, "markersize": 5}
+        look: dict[str, Any] = {"color": style.COLORS[0], "alpha": 0.6, "markeredgewidth": 0, "markersize": 5}
         ax.plot(values, np.full(len(values), i), "o", **look)
         if np.isfinite(middle := _median(rows, metric)):
-            ax.plot([middle] * 2, [i - 0.36, i + 0.36], color=COLORS[1], lw=2.2)
+            ax.plot([middle] * 2, [i - 0.36, i + 0.36], color=style.COLORS[1], lw=2.2)
         diverged = int((rows["outcome"] == "diverged").sum())
         if diverged:
             ax.annotate(
@@ -282,38 +269,38 @@ def over_seeds(
                 (1.01, i),
                 xycoords=("axes fraction", "data"),
                 va="center",
-                fontsize=SMALL,
+                fontsize=style.SMALL,
             )
     _x_of_metric(ax, np.concatenate(everything), metric, loss)
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.grid(False, axis="x")
-    heading(figure, title)
+    style.heading(figure, title)
     return figure
 
 
 def _shares(values: Any, metric: str, loss: str, title: str) -> Figure:
     """Draw the share of runs at or below each value, with a dot for each run."""
-    figure, (ax,) = grid(1, Room(), 3.2)
+    figure, (ax,) = style.grid(1, style.Room(), 3.2)
     values = np.sort(values)
     shares = np.arange(1, len(values) + 1) / max(1, len(values))
-    ax.step(values, shares, where="post", color=COLORS[0], lw=1)
-    ax.plot(values, shares, "o", color=COLORS[0], markersize=4)
+    ax.step(values, shares, where="post", color=style.COLORS[0], lw=1)
+    ax.plot(values, shares, "o", color=style.COLORS[0], markersize=4)
     _x_of_metric(ax, values, metric, loss)
     ax.set(ylabel="share of runs at or below", ylim=(0, 1.03))
-    heading(figure, title)
+    style.heading(figure, title)
     return figure
 
 
 def _x_of_metric(ax: Axes, values: Any, metric: str, loss: str) -> None:
     """Scale and label an x axis that shows the metric."""
-    below = scale(ax, "x", values)
-    ax.set_xlabel(measured(metric, loss) + (" (0 is left of the axis)" if below else ""))
+    below = style.scale(ax, "x", values)
+    ax.set_xlabel(style.measured(metric, loss) + (" (0 is left of the axis)" if below else ""))
 
 
 def _kept(rows: pd.DataFrame, metric: str) -> Any:
     """Return the finite values of the metric of the runs that did not diverge."""
-    values = drawable(rows.loc[rows["outcome"] != "diverged", metric])
+    values = style.drawable(rows.loc[rows["outcome"] != "diverged", metric])
     return values[np.isfinite(values)]
 
 
@@ -322,7 +309,7 @@ def _median(rows: pd.DataFrame, metric: str) -> float:
     return float(summarize(rows, [], metric)["median"].iloc[0])
 
 
-@styled
+@style.styled
 def slices(runs: pd.DataFrame, params: Sequence[str], metric: str = "loss", loss: str = "") -> Figure:
     """Draw the metric of every run against each param on its own: a dot for each run, a star for the best.
 
@@ -331,42 +318,42 @@ def slices(runs: pd.DataFrame, params: Sequence[str], metric: str = "loss", loss
     """
     shown = list(params)[:MAX_SLICES]
     runs = runs[runs["outcome"] != "diverged"]
-    figure, axes = grid(len(shown), Room(), 2.1)
-    values = drawable(runs[metric])
+    figure, axes = style.grid(len(shown), style.Room(), 2.1)
+    values = style.drawable(runs[metric])
     best = np.nanargmax(values) if metric.endswith("accuracy") else np.nanargmin(values)
     for ax, name in zip(axes, shown, strict=True):
-        places = Levels.of(runs, name)
+        places = facets.Levels.of(runs, name)
         at = _places(ax, places, runs[name], 0.0)
         ax.plot(
             at,
             values,
             "o",
-            color=COLORS[0],
+            color=style.COLORS[0],
             alpha=0.4 if len(runs) < 500 else 0.15,
             markeredgewidth=0,
             markersize=4,
         )
-        ax.plot(at[best], values[best], "*", color=COLORS[1], markeredgecolor="white", markersize=15)
+        ax.plot(at[best], values[best], "*", color=style.COLORS[1], markeredgecolor="white", markersize=15)
         _mark_places(ax, places)
-        ax.set_xlabel(plain(name))
-    below = scale_alike(axes, [None] * len(axes), [values] * len(axes))
-    label_left(axes, measured(metric, loss) + ("\n(0 is below)" if below else ""))
-    heading(figure, f"{metric} of {len(runs)} runs by each param; the star is the best")
+        ax.set_xlabel(style.plain(name))
+    below = facets.scale_alike(axes, [None] * len(axes), [values] * len(axes))
+    style.label_left(axes, style.measured(metric, loss) + ("\n(0 is below)" if below else ""))
+    style.heading(figure, f"{metric} of {len(runs)} runs by each param; the star is the best")
     return figure
 
 
-@styled
+@style.styled
 def predictions(runs: pd.DataFrame, names: Sequence[str]) -> Figure:
     """Draw the output for each new row, a dot for each seed; a line at 0.5 divides the classes."""
-    labels = [plain(name, 20) for name in names]
-    room = Room(right=legend_room(labels, "new row"), top=0.25)
-    figure, (ax,) = grid(1, room, 3.0)
+    labels = [style.plain(name, 20) for name in names]
+    room = style.Room(right=style.legend_room(labels, "new row"), top=0.25)
+    figure, (ax,) = style.grid(1, room, 3.0)
     handles = [
         ax.plot(runs["seed"], runs[f"prediction/{name}"], marker, color=color)[0]
-        for name, color, marker in zip(names, COLORS, MARKERS, strict=False)
+        for name, color, marker in zip(names, style.COLORS, style.MARKERS, strict=False)
     ]
     ax.axhline(0.5, color="black", linewidth=1, linestyle="--")
     ax.set(xlabel="seed", ylabel="output", ylim=(-0.02, 1.02))
-    ax.xaxis.set_major_locator(ticks(8, whole=True))
-    legend(figure, handles, labels, "new row", room)
+    ax.xaxis.set_major_locator(style.ticks(8, whole=True))
+    style.legend(figure, handles, labels, "new row", room)
     return figure
