@@ -53,8 +53,10 @@ docs: install ## write docs/reference/keys.md and verbs.md from the program
 figures: install ## draw the pictures of the README and docs from real runs
 	@.venv/bin/python -m experiments.figures
 
+# One process more than there are cores, because some tests only wait.
+test: PROCESSES = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 test: install ## run the whole test suite
-	@.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs $(ARGS)
+	@.venv/bin/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -rs $(ARGS)
 
 check: lint ## check style and types, and run the quick tests, in about a minute
 	@.venv/bin/python -m pytest -n auto --dist loadfile -m "not slow"

@@ -53,6 +53,9 @@ def _processes(workers: int) -> Iterator[Workers]:
     except BaseException:
         for process in list(pool._processes.values()):
             process.terminate()
+        # A worker that was sending a result leaves part of it in the pipe. The pool's thread would wait for
+        # the rest for ever, because this process could still write it.
+        pool._result_queue._writer.close()  # type: ignore[attr-defined]
         raise
     finally:
         pool.shutdown(cancel_futures=True)

@@ -181,6 +181,8 @@ def test_the_charts_have_lines_while_all_sweeps_are_folded(site, page, pictured)
 
 
 def test_a_param_filters_the_table(page):
+    # What is typed before the runs are there may be lost.
+    expect(page.get_by_role("link", name="gender lr=0.1 init=normal seed=0")).to_be_visible()
     page.get_by_placeholder("metrics.rmse").fill('params.init = "he" and params.learning_rate = "0.5"')
     page.keyboard.press("Enter")
     # Ten runs, and the sweep that they are of.

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
@@ -124,6 +125,27 @@ def test_no_worker_outlives_its_parent(store, number, status):
         wait_for(lambda: not alive(process.pid))
     assert "Traceback" not in said()
     assert statuses(store)[0] == ("KILLED" if status == 130 else "RUNNING")
+
+
+WHILE_SENDING = """
+import time
+from nnexp.training import pools
+
+try:
+    with pools._processes(1) as (pool, _):
+        pool.submit(bytes, 300_000_000)
+        while not pool._result_queue._reader.poll():
+            time.sleep(0.001)
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
+def test_ctrl_c_while_a_worker_sends_a_large_result_ends_the_pool():
+    command = [sys.executable, "-c", WHILE_SENDING]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "ended\n"
 
 
 @pytest.mark.parametrize("after", [0.1, 0.3, 0.5])
