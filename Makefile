@@ -55,8 +55,11 @@ figures: install ## draw the pictures of the README and docs from real runs
 
 # One process more than there are cores, because some tests only wait.
 test: PROCESSES = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
-test: install ## run the whole test suite
-	@.venv/bin/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -rs $(ARGS)
+test: install ## run the whole test suite, but for the targets below
+	@.venv/bin/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -rs --ignore tests/program/test_wheel.py $(ARGS)
+
+test-wheel: install ## build the wheel, install it in a new environment from the package index, and use it there
+	@.venv/bin/python -m pytest tests/program/test_wheel.py
 
 check: lint ## check style and types, and run the quick tests, in about a minute
 	@.venv/bin/python -m pytest -n auto --dist loadfile -m "not slow"
@@ -88,4 +91,4 @@ lock: install ## resolve both lock files again
 clean: ## remove .venv and caches, but not the recorded runs
 	rm -rf .venv .machines .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install check run sweep summary ui experiments docs figures notebook screenshots test test-faults test-machines test-statistics lint bench lock clean
+.PHONY: help install check run sweep summary ui experiments docs figures notebook screenshots test test-wheel test-faults test-machines test-statistics lint bench lock clean

@@ -43,10 +43,7 @@ Program = Callable[..., Ended]
 
 
 # Files whose servers, workers or browser take longest go first, so that no core is idle at the end.
-LONGEST = (
-    "test_services", "test_browser", "test_wheel", "test_distribute", "test_docs", "test_program", "test_auth",
-    "test_hostile", "test_engine", "test_plots",
-)  # fmt: skip
+LONGEST = ("test_services", "test_browser", "test_distribute", "test_docs", "test_program", "test_auth")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
