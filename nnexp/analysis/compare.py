@@ -11,7 +11,7 @@ import pandas as pd
 
 from nnexp.analysis import statistics, survival
 from nnexp.analysis.order import sort_key
-from nnexp.analysis.samples import Cells, Sample, by_seed, sign
+from nnexp.analysis.samples import Cells, Sample, by_seed, rows_of, sign
 from nnexp.analysis.settings import Setting, label, matching
 from nnexp.analysis.standing import paired
 from nnexp.analysis.statistics import Floats
@@ -244,8 +244,7 @@ def _add_times(
     threshold: float | None,
 ) -> None:
     """Add the columns of the time to solve."""
-    rows = "val_" if metric.startswith("val_") else ""
-    by, limit = (f"{rows}accuracy", survival.SOLVED) if threshold is None else (metric, threshold)
+    by, limit = (f"{rows_of(metric)}accuracy", survival.SOLVED) if threshold is None else (metric, threshold)
     times = {name: survival.times(part, history, by, limit) for name, part in parts.items()}
     if any(found.empty for found in times.values()):
         return

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnexp.cli.show import put, write
+from nnexp.cli.show import put_figure, write
 from nnexp.config.endings import table_format
 from nnexp.config.errors import RequestError
 
@@ -63,8 +63,7 @@ def carry_out(
             f"note: difference: {metric} of the setting minus that of the other; p_holm allows for all rows"
         )
     if plot is not None:
-        figure = plots.of_comparison(parts, metric, over)
-        put(plots.saved(figure, plot.suffix.removeprefix(".")), plot, "--plot")
+        put_figure(plots.of_comparison(parts, metric, over), plot)
 
 
 def _parts(

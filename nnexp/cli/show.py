@@ -31,6 +31,7 @@ from nnexp.tracking.store import Store, open_store, resolve_uri
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from nnexp.pipeline.sweep import Sweep
 
@@ -172,7 +173,7 @@ def summary(
         write(as_table(table, style), out)
     if plot is not None:
         figure = plots.of_summary(done, by, metric, over)
-        put(plots.saved(figure, plot.suffix.removeprefix(".")), plot, "--plot")
+        put_figure(figure, plot)
 
 
 def listing(experiment: str | None, most: int, style: str | None, out: Path | None) -> None:
@@ -292,6 +293,13 @@ def write(text: str, out: Path | None) -> None:
         print(text)
         return
     put(f"{text}\n".encode(), out, "--out")
+
+
+def put_figure(figure: Figure, file: Path) -> None:
+    """Write the figure of --plot, as the kind of file that the ending names."""
+    from nnexp.analysis import plots
+
+    put(plots.saved(figure, file.suffix.removeprefix(".")), file, "--plot")
 
 
 def put(content: bytes, file: Path, option: str) -> None:

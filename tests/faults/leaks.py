@@ -42,11 +42,7 @@ def passwords(trial: Trial) -> str:
     planted = Planted(trial.place, f"sqlite:///{store}")
     wrong = drive(planted)
     expect(not wrong, "; ".join(wrong))
-    found = planted.found(store.read_bytes())
-    expect(not found, "; ".join(found))
-    left = [path.read_text() for path in trial.place.rglob("git.diff")]
-    expect(bool(left) and "Left out" in left[0], "no git.diff says what was left out")
-    return f"{len(UNCOMMITTED)} uncommitted changes left out"
+    return nothing_leaked(trial, planted, store.read_bytes())
 
 
 def passwords_of_a_server(trial: Trial) -> str:
@@ -71,11 +67,16 @@ def passwords_of_a_server(trial: Trial) -> str:
         tables = server.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", "planted")
         store = str([server.ask(f'SELECT t::text FROM "{name}" t', "planted") for (name,) in tables])
     expect("me@here.org:***@" in store, "the command that was typed is not recorded")
-    found = planted.found(store.encode())
+    return f"{nothing_leaked(trial, planted, store.encode())}, {len(tables)} tables read"
+
+
+def nothing_leaked(trial: Trial, planted: Planted, store: bytes) -> str:
+    """Expect no password in the store or in what was left, and a diff that says what it leaves out."""
+    found = planted.found(store)
     expect(not found, "; ".join(found))
     left = [path.read_text() for path in trial.place.rglob("git.diff")]
     expect(bool(left) and "Left out" in left[0], "no git.diff says what was left out")
-    return f"{len(UNCOMMITTED)} uncommitted changes left out, {len(tables)} tables read"
+    return f"{len(UNCOMMITTED)} uncommitted changes left out"
 
 
 def code(trial: Trial) -> Cases:

@@ -38,10 +38,12 @@ def _drawings(
     if facets.count(runs, by) < len(runs):
         draw[f"{metric}_over_seeds"] = lambda: over_seeds(runs, by, metric, loss=loss)
     if history is not None and (history["metric"] == metric).any():
-        draw[f"{metric}_curves"] = lambda: _curves(runs, history, by, metric)
+        draw[f"{metric}_curves"] = lambda: _over_training(median_curves, runs, history, by, metric)
         rows = "val_" if metric.startswith("val_") else ""
         if (history["metric"] == f"{rows}accuracy").any():
-            draw["solved_curves"] = lambda: _solved(runs, history, by, f"{rows}accuracy")
+            draw["solved_curves"] = lambda: _over_training(
+                solved_curves, runs, history, by, f"{rows}accuracy"
+            )
     found = _found(runs, by)
     if found is not None:
         table = summarize(runs, by, metric)
@@ -82,21 +84,13 @@ def _found(runs: pd.DataFrame, by: Sequence[str]) -> facets.Arrangement | None:
     return facets.arrangement(runs, by)
 
 
-def _solved(runs: pd.DataFrame, history: pd.DataFrame, by: Sequence[str], metric: str) -> Figure:
-    """Draw the time to solve of all groups, or of the best ones if all would take too many panels."""
+def _over_training(
+    draw: Callable[..., Figure], runs: pd.DataFrame, history: pd.DataFrame, by: Sequence[str], metric: str
+) -> Figure:
+    """Draw the curves of all groups, or of the best ones if all would take too many panels."""
     line = facets.line_of(runs, by)
     panels = [name for name in by if name != line]
     if facets.count(runs, panels) <= facets.MAX_PANELS:
-        return solved_curves(runs, history, line, panels, metric)
+        return draw(runs, history, line, panels, metric)
     best, named = facets.best_groups(runs, by, metric, facets.MAX_LINES)
-    return solved_curves(best, history, named, [], metric)
-
-
-def _curves(runs: pd.DataFrame, history: pd.DataFrame, by: Sequence[str], metric: str) -> Figure:
-    """Draw the median curves of all groups, or of the best ones if all would take too many panels."""
-    line = facets.line_of(runs, by)
-    panels = [name for name in by if name != line]
-    if facets.count(runs, panels) <= facets.MAX_PANELS:
-        return median_curves(runs, history, line, panels, metric)
-    best, named = facets.best_groups(runs, by, metric, facets.MAX_LINES)
-    return median_curves(best, history, named, [], metric)
+    return draw(best, history, named, [], metric)

@@ -10,7 +10,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nnexp.analysis.plots import style
@@ -51,6 +53,11 @@ class Levels:
         return self.words[self.values.index(None if style.is_missing(value) else value)]
 
     @property
+    def are_many(self) -> bool:
+        """Return whether there are more values than distinguishable lines."""
+        return len(self.values) > MAX_LINES
+
+    @property
     def is_numeric(self) -> bool:
         """Return whether all values are numbers."""
         return style.is_numeric(self.values)
@@ -64,6 +71,32 @@ class Levels:
         """Return the position of each of the column's values among the levels."""
         place = {value: i for i, value in enumerate(self.values)}
         return np.array([place[None if style.is_missing(v) else v] for v in column.tolist()], dtype=np.int64)
+
+
+def key_width(levels: Levels | None, labels: Sequence[str], title: str) -> float:
+    """Return the inches beside the panels for what `draw_key` draws there."""
+    if levels is None:
+        return 0.25
+    return 1.15 if levels.are_many else style.legend_room(labels, title)
+
+
+def draw_key(
+    figure: Figure,
+    axes: Sequence[Axes],
+    levels: Levels | None,
+    handles: Sequence[Any],
+    labels: Sequence[str],
+    title: str,
+    room: style.Room,
+) -> None:
+    """Say which line is which, by a legend or, of many lines, a colour bar; without levels draw nothing."""
+    if levels is None:
+        return
+    if levels.are_many:
+        image = ScalarMappable(norm_of_levels(levels), style.SEQUENTIAL)
+        style.colorbar(figure, image, axes, style.plain(levels.name))
+    else:
+        style.legend(figure, handles, labels, title, room)
 
 
 class Arrangement(NamedTuple):
@@ -87,6 +120,14 @@ def arrangement(frame: pd.DataFrame, by: Sequence[str]) -> Arrangement | None:
     line = line_of(frame, rest)
     panels = [name for name in rest if name != line]
     return Arrangement(x, line, panels) if count(frame, panels) <= MAX_PANELS else None
+
+
+def by_line(runs: pd.DataFrame, line: str | None) -> tuple[pd.DataFrame, Levels]:
+    """Return the runs and the levels of their lines; without a param for these, all runs are one line."""
+    if line is None:
+        line = "all runs"
+        runs = runs.assign(**{line: line})
+    return runs, Levels.of(runs, line)
 
 
 def line_of(frame: pd.DataFrame, names: Sequence[str]) -> str | None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -30,15 +29,11 @@ def median_curves(
     legend counts diverged runs; medians leave them out. With more than MAX_LINES lines there are no bands.
     `runs` is as `load_runs` returns it, `history` as `load_history` does.
     """
-    named = "all runs" if line is None else line
-    runs = runs.assign(**({named: "all runs"} if line is None else {}))
-    levels = facets.Levels.of(runs, named)
+    runs, levels = facets.by_line(runs, line)
+    keyed = None if line is None else levels
     lined = list(facets.groups(runs, panels))
-    is_many = len(levels.values) > facets.MAX_LINES
-    labels = [] if line is None else _labels(runs, levels)
-    title = "" if line is None else style.plain(line, 60)
-    right = 0.25 if line is None else 1.15 if is_many else style.legend_room(labels, title)
-    room = style.Room(right=right, top=0.75 if panels else 0.45)
+    labels, title = _labels(runs, levels), style.plain(levels.name, 60)
+    room = style.Room(right=facets.key_width(keyed, labels, title), top=0.75 if panels else 0.45)
     figure, axes = style.grid(len(lined), room, 3.2 if len(lined) == 1 else 2.1)
     points, other = (history[history["metric"] == name] for name in (metric, partner(metric)))
     looks, seen, handles = facets.styles(levels), [], {}
@@ -51,7 +46,7 @@ def median_curves(
                 continue
             look = looks[i] | {"marker": "o" if len(epochs) < style.MARKED else "", "markersize": 3}
             (handles[i],) = ax.plot(epochs, middle, **look, zorder=3)
-            if not is_many:
+            if not levels.are_many:
                 ax.fill_between(epochs, low, high, color=looks[i]["color"], alpha=0.14, linewidth=0)
             beside, _, dotted, _ = _band(other[other["run_id"].isin(done)])
             if len(beside):
@@ -67,14 +62,10 @@ def median_curves(
     style.label_left(
         axes, style.measured(metric, facets.loss_name(runs)) + ("\n(0 is below)" if below else "")
     )
-    style.heading(figure, _what_is_shown(metric, runs, over, is_many, not other.empty))
-    if line is not None and is_many:
-        style.colorbar(
-            figure, ScalarMappable(facets.norm_of_levels(levels), style.SEQUENTIAL), axes, style.plain(line)
-        )
-    elif line is not None:
-        lost = [Line2D([], [], **look) for look in looks]  # for values all of whose runs diverged
-        style.legend(figure, [handles.get(i, lost[i]) for i in range(len(lost))], labels, title, room)
+    style.heading(figure, _what_is_shown(metric, runs, over, levels.are_many, not other.empty))
+    lost = [Line2D([], [], **look) for look in looks]  # for values all of whose runs diverged
+    lines = [handles.get(i, lost[i]) for i in range(len(lost))]
+    facets.draw_key(figure, axes, keyed, lines, labels, title, room)
     return figure
 
 

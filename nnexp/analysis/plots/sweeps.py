@@ -9,7 +9,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -43,14 +42,9 @@ def sweep_lines(
     looks: list[dict[str, Any]] = (
         [{"color": style.COLORS[0], "marker": "o"}] if levels is None else facets.styles(levels)
     )
-    is_many = levels is not None and len(levels.values) > facets.MAX_LINES
-    right = (
-        0.25
-        if levels is None
-        else 1.15
-        if is_many
-        else style.legend_room(levels.texts, style.plain(levels.name))
-    )
+    texts, title = ([], "") if levels is None else (levels.texts, style.plain(levels.name))
+    is_many = levels is not None and levels.are_many
+    right = facets.key_width(levels, texts, title)
     room = style.Room(right=right, top=0.75 if panels else 0.45)
     parts = list(facets.groups(table, panels))
     figure, axes = style.grid(len(parts), room, 3.2 if len(parts) < 4 else 2.1)
@@ -78,21 +72,9 @@ def sweep_lines(
     lost = "; x: half or more diverged" if np.isinf(table["median"]).any() else ""
     names = ", ".join([x, *([line] if line else []), *panels])
     style.heading(figure, f"{metric} by {names}: median{interval}{lost}")
-    if levels is not None and is_many:
-        style.colorbar(
-            figure,
-            ScalarMappable(facets.norm_of_levels(levels), style.SEQUENTIAL),
-            axes,
-            style.plain(levels.name),
-        )
-    elif levels is not None:
-        style.legend(
-            figure,
-            [drawn[i] for i in sorted(drawn)],
-            [levels.texts[i] for i in sorted(drawn)],
-            style.plain(levels.name),
-            room,
-        )
+    shown = sorted(drawn)
+    labels = [texts[i] for i in shown] if texts else []
+    facets.draw_key(figure, axes, levels, [drawn[i] for i in shown], labels, title, room)
     return figure
 
 
