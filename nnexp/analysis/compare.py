@@ -15,7 +15,7 @@ from nnexp.analysis.samples import Cells, Sample, by_seed, rows_of, sign
 from nnexp.analysis.settings import Setting, label, matching
 from nnexp.analysis.standing import paired
 from nnexp.analysis.statistics import Floats
-from nnexp.analysis.summary import INCOMPARABLE, deciding, finished, params_of, varying
+from nnexp.analysis.summary import deciding, finished, incomparable, params_of, varying
 from nnexp.config.errors import RequestError, unknown
 
 
@@ -274,7 +274,7 @@ def effects(runs: pd.DataFrame, metric: str | None = None, *, over: str = "seed"
     cells = Cells.of(runs, metric, over)
     frame = runs.assign(_value=cells.counted)
     names = varying(runs, over)
-    apart = [name for name in names if name.partition(".")[0] in INCOMPARABLE]
+    apart = incomparable(names)
     rows: list[dict[str, Any]] = []
     for key, part in frame.groupby(apart, dropna=False) if apart else [((), frame)]:
         inside = dict(zip(apart, key if isinstance(key, tuple) else (key,), strict=True))

@@ -253,7 +253,7 @@ def _worth(table: pd.DataFrame, metric: str, rank: str) -> list[Floats]:
 
 def _comparable(table: pd.DataFrame) -> list[Any]:
     """Return the positions of the rows of each data set and loss function."""
-    by = [name for name in grouped_by(table) if name.partition(".")[0] in INCOMPARABLE]
+    by = incomparable(grouped_by(table))
     return list(table.groupby(by, dropna=False).indices.values()) if by else [np.arange(len(table))]
 
 
@@ -284,12 +284,24 @@ def grouped_by(table: pd.DataFrame) -> list[str]:
     return names[: names.index("n")]
 
 
+def incomparable(names: Sequence[str]) -> list[str]:
+    """Return those of the params whose values have losses that do not compare: data sets, loss functions."""
+    return [name for name in names if name.partition(".")[0] in INCOMPARABLE]
+
+
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a summary by rank, those of one data set and loss function together."""
+    by = [*incomparable(grouped_by(table)), "rank"]
+    return table.sort_values(by, kind="stable", ignore_index=True)
+
+
 def best_rows(table: pd.DataFrame, within: Sequence[str] = ()) -> list[int]:
     """Return the positions of the best rows of a summary: one for each data set and loss function.
 
     With `within`, one for each value of those params, too. Only rows that have a standing count.
     """
-    by = [name for name in grouped_by(table) if name in within or name.partition(".")[0] in INCOMPARABLE]
+    apart = incomparable(grouped_by(table))
+    by = [name for name in grouped_by(table) if name in within or name in apart]
     rows = table.reset_index(drop=True)
     rows = rows[rows["standing"].notna()]
     if rows.empty:

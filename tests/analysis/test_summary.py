@@ -425,3 +425,10 @@ def test_rows_are_sorted_and_the_best_taken_as_asked():
     assert summary.ordered(table, "max", 1)["init"].tolist() == ["b"]
     with pytest.raises(RequestError, match=r"unknown column in --sort 'rnk'\. Did you mean rank"):
         summary.ordered(table, "rnk")
+
+
+def test_rows_that_do_not_compare_are_ranked_apart():
+    table = pd.DataFrame({"dataset": ["xor", "and", "xor", "and"], "seed": 0, "n": 3, "rank": [2, 2, 1, 1]})
+    ranked = summary.ranked(table)
+    assert ranked[["dataset", "rank"]].values.tolist() == [["and", 1], ["and", 2], ["xor", 1], ["xor", 2]]
+    assert summary.ranked(table.drop(columns="dataset"))["rank"].tolist() == [1, 1, 2, 2]

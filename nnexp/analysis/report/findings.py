@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nnexp.analysis.samples import sign
-from nnexp.analysis.summary import INCOMPARABLE, best_rows, deciding, finished, grouped_by, params_of, varying
+from nnexp.analysis.summary import best_rows, deciding, finished, grouped_by, incomparable, params_of, varying
 from nnexp.analysis.summary_table import is_numeric, open_question, readable, setting
 from nnexp.config.groups import find_option
 from nnexp.config.text import masked
@@ -165,7 +165,7 @@ class Findings:
     @property
     def apart(self) -> list[str]:
         """Return the settings across which losses do not compare: data sets and loss functions."""
-        return [name for name in self.settings if name.partition(".")[0] in INCOMPARABLE]
+        return incomparable(self.settings)
 
     def best(self, n: int) -> pd.DataFrame:
         """Return the n best runs that finished, or n for each value of the settings in `apart`."""

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from nnexp.analysis.report.findings import Findings
 from nnexp.analysis.report.pictures import Picture
+from nnexp.analysis.summary import ranked
 from nnexp.analysis.summary_table import is_numeric, readable, setting, significant
 
 HERE = Path(__file__).parent
@@ -107,8 +108,8 @@ def _digest(text: str) -> str:
 
 
 def _summary(table: pd.DataFrame) -> Table:
-    """Make the table of a summary, the best rows first."""
-    table = table.sort_values("rank", kind="stable", ignore_index=True)
+    """Make the table of a summary, the best rows of each data set first."""
+    table = ranked(table)
     columns = [_column(name, texts, table[name]) for name, texts in readable(table).items()]
     return Table(columns, table["standing"].tolist())
 
