@@ -18,6 +18,8 @@ SHARED_BYTES = 2**20  # as in the header
 class HostDevice:
     """kernels.cu compiled as C++. One thread runs all blocks: the second finds no run left to train."""
 
+    name = "host"
+
     def __init__(self, directory: Path, shared_bytes: int = SHARED_BYTES) -> None:
         library = directory / "kernels.so"
         if not library.exists():

@@ -7,16 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 SOURCE = Path(__file__).with_name("kernels.cu")
+OPTIONS = ("--fmad=false", "--std=c++17")
 KERNELS = ("train_narrow", "train_wide", "train_large")
 
 
 class DeviceError(Exception):
     """Why a device cannot be used, in one line."""
 
+    @classmethod
+    def of(cls, error: Exception) -> "DeviceError":
+        """Return it for an exception of CuPy, of CUDA or of the compiler."""
+        return cls(f"{type(error).__name__}: {' '.join(str(error).split())}"[:300])
+
 
 class Device(Protocol):
     """What a training needs of a device. An array on it is whatever `put` and `empty` return."""
 
+    name: str
     shared_bytes: int  # the shared memory that a block can have
 
     def put(self, array: NDArray[Any]) -> Any:
@@ -44,18 +51,18 @@ class CudaDevice:
         try:
             import cupy
         except ImportError as error:
-            raise DeviceError(f"CuPy is not installed ({error}): pip install 'nnexp[cuda]'") from error
+            raise DeviceError(f"CuPy cannot be imported ({error}): pip install 'nnexp[cuda]'") from error
         self._cupy: Any = cupy
         try:
-            attributes = cupy.cuda.Device().attributes
-            self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
-            options = ("--fmad=false", "--std=c++17")
-            module = cupy.RawModule(code=SOURCE.read_text(), options=options)
+            device = cupy.cuda.Device()
+            self.name = f"cuda: {cupy.cuda.runtime.getDeviceProperties(device.id)['name'].decode()}"
+            self.shared_bytes = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
+            module = cupy.RawModule(code=SOURCE.read_text(), options=OPTIONS)
             self._kernels = {name: module.get_function(name) for name in KERNELS}
             for kernel in self._kernels.values():
                 kernel.max_dynamic_shared_size_bytes = self.shared_bytes - kernel.shared_size_bytes
-        except Exception as error:  # CuPy's, CUDA's or the compiler's; each has its own
-            raise DeviceError(f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]) from error
+        except Exception as error:  # whatever CuPy, CUDA or the compiler raises
+            raise DeviceError.of(error) from error
 
     def put(self, array: NDArray[Any]) -> Any:
         return self._cupy.asarray(np.ascontiguousarray(array))
