@@ -23,7 +23,8 @@ def any_training(seed: int) -> AnyTraining:
     loss, output = HEADS[seed % len(HEADS)]
     widest = [3, 7, 40][rng.choice(3, p=[0.5, 0.4, 0.1])]
     hidden = rng.randint(1, widest + 1, rng.randint(4)).tolist()
-    n, n_val, n_runs = rng.randint(1, 41), rng.randint(1, 12), rng.randint(1, 5)
+    n, n_val = rng.randint(1, 41), rng.randint(1, 12)
+    n_runs = 40 if rng.randint(20) == 0 else rng.randint(1, 5)
     model = Model(
         sizes=(rng.randint(1, 6), *hidden, rng.randint(1, 5)),
         activation=rng.choice(["sigmoid", "tanh", "relu", "identity"]),
