@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnexp.network.engine.batch import Batch, Lanes, Model
+from nnexp.network.engine.batch import ARTICLES, Batch, Lanes, Model
 from nnexp.network.engine.canary import HEADS, USUAL, samples, stacked
 from nnexp.network.engine.cuda.device import Device
 from nnexp.network.engine.layout import OPTIONS
@@ -34,6 +34,8 @@ def any_training(seed: int) -> AnyTraining:
         batch_size=int(rng.choice([1, rng.randint(1, n + 2), 40])),
         is_classification=bool(rng.randint(2)),
     )
+    if rng.randint(8) == 0:
+        model = ARTICLES
     lead = (n_runs,) if rng.randint(2) else ()
     (X, y), (X_val, y_val) = samples(rng, model, *lead, n), samples(rng, model, *lead, n_val)
     epochs = rng.randint(1, 7, n_runs)

@@ -74,7 +74,7 @@ def test_a_device_that_fails_ends_its_runs_as_failures(host, configure, monkeypa
     ]
 
 
-def test_a_missing_device_is_refused_before_anything_is_recorded(nnexp, monkeypatch):
+def test_a_missing_device_is_refused_before_anything_is_recorded(nnexp, store, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     for arguments in (["device=cuda"], ["-m", "device=cuda", "seed=0,1"]):
         done = nnexp("train", *arguments, "dataset=xor")
