@@ -37,6 +37,11 @@ def inlined(function: _Function) -> _Function:
     return cast(_Function, njit(error_model="numpy", inline="always", **_OPTIONS)(function))
 
 
+def placed(function: _Function) -> _Function:
+    """Compile into each of its callers' loops, where vectors stay in registers."""
+    return cast(_Function, njit(error_model="numpy", forceinline=True, **_OPTIONS)(function))
+
+
 def kernel(*sources: ModuleType) -> Callable[[_Function], _Function]:
     """Compile a function that Python calls, without holding Python's lock, and cache the result on disk.
 

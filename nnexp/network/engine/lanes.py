@@ -143,7 +143,7 @@ def if_greater(typing: Any, x: Any, y: Any, a: Any, b: Any) -> Any:
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         return builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[2], args[3])
 
-    return _floats(_floats, _floats, _floats, _floats), lower
+    return x(x, x, x, x), lower
 
 
 @_function
@@ -151,11 +151,11 @@ def sqrt(typing: Any, x: Any) -> Any:
     """Compute the square root, which hardware rounds correctly."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        kind = ir.FunctionType(_FLOATS, [_FLOATS])
-        function = builder.module.declare_intrinsic(f"llvm.sqrt.v{N_LANES}f64", (), kind)
+        kind = ir.FunctionType(x.vector, [x.vector])
+        function = builder.module.declare_intrinsic(f"llvm.sqrt.v{x.vector.count}f64", (), kind)
         return builder.call(function, args)
 
-    return _floats(_floats), lower
+    return x(x), lower
 
 
 @_function
