@@ -24,6 +24,11 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _OPTIONS: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "no_rewrites": True}
 
 
+# Whether the CPU multiplies and adds with one rounding; every 64-bit ARM does.
+_MACHINE = cpu_target.target_context.codegen().magic_tuple()
+HAS_FMA = "+fma," in f"{_MACHINE[2]}," or _MACHINE[0].startswith(("aarch64", "arm64"))
+
+
 def compiled(function: _Function) -> _Function:
     """Compile a function as part of the kernel that calls it, without fastmath: each operation as written.
 
@@ -67,7 +72,7 @@ def is_compiled(function: Any) -> bool:
 
 def _digest(files: list[str]) -> str:
     """Hash what compiled code depends on: these sources, the CPU as Numba sees it, and the compiler."""
-    digest = hashlib.sha256(repr(cpu_target.target_context.codegen().magic_tuple()).encode())
+    digest = hashlib.sha256(repr(_MACHINE).encode())
     digest.update(llvmlite.__version__.encode())
     for file in files:
         with open(file, "rb") as source:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnexp.network.engine.compilation import compiled, placed
-from nnexp.network.engine.elementary import sigmoid
+from nnexp.network.engine.elementary import Divisor, divide, divisor, sigmoid
 from nnexp.network.engine.evaluation import gather_row
 from nnexp.network.engine.lanes import (
     N_LANES,
@@ -52,8 +52,8 @@ class Rates(NamedTuple):
     beta2: Any
     epsilon: Any
     decay: Any
-    rest1: Any  # 1 - beta1^t
-    rest2: Any
+    rest1: Divisor  # 1 - beta1^t
+    rest2: Divisor
     zero: Any
 
 
@@ -65,7 +65,8 @@ def _changing(load: Any, store: Any, number: Any, lanes_of: int) -> Any:
         step = N_LANES // lanes_of
         return Rates(
             load(s.rates, 0), load(s.rates, step), load(s.rates, 2 * step), load(s.rates, 3 * step),
-            load(s.rates, 4 * step), 1.0 - load(s.rates, 5 * step), 1.0 - load(s.rates, 6 * step), number(0.0),
+            load(s.rates, 4 * step), divisor(1.0 - load(s.rates, 5 * step), number(0.0)),
+            divisor(1.0 - load(s.rates, 6 * step), number(0.0)), number(0.0),
         )  # fmt: skip
 
     @placed
@@ -90,8 +91,8 @@ def _changing(load: Any, store: Any, number: Any, lanes_of: int) -> Any:
             store(s.m, i, m)
             store(s.v, i, v)
             # A division by 1 changes nothing, and takes a fifth of the time of all this.
-            m_hat = m if is_settled else m / rates.rest1
-            store(s.w, i, w - rates.learning_rate * m_hat / (sqrt(v / rates.rest2) + rates.epsilon))
+            m_hat = m if is_settled else divide(m, rates.rest1)
+            store(s.w, i, w - rates.learning_rate * m_hat / (sqrt(divide(v, rates.rest2)) + rates.epsilon))
 
     return rates_of, change
 

@@ -159,6 +159,36 @@ def sqrt(typing: Any, x: Any) -> Any:
 
 
 @_function
+def fused(typing: Any, x: Any, y: Any, z: Any) -> Any:
+    """Compute x y + z, rounded once. Only for what has one right result, however it is computed."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        kind = ir.FunctionType(x.vector, [x.vector] * 3)
+        function = builder.module.declare_intrinsic(f"llvm.fma.v{x.vector.count}f64", (), kind)
+        return builder.call(function, args)
+
+    return x(x, x, x), lower
+
+
+@_function
+def are_between(typing: Any, low: Any, x: Any, high: Any) -> Any:
+    """Tell whether low < |x| < high in all lanes."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        kind = ir.FunctionType(x.vector, [x.vector])
+        size = builder.call(
+            builder.module.declare_intrinsic(f"llvm.fabs.v{x.vector.count}f64", (), kind), args[1:2]
+        )
+        are = builder.and_(
+            builder.fcmp_ordered("<", args[0], size), builder.fcmp_ordered("<", size, args[2])
+        )
+        mask = ir.IntType(x.vector.count)
+        return builder.icmp_unsigned("==", builder.bitcast(are, mask), mask(2**x.vector.count - 1))
+
+    return types.boolean(x, x, x), lower
+
+
+@_function
 def pointer(typing: Any, array: Any, index: Any) -> Any:
     """Return the address of element `index` of a contiguous array. It does not keep the array alive.
 

@@ -138,54 +138,40 @@ def backward(
 def _descend(
     net: Net, wide: Wide, layer: int, inputs: Scalars, slopes: Octets, rows: int, is_settled: bool | np.bool
 ) -> None:
-    """Update a layer's W, the weights of eight inputs at a time.
+    """Update a layer's W, the weights of four inputs to eight neurons at a time.
 
     Square roots and divisions take as long as a block's products, but in another part of the CPU: so the
     products of a block are between the updates of the block before.
     """
     n_inputs, n_outputs = panels_of(net, layer)
-    rates = rates_of_octets(wide.s)
-    w_at, whole = net.weights_at[layer] // 8, net.sizes[layer] // 8
-    before: Any = np.int64(-1)
+    rates, before = rates_of_octets(wide.s), np.int64(-1)
+    w_at, whole = net.weights_at[layer] // 8, net.sizes[layer] // 4
     for panel in range(n_outputs):
         for j in range(whole):
-            s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = octet(0.0)
+            s0 = s1 = s2 = s3 = octet(0.0)
             row = 0
-            for i in range(8):
+            for i in range(4):
                 if before >= 0:
                     change_octet(net, wide.s, rates, is_settled, before + i, wide.block, i)
-                end = rows * (i + 1) // 8
+                end = rows * (i + 1) // 4
                 while row < end:
-                    slope = load_octet(slopes.first, row * slopes.row + panel * slopes.panel)
-                    at = 8 * j + row * inputs.column
+                    slope = load_octet(slopes.first, row * slopes.row + panel)
+                    at = 4 * j + row * inputs.column
                     s0 = s0 + inputs.first[at] * slope
                     s1 = s1 + inputs.first[at + 1] * slope
                     s2 = s2 + inputs.first[at + 2] * slope
                     s3 = s3 + inputs.first[at + 3] * slope
-                    s4 = s4 + inputs.first[at + 4] * slope
-                    s5 = s5 + inputs.first[at + 5] * slope
-                    s6 = s6 + inputs.first[at + 6] * slope
-                    s7 = s7 + inputs.first[at + 7] * slope
                     row += 1
-            store_octet(wide.block, 0, s0)
-            store_octet(wide.block, 1, s1)
-            store_octet(wide.block, 2, s2)
-            store_octet(wide.block, 3, s3)
-            store_octet(wide.block, 4, s4)
-            store_octet(wide.block, 5, s5)
-            store_octet(wide.block, 6, s6)
-            store_octet(wide.block, 7, s7)
-            before = w_at + 8 * (panel * n_inputs + j)
-    if before >= 0:
-        for i in range(8):
-            change_octet(net, wide.s, rates, is_settled, before + i, wide.block, i)
-    if whole < n_inputs:
-        block = Octets(wide.block, 1, 8)
-        left: Any = net.sizes[layer] - 8 * whole
-        fill(block, 0.0, 8, n_outputs)
-        own = Scalars(shifted(inputs.first, 8 * whole), 1, inputs.column)
-        add_product(block, own, slopes, left, n_outputs, rows)
-        for panel in range(n_outputs):
-            for i in range(left):
-                before = w_at + 8 * (panel * n_inputs + whole) + i
-                change_octet(net, wide.s, rates, is_settled, before, wide.block, 8 * panel + i)
+            for i, total in enumerate((s0, s1, s2, s3)):
+                store_octet(wide.block, i, total)
+            before = w_at + panel * 8 * n_inputs + 4 * j
+    for i in range(4 if before >= 0 else 0):
+        change_octet(net, wide.s, rates, is_settled, before + i, wide.block, i)
+    for panel in range(n_outputs):
+        for j in range(4 * whole, net.sizes[layer]):
+            total = octet(0.0)
+            for row in range(rows):
+                slope = load_octet(slopes.first, row * slopes.row + panel)
+                total = total + inputs.first[j + row * inputs.column] * slope
+            store_octet(wide.block, 0, total)
+            change_octet(net, wide.s, rates, is_settled, w_at + panel * 8 * n_inputs + j, wide.block, 0)
