@@ -108,7 +108,7 @@ def sweep(config: RunConfig, done: Sweep) -> None:
 
 def print_summary(table: pd.DataFrame) -> None:
     """Print the summary and what it leaves open; on a terminal fit its width, the best rows in bold."""
-    from nnexp.analysis.summary_table import as_table, fitted, open_question  # imports pandas
+    from nnexp.analysis.summary_table import as_table, fitted, open_questions  # imports pandas
 
     if sys.stdout.isatty():
         lines, left_out = fitted(table, shutil.get_terminal_size().columns)
@@ -120,7 +120,7 @@ def print_summary(table: pd.DataFrame) -> None:
             log.info(f"note: no room for {', '.join(left_out)}: widen the terminal, or use --format csv")
     else:
         print(as_table(table))
-    if unsettled := open_question(table):
+    for unsettled in open_questions(table):
         log.info(f"note: {unsettled}")
 
 

@@ -329,9 +329,10 @@ def _results(
     description that the UI shows.
     """
     from nnexp.analysis.report.page import page  # imports jinja2, which a sweep with nothing to do can skip
+    from nnexp.analysis.report.write import experiment_of
 
     files = {f"figures/{picture.name}.png": picture.png for picture in pictures}
-    files["report.html"] = page(found, pictures)
+    files["report.html"] = page(found, pictures, experiment_of(place.store, found.parent))
     if found.summary is not None:
         files["summary.csv"] = (as_table(found.summary, style="csv") + "\n").encode()
         files["summary.md"] = (as_table(found.summary, style="markdown") + "\n").encode()
