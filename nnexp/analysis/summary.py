@@ -135,10 +135,10 @@ def summarize(
         `epochs_to`, the median number of completed epochs at which the metric first reached the threshold,
         infinite if half of the runs or more never reach it, and its 95% interval `epochs_to_low`,
         `epochs_to_high`;
-        `rank`, from 1, separately for each data set and loss function; groups of fewer than 3 seeds come
-        last;
+        `rank`, from 1, separately for each data set and loss function; groups of fewer than 3 different
+        networks come last;
         `standing`: `best`; `tied`, not to be told from the best; `worse`: see `analysis.standing`. None for
-        groups of fewer than 3 seeds, or if nothing is chosen by the metric;
+        groups of fewer than 3 different networks, or if nothing is chosen by the metric;
         `seeds_needed`, the number of seeds that would probably tell a `tied` group from the best; infinite
         beyond 10,000.
 
@@ -216,8 +216,9 @@ def _place(table: pd.DataFrame, samples: Sequence[Sample], metric: str, rank: st
     worth = _worth(table, metric, rank)
     columns = {"rank": np.full(len(table), np.nan), "seeds_needed": np.full(len(table), np.nan)}
     standing = np.full(len(table), None, dtype=object)
-    few = np.array([len(one.seeds) < FEWEST_SEEDS for one in samples])
-    for part in _comparable(table) if worth else ():
+    # Ten runs with the same weights are one network, of which nothing is known but its loss.
+    few = np.array([len(one.distinct) < FEWEST_SEEDS for one in samples])
+    for part in comparable(table) if worth else ():
         order = part[np.lexsort([*(column[part] for column in reversed(worth)), few[part]])]
         columns["rank"][order] = np.arange(1, len(order) + 1)
         able = order[~few[order] & ~np.isnan(worth[0][order])]
@@ -251,7 +252,7 @@ def _worth(table: pd.DataFrame, metric: str, rank: str) -> list[Floats]:
     return [first, share, *worth.values()]
 
 
-def _comparable(table: pd.DataFrame) -> list[Any]:
+def comparable(table: pd.DataFrame) -> list[Any]:
     """Return the positions of the rows of each data set and loss function."""
     by = incomparable(grouped_by(table))
     return list(table.groupby(by, dropna=False).indices.values()) if by else [np.arange(len(table))]

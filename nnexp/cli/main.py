@@ -165,6 +165,23 @@ def report(sweep_id: str | None, experiment: str | None, metric: str | None, out
 
 @nnexp.command()
 @click.argument("run_or_sweep_id")
+@click.argument("figure", required=False)
+@click.option("--metric", help="Of a sweep: val_loss if there is a validation split, else loss, by default.")
+@click.option("--out", type=PATH, help="With FIGURE a .png, .svg or .pdf; else a directory.")
+@in_store
+def plot(run_or_sweep_id: str, figure: str | None, metric: str | None, out: Path | None) -> None:
+    """Draw the figures of a run, of a sweep's too, or of a sweep, from the record alone.
+
+    FIGURE is one of them, such as curves, weights or hidden_space; by default all are written, as PNG files.
+    Of a run that did not solve its task, print what is known of it, beside one of the same setting that did.
+    """
+    from nnexp.cli import show
+
+    show.plot(run_or_sweep_id, figure, metric, out)
+
+
+@nnexp.command()
+@click.argument("run_or_sweep_id")
 @in_store
 def show(run_or_sweep_id: str) -> None:
     """Show a run (configuration, curve, weights, equation, provenance) or a sweep (its summary)."""

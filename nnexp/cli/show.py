@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnexp.analysis.tables import Columns, apart, as_text
+from nnexp.cli.why import print_why
 from nnexp.config.endings import table_format
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.run import RunConfig
@@ -107,7 +108,7 @@ def sweep(config: RunConfig, done: Sweep) -> None:
 
 def print_summary(table: pd.DataFrame) -> None:
     """Print the summary and what it leaves open; on a terminal fit its width, the best rows in bold."""
-    from nnexp.analysis.summary_table import as_table, fitted, open_question  # imports pandas
+    from nnexp.analysis.summary_table import as_table, fitted, open_questions  # imports pandas
 
     if sys.stdout.isatty():
         lines, left_out = fitted(table, shutil.get_terminal_size().columns)
@@ -119,7 +120,7 @@ def print_summary(table: pd.DataFrame) -> None:
             log.info(f"note: no room for {', '.join(left_out)}: widen the terminal, or use --format csv")
     else:
         print(as_table(table))
-    if unsettled := open_question(table):
+    for unsettled in open_questions(table):
         log.info(f"note: {unsettled}")
 
 
@@ -223,6 +224,7 @@ def run(typed: str) -> None:
     if curve := get_curve(store, run_id, "loss"):
         epochs, losses = zip(*curve, strict=True)
         print(f"\nloss over epochs 0 to {epochs[-1]} (log scale)\n  {spark(losses)}")
+    print_why(store, record)
     if record.status == "FINISHED":
         model = read_model(store, record)
         names = [on_one_line(name) for name in model.input_names()]
@@ -253,8 +255,10 @@ def _show_sweep(store: Store, parent: Detail) -> None:
     if found.summary is not None:
         print("\nsummary")
         print_summary(found.summary)
-        best, metric = found.done.iloc[0], found.metric
-        print(f"\nbest run\n  {on_one_line(best['run_name'])}: {metric} {best[metric]:.4g}, {best['run_id']}")
+        metric, ends = found.metric, found.done.iloc[[0, -1] if len(found.done) > 1 else [0]]
+        for which, end in zip(("best", "worst"), ends.to_dict("records"), strict=False):
+            value = "diverged" if end["outcome"] == "diverged" else f"{metric} {end[metric]:.4g}"
+            print(f"\n{which} run\n  {on_one_line(end['run_name'])}: {value}, {end['run_id']}")
     _section("failed", dict(zip(found.failed["run_name"], found.failed["reason"].map(str), strict=True)))
     _section("provenance", {k: v for k, v in sorted(parent.tags.items()) if k.startswith("nnexp.")})
 
@@ -293,6 +297,38 @@ def write(text: str, out: Path | None) -> None:
         print(text)
         return
     put(f"{text}\n".encode(), out, "--out")
+
+
+def plot(typed: str, name: str | None, metric: str | None, out: Path | None) -> None:
+    """Carry out `nnexp plot`."""
+    from nnexp.analysis import plots  # matplotlib takes long to import
+    from nnexp.pipeline.results import Run, Sweep
+
+    if name is not None and out is not None:
+        plots.check_suffix(out, "--out")
+    store = open_store(create=False)
+    run_id = whole_id(store, typed)
+    if get_sweep(store, run_id) is not None:
+        figures = Sweep(store, run_id, ()).figures(name, metric)
+    else:
+        record = get_run(store, run_id)
+        if metric is not None:
+            raise RequestError("--metric is for the figures of a sweep")
+        figures = Run(store, run_id).figures(name)
+        print_why(store, record)
+    if not figures:
+        raise RequestError(f"{run_id}: no run has a value to draw")
+    if name is not None:
+        file = out or Path(f"{name}.png")
+        put(plots.saved(figures[name], file.suffix.removeprefix(".")), file, "--out")
+        return
+    directory = out or Path(run_id)
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"--out {directory}: cannot be made: {error.strerror}") from error
+    for of, figure in figures.items():
+        put(plots.png(figure), directory / f"{of}.png", "--out")
 
 
 def put_figure(figure: Figure, file: Path) -> None:

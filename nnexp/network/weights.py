@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnexp.network.forward import outputs
-from nnexp.network.reference import Layers, Network
+from nnexp.network.forward import activations, outputs
+from nnexp.network.reference import Layers, Network, sizes
 
 Array = NDArray[np.float64]
 
@@ -56,6 +56,34 @@ class Model:
         """Compute y_pred, (n, outputs), from raw rows X, (n, features); the same bits on every machine."""
         return outputs(self.network, (X - self.shift) / self.scale)
 
+    def hidden(self, X: Array) -> list[Array]:
+        """Compute the activations of each hidden layer, (n, width), from raw rows X, (n, features)."""
+        found: list[Array] = []
+        a = (X - self.shift) / self.scale
+        for layer in range(len(self.network.layers) - 1):
+            a = activations(self.network, layer, a)
+            found.append(a)
+        return found
+
+    def labels(self, y_pred: Array) -> NDArray[np.intp]:
+        """Return the index of the class that each row of outputs, (n, outputs), means; for classes only."""
+        return (y_pred[:, 0] >= 0.5).astype(np.intp) if y_pred.shape[1] == 1 else y_pred.argmax(axis=1)
+
+    def neuron_names(self) -> list[list[str]]:
+        """Return the names of each layer's neurons, inputs first, as in the equation.
+
+        Inputs are named by their columns, then come h1, h2, … (h1_1, … with several hidden layers) and o1, …,
+        or the classes if there is an output for each.
+        """
+        widths = sizes(self.network.layers)
+        names = [list(self.features)]
+        for i, n in enumerate(widths[1:], 1):
+            is_last = i == len(widths) - 1
+            prefix = "o" if is_last else "h" if len(widths) == 3 else f"h{i}_"
+            neurons = [f"{prefix}{k + 1}" for k in range(n)]
+            names.append(list(self.classes) if is_last and n == len(self.classes) > 1 else neurons)
+        return names
+
     def output_columns(self) -> list[str]:
         """Name the output columns: `y_pred`, or one for each class if the network has an output for each."""
         if len(self.network.layers[-1][1]) == 1:
@@ -81,8 +109,7 @@ class Model:
         columns: dict[str, list[Any]] = dict(zip(self.output_columns(), y_pred.T.tolist(), strict=True))
         if self.classes:
             is_single = y_pred.shape[1] == 1
-            index = (y_pred[:, 0] >= 0.5).astype(int) if is_single else y_pred.argmax(axis=1)
-            columns["label"] = [self.classes[i] for i in index]
+            columns["label"] = [self.classes[i] for i in self.labels(y_pred)]
             # One sigmoid is a probability; several do not form a distribution over the classes.
             if self.network.output_activation == ("sigmoid" if is_single else "softmax"):
                 likely = np.maximum(y_pred, 1.0 - y_pred) if is_single else y_pred

@@ -36,6 +36,8 @@ from nnexp.training.plan import Point
 from nnexp.training.shard import Trained
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from nnexp.analysis.report.findings import Findings
 
 log = logging.getLogger("nnexp")
@@ -46,8 +48,8 @@ Array = NDArray[np.float64]
 MAX_KEPT_DATA = 32 * 2**20
 # About how many new rows, over all networks, are predicted at once.
 ROWS_AT_ONCE = 20_000
-# How many of a sweep's best runs get the artifacts of a single run.
-MAX_BEST = 3
+# How many of a sweep's best runs, and of its worst, get the artifacts of a single run.
+MAX_ILLUSTRATED = 3
 
 
 @lru_cache(maxsize=256)
@@ -221,10 +223,11 @@ def whole(trained: Trained, model: Model, dataset: Dataset) -> Whole:
     return Whole(trained.config, dataset, model, trained.kept, trained.epochs, curves, trained.outcome)
 
 
-def single_files(run: Whole) -> dict[str, bytes]:
-    """Return the artifacts that only a single run and the best of a sweep have.
+def single_files(run: Whole, solved: Whole | None = None) -> dict[str, bytes]:
+    """Return the artifacts that only a single run and the best and worst of a sweep have.
 
-    They are the equation, the predictions and, with `figures=true`, the figures.
+    They are the equation, the predictions and, with `figures=true`, the figures. `solved`: a run of the same
+    setting that solved, for a run that did not.
     """
     table = as_text(predictions(run.model, run.config, run.dataset), "csv")
     files = {
@@ -234,14 +237,26 @@ def single_files(run: Whole) -> dict[str, bytes]:
     if run.config.figures:
         from nnexp.analysis import plots  # matplotlib takes long to import, and most runs have no figures
 
-        title = f"{run_name(run.config, run.dataset)}, {run.outcome}"
         shown = without_test_rows(run.dataset, run.config)
-        figures = plots.of_run(run.model, shown, run.epochs, run.curves, title, run.kept)
+        figures = run_figures(run, solved)
         files |= {f"figures/{name}.png": plots.png(figure) for name, figure in figures.items()}
         if "surface_over_training" in figures:
             animation = plots.surface_animation(run.model, shown, run.kept)
             files["figures/surface_over_training.gif"] = animation
     return files
+
+
+def run_figures(run: Whole, solved: Whole | None = None, only: str | None = None) -> dict[str, Figure]:
+    """Draw the figures of a run, or the one of this name. Raises RequestError if there is none.
+
+    `solved`: a run of the same setting that solved, whose hidden space is drawn beside this one's.
+    """
+    from nnexp.analysis import plots
+
+    title = f"{run_name(run.config, run.dataset)}, {run.outcome}"
+    shown = without_test_rows(run.dataset, run.config)
+    beside = None if solved is None else (solved.model, f"seed {solved.config.seed}, which solved")
+    return plots.of_run(run.model, shown, run.epochs, run.curves, title, run.kept, only, beside)
 
 
 def without_test_rows(dataset: Dataset, config: RunConfig) -> Dataset:
@@ -279,20 +294,31 @@ def _features(X: NDArray[np.float64], dataset: Dataset) -> Columns:
     return dict(zip(dataset.features, X.T.tolist(), strict=True))
 
 
-def best_files(store: Store, found: Findings, points: Sequence[Point]) -> dict[str, dict[str, bytes]]:
-    """Return, by run id, the artifacts of a single run for each of a sweep's best runs."""
+def illustrations(store: Store, found: Findings, points: Sequence[Point]) -> dict[str, dict[str, bytes]]:
+    """Return, by run id, the artifacts of a single run for each of a sweep's best runs and of its worst."""
+    from nnexp.analysis.diagnosis import siblings  # imports pandas, which a run alone does without
+
     point_of = {point.key: point for point in points}
-    best = found.best(1)
-    best = best[best["outcome"] != "diverged"].head(MAX_BEST)
-    files = {}
-    for run_id, key, outcome in best[["run_id", "run_key", "outcome"]].itertuples(index=False):
+    done = found.done.set_index("run_id", drop=False)
+    best, worst = found.best(1), found.worst(1)
+    best = best[best["outcome"] != "diverged"]
+
+    def read(run_id: str) -> Whole | None:
+        """Read one of the sweep's runs; log and return None if that is not possible."""
         try:
-            point = point_of[key]
-            run = read_back(store, run_id, replace(point.config, figures=True), point.dataset, outcome)
+            point = point_of[done["run_key"][run_id]]
+            config = replace(point.config, figures=True)
+            return read_back(store, run_id, config, point.dataset, done["outcome"][run_id])
         except (FileNotFoundError, ValueError) as error:
-            log.info(f"no figures of the best run {run_id}: its weights.npz cannot be read: {error}")
-            continue
-        files[run_id] = single_files(run)
+            log.info(f"no figures of the run {run_id}: its weights.npz cannot be read: {error}")
+            return None
+
+    files = {}
+    for run_id in [*best["run_id"].head(MAX_ILLUSTRATED), *worst["run_id"].head(MAX_ILLUSTRATED)]:
+        run = read(run_id)
+        if run is not None:
+            solved = siblings(found.done, run_id).example
+            files[run_id] = single_files(run, None if solved is None else read(solved))
     return files
 
 

@@ -18,10 +18,11 @@ from nnexp.network.weights import pack
 from nnexp.pipeline.artifacts import data_files, data_input, model_of, points, prediction_points, run_files
 from nnexp.pipeline.identity import ranges, result_tags, run_key, run_tags
 from nnexp.pipeline.provenance import DEVICE, code_files, command, provenance
-from nnexp.tracking.find import SWEEP_KEYS
-from nnexp.tracking.labels import DESCRIPTION, QUESTION, name_of, tags_of
+from nnexp.tracking.find import EXPERIMENT_FILE, SWEEP_KEYS
+from nnexp.tracking.labels import DATA, DESCRIPTION, QUESTION, name_of, tags_of
 from nnexp.tracking.reader import Detail
-from nnexp.tracking.runs import RunRecord, now, origin
+from nnexp.tracking.runs import RunRecord, cut, now, origin
+from nnexp.training.checks import split_of
 from nnexp.training.plan import Point
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure
@@ -29,8 +30,8 @@ from nnexp.training.train import Failure
 if TYPE_CHECKING:
     from nnexp.pipeline.rerun.verdict import Verdict
 
-# The longest verdict that is stored as a tag, in characters.
-MAX_VERDICT = 5000
+# The longest verdict, and the longest description of the data, that are stored as a tag, in characters.
+MAX_VERDICT, MAX_DATA = 5000, 1000
 
 
 def run_record(point: Point, attempt: int, tags: Mapping[str, str]) -> RunRecord:
@@ -74,7 +75,7 @@ def with_result(
 
 def sweep_record(name: str, key: str, asked: Sequence[Point], request: Request, device: str) -> RunRecord:
     """Return the record of a sweep as it begins: its ranges, the keys of its runs, the device's name."""
-    from nnexp.analysis.report.findings import question, shown_ranges  # imports pandas
+    from nnexp.analysis.report.findings import experiment_text, question, shown_ranges  # imports pandas
     from nnexp.analysis.report.note import MAX_NOTE, begun
 
     varied = ranges([point.config for point in asked])
@@ -87,12 +88,30 @@ def sweep_record(name: str, key: str, asked: Sequence[Point], request: Request, 
     tags[DEVICE] = device
     if asks := question(name):
         tags[QUESTION] = asks[:MAX_NOTE]
+    tags[DATA] = _data_text(asked)
     tags |= tags_of(request)
     tags[DESCRIPTION] = begun(tags.get(QUESTION, ""), command(), shown_ranges(params))
     keys = "".join(f"{point.key}\n" for point in asked)
     files = {SWEEP_KEYS: keys.encode()} | data_files(dict.fromkeys(point.dataset for point in asked))
     files |= code_files()
+    if text := experiment_text(name):
+        files[EXPERIMENT_FILE] = text.encode()
     return RunRecord(name_of(request, title), params, tags, files=files)
+
+
+def _data_text(asked: Sequence[Point]) -> str:
+    """Describe the data sets of these points, and how many of their rows are for what."""
+    found = dict.fromkeys((point.dataset, split_of(point.config)._replace(seed=0)) for point in asked)
+    texts = []
+    for dataset, split in found:
+        classes = f" (classes {', '.join(dataset.classes)})" if dataset.classes else ""
+        sizes = map(len, split.rows(len(dataset.X), dataset.name))
+        parts = zip(("training", "validation", "test"), sizes, strict=True)
+        of = ", ".join(f"{n:,} {part}" for part, n in parts if n)
+        rows = f"{len(dataset.X):,} rows ({of})"
+        features = f"{len(dataset.features)} feature{'s' * (len(dataset.features) != 1)}"
+        texts.append(f"{dataset.name}: {rows}, {features} -> {dataset.target}{classes}")
+    return cut(". ".join(dict.fromkeys(texts)), MAX_DATA)
 
 
 def rerun_record(run: Detail, config: RunConfig, dataset: Dataset, again: Trained) -> RunRecord:

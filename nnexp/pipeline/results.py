@@ -17,17 +17,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nnexp.analysis import plots
+from nnexp.analysis.diagnosis import Diagnosis, Siblings
 from nnexp.analysis.report.pictures import MAX_ASKED, drawn_metrics, epochs_to_draw
 from nnexp.analysis.report.write import check_path, write_page
 from nnexp.analysis.summary import deciding, finished, mixed, overall, summarize, varying
 from nnexp.analysis.summary_table import marked
 from nnexp.config.errors import RequestError
-from nnexp.config.run import NOT_RESULT, RunConfig
-from nnexp.dataset.load import Dataset
+from nnexp.config.run import NOT_RESULT
 from nnexp.network.weights import Model
-from nnexp.pipeline.artifacts import read_back, without_test_rows
-from nnexp.pipeline.identity import run_name
-from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
+from nnexp.pipeline.artifacts import Whole, run_figures
+from nnexp.pipeline.diagnose import config_and_data, diagnosis_of, read_run, siblings_of
 from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.find import get_run, get_sweep, read_model
 from nnexp.tracking.read import read_history, read_runs
@@ -91,7 +90,7 @@ class Run:
 
     @property
     def params(self) -> dict[str, Any]:
-        leaves = self._trained[0].leaves()
+        leaves = config_and_data(self.store, self.run_id)[0].leaves()
         return {key: value for key, value in leaves.items() if key not in NOT_RESULT and value is not None}
 
     @cached_property
@@ -112,7 +111,8 @@ class Run:
         ----------
         name
             `curves` or `weights`; with two inputs also `decision_surface` and, if weights were kept while
-            training, `surface_over_training`; for a tiny network also `network`.
+            training, `surface_over_training`; for a tiny network also `network`; with hidden neurons
+            `hidden_space`, for a run that did not solve its task beside one of the same setting that did.
 
         Returns
         -------
@@ -123,19 +123,46 @@ class Run:
         RequestError
             If the run has no figure of this name, or its data set cannot be found any more.
         """
-        config, dataset = self._trained
-        run = read_back(self.store, self.run_id, config, dataset, self.outcome)
-        title = f"{run_name(config, dataset)}, {self.outcome}"
-        shown = without_test_rows(dataset, config)
-        return plots.of_run(run.model, shown, run.epochs, run.curves, title, run.kept, name)[name]
+        return self.figures(name)[name]
+
+    def figures(self, only: str | None = None) -> dict[str, Figure]:
+        """Draw all figures of the run, or the one of this name; return them by name. Raises RequestError."""
+        solved = None
+        if only in (None, "hidden_space") and (beside := self.siblings.example) is not None:
+            solved = read_run(self.store, get_run(self.store, beside))
+        return run_figures(self._whole, solved, only)
+
+    def diagnosis(self) -> Diagnosis:
+        """Say what is known of a network that did not solve its task: wrong rows, idle neurons, a plateau.
+
+        Returns
+        -------
+        Diagnosis
+            `wrong`, a DataFrame of the rows that it gets wrong; `dead`, `saturated` and `twins`, names of
+            hidden neurons; `loss`, `grad_norm`, `epochs` and `plateau`; `texts()`, all of it in words.
+
+        Raises
+        ------
+        RequestError
+            If the data set cannot be found any more.
+
+        Examples
+        --------
+        >>> import nnexp
+        >>> run = nnexp.train(dataset="xor", init="ones", epochs=500, figures=False, model=False)
+        >>> run.diagnosis().twins
+        (('h1', 'h2'),)
+        """
+        return diagnosis_of(self._whole)
 
     @cached_property
-    def _trained(self) -> tuple[RunConfig, Dataset]:
-        """The run's configuration and data set. Raises RequestError if the data set cannot be found."""
-        subject = Subjects(kept_in(self.store)).subject(find_run(self.store, self.run_id))
-        if subject.data.dataset is None:
-            raise RequestError(f"run {self.run_id}: {subject.data.changed}")
-        return subject.config, subject.data.dataset
+    def siblings(self) -> Siblings:
+        """The runs of its setting in its sweep or experiment: `n`, `solved`, and an `example` that solved."""
+        return siblings_of(self.store, self._record)
+
+    @cached_property
+    def _whole(self) -> Whole:
+        return read_run(self.store, self._record)
 
     def __repr__(self) -> str:
         """Return one line: `<run 1f0c…: xor lr=0.5 init=normal seed=3, loss 0.0003, converged>`."""
@@ -277,16 +304,24 @@ class Sweep:
             If the sweep has no figure of this name, if a param or the metric is unknown, or if no run
             finished.
         """
+        if name is not None and by is not None:
+            raise RequestError("by is only for the figure of the summary, which has no name: give name or by")
+        if name is not None:
+            return self.figures(name, metric)[name]
+        done = self._finished()
+        return plots.of_summary(done, varying(done) if by is None else by, metric or deciding(done))
+
+    def figures(self, only: str | None = None, metric: str | None = None) -> dict[str, Figure]:
+        """Draw all figures that the sweep records, or the one of this name, by a metric; return them by name.
+
+        Raises RequestError.
+        """
         done = self._finished()
         metric = deciding(done) if metric is None else metric
-        if name is None:
-            return plots.of_summary(done, varying(done) if by is None else by, metric)
-        if by is not None:
-            raise RequestError("by is only for the figure of the summary, which has no name: give name or by")
         history = None
         if self.store.is_known or len(done) <= MAX_ASKED:
             history = read_history(self.store, done, drawn_metrics(done, metric), epochs_to_draw(done))
-        return plots.of_sweep(done, history, metric, name)[name]
+        return plots.of_sweep(done, history, metric, only)
 
     def report(self, path: str | PathLike[str] = "report.html") -> Path:
         """Write the sweep's report: one HTML file that loads no other file.

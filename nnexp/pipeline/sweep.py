@@ -22,7 +22,7 @@ from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Source
-from nnexp.pipeline.artifacts import best_files, check_names, new_outputs
+from nnexp.pipeline.artifacts import check_names, illustrations, new_outputs
 from nnexp.pipeline.git import refuse_dirty
 from nnexp.pipeline.identity import ranges, run_key, run_name, sweep_key, varied_leaves
 from nnexp.pipeline.progress import Meter
@@ -295,13 +295,13 @@ def _parent(place: Place, sweep_id: str) -> Detail:
 
 
 def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Picture]:
-    """Write the figures of the sweep's best runs; return the sweep's own figures."""
+    """Write the figures of the sweep's best and worst runs; return the sweep's own figures."""
     runs = finished(found.runs)
     if runs.empty:
         return []
     from nnexp.analysis.report.pictures import sweep_pictures
 
-    for run_id, files in best_files(place.store, found, points).items():
+    for run_id, files in illustrations(place.store, found, points).items():
         with uninterrupted():
             place.writer.add(run_id, files, {})
     return sweep_pictures(place.store, runs)
@@ -333,9 +333,10 @@ def _results(
     description that the UI shows.
     """
     from nnexp.analysis.report.page import page  # imports jinja2, which a sweep with nothing to do can skip
+    from nnexp.analysis.report.write import experiment_of
 
     files = {f"figures/{picture.name}.png": picture.png for picture in pictures}
-    files["report.html"] = page(found, pictures)
+    files["report.html"] = page(found, pictures, experiment_of(place.store, found.parent))
     if found.summary is not None:
         files["summary.csv"] = (as_table(found.summary, style="csv") + "\n").encode()
         files["summary.md"] = (as_table(found.summary, style="markdown") + "\n").encode()

@@ -19,6 +19,8 @@ from nnexp.tracking.store import Store
 
 # The artifact of a sweep's parent that lists the sweep's runs: one run_key per line.
 SWEEP_KEYS = "run_keys.txt"
+# That with the experiment's file, if an experiment made the sweep.
+EXPERIMENT_FILE = "experiment.yaml"
 # The largest file, in bytes, that is read because a record names it; enough for sixty million weights.
 MAX_BYTES = 1 << 30
 # Where else than in a directory a server may have its artifacts. Other schemes are not read, since MLflow

@@ -388,6 +388,7 @@ def test_runs_that_ended_with_the_same_weights_are_one_network():
     row = summary.summarize(runs, ["init"]).set_index("init").loc["zeros"]
     assert (row["n"], row["networks"]) == (10, 1)
     assert row.filter(regex="_(low|high)$").isna().all()
+    assert (row["standing"], row["rank"]) == (None, 2)
 
 
 def test_a_setting_of_one_seed_never_wins():

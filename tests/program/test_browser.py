@@ -228,3 +228,18 @@ def test_a_model_shows_its_signature(page, pictured):
     for words in ("signature:", "weight_lb", "height_in", "label"):
         expect(page.locator("pre, code").filter(has_text=words).first).to_be_visible()
     pictured(page, "model")
+
+
+@pytest.mark.parametrize("width", [1300, 400])
+def test_no_cell_of_a_report_is_cut(width, site, served, browser):
+    page = browser.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    (report,) = [file for file in served.parent.rglob("report.html") if "sweep: 200 runs" in file.read_text()]
+    page.goto(report.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    cut = """() => [...document.querySelectorAll("html, .wide, th, td, dt, dd, p, img")]
+        .filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth).length"""
+    page.wait_for_function(f"({cut})() === 0")
+    is_whole = "(one) => one.getBoundingClientRect().right <= innerWidth"
+    assert all(cell.evaluate(is_whole) for cell in page.locator("td").all()[:400])
+    page.close()

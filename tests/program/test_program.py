@@ -42,6 +42,30 @@ def test_show_prints_all_of_a_run(nnexp, store):
         assert words in ended.out
 
 
+def test_show_and_plot_say_why_a_run_did_not_solve_its_task_beside_a_seed_that_did(nnexp, store, tmp_path):
+    nnexp("train", "-m", "dataset=xor", "learning_rate=0.5", "seed=7,8", "epochs=3000", "figures=false")
+    seed_7, seed_8 = (run_id for run_id in package.load_runs().sort_values("seed")["run_id"])
+    ended = nnexp("show", seed_8)
+    assert ended.status == 0
+    told = " ".join(ended.out.split())
+    assert "why it did not solve the task this run xor lr=0.5 init=normal seed=7, which solved" in told
+    assert "wrong training rows 1 of 4: row 1 0 of 4" in told
+    assert f"1 of 2 runs of this setting solved it, such as {seed_7}" in told
+    assert "why" not in nnexp("show", seed_7).out
+
+    drawn = nnexp("plot", seed_8)
+    assert drawn.status == 0
+    assert "why it did not solve the task" in drawn.out
+    figures = {"curves", "weights", "decision_surface", "network", "hidden_space"}
+    assert {file.stem for file in (tmp_path / seed_8).iterdir()} == figures
+    assert nnexp("plot", seed_7, "hidden_space", "--out", "alone.svg").out == ""
+    assert (tmp_path / "alone.svg").exists()
+    assert nnexp("plot", "last", "loss_over_seeds").status == 0
+    assert (tmp_path / "loss_over_seeds.png").exists()
+    for wrong in (["nonsense"], ["curves", "--out", "x.gif"], ["--metric", "loss"]):
+        assert nnexp("plot", seed_8, *wrong).status == 2
+
+
 def test_predict_applies_a_network_to_new_rows(nnexp, store, tmp_path):
     run_id = nnexp("train", "model=false", "figures=false").out.split("recorded as ")[1].split()[0]
     (tmp_path / "rows.csv").write_text("who,height_in,weight_lb\nEmily,63,128\nFrank,68,155\n")

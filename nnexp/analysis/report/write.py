@@ -10,8 +10,9 @@ from nnexp.analysis.report.pictures import sweep_pictures
 from nnexp.analysis.summary import finished, overall
 from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
+from nnexp.config.text import printable
 from nnexp.tracking.experiments import find_experiment, get_experiment
-from nnexp.tracking.find import get_run, get_sweep, recorded_keys
+from nnexp.tracking.find import EXPERIMENT_FILE, find_artifact, get_run, get_sweep, recorded_keys
 from nnexp.tracking.named import get_newest, whole_id
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Detail
@@ -44,11 +45,17 @@ def write_page(store: Store, parent: Detail, path: Path, option: str, metric: st
     runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
     done = finished(runs)
     found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, overall(runs, metric), metric)
-    content = page(found, [] if done.empty else sweep_pictures(store, done, metric))
+    pictures = [] if done.empty else sweep_pictures(store, done, metric)
+    content = page(found, pictures, experiment_of(store, parent))
     try:
         path.write_bytes(content)
     except OSError as error:
         raise RequestError(f"{option} {path}: cannot be written: {error.strerror}") from error
+
+
+def experiment_of(store: Store, sweep: Detail) -> str:
+    """Return the file of the experiment that made a sweep; empty if there was none, or it was not kept."""
+    return printable((find_artifact(store, sweep, EXPERIMENT_FILE) or b"").decode(errors="replace"))
 
 
 def check_path(option: str, path: Path) -> None:
