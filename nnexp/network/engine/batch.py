@@ -125,6 +125,12 @@ def _with_one_nan(numbers: Array) -> Array:
     return numbers
 
 
+@lru_cache(maxsize=256)
+def _is_articles(model: Model) -> bool:
+    """Tell whether a model trains as ARTICLES does."""
+    return replace(model, is_classification=True) == ARTICLES
+
+
 def _aligned(size: int) -> Array:
     """Return `size` zeros that start on a cache line, so that no vector lies across two lines."""
     line = 64
@@ -135,7 +141,7 @@ def _aligned(size: int) -> Array:
 
 def _per_run(value: ArrayLike, n_runs: int, dtype: type) -> NDArray[Any]:
     """Return one number for each run, from one number for all or one for each."""
-    return np.broadcast_to(np.asarray(value, dtype=dtype), (n_runs,)).copy()
+    return np.full(n_runs, value, dtype)
 
 
 def _checked(model: Model, X: ArrayLike, y: ArrayLike, n_runs: int) -> tuple[Array, Array]:
@@ -329,7 +335,8 @@ class Batch:
             raise ValueError(f"{self.epoch} epochs are completed: cannot go back to {until}")
         epochs = np.array(log_epochs, dtype=np.int64)
         first = self.epoch + 1 if self.epoch > 0 else 0
-        if np.any(np.diff(epochs, prepend=first - 1, append=until + 1) < 1):
+        is_outside = len(epochs) > 0 and (epochs[0] < first or epochs[-1] > until)
+        if is_outside or (epochs[1:] <= epochs[:-1]).any():
             raise ValueError(f"log_epochs must ascend from {first} to {until}, not be {log_epochs}")
         n_runs, n = len(self._runs.weights), self._X.shape[1]
         visited = np.zeros((0, 0, 0), dtype=np.int32)
@@ -377,9 +384,8 @@ class Batch:
     def _train(self, until: int, epochs: IntArray, order: NDArray[np.int32], records: Array) -> None:
         """Train the blocks of active runs, shared among the threads."""
         active = self._active()
-        is_classification = self.model.is_classification
         has_decay = bool(self._runs.options[:, COLUMNS["weight_decay"]].any())
-        is_articles = self.model == replace(ARTICLES, is_classification=is_classification) and not has_decay
+        is_articles = _is_articles(self.model) and not has_decay
         if self._resident is not None:
             self._resident.train(active, self.epoch, until, epochs, order, records, has_decay, is_articles)
             self._fetch("diverged", "stopped", "best_epoch")
@@ -397,7 +403,7 @@ class Batch:
             has_decay=has_decay,
             batch_size=self.model.batch_size,
             rows=self._rows,
-            is_classification=is_classification,
+            is_classification=self.model.is_classification,
             is_articles=is_articles and not is_wide,
             is_wide=is_wide,
         )

@@ -1,4 +1,4 @@
-"""Compute exp, log and tanh with + - * / and integer operations on bits, for the compiled engine.
+"""Compute exp, log, tanh and quotients with + - * / and integer operations on bits, for the compiled engine.
 
 A library's exp differs from CPU to CPU in its last bits. These functions have the same bits wherever
 there is IEEE arithmetic, and work on every lane of a vector at once. Errors, in units in the last
@@ -199,31 +199,33 @@ def tanh(x: Lanes) -> Lanes:
 
 
 class Divisor(NamedTuple):
-    """A number by which many are divided: with 1 / by, and by how much that is too small, times 1 / by."""
+    """A number by which many are divided, in each lane; and 1 / by, rounded, with what it lacks."""
 
     by: Any
     inverse: Any
     lack: Any
-    low: Any  # between these bounds of |x| no step of `divide` leaves the range of ordinary floats
+    low: Any  # `divide` computes quotients of numbers between these bounds by products
     high: Any
 
 
 @compiled
 def divisor(by: Any, zero: Any) -> Divisor:
-    """Prepare a division by each lane of `by`."""
-    one, inverse = zero + 1.0, 1.0 / by
-    lack = fused(zero - by, inverse, one) * inverse
+    """Prepare divisions by each lane of `by`; zero: 0 in all lanes."""
+    inverse = 1.0 / by
+    lack = fused(zero - by, inverse, zero + 1.0) * inverse
     high = if_greater(by, zero + 2.0**-100, zero + 2.0**800, zero)
-    return Divisor(by, inverse, lack, zero + 2.0**-800, if_greater(zero + 2.0**100, by, high, zero))
+    high = if_greater(zero + 2.0**100, by, high, zero)
+    return Divisor(by, inverse, lack, zero + 2.0**-800, high)
 
 
 @placed
 def divide(x: Any, d: Divisor) -> Any:
-    """Compute x / d.by, to the same bits, without the divider that square roots wait for.
+    """Compute x / d.by with the bits of a division, but where the CPU can, by products, which take less time.
 
-    q is within little more than half a unit in the last place, so its remainder is exact, and the sum before
-    the last rounding misses the quotient by less than any quotient's distance from the middle between two
-    floats (Markstein 1990).
+    q is less than 0.51 units in the last place from the quotient, so that its remainder is a float. With the
+    remainder's part added, the sum before its rounding is less than 0.26 by (by in [1, 2)) times 2^-53 units
+    away, and no quotient that is not the middle of two floats is as near to one as 2^-53 / by (Markstein
+    1990). Within the bounds no number is subnormal or infinite.
     """
     if HAS_FMA and are_between(d.low, x, d.high):
         q = fused(x, d.inverse, x * d.lack)

@@ -57,20 +57,26 @@ class Rates(NamedTuple):
     zero: Any
 
 
-def _changing(load: Any, store: Any, number: Any, lanes_of: int) -> Any:
-    """Define how a vector of weights is changed."""
+def _changing(load: Any, store: Any, number: Any, width: int) -> Any:
+    """Define, for vectors of `width` lanes, how the rates of a step are read and how it changes weights."""
 
     @compiled
-    def rates_of(s: Block) -> Rates:
-        step = N_LANES // lanes_of
+    def rates_of(net: Net, s: Block) -> Rates:
+        """Read the numbers of the step that `count_step` has begun."""
+        step, zero = N_LANES // width, number(0.0)
+        rest1 = rest2 = Divisor(zero, zero, zero, zero, zero)
+        if net.optimizer == ADAM or net.optimizer == ADAMW:
+            rest1 = divisor(1.0 - load(s.rates, 5 * step), zero)
+            rest2 = divisor(1.0 - load(s.rates, 6 * step), zero)
         return Rates(
             load(s.rates, 0), load(s.rates, step), load(s.rates, 2 * step), load(s.rates, 3 * step),
-            load(s.rates, 4 * step), divisor(1.0 - load(s.rates, 5 * step), number(0.0)),
-            divisor(1.0 - load(s.rates, 6 * step), number(0.0)), number(0.0),
+            load(s.rates, 4 * step), rest1, rest2, zero,
         )  # fmt: skip
 
     @placed
-    def change(net: Net, s: Block, rates: Rates, is_settled: bool | np.bool, i: Any, grad: Pointer, at: Any) -> None:
+    def change(
+        net: Net, s: Block, rates: Rates, is_settled: bool | np.bool, i: Any, grad: Pointer, at: Any
+    ) -> None:
         """Change vector number i of the weights by its gradient, vector number `at` of grad."""
         w, g = load(s.w, i), load(grad, at)
         if net.has_decay:
@@ -106,7 +112,7 @@ def update(
     net: Net, s: Block, is_settled: bool | np.bool, first: Any, grad: Pointer, at: Any, count: Any
 ) -> None:  # fmt: skip
     """Change `count` weights from number `first` on by their gradients, which begin at number `at`."""
-    rates = _rates(s)
+    rates = _rates(net, s)
     for i in range(count):
         _change(net, s, rates, is_settled, first + i, grad, at + i)
 
