@@ -17,7 +17,7 @@ from nnexp.network import engine
 from nnexp.network.weights import pack
 from nnexp.pipeline.artifacts import data_files, data_input, model_of, points, prediction_points, run_files
 from nnexp.pipeline.identity import ranges, result_tags, run_key, run_tags
-from nnexp.pipeline.provenance import code_files, command, provenance
+from nnexp.pipeline.provenance import DEVICE, code_files, command, provenance
 from nnexp.tracking.find import EXPERIMENT_FILE, SWEEP_KEYS
 from nnexp.tracking.labels import DATA, DESCRIPTION, QUESTION, name_of, tags_of
 from nnexp.tracking.reader import Detail
@@ -73,8 +73,8 @@ def with_result(
     )
 
 
-def sweep_record(name: str, key: str, asked: Sequence[Point], request: Request) -> RunRecord:
-    """Return the record of a sweep as it begins: its ranges and the keys of its runs."""
+def sweep_record(name: str, key: str, asked: Sequence[Point], request: Request, device: str) -> RunRecord:
+    """Return the record of a sweep as it begins: its ranges, the keys of its runs, the device's name."""
     from nnexp.analysis.report.findings import experiment_text, question, shown_ranges  # imports pandas
     from nnexp.analysis.report.note import MAX_NOTE, begun
 
@@ -85,6 +85,7 @@ def sweep_record(name: str, key: str, asked: Sequence[Point], request: Request) 
     }
     title = f"{name}: {len(asked)} runs over {', '.join(varied) or 'one point'}"
     tags = {**origin(), **provenance(), "nnexp.sweep": name, "nnexp.sweep_key": key}
+    tags[DEVICE] = device
     if asks := question(name):
         tags[QUESTION] = asks[:MAX_NOTE]
     tags[DATA] = _data_text(asked)

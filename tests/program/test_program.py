@@ -247,8 +247,9 @@ def test_output_that_cannot_be_written_ends_in_an_error_line(store):
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
-def test_characters_that_an_encoding_lacks_are_escaped(store, encoding):
-    run_id = shell('"$@" epochs=3')[1].decode().split("recorded as ")[1].split()[0]
+def test_characters_that_an_encoding_lacks_are_escaped(nnexp, store, encoding):
+    trained = nnexp("train", "epochs=3", "figures=false", "model=false")
+    run_id = trained.out.split("recorded as ")[1].split()[0]
     status, out, err = shell(f'"$1" show {run_id}', PYTHONIOENCODING=encoding)
     assert (status, err) == (0, b"")
     assert b"\\u2588" in out  # a bar of the curve

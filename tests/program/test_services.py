@@ -32,14 +32,14 @@ pytestmark = pytest.mark.slow
 
 ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
 # Runs of ten lengths, which are recorded one after another over a few seconds.
-LONG = ["train", "-m", "figures=false", "dataset=xor", "seed=range(20)", "log_every=200000"]
-LONG += ["epochs=" + ",".join(str(200_000 * i) for i in range(1, 11))]
+LONG = ["train", "-m", "figures=false", "dataset=xor", "seed=range(20)", "log_every=100000"]
+LONG += ["epochs=" + ",".join(str(100_000 * i) for i in range(1, 11))]
 ALONE = ["train", "dataset=gender", "hidden=[3]", "epochs=40", "seed=7", "figures=false", "model=false"]
 
 
 @pytest.fixture(scope="session")
 def postgres():
-    """The server, with a database `made` whose tables three processes made at once."""
+    """The server, with a database `made` whose tables two processes made at once."""
     needs("PostgreSQL", find_initdb())
     with postgres_server() as server:
         server.ask("CREATE DATABASE made")
@@ -48,7 +48,7 @@ def postgres():
         )
         code += "print(experiments.ensure_experiment(s, 'made').id)"
         command = [sys.executable, "-c", code, server.uri("made")]
-        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         server.said = [process.communicate()[0] for process in running]
         server.ended = [process.returncode for process in running]
         yield server
@@ -222,8 +222,8 @@ def assert_reruns(nnexp, run_id):
     assert "identical" in nnexp("show", run_id).out
 
 
-def test_three_processes_at_once_make_the_tables_of_an_empty_database(postgres):
-    assert postgres.ended == [0] * 3
+def test_two_processes_at_once_make_the_tables_of_an_empty_database(postgres):
+    assert postgres.ended == [0] * 2
     assert len(set(postgres.said)) == 1
 
 
@@ -267,10 +267,10 @@ def test_long_texts_are_recorded_in_postgresql_as_in_a_file(nnexp, database, sto
 
 
 def test_two_of_the_same_sweep_at_once_record_each_run_once(database):
-    sweep = ["train", "-m", "figures=false", "seed=range(300)", "epochs=100"]
+    sweep = ["train", "-m", "figures=false", "seed=range(100)", "epochs=100"]
     with started(*NNEXP, *sweep) as one, started(*NNEXP, *sweep) as other:
         assert [one.wait(240), other.wait(240)] == [0, 0]
-    assert finished(database) == 300
+    assert finished(database) == 100
     assert parents(database) == ["FINISHED"] * 2
 
 
@@ -336,10 +336,10 @@ def test_a_server_records_what_a_file_does(nnexp, server, in_a_file, store, monk
 
 
 def test_two_of_the_same_sweep_at_once_on_a_server_leave_each_run_once(server):
-    sweep = ["train", "-m", "figures=false", "seed=range(12)", "epochs=20", "experiment_name=at_once"]
+    sweep = ["train", "-m", "figures=false", "seed=range(6)", "epochs=20", "experiment_name=at_once"]
     with started(*NNEXP, *sweep) as one, started(*NNEXP, *sweep) as other:
         assert [one.wait(240), other.wait(240)] == [0, 0]
-    assert finished(server.uri, "at_once") == 12
+    assert finished(server.uri, "at_once") == 6
     assert parents(server.uri, "at_once") == ["FINISHED"] * 2
 
 

@@ -9,8 +9,10 @@ The polynomials are Chebyshev fits (mpmath's chebyfit, 60 digits, then rounded).
 below a hundredth of a unit in the last place of the result.
 """
 
-from nnexp.network.engine.compilation import compiled
-from nnexp.network.engine.lanes import Lanes, bits, from_bits, if_greater, lanes
+from typing import Any, NamedTuple
+
+from nnexp.network.engine.compilation import HAS_FMA, compiled, placed
+from nnexp.network.engine.lanes import Lanes, are_between, bits, from_bits, fused, if_greater, lanes
 
 _LOG2_E = float.fromhex("0x1.71547652b82fep+0")
 # ln 2 in two parts: a multiple of the first by an exponent (11 bits) is exact.
@@ -194,3 +196,36 @@ def tanh(x: Lanes) -> Lanes:
     # To first order the low parts change t by -(e_low + t d_low) / d, and 1 / d is (1 + t) / 2.
     t = t - (e_low + t * d_low) * (0.5 + 0.5 * t)
     return from_bits(bits(t) | sign)
+
+
+class Divisor(NamedTuple):
+    """A number by which many are divided: with 1 / by, and by how much that is too small, times 1 / by."""
+
+    by: Any
+    inverse: Any
+    lack: Any
+    low: Any  # between these bounds of |x| no step of `divide` leaves the range of ordinary floats
+    high: Any
+
+
+@compiled
+def divisor(by: Any, zero: Any) -> Divisor:
+    """Prepare a division by each lane of `by`."""
+    one, inverse = zero + 1.0, 1.0 / by
+    lack = fused(zero - by, inverse, one) * inverse
+    high = if_greater(by, zero + 2.0**-100, zero + 2.0**800, zero)
+    return Divisor(by, inverse, lack, zero + 2.0**-800, if_greater(zero + 2.0**100, by, high, zero))
+
+
+@placed
+def divide(x: Any, d: Divisor) -> Any:
+    """Compute x / d.by, to the same bits, without the divider that square roots wait for.
+
+    q is within little more than half a unit in the last place, so its remainder is exact, and the sum before
+    the last rounding misses the quotient by less than any quotient's distance from the middle between two
+    floats (Markstein 1990).
+    """
+    if HAS_FMA and are_between(d.low, x, d.high):
+        q = fused(x, d.inverse, x * d.lack)
+        return fused(fused(0.0 - d.by, q, x), d.inverse, q)
+    return x / d.by
