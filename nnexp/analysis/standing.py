@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nnexp.analysis.statistics import LEVEL, Floats, ranks, sign_p
+from nnexp.analysis.statistics import LEVEL, Floats, Z, ranks, sign_p
 
 # Fewer seeds than this say nothing about a setting.
 FEWEST_SEEDS = 3
@@ -96,7 +96,7 @@ def _behind(values: Floats, best: int) -> tuple[Floats, Floats, float, tuple[flo
         spreads = (scores - scores[best]).std(axis=1, ddof=1)
         if len(values) == 2:
             p = np.array([sign_p(scores[i] - scores[best]) for i in range(2)])
-            critical = 1.96 * float(np.sqrt(((scores[1 - best] - scores[best]) ** 2).mean() / seeds))
+            critical = Z * float(np.sqrt(((scores[1 - best] - scores[best]) ** 2).mean() / seeds))
             return behind, np.where(behind > 0, p, 1.0), seeds, (critical, spreads)
         ranges = _ranges(scores)
     else:

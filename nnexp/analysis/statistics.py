@@ -8,6 +8,7 @@ A run that diverged takes part as an infinite value, the worst there is.
 from __future__ import annotations
 
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 
+# The level of every interval and test, and the normal quantile that belongs to it.
 LEVEL = 0.95
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 # Below these numbers of networks no interval covers what it promises, and none is given.
 FEWEST_FOR_MEDIAN, FEWEST_FOR_IQM, FEWEST_FOR_SHARE = 5, 10, 3
 # Bootstrap resamples; those of so many networks at most are kept for the next group of the same size.
@@ -28,9 +31,7 @@ def wilson(successes: ArrayLike, n: ArrayLike) -> tuple[Floats, Floats]:
     NaN where `n` is below FEWEST_FOR_SHARE. `successes` need not be whole: ties may count half. Wilson
     (1927), Probable inference, the law of succession, and statistical inference.
     """
-    from scipy.special import ndtri  # takes long to import, and a single run has no interval
-
-    z2 = ndtri((1 + LEVEL) / 2) ** 2
+    z2 = Z**2
     n = np.asarray(n, dtype=float)
     successes = np.asarray(successes, dtype=float)
     with np.errstate(all="ignore"):
@@ -41,6 +42,28 @@ def wilson(successes: ArrayLike, n: ArrayLike) -> tuple[Floats, Floats]:
     high = np.where(successes >= n, 1.0, np.clip(middle + half, 0, 1))
     few = n < FEWEST_FOR_SHARE
     return np.where(few, np.nan, low), np.where(few, np.nan, high)
+
+
+def superiority_interval(share: float, n: int, m: int) -> tuple[float, float]:
+    """Return the 95% interval of the probability that a value of one sample is below one of another.
+
+    `share` is that of the n m pairs of their values, ties by half. The pairs are not independent: the
+    variance is Hanley and McNeil's (1982), taken where the probability is at the interval's end (Newcombe
+    2006, Confidence intervals for an effect size measure based on the Mann-Whitney statistic, method 5). NaN
+    if a sample has fewer than FEWEST_FOR_SHARE values.
+    """
+    from scipy.optimize import brentq
+
+    if min(n, m) < FEWEST_FOR_SHARE:
+        return float("nan"), float("nan")
+
+    def outside(p: float) -> float:
+        """Return how much farther the share is from p than it is with p true in 95% of samples."""
+        spread = 1 + ((n + m) / 2 - 1) * ((1 - p) / (2 - p) + p / (1 + p))
+        return float(abs(share - p) - Z * np.sqrt(p * (1 - p) * spread / (n * m)))
+
+    low = brentq(outside, 0.0, min(share, 1 - 1e-9)) if share > 0 else 0.0
+    return low, brentq(outside, max(share, 1e-9), 1.0) if share < 1 else 1.0
 
 
 def median(values: ArrayLike) -> Floats:

@@ -189,13 +189,14 @@ def listing(experiment: str | None, most: int, style: str | None, out: Path | No
         "when": [_when(one.start_time, form) for one in found],
         "name": [one.name for one in found],
         "state": [one.status.lower() for one in found],
-        "best loss": [one.best for one in found],
+        "best": [one.best for one in found],
+        "metric": [one.metric for one in found],
         "experiment": [one.experiment for one in found],
         "id": [one.run_id for one in found],
     }
     if style == "table" and len(set(columns["experiment"])) < 2:
         del columns["experiment"]
-    write(as_text(columns, style, left=["when", "name", "state", "experiment", "id"]), out)
+    write(as_text(columns, style, left=["when", "name", "state", "metric", "experiment", "id"]), out)
 
 
 def _when(milliseconds: int | None, form: str) -> str:

@@ -172,7 +172,9 @@ def _run_points(
                     failures.append((point.name, result.reason))
                     log.info(f"failed: {point.name}: {result.reason}")
                 elif result.outcome != "diverged":
-                    best = min(best or (np.inf, ""), (float(result.curves["loss"][-1]), point.name))
+                    metric = "val_loss" if "val_loss" in result.curves else "loss"
+                    told = f"best {metric} {float(result.curves[metric][-1]):.4g}: {point.name}"
+                    best = min(best or (np.inf, ""), (float(result.curves[metric][-1]), told))
                 failed = len(failures) - before
                 if request.max_failures is not None and failed >= request.max_failures:
                     log.info(f"stopping: {failed} points failed; max_failures={request.max_failures}")
@@ -184,9 +186,9 @@ def _run_points(
 
 
 def _note(epochs_done: int, best: tuple[float, str] | None, failed: int) -> str:
-    """Return the text beside the progress bar: failures so far, and the best loss or the epochs trained."""
+    """Return the text beside the progress bar: failures so far, and the best run or the epochs trained."""
     parts = [f"{failed} failed"] * bool(failed)
-    parts += [f"{epochs_done:,} epochs trained" if best is None else f"best loss {best[0]:.4g}: {best[1]}"]
+    parts += [f"{epochs_done:,} epochs trained" if best is None else best[1]]
     return ", ".join(parts)
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from nnexp.tracking.reader import PAGE, Curves, Detail, Entry, Experiment, Found, Kind, wrong_value
+from nnexp.tracking.reader import (
+    DECIDING,
+    PAGE,
+    Curves,
+    Detail,
+    Entry,
+    Experiment,
+    Found,
+    Kind,
+    deciding,
+    wrong_value,
+)
 from nnexp.tracking.store import Store
 from nnexp.tracking.tables import EXPERIMENTS, LATEST_METRICS, MAX_NAMED, METRICS, PARAMS, RUNS, TAGS, chunks
 from nnexp.tracking.view import BEST
@@ -146,10 +156,14 @@ class DatabaseReader:
             _tag, ("nnexp.sweep", "nnexp.run_key", "nnexp.sweep_id")
         )
         is_sweep, is_alone = sweep.c.key.isnot(None), key.c.key.isnot(None) & child.c.key.is_(None)
-        named = sa.case((is_sweep, f"{BEST}loss"), else_="loss")
-        best = sa.select(m.value).where(m.run_uuid == r.run_uuid, m.key == named).scalar_subquery()
+        values = [
+            sa.select(m.value)
+            .where(m.run_uuid == r.run_uuid, m.key == sa.case((is_sweep, f"{BEST}{metric}"), else_=metric))
+            .scalar_subquery()
+            for metric in DECIDING
+        ]
         query = (
-            sa.select(r.run_uuid, r.name, r.status, r.start_time, e.name, is_sweep, best)
+            sa.select(r.run_uuid, r.name, r.status, r.start_time, e.name, is_sweep, *values)
             .join(EXPERIMENTS, e.experiment_id == r.experiment_id)
             .join(sweep, of_sweep, isouter=True)
             .join(key, of_key, isouter=True)
@@ -162,12 +176,15 @@ class DatabaseReader:
         if experiment is not None:
             query = query.where(r.experiment_id == int(experiment.id))
         with self._store.reading() as connection:
-            for row in connection.execute(query).all():
-                run_id, name, status, start_time, experiment_name, is_of_sweep, loss = row
-                entry = Entry(run_id, name, status, start_time, experiment_name, bool(is_of_sweep), loss)
-                if entry.is_sweep and entry.best is None:
-                    entry = replace(entry, best=_best_of(connection, entry.run_id))
-                yield entry
+            for *head, is_of_sweep, val_loss, loss in connection.execute(query).all():
+                found = {"val_loss": val_loss, "loss": loss}
+                if is_of_sweep and val_loss is None and loss is None:
+                    found = _best_of(connection, head[0])
+                run_id, name, status, start_time, experiment_name = head
+                metric, best = deciding(found)
+                yield Entry(
+                    run_id, name, status, start_time, experiment_name, bool(is_of_sweep), metric, best
+                )
 
     def beginning(self, typed: str) -> dict[str, bool]:
         sweep, of_sweep = _tag("nnexp.sweep")
@@ -210,16 +227,16 @@ def _tag(key: str) -> tuple[sa.TableClause, Any]:
     return tags, (tags.c.run_uuid == RUNS.c.run_uuid) & (tags.c.key == key)
 
 
-def _best_of(connection: sa.Connection, sweep_id: str) -> float | None:
-    """Return the lowest loss of a sweep's own runs, for a sweep that is running or was stopped."""
+def _best_of(connection: sa.Connection, sweep_id: str) -> dict[str, float]:
+    """Return the lowest of each loss of a sweep's own runs, for a sweep that is running or was stopped."""
     r, m = RUNS.c, LATEST_METRICS.c
     (child, of_child), (outcome, of_outcome) = _tag("nnexp.sweep_id"), _tag("nnexp.outcome")
     query = (
-        sa.select(sa.func.min(m.value))
+        sa.select(m.key, sa.func.min(m.value))
         .join(RUNS, r.run_uuid == m.run_uuid)
         .join(child, of_child)
         .join(outcome, of_outcome)
-        .where(m.key == "loss", child.c.value == sweep_id, outcome.c.value != "diverged")
+        .where(m.key.in_(DECIDING), child.c.value == sweep_id, outcome.c.value != "diverged")
+        .group_by(m.key)
     )
-    best: float | None = connection.scalar(query)
-    return best
+    return {str(metric): value for metric, value in connection.execute(query).all()}

@@ -137,3 +137,17 @@ def test_about_as_many_seeds_as_predicted_settle_a_comparison():
     n = int(np.median(predicted))
     found = [against_best(drawn(0, 0.5, 0.5, seeds=n, seed=i), 0).is_worse[1] for i in range(60)]
     assert 0.6 < np.mean(found) <= 1
+
+
+@pytest.mark.parametrize(("share", "n", "m"), [(0.5, 10, 10), (0.8, 5, 20), (0.97, 50, 30), (0.0, 8, 8)])
+def test_the_ends_of_an_improvement_are_a_quantile_of_hanleys_and_mcneils_variance_away(share, n, m):
+    low, high = statistics.superiority_interval(share, n, m)
+    for end in (low, high):
+        q1, q2, pairs = end / (2 - end), 2 * end**2 / (1 + end), (n + m) / 2
+        variance = end * (1 - end) + (pairs - 1) * (q1 + q2 - 2 * end**2)
+        assert abs(share - end) == pytest.approx(
+            stats.norm.ppf(0.975) * math.sqrt(variance / (n * m)), abs=1e-6
+        )
+    mirrored = statistics.superiority_interval(1 - share, n, m)
+    assert [1 - end for end in reversed(mirrored)] == pytest.approx([low, high], abs=1e-8)
+    assert np.isnan(statistics.superiority_interval(share, 2, m)).all()

@@ -238,7 +238,7 @@ def test_no_cell_of_a_report_is_cut(width, site, served, browser):
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     cut = """() => [...document.querySelectorAll("html, .wide, th, td, dt, dd, p, img")]
         .filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth).length"""
-    page.wait_for_function(f"({cut})() === 0")
+    wait_for(lambda: page.evaluate(cut) == 0, 60)
     is_whole = "(one) => one.getBoundingClientRect().right <= innerWidth"
     assert all(cell.evaluate(is_whole) for cell in page.locator("td").all()[:400])
     page.close()

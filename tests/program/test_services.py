@@ -209,7 +209,7 @@ def assert_reruns(nnexp, run_id):
     sweep_id = runs["sweep_id"].dropna().unique().item()
     listed = json.loads(nnexp("list", "--format", "json").out)
     assert [row["id"] for row in listed][:2] == [run_id, sweep_id]
-    assert listed[1]["best loss"] == runs.loc[runs["sweep_id"] == sweep_id, "loss"].min()
+    assert listed[1]["best"] == runs.loc[runs["sweep_id"] == sweep_id, "loss"].min()
     for name in (run_id[:20], "last"):
         assert f"run {run_id}" in nnexp("show", name).out
     for arguments, words in (
