@@ -16,8 +16,10 @@ from nnexp.network.engine.compilation import compiled, kernel
 from nnexp.network.engine.elementary import close_log
 from nnexp.network.engine.lanes import N_LANES, Pointer, load, pointer, sqrt, store
 from nnexp.network.engine.layout import Array, IntArray
+from nnexp.network.engine.threads import default_threads, in_threads
 
 Words = NDArray[np.uint32]
+Orders = NDArray[np.int32]
 
 # MT19937: the number of words of its state, the distance of the two words that are mixed, and the masks.
 _WORDS, _DISTANCE = 624, 397
@@ -129,11 +131,44 @@ def _draw(state: Words, position: IntArray, is_normal: bool, out: Array, squares
             numbers[i] *= radii[i // 2]
 
 
+@kernel(lanes, layout)
+def _draw_orders(
+    state: Words, position: IntArray, first: int, last: int, keys: Array, ends: IntArray, out: Orders
+) -> None:
+    """Fill the orders of the streams from `first` to before `last`, with as many keys and ends as rows.
+
+    A row's key is a random number. Rows are put into as many buckets as there are rows, by their keys, which
+    are spread evenly; then each is moved to its place among its neighbours. Rows of equal keys stay in order.
+    """
+    n = out.shape[2]
+    for run in range(first, last):
+        words, at = _stream(state, run), position[run]
+        for epoch in range(out.shape[1]):
+            order = out[run, epoch]
+            ends[:] = 0
+            for i in range(n):
+                keys[i], at = _random(words, at)
+                ends[np.int64(keys[i] * n)] += 1
+            for i in range(1, n):
+                ends[i] += ends[i - 1]
+            for i in range(n - 1, -1, -1):
+                bucket = np.int64(keys[i] * n)
+                ends[bucket] -= 1
+                order[ends[bucket]] = i
+            for i in range(1, n):
+                row, place = order[i], i
+                while place > 0 and keys[order[place - 1]] > keys[row]:
+                    order[place] = order[place - 1]
+                    place -= 1
+                order[place] = row
+        position[run] = at
+
+
 class Draws:
     """The streams of `RandomState(seed)`, one for each seed, which advance together.
 
     seeds: whole numbers from 0 to 2^32 - 1, of shape (n,), or (n, k) for the streams of
-    `RandomState([a, b, …])`. Every method takes RandomState's arguments and returns an array of shape
+    `RandomState([a, b, …])`. All but `orders` take RandomState's arguments and return an array of shape
     (n, *size): what each stream draws next. Raises ValueError for other seeds.
     """
 
@@ -168,6 +203,21 @@ class Draws:
         drawn = np.concatenate([left, self._drawn(True, more + more % 2)], axis=1)
         self._left = drawn[:, count:].copy()
         return drawn[:, :count].reshape(len(self._position), *size)
+
+    def orders(self, epochs: int, n: int) -> Orders:
+        """Draw an order of n rows for each epoch, of shape (streams, epochs, n).
+
+        It is that of a stable sort of `random((epochs, n))` along its last axis.
+        """
+        out = np.empty((len(self._position), epochs, n), np.int32)
+
+        def draw(first: int, last: int) -> None:
+            keys, ends = np.empty(n), np.empty(n, np.int64)
+            runs = first * _BLOCK, min(last * _BLOCK, len(out))
+            _draw_orders(self._state, self._position, *runs, keys, ends, out)
+
+        in_threads(draw, len(self._state), default_threads())
+        return out
 
     def _drawn(self, is_normal: bool, count: int) -> Array:
         out = np.empty((len(self._position), count))
