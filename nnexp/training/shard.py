@@ -158,7 +158,7 @@ class Shard:
             at = np.concatenate([[0], at])  # the untrained networks are measured in the first call
         order = None
         if self._orders is not None:
-            order = np.argsort(self._orders.random((until - since, self._n)), axis=2, kind="stable")
+            order = self._orders.orders(until - since, self._n)
         measured = batch.advance(until, self._points[at].tolist(), order)
         for name in ("loss", "accuracy", "grad_norm", "val_loss", "val_accuracy"):
             values = getattr(measured, name)

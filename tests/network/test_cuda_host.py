@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from nnexp.network.engine.batch import VERSION
+from nnexp.network.engine.batch import ARTICLES, VERSION, Model
 from nnexp.network.engine.canary import CANARIES, canary
+from nnexp.network.engine.cuda.training import arrangement
 from tests.network.any_training import any_training, trained
 from tests.network.host_device import HostDevice
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 
 TRAININGS = 1000
+H100_SHARED = 232_448  # the bytes of shared memory that a block can have on an H100
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +35,25 @@ def test_the_kernels_have_the_engines_bits_in_any_training(directory: Path) -> N
 
 def test_the_kernels_have_the_canarys_hash(directory: Path) -> None:
     assert canary(HostDevice(directory)) == CANARIES[VERSION]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_runs", "faster"),
+    [
+        ((2, 8, 1), 1000, "train_wide"),
+        ((2, 8, 1), 100_000, "train_narrow"),
+        ((4, 16, 3), 1000, "train_wide"),
+        ((4, 16, 3), 50_000, "train_wide"),
+        ((30, 16, 1), 1000, "train_wide"),
+    ],
+)
+def test_the_kernel_is_the_one_that_was_measured_to_be_faster(
+    sizes: tuple[int, ...], n_runs: int, faster: str
+) -> None:
+    model = Model(sizes, "tanh", "sigmoid", "bce", "adam", 1, True)
+    assert arrangement(model, n_runs, 100, H100_SHARED, None)[0] == faster
+
+
+def test_the_articles_network_needs_fewer_runs_for_a_thread_each() -> None:
+    kernels = [arrangement(ARTICLES, n_runs, 4, H100_SHARED, None)[0] for n_runs in (1, 1000, 1_000_000)]
+    assert kernels == ["train_wide", "train_narrow", "train_narrow"]

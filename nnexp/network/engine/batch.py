@@ -16,13 +16,11 @@ add over the rows in the order they are visited; the gradient's norm adds over t
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from numba import config
 from numpy.typing import ArrayLike, NDArray
 
 from nnexp.network.engine.choice import is_wide_faster
@@ -41,6 +39,7 @@ from nnexp.network.engine.layout import (
     Runs,
     Settings,
 )
+from nnexp.network.engine.threads import default_threads, in_threads
 from nnexp.network.engine.wide.layout import wide_layers, wide_parts
 
 # What the lanes of vectors are: one number of each run, or of each neuron of one run.
@@ -55,11 +54,6 @@ _EVALUATED_ROWS = 32
 def is_ready() -> bool:
     """Return whether the engine is compiled; if not, the first training takes several seconds longer."""
     return is_compiled(train_blocks)
-
-
-def default_threads() -> int:
-    """Return the number of threads that train: NUMBA_NUM_THREADS, or one per core."""
-    return int(vars(config)["NUMBA_NUM_THREADS"])
 
 
 @dataclass(frozen=True)
@@ -393,8 +387,6 @@ class Batch:
         is_wide = self._lanes == "neurons" if self._lanes else self._is_wide_faster(len(active))
         n_lanes = 1 if is_wide else N_LANES
         n_blocks = -(-len(active) // n_lanes)
-        n_tasks = min(n_blocks, 1 if self._threads == 1 else 8 * self._threads)
-
         layers, parts, own_layers, own_parts = _placed(self.model, self._rows, is_wide)
         settings = Settings(
             n_lanes=n_lanes,
@@ -408,8 +400,7 @@ class Batch:
             is_wide=is_wide,
         )
 
-        def train(task: int) -> None:
-            first, last = (n_blocks * t // n_tasks for t in (task, task + 1))
+        def train(first: int, last: int) -> None:
             memory, wide_memory = _aligned(parts[-1]), _aligned(own_parts[-1])
             lane_memory = np.zeros(2 * N_LANES, dtype=np.int64)
             train_blocks(
@@ -418,9 +409,4 @@ class Batch:
                 self.epoch, until, epochs, records,
             )  # fmt: skip
 
-        if n_tasks <= 1:
-            for task in range(n_tasks):
-                train(task)
-        else:
-            with ThreadPoolExecutor(self._threads) as pool:
-                list(pool.map(train, range(n_tasks)))
+        in_threads(train, n_blocks, self._threads)
