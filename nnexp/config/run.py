@@ -229,11 +229,7 @@ class RunConfig:
         The data count by their bytes; the data set's name and paths, the keys of NOT_RESULT, and those of
         ADDED at the value there, do not count.
         """
-        counted = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | LOCATIONS}
-        decisive = {k: v for k, v in counted.items() if k not in ADDED or v != ADDED[k]}
-        canonical = {"config": decisive, "data": data_sha256, "engine": engine}
-        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256("".join(canonical(self.leaves(), data_sha256, engine)).encode()).hexdigest()
 
 
 GROUPS = ("dataset", "init", "optimizer")
@@ -251,6 +247,23 @@ ADDED = {
     "test_fraction": 0.0,
     "split_seed": None,
 }
+
+
+def canonical(leaves: Mapping[str, Any], data_sha256: str, engine: str) -> list[str]:
+    """Return the text that a run key is the hash of, in three parts: the second has the keys, in their order."""
+    members = [member(key, leaves[key]) for key in sorted(leaves)]
+    tail = f'}},"data":{json.dumps(data_sha256)},"engine":{json.dumps(engine)}}}'
+    return ['{"config":{', "".join(members).removeprefix(","), tail]
+
+
+def member(key: str, value: Any) -> str:
+    """Return a key and its value as they are in the canonical text; nothing if the key does not count there."""
+    if key in NOT_RESULT | LOCATIONS or (key in ADDED and value == ADDED[key]):
+        return ""
+    return f",{_canonical(key)}:{_canonical(value)}"
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def added_params() -> dict[str, str]:

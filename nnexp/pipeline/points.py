@@ -62,6 +62,8 @@ def alone(config: RunConfig, request: Request) -> tuple[RunConfig, Request]:
     for key, value in (("zip", request.zip), ("exclude", request.exclude)):
         if value:
             raise RequestError(f"{key} is for a sweep: add -m, and several values for a key")
+    if request.is_table:
+        raise RequestError("record=table is for a sweep: add -m, and several values for a key")
     return config, request
 
 
