@@ -250,14 +250,14 @@ ADDED = {
 
 
 def canonical(leaves: Mapping[str, Any], data_sha256: str, engine: str) -> list[str]:
-    """Return the text that a run key is the hash of, in three parts: the second has the keys, in their order."""
+    """Return the text that a run key is the hash of, in three parts: the second has the sorted keys."""
     members = [member(key, leaves[key]) for key in sorted(leaves)]
     tail = f'}},"data":{json.dumps(data_sha256)},"engine":{json.dumps(engine)}}}'
     return ['{"config":{', "".join(members).removeprefix(","), tail]
 
 
 def member(key: str, value: Any) -> str:
-    """Return a key and its value as they are in the canonical text; nothing if the key does not count there."""
+    """Return a key and its value as the canonical text has them; nothing if the key does not count there."""
     if key in NOT_RESULT | LOCATIONS or (key in ADDED and value == ADDED[key]):
         return ""
     return f",{_canonical(key)}:{_canonical(value)}"
@@ -272,8 +272,9 @@ def added_params() -> dict[str, str]:
 
 
 def rules() -> dict[str, Rule]:
-    """Return the rule of every key, except those of the groups init and optimizer."""
+    """Return the rule of every key, except the names of the groups."""
     ours = {f.name: f.metadata["rule"] for f in fields(RunConfig) if f.name not in GROUPS}
+    ours |= {key: rule for key, (rule, _) in _OPTIONS.items()}
     return {f"dataset.{f.name}": f.metadata["rule"] for f in fields(DatasetConfig)} | ours
 
 

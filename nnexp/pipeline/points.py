@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
+import numpy as np
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.types import OverrideType
 from hydra.types import RunMode
+from numpy.typing import NDArray
 from omegaconf import DictConfig, open_dict
 
 from nnexp.config import compose
@@ -24,6 +26,9 @@ from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Source, locate
 from nnexp.dataset.table import listed, parse_table, read_table
 from nnexp.pipeline.progress import Meter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("nnexp")
 
@@ -96,8 +101,13 @@ def sweep_points(
     config: DictConfig,
     overrides: Sequence[Sequence[str]],
     source: Source | None = None,
+    numbers: Sequence[int] | None = None,
+    total: int | None = None,
 ) -> tuple[list[RunConfig], Request]:
-    """Compose and validate every point of a sweep, and their one request. Raises RequestError."""
+    """Compose and validate every point of a sweep, and their one request. Raises RequestError.
+
+    `numbers` and `total`: where in a larger sweep the points are, for errors.
+    """
     if not overrides:
         raise RequestError("the sweep has no points: one of its ranges is empty")
     configs, requests = [], set()
@@ -107,7 +117,8 @@ def sweep_points(
             try:
                 point, request = split_values(values, source)
             except RequestError as error:
-                raise RequestError(f"point {i} of {len(overrides)}: {error}") from error
+                at = i if numbers is None else numbers[i - 1] + 1
+                raise RequestError(f"point {at} of {total or len(overrides)}: {error}") from error
             configs.append(point)
             groups = {key: key.partition(".")[0] for key in left_out}
             without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in groups.items()}
@@ -128,16 +139,28 @@ def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig
         return list(configs)
     import pandas as pd  # takes long to import
 
-    from nnexp.analysis.summary import select
-
-    frame = pd.DataFrame([config.leaves() for config in configs])
-    left_out = select(frame, exclude, f"exclude={exclude}").index
-    kept = [config for i, config in enumerate(configs) if i not in left_out]
+    left_out = excluded(pd.DataFrame([config.leaves() for config in configs]), exclude)
+    kept = [config for config, is_out in zip(configs, left_out, strict=True) if not is_out]
     if not kept:
         raise RequestError(f"exclude={exclude}: leaves no point of {len(configs)}")
     if len(kept) < len(configs):
         log.info(f"{len(configs) - len(kept)} of {len(configs)} points are left out by exclude")
     return kept
+
+
+def excluded(frame: pd.DataFrame, exclude: str) -> NDArray[np.bool_]:
+    """Return for each row whether the condition over the keys holds. Raises RequestError."""
+    from nnexp.analysis.summary import select
+
+    return frame.index.isin(select(frame, exclude, f"exclude={exclude}").index)
+
+
+def refuse_other_places(configs: Sequence[RunConfig]) -> None:
+    """Raise RequestError unless all points of a sweep are to be recorded in one place."""
+    for key in ("tracking_uri", "experiment_name"):
+        values = list(dict.fromkeys(getattr(config, key) for config in configs))
+        if len(values) > 1:
+            raise RequestError(f"{key} must be the same for all points of a sweep, but is {values}")
 
 
 def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, Request]:

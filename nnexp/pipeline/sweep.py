@@ -24,7 +24,8 @@ from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Source
 from nnexp.pipeline.artifacts import best_files, check_names, new_outputs
 from nnexp.pipeline.git import refuse_dirty
-from nnexp.pipeline.identity import ranges, run_key, run_name, sweep_key, varied_leaves
+from nnexp.pipeline.identity import ranges, run_key, run_name, sweep_key
+from nnexp.pipeline.points import refuse_other_places
 from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.records import child_record, sweep_record
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
@@ -62,9 +63,7 @@ class Sweep:
 
 def _points(configs: Sequence[RunConfig], source: Source | None) -> list[Point]:
     """Return one checked point for each config. Raises RequestError, naming the point."""
-    for key, values in varied_leaves(configs).items():
-        if key in ("tracking_uri", "experiment_name"):
-            raise RequestError(f"{key} must be the same for all points of a sweep, but is {values}")
+    refuse_other_places(configs)
     loaded = {c: datasets.load(c, source) for c in dict.fromkeys(config.dataset for config in configs)}
     settled = {c: datasets.settled(c, dataset) for c, dataset in loaded.items()}
     named = ranges(configs)

@@ -65,6 +65,20 @@ class Ended:
         return len(self.runs)
 
 
+@dataclass(frozen=True)
+class Results:
+    """What is recorded of runs that have ended, as columns; unlike a shard it can be sent to another process.
+
+    Of curves and kept weights there are a number for each run, and all of them one run after another.
+    """
+
+    ended: Ended
+    last: dict[str, Array]  # the last finite value of each metric, nan where there is none
+    curves: tuple[IntArray, dict[str, Array]] | None
+    initial: Array | None
+    kept: tuple[IntArray, Array] | None
+
+
 def log_epochs(longest: int, log_every: int, ends: Iterable[int]) -> NDArray[np.int64]:
     """List the epochs to record: 0, every `log_every` up to the longest, and the last of each run."""
     return np.union1d(np.arange(0, longest + 1, log_every), np.fromiter(ends, dtype=np.int64))
@@ -176,7 +190,17 @@ class Shard:
                 {name: float(values[i]) for name, values in ended.once.items() if not np.isnan(values[i])},
             )
 
-    def last_values(self, ended: Ended) -> dict[str, Array]:
+    def results(self, ended: Ended, curves: bool, weights: bool) -> Results:
+        """Return the results of these runs, with curves or all weights if asked for."""
+        return Results(
+            ended,
+            self._last_values(ended),
+            self._all_curves(ended) if curves else None,
+            self._initial[self._lane[ended.runs]] if weights else None,
+            self._all_kept(ended) if weights else None,
+        )
+
+    def _last_values(self, ended: Ended) -> dict[str, Array]:
         """Return the last finite value of each metric, (runs,), nan where there is none."""
         lanes, last = self._lane[ended.runs], self._last_points(ended.at)
         result = {}
@@ -191,17 +215,13 @@ class Shard:
             result[name] = values
         return result | {name: np.where(np.isfinite(v), v, np.nan) for name, v in ended.once.items()}
 
-    def curves(self, ended: Ended) -> tuple[IntArray, dict[str, Array]]:
+    def _all_curves(self, ended: Ended) -> tuple[IntArray, dict[str, Array]]:
         """Return how many points each run's curves have, and of each metric all curves one after another."""
         lanes, last = self._lane[ended.runs], self._last_points(ended.at)
         is_there = np.arange(len(self._points)) <= last[:, None]
         return last + 1, {name: values[lanes][is_there] for name, values in self._curves.items()}
 
-    def initial(self, ended: Ended) -> Array:
-        """Return the untrained weights of these runs, (runs, weights)."""
-        return self._initial[self._lane[ended.runs]]
-
-    def kept(self, ended: Ended) -> tuple[IntArray, Array]:
+    def _all_kept(self, ended: Ended) -> tuple[IntArray, Array]:
         """Return how many kept weights each run has, and all of them one after another, (kept, weights)."""
         epochs = np.array(sorted(self._kept), dtype=np.int64)
         is_there = epochs <= ended.at[:, None]
