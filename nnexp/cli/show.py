@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from nnexp.pipeline.population.sweep import Population
     from nnexp.pipeline.sweep import Sweep
 
 log = logging.getLogger("nnexp")
@@ -40,6 +41,8 @@ log = logging.getLogger("nnexp")
 # How the program is called from the working directory.
 PROGRAM = "nnexp" if shutil.which("nnexp") else os.path.relpath(Path(sys.executable).with_name("nnexp"))
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
+# How many failures of a population are shown.
+MOST_SHOWN = 20
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -103,6 +106,16 @@ def sweep(config: RunConfig, done: Sweep) -> None:
     failed = f", {len(done.failures)} failed" if done.failures else ""
     print(f"{len(set(done.keys))} runs{failed}, recorded as sweep {done.sweep_id}")
     _next(config, ["summarize", "--sweep", done.sweep_id], ["report", done.sweep_id])
+
+
+def population(config: RunConfig, done: Population) -> None:
+    """Print how a population has ended."""
+    if done.failures:
+        names, reasons = map(list, zip(*done.failures[:MOST_SHOWN], strict=True))
+        print(as_text({"failed": names, "reason": reasons}) + "\n")
+    failed = f", {done.failed} failed" if done.failed else ""
+    print(f"{done.total} networks{failed}, recorded as sweep {done.sweep_id}")
+    _next(config, ["summarize", "--sweep", done.sweep_id], ["show", done.sweep_id])
 
 
 def print_summary(table: pd.DataFrame) -> None:

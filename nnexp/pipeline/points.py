@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, open_dict
 
 from nnexp.config import compose
 from nnexp.config.errors import NotGiven, RequestError
+from nnexp.config.grid import Grid
 from nnexp.config.groups import options
 from nnexp.config.overrides import not_there, parse, plain_errors
 from nnexp.config.paths import CONF
@@ -56,7 +58,7 @@ def one_run(overrides: Sequence[str], source: Source | None = None) -> tuple[Run
         parse(list(overrides))
         config = loader.load_configuration("config", list(overrides), RunMode.RUN, from_shell=False)
         if config.hydra.mode == RunMode.MULTIRUN:
-            raise RequestError(f"experiment={_experiment(config)} is a sweep: nnexp.sweep runs it")
+            raise RequestError(f"experiment={experiment_of(config)} is a sweep: nnexp.sweep runs it")
         with open_dict(config):
             del config["hydra"]
         return alone(*split_values(compose.plain_values(config), source))
@@ -72,26 +74,29 @@ def alone(config: RunConfig, request: Request) -> tuple[RunConfig, Request]:
     return config, request
 
 
-def whole_sweep(
-    overrides: Sequence[str], source: Source | None = None
-) -> tuple[list[RunConfig], Request, str | None]:
-    """Compose and validate these overrides as `nnexp train -m` does. Raises RequestError.
-
-    Returns the points without the excluded ones, the request, and the experiment's name if there is one.
-    """
+@contextmanager
+def typed_grid(overrides: Sequence[str]) -> Iterator[tuple[ConfigLoaderImpl, DictConfig, Grid]]:
+    """Yield what it takes to compose the points of `nnexp train -m`, and the points. Raises RequestError."""
     with plain_errors(), compose.loading() as loader:
         parse(list(overrides))
         config = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN, from_shell=False)
         for plugin in ("hydra/sweeper", "hydra/launcher"):
             if (name := config.hydra.runtime.choices[plugin]) != "nnexp":
-                asked = f"experiment={_experiment(config)}: asks for {plugin}={name}"
+                asked = f"experiment={experiment_of(config)}: asks for {plugin}={name}"
                 raise RequestError(f"{asked}, which works only on the command line")
-        points = compose.grid_points(loader, config, config.hydra.sweeper.params, overrides)
-        configs, request = sweep_points(loader, config, points, source)
-    return without(configs, request.exclude), request, _experiment(config)
+        yield loader, config, compose.grid_points(loader, config, config.hydra.sweeper.params, overrides)
 
 
-def _experiment(config: DictConfig) -> str | None:
+def asks_for_table(loader: ConfigLoaderImpl, config: DictConfig, grid: Grid) -> bool:
+    """Return whether a grid is to be recorded as a population. Raises Hydra's errors and RequestError."""
+    if not len(grid):
+        return False
+    values, _ = next(compose.points(loader, config, grid[:1]))
+    return bool(values.get("record") == "table")
+
+
+def experiment_of(config: DictConfig) -> str | None:
+    """Return the name of the experiment that a composed configuration chooses, if any."""
     name: str | None = config.hydra.runtime.choices.get("experiment")
     return name
 

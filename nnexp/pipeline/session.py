@@ -8,12 +8,15 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
+from nnexp.config.errors import Lost
 from nnexp.config.run import RunConfig
 from nnexp.network import engine
 from nnexp.pipeline.identity import numbered
 from nnexp.pipeline.signals import Terminated, interruptible, raise_if_interrupted, uninterrupted
 from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import find_runs
+from nnexp.tracking.labels import NAME
+from nnexp.tracking.members import RECORD
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.reader import Experiment, Found
 from nnexp.tracking.runs import Ended, RunRecord, Writer, identity
@@ -52,8 +55,8 @@ class Place:
 
 
 @contextmanager
-def opened(config: RunConfig, keys: Collection[str]) -> Iterator[Place]:
-    """Open the store and the experiment for a command that asks for runs of these keys.
+def opened(config: RunConfig, keys: Collection[str] | None) -> Iterator[Place]:
+    """Open the store and the experiment for a command that asks for runs of these keys, or of any.
 
     Sets runs whose process has died to KILLED. A finished run whose record is incomplete has the status LOST
     here, and may be recorded again.
@@ -66,8 +69,12 @@ def opened(config: RunConfig, keys: Collection[str]) -> Iterator[Place]:
             runs = settled(writer, runs)
             if end_dead(store, writer, [*runs, *parents]):
                 runs, parents = _found(store, experiment)
-            wanted = frozenset(keys)
-            done = [run for run in runs if run.status == "FINISHED" and run.tags["nnexp.run_key"] in wanted]
+            wanted = None if keys is None else frozenset(keys)
+            done = [
+                run
+                for run in runs
+                if run.status == "FINISHED" and (wanted is None or run.tags["nnexp.run_key"] in wanted)
+            ]
             lacking = missing(store, done)
             tell(lacking, "it does not count as recorded")
             lost = lacking | missing(store, [run for run in parents if run.status in ("FINISHED", "FAILED")])
@@ -83,7 +90,9 @@ def _found(store: Store, experiment: Experiment) -> tuple[list[Found], list[Foun
     """Find the runs and the sweeps recorded in the experiment."""
     ours = [OWNER, HEARTBEAT, "nnexp.sweep_id", "nnexp.attempt", "nnexp.reason"]
     runs = find_runs(store, experiment, "nnexp.run_key", ours)
-    return runs, find_runs(store, experiment, "nnexp.sweep", [*ours, "nnexp.sweep_key", "nnexp.outcome"])
+    return runs, find_runs(
+        store, experiment, "nnexp.sweep", [*ours, "nnexp.sweep_key", "nnexp.outcome", RECORD]
+    )
 
 
 class TrainingError(Exception):
@@ -101,15 +110,21 @@ def tell_of_compiling() -> None:
 
 
 @contextmanager
-def going_on(place: Place, record: RunRecord) -> Iterator[str]:
+def going_on(place: Place, record: RunRecord, old: str | None = None) -> Iterator[str]:
     """Start a RUNNING run and yield its id; on an exception mark it FAILED or KILLED and re-raise.
 
-    The reason is recorded too. The caller records a normal end. If the store itself is lost, nothing can be
-    marked: the next command finds that this process has died.
+    With `old`, the run of that id goes on instead, under the record's name and with its tags. The reason is
+    recorded too. The caller records a normal end. If the store itself is lost, nothing can be marked: the
+    next command finds that this process has died.
     """
     writer = place.writer
     with uninterrupted():
-        run_id = writer.start(replace(record, status="RUNNING"))
+        if old is None:
+            run_id = writer.start(replace(record, status="RUNNING"))
+        else:
+            run_id = old
+            writer.resume(old)
+            writer.add(old, {}, {**record.tags, NAME: record.title})
     try:
         with interruptible(), told_if_lost(place.store):
             raise_if_interrupted()
@@ -126,4 +141,16 @@ def going_on(place: Place, record: RunRecord) -> Iterator[str]:
             reason = "interrupted (Ctrl-C)" if is_typed else "terminated (SIGTERM)"
         with uninterrupted(), suppress(Ended):
             writer.finish(run_id, "KILLED" if is_killed else "FAILED", files, {"nnexp.reason": reason})
+        raise
+
+
+@contextmanager
+def what_is_left() -> Iterator[None]:
+    """On any error but Lost, log that the same command resumes the sweep."""
+    try:
+        yield
+    except Lost:
+        raise
+    except BaseException:
+        log.info("what is recorded is kept; the same command finishes the rest")
         raise

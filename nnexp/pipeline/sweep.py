@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from nnexp.analysis.report.note import note
 from nnexp.analysis.report.pictures import Picture
 from nnexp.analysis.summary import finished, overall
 from nnexp.analysis.summary_table import as_table
-from nnexp.config.errors import Lost, RequestError
+from nnexp.config.errors import RequestError
 from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
@@ -28,16 +28,16 @@ from nnexp.pipeline.identity import ranges, run_key, run_name, sweep_key
 from nnexp.pipeline.points import refuse_other_places
 from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.records import child_record, sweep_record
-from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
+from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling, what_is_left
 from nnexp.pipeline.signals import uninterrupted
-from nnexp.tracking.find import get_curve, get_run, get_sweep
+from nnexp.tracking.find import SWEEP_KEYS, get_curve, get_run, get_sweep
 from nnexp.tracking.labels import DESCRIPTION, NAME, name_of, tags_of
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Ended, RunRecord, Writer, now
 from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import check
-from nnexp.training.distribute import Training, execute
+from nnexp.training.distribute import EndedPoint, Training, execute
 from nnexp.training.plan import Plan, Point, plan
 from nnexp.training.train import Failure
 
@@ -115,7 +115,7 @@ def sweep(
         training = execute(todo.todo, request.executor)  # raises RequestError if the executor is unavailable
         if todo.todo:
             tell_of_compiling()
-        with _what_is_left(), going_on(place, sweep_record(name or "sweep", key, asked, request)) as parent:
+        with what_is_left(), going_on(place, _record(name or "sweep", key, asked, request)) as parent:
             for old in same:
                 if old.status in ("KILLED", "FAILED", "LOST"):
                     place.writer.adopt(old.run_id, parent)
@@ -129,23 +129,19 @@ def sweep(
         return done
 
 
-@contextmanager
-def _what_is_left() -> Iterator[None]:
-    """On any error but Lost, log that the same command resumes the sweep."""
-    try:
-        yield
-    except Lost:
-        raise
-    except BaseException:
-        log.info("what is recorded is kept; the same command finishes the rest")
-        raise
+def _record(name: str, key: str, asked: Sequence[Point], request: Request) -> RunRecord:
+    """Return the record of a sweep as it begins, with the keys of its runs."""
+    varied, data = ranges([point.config for point in asked]), [point.dataset for point in asked]
+    record = sweep_record(name, key, varied, len(asked), data, request)
+    keys = "".join(f"{point.key}\n" for point in asked)
+    return replace(record, files={SWEEP_KEYS: keys.encode(), **record.files})
 
 
 def _run_points(
     place: Place,
     parent: str,
     todo: Plan,
-    training: Training,
+    training: Training[EndedPoint],
     request: Request,
     failures: list[tuple[str, str]],
 ) -> bool:

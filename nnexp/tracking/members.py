@@ -46,7 +46,6 @@ FIXED = (
     "recorded_as",
 )
 STATUSES = ("FINISHED", "FAILED")
-OUTCOMES = ("converged", "diverged", "finished")
 
 _NAME = re.compile(rf"{DIRECTORY}/part-(\d{{6,12}})\.(\d{{3,9}})\.([0-9a-f]{{16}})\.parquet", re.ASCII)
 _MEMBER = re.compile(r"([0-9a-f]{1,32})/(0|[1-9]\d{0,17})", re.ASCII)
@@ -93,12 +92,13 @@ def split_member(typed: str) -> tuple[str, int] | None:
 # --- Columns.
 
 
-def hashes(digests: NDArray[np.uint8]) -> pa.Array:
-    """Return a column of SHA-256 hashes from bytes of shape (members, 32)."""
+def hashes(digests: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Return a column of SHA-256 hashes from bytes of shape (members, 32); null where the mask is true."""
     import pyarrow as pa
 
+    is_there = None if mask is None else pa.py_buffer(np.packbits(~mask, bitorder="little"))
     buffer = pa.py_buffer(np.ascontiguousarray(digests))
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(digests), [None, buffer])
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(digests), [is_there, buffer])
 
 
 def hash_bytes(column: pa.ChunkedArray) -> NDArray[np.uint8]:
@@ -135,6 +135,14 @@ def lists(lengths: NDArray[np.int64], values: NDArray[np.float64]) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, pa.array(values))
 
 
+def nested(counts: NDArray[np.int64], lengths: NDArray[np.int64], values: NDArray[np.float64]) -> pa.Array:
+    """Return a column of lists of lists: `counts` lists for each row, each as long as `lengths` says."""
+    import pyarrow as pa
+
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, lists(np.repeat(lengths, counts), values))
+
+
 def param_type(key: str, values: Iterable[Any]) -> pa.DataType:
     """Return the type of the column of a key with these values, some of which may be None."""
     import pyarrow as pa
@@ -160,7 +168,7 @@ def params(type: pa.DataType, values: Sequence[Any], which: NDArray[np.int64]) -
 # --- The bytes of a part.
 
 
-def to_bytes(columns: Mapping[str, pa.Array], notes: Mapping[str, str]) -> bytes:
+def to_bytes(columns: pa.Table | Mapping[str, pa.Array], notes: Mapping[str, str]) -> bytes:
     """Return the Parquet file of a part, with these notes as its metadata beside `nnexp.schema`.
 
     Doubles are split into streams of bytes, which compress by a tenth; whole numbers are kept as differences.
@@ -168,7 +176,8 @@ def to_bytes(columns: Mapping[str, pa.Array], notes: Mapping[str, str]) -> bytes
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table(dict(columns)).replace_schema_metadata({"nnexp.schema": SCHEMA, **notes})
+    table = columns if isinstance(columns, pa.Table) else pa.table(dict(columns))
+    table = table.replace_schema_metadata({"nnexp.schema": SCHEMA, **notes})
     encodings, repeating = {}, []
     for field in table.schema:
         path, kind = field.name, field.type

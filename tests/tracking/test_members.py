@@ -26,7 +26,7 @@ def columns():
         "number": pa.array(np.arange(N, dtype=np.int64)),
         "run_key": members.hashes(digests),
         "status": members.labels(np.array([0, 0, 0, 1, 0]), members.STATUSES),
-        "outcome": members.labels(np.array([0, 1, 2, -1, 0]), members.OUTCOMES),
+        "outcome": members.labels(np.array([0, 1, 2, -1, 0]), ("converged", "diverged", "finished")),
         "reason": pa.array([None, None, None, "ValueError: no", None]),
         "attempt": pa.array(np.ones(N, dtype=np.int32)),
         "last_epoch": pa.array(np.full(N, 30, dtype=np.int32)),

@@ -117,28 +117,27 @@ class Space:
             or any(leaves.get(key) != self.leaves[0].get(key) for leaves in self.leaves)
         ]
 
-    @cached_property
-    def sha256(self) -> str:
-        """The hash of everything that decides the points and their numbers."""
+    def digest(self, *asked: Any) -> str:
+        """Return the hash of all that decides the points and their numbers, and of what else is asked for."""
         axes = [[keys, [_written(self.values[key]) for key in keys]] for keys in self._inner.values()]
         cells = [[cell.template.texts, cell.template.varied] for cell in self.cells]
         shape = [[len(axis), j in self._inner] for j, axis in enumerate(self.grid.axes) if len(axis) > 1]
-        return hashlib.sha256(json.dumps([shape, axes, cells, self.exclude]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([shape, axes, cells, self.exclude, asked]).encode()).hexdigest()
 
     def points(self, start: int, stop: int) -> Points:
         """Return the points of the numbers from `start` up to `stop`, but for repeated and excluded ones."""
-        found = self._distinct(start, stop)
-        if self.exclude is not None:
-            found = found.take(~excluded(self._frame(found), self.exclude))
+        found = self._chosen(start, stop)
         return replace(found, keys=self._keys(found))
+
+    def numbers(self, start: int, stop: int) -> IntArray:
+        """Return the numbers of these points."""
+        return self._chosen(start, stop).numbers
 
     @cached_property
     def count(self) -> int:
         """The number of points, without repeated and excluded ones."""
         if self.exclude is not None:
-            starts = range(0, len(self), PART)
-            parts = (self._distinct(start, start + PART) for start in starts)
-            return sum(int((~excluded(self._frame(points), self.exclude)).sum()) for points in parts)
+            return sum(len(self._chosen(start, start + PART)) for start in range(0, len(self), PART))
         return self.distinct
 
     @cached_property
@@ -151,6 +150,13 @@ class Space:
             )
             for i in np.flatnonzero(self._is_first)
         )
+
+    def _chosen(self, start: int, stop: int) -> Points:
+        """Return the points between these numbers, but for repeated and excluded ones, without their keys."""
+        found = self._distinct(start, stop)
+        if self.exclude is None or not len(found):
+            return found
+        return found.take(~excluded(self._frame(found), self.exclude))
 
     def _distinct(self, start: int, stop: int) -> Points:
         """Return the points between these numbers without the repeated ones, and without their keys."""
