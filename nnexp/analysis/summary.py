@@ -45,10 +45,14 @@ def params_of(runs: pd.DataFrame) -> list[str]:
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that finished; of runs with the same key, the one recorded last.
 
-    They are sorted by key, so that a sum over them has the same bits for any order of recording.
+    They are sorted by key, so that a sum over them has the same bits for any order of recording. Runs read
+    without their keys are those of one population, in which each key is once, in an order of its own.
     """
-    done = runs[runs["status"] == "FINISHED"].drop_duplicates("run_key", keep="last")
-    return done.sort_values("run_key", ignore_index=True)
+    is_done = runs["status"] == "FINISHED"
+    done = runs if is_done.all() else runs[is_done]
+    if "run_key" not in done:
+        return done.reset_index(drop=True)
+    return done.drop_duplicates("run_key", keep="last").sort_values("run_key", ignore_index=True)
 
 
 def varying(runs: pd.DataFrame, over: str = "seed") -> list[str]:
