@@ -117,7 +117,7 @@ class Cells:
     def sample(self, at: NDArray[np.intp]) -> Sample:
         """Return the values of the runs at these positions by seed."""
         at = at[~np.isnan(self.counted[at])]
-        seeds, of = np.unique(self.seeds[at], return_inverse=True)
+        seeds, of = _numbered(self.seeds[at])
         sizes = np.bincount(of, minlength=len(seeds))
         with np.errstate(over="ignore"):
             values = np.bincount(of, self.counted[at], len(seeds)) / sizes
@@ -133,7 +133,7 @@ class Cells:
         n = len(values)
         row: dict[str, float] = {
             "n": len(at),
-            "networks": len(np.unique(self.networks[at])),
+            "networks": _count(self.networks[at]),
             "used": n,
             "diverged": int(self.diverged[at].sum()),
             "median": float(statistics.median(sample.values)),
@@ -166,6 +166,8 @@ def _distinct(
 
     `of` is the seed of each run, `sizes` the number of runs of each seed.
     """
+    if _count(networks) == len(networks):
+        return np.arange(len(sizes))
     order = np.lexsort([networks, of])
     starts = np.cumsum(sizes) - sizes
     # Seeds of the same size are told apart by one more of their networks at a time.
@@ -176,6 +178,19 @@ def _distinct(
         more[has] = 1 + np.unique(networks[order[starts[has] + i]], return_inverse=True)[1]
         told = np.unique(told * (len(sizes) + 1) + more, return_inverse=True)[1]
     return np.sort(np.unique(told, return_index=True)[1])
+
+
+def _count(values: NDArray[np.intp]) -> int:
+    """Count the different values."""
+    ordered = np.sort(values)
+    return min(1, len(values)) + int((ordered[1:] != ordered[:-1]).sum())
+
+
+def _numbered(values: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the different values in order, and for each value its position there."""
+    if (values[1:] > values[:-1]).all():
+        return values, np.arange(len(values))
+    return np.unique(values, return_inverse=True)
 
 
 def _codes(runs: pd.DataFrame, name: str) -> NDArray[np.intp]:
@@ -189,8 +204,12 @@ def _codes(runs: pd.DataFrame, name: str) -> NDArray[np.intp]:
 
 def by_seed(samples: Sequence[Sample], better: int, by_solved: bool) -> Floats:
     """Return the samples' values, lower is better, as an array of shape (settings, seeds), NaN for none."""
+    every = [-one.solved if by_solved else better * one.values for one in samples]
+    seeds = samples[0].seeds
+    if all(np.array_equal(one.seeds, seeds) for one in samples):
+        return np.stack(every)
     seeds = np.unique(np.concatenate([one.seeds for one in samples]))
     values = np.full((len(samples), len(seeds)), np.nan)
-    for i, one in enumerate(samples):
-        values[i, np.searchsorted(seeds, one.seeds)] = -one.solved if by_solved else better * one.values
+    for row, one, of_one in zip(values, samples, every, strict=True):
+        row[np.searchsorted(seeds, one.seeds)] = of_one
     return values
