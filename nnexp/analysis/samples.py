@@ -159,9 +159,7 @@ class Cells:
         return row
 
 
-def _distinct(
-    of: NDArray[np.intp], networks: NDArray[np.intp], sizes: NDArray[np.intp]
-) -> NDArray[np.intp]:
+def _distinct(of: NDArray[np.intp], networks: NDArray[np.intp], sizes: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the first of the seeds whose runs have the same networks, in any order: their positions.
 
     `of` is the seed of each run, `sizes` the number of runs of each seed.

@@ -121,7 +121,9 @@ def _ranges(scores: Floats) -> Floats:
         return _normal_ranges(np.full(k, np.sqrt(scores.var(axis=0, ddof=1).sum()) / m))
     if k * m * FEWEST_REORDERINGS > MOST_DRAWN:
         rng = np.random.default_rng([k, m])
-        return np.array([np.ptp(rng.permuted(scores, axis=0).mean(axis=1)) for _ in range(FEWEST_REORDERINGS)])
+        return np.array(
+            [np.ptp(rng.permuted(scores, axis=0).mean(axis=1)) for _ in range(FEWEST_REORDERINGS)]
+        )
     totals = np.take(scores.T.ravel(), _orders(k, m)).sum(axis=1)
     spans: Floats = (totals.max(axis=1) - totals.min(axis=1)) / m
     return spans

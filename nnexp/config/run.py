@@ -216,7 +216,7 @@ class RunConfig:
 
         A leaf that is None is left out.
         """
-        texts = {k: _as_text(v) for k, v in self.leaves().items() if k not in NOT_RESULT and v is not None}
+        texts = {k: as_param(v) for k, v in self.leaves().items() if k not in NOT_RESULT and v is not None}
         return {k: v if len(v) <= MAX_PARAM else v[: MAX_PARAM - 1] + "…" for k, v in texts.items()}
 
     def nested(self) -> dict[str, Any]:
@@ -255,7 +255,7 @@ ADDED = {
 
 def added_params() -> dict[str, str]:
     """Return the params that earlier records lack, as those were trained."""
-    return {key: _as_text(value) for key, value in ADDED.items() if value is not None}
+    return {key: as_param(value) for key, value in ADDED.items() if value is not None}
 
 
 def rules() -> dict[str, Rule]:
@@ -346,7 +346,8 @@ def _choice(group: str, values: Any) -> Choice:
     return Choice(values["name"], tuple(options))
 
 
-def _as_text(value: Any) -> str:
+def as_param(value: Any) -> str:
+    """Return a value as the text of a param."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and not math.isfinite(value):
@@ -358,4 +359,4 @@ def _shown(value: Any) -> str:
     """Return the value as an error message shows it: masked, short, on one line."""
     if isinstance(value, int) and abs(value) >= 10**100:  # Python refuses to convert very long integers
         return "a number of over a hundred digits"
-    return on_one_line(shortened(masked_value(_as_text(value))))
+    return on_one_line(shortened(masked_value(as_param(value))))

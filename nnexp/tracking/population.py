@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import plain_values, read_config
-from nnexp.config.run import GROUPS, NOT_RESULT, key_names
+from nnexp.config.run import GROUPS, key_names
+from nnexp.config.text import shortened
 from nnexp.dataset.load import Source
 from nnexp.tracking import members
-from nnexp.tracking.evidence import kept_data
-from nnexp.tracking.find import find_artifact, get_any, get_run, get_sweep, list_artifacts
-from nnexp.tracking.members import CURVE, METRIC, PARAM, PART, WEIGHTS, Part
-from nnexp.tracking.reader import Detail
+from nnexp.tracking.evidence import Evidence, kept_data
+from nnexp.tracking.find import (
+    find_artifact,
+    find_runs,
+    get_run,
+    get_sweep,
+    list_artifacts,
+    recorded_keys,
+)
+from nnexp.tracking.members import METRIC, PARAM, PART, Part
+from nnexp.tracking.reader import Detail, Experiment
 from nnexp.tracking.store import Store
+from nnexp.tracking.tables import MAX_NAME
+from nnexp.tracking.whole import NEEDED_TAGS
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
+    pass
 
 CONFIG = "config.yaml"
-# What a frame has of every member when only some columns are asked for.
-LEAN = ("status", "outcome", "network")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +50,42 @@ class Member(Detail):
     row: Mapping[str, Any]
     config: bytes
 
-    @property
-    def weights(self) -> NDArray[np.float64] | None:
-        """The trained weights in the order of `network.flatten`; None if they are not recorded."""
-        found = self.row.get(f"{WEIGHTS}final")
-        return None if found is None else np.array(found, dtype=float)
+    def evidence(self) -> Evidence:
+        """Return what a rerun is compared with."""
+        mine = {field.name: getattr(self, field.name) for field in fields(Detail)}
+        shared = {key: value for key, value in self.parent.tags.items() if key not in NEEDED_TAGS}
+        mine["tags"] = {**shared, **self.tags}
+        return Evidence(**mine, own_tags=self.tags, curves={}, config=self.config, weights=None, row=self.row)
+
+
+def get_network(store: Store, id: str) -> Detail:
+    """Return a trained network: a run, or a member of a population. Raises RequestError if there is none."""
+    named = members.split_member(id)
+    return get_run(store, id) if named is None else get_population(store, named[0]).member(named[1])
+
+
+def get_population(store: Store, sweep_id: str) -> Population:
+    """Return the population with this id. Raises RequestError if there is none."""
+    sweep = get_sweep(store, sweep_id)
+    if sweep is None:
+        raise RequestError(f"no sweep {shortened(sweep_id)!r} in this store")
+    if not is_population(sweep):
+        raise RequestError(f"sweep {sweep_id} has no members: each of its runs has an id of its own")
+    return Population(store, sweep)
+
+
+def populations(store: Store, experiment: Experiment) -> list[Population]:
+    """Return the populations of an experiment, oldest first."""
+    found = find_runs(store, experiment, members.RECORD)
+    details = store.reader.details([run.run_id for run in found])
+    return [Population(store, details[run.run_id].checked()) for run in found if run.run_id in details]
+
+
+def points_asked(store: Store, sweep: Detail) -> int:
+    """Return how many different points a sweep asked for. Raises RequestError if its record has lost them."""
+    if is_population(sweep):
+        return int(sweep.tags.get("nnexp.runs", "0"))
+    return len(set(recorded_keys(store, sweep)))
 
 
 def is_population(sweep: Detail) -> bool:
@@ -83,9 +119,9 @@ class Population:
             if key in GROUPS:
                 values.setdefault(group, {})["name"] = value
             elif not option:
-                values[key] = _plain(key, value)
-            elif value is not None or group == "dataset":
-                values.setdefault(group, {})[option] = _plain(key, value)
+                values[key] = int(value) if key == "batch_size" and value.isdecimal() else value
+            elif value is not None or group == "dataset":  # an option that the chosen one does not have
+                values.setdefault(group, {})[option] = value
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
 
     def data_of(self, config: bytes, key: str) -> str:
@@ -143,12 +179,11 @@ class Population:
         if row["attempt"] > 1:
             tags["nnexp.attempt"] = str(row["attempt"])
         values = {c.removeprefix(METRIC): v for c, v in row.items() if c.startswith(METRIC) and v is not None}
-        varied = [column.removeprefix(PARAM) for column in row if column.startswith(PARAM)]
         params = was.config.params()
         started, ended = (int(notes.get(note, b"0")) for note in (b"nnexp.started", b"nnexp.ended"))
         return Member(
             name,
-            _name(params, varied),
+            str(names(parent, params)),
             row["status"],
             parent.artifact_uri,
             parent.experiment_id,
@@ -163,31 +198,21 @@ class Population:
             config=config,
         ).checked()
 
-    def frame(self, only: Collection[str] | None = None) -> pd.DataFrame:
-        """Return the members as `load_runs` returns runs, in the order of their numbers.
 
-        With `only`, the columns are those of LEAN, every param that varies, and the named ones that there
-        are; texts are categories. `network` is a number that members with the same weights share.
-        """
-        import pandas as pd
-        import pyarrow as pa
+def names(parent: Detail, texts: Mapping[str, Any]) -> Any:
+    """Join the texts of params to names, each text either one for all members or a column."""
+    import pyarrow.compute as pc
 
-        there = self._columns()
-        wanted = None if only is None else _wanted(only, there)
-        read = list(members.read_members(self.store, self.parent, wanted))
-        if not read:
-            return pd.DataFrame(columns=["run_id", "status", "outcome", "run_key"], dtype=object)
-        table = pa.concat_tables([part for _, part in read], promote_options="default").combine_chunks()
-        notes = [(len(part), part.schema.metadata) for _, part in read]
-        return _frame(self, table, notes, only)
-
-    def _columns(self) -> list[str]:
-        """Return the columns of the first part that is whole."""
-        import pyarrow.parquet as pq
-        import pyarrow as pa
-
-        for revisions in members.list_parts(self.store, self.parent).values():
-            found = members.newest_whole(self.store, self.parent, revisions)
-            if found is not None:
-                return list(pq.read_schema(pa.BufferReader(found[1])).names)
-        return []
+    first = {"dataset": "", "learning_rate": "lr=", "init": "init=", "seed": "seed="}
+    also = [key for key in key_names() if key in parent.params and key in texts and key not in first]
+    shown = dict(texts)
+    if shown["dataset"] == "csv" and isinstance(shown["dataset.path"], str):
+        shown["dataset"] = Path(shown["dataset.path"]).stem.strip("<>")
+    if isinstance(shown["learning_rate"], str):
+        shown["learning_rate"] = f"{float(shown['learning_rate']):g}"
+    parts = [
+        pc.binary_join_element_wise(prefix, shown[key], "")
+        for key, prefix in (first | {k: f"{k}=" for k in also if not k.startswith("dataset.")}).items()
+    ]
+    joined = pc.binary_join_element_wise(*parts, " ", null_handling="skip")
+    return pc.utf8_slice_codeunits(joined, 0, MAX_NAME)
