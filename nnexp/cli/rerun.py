@@ -60,7 +60,8 @@ def _print_rerun(done: Rerun) -> bool:
         print(f"  {_words(done.extent)}: every bit is the same")
     new_id = done.record()
     if new_id is not None:
-        print(f"recorded as {new_id}, and in the tags of the run")
+        also = "" if done.subject.evidence.row is not None else ", and in the tags of the run"
+        print(f"recorded as {new_id}{also}")
     return done.verdict.is_identical
 
 
@@ -98,8 +99,10 @@ def _print_verdicts(done: Reruns) -> bool:
 
 def _words(extent: Counter[str]) -> str:
     """Return what was compared, in words."""
-    points = f"{extent['points']:,} points of {extent['curves']:,} curves"
-    parts = ["initial weights", points, "final weights"]
+    parts = [f"{extent[kind]:,} {kind}" for kind in ("hashes of weights", "last metrics") if extent[kind]]
+    if extent["curves"]:
+        points = f"{extent['points']:,} points of {extent['curves']:,} curves"
+        parts += ["initial weights", points, "final weights"]
     predictions = extent["predictions"]
     parts += [f"{predictions:,} prediction{'s' * (predictions != 1)}"] * (predictions > 0)
     return f"{', '.join(parts[:-1])} and {parts[-1]}"

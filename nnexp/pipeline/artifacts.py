@@ -25,16 +25,18 @@ from nnexp.dataset.load import Dataset
 from nnexp.dataset.prepare import Prepared
 from nnexp.network.forward import outputs
 from nnexp.network.reference import Layers, equation, sizes
-from nnexp.network.weights import Model, unpack, unpack_kept
+from nnexp.network.weights import Model, unpack, unpack_kept, weights_sha256
 from nnexp.pipeline.identity import run_name
 from nnexp.tracking import evidence
-from nnexp.tracking.find import get_curve, get_run, read_artifact
+from nnexp.tracking.find import get_curve, read_artifact
+from nnexp.tracking.population import Member, get_network
 from nnexp.tracking.runs import DataInput, cut
 from nnexp.tracking.store import Store
 from nnexp.tracking.tables import MAX_DATASET, MAX_METRIC
 from nnexp.training.checks import check
 from nnexp.training.plan import Point
 from nnexp.training.shard import Trained
+from nnexp.training.train import Failure, train
 
 if TYPE_CHECKING:
     from nnexp.analysis.report.findings import Findings
@@ -313,12 +315,28 @@ def best_files(store: Store, found: Findings, points: Sequence[Point]) -> dict[s
     return files
 
 
-def read_back(store: Store, run_id: str, config: RunConfig, dataset: Dataset, outcome: str) -> Whole:
-    """Read a recorded run back as it was just after training.
+def _trained_again(member: Member, config: RunConfig, dataset: Dataset) -> Whole:
+    """Train a member of a population again. Raises RequestError unless its weights are those recorded."""
+    (again,) = (run for progress in train(dataset, [config]) for _, run in progress.ended)
+    if isinstance(again, Failure):
+        raise RequestError(f"member {member.run_id}: training it again failed: {again.reason}")
+    if weights_sha256(again.final.layers) != member.tags.get("nnexp.weights_sha256"):
+        raise RequestError(
+            f"member {member.run_id}: trained again, its weights are not those whose hash was recorded; "
+            f"nnexp rerun {member.run_id} says more"
+        )
+    return whole(again, model_of(again, dataset), dataset)
 
-    Raises FileNotFoundError or ValueError if its weights.npz is missing or invalid.
+
+def read_back(store: Store, run_id: str, config: RunConfig, dataset: Dataset, outcome: str) -> Whole:
+    """Read a recorded run back as it was just after training. A member of a population is trained again.
+
+    Raises FileNotFoundError or ValueError if its weights.npz is missing or invalid, RequestError if a member
+    that is trained again is another network.
     """
-    record = get_run(store, run_id)
+    record = get_network(store, run_id)
+    if isinstance(record, Member):
+        return _trained_again(record, config, dataset)
     weights = read_artifact(store, record, "weights.npz")
     curves: Mapping[str, dict[int, float]] = {
         name: dict(get_curve(store, run_id, name))

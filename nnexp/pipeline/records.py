@@ -107,7 +107,7 @@ def rerun_record(run: Detail, config: RunConfig, dataset: Dataset, again: Traine
     engine trained that run.
     """
     tags = {"nnexp.rerun_key": run_key(config, dataset), "nnexp.engine": engine.VERSION}
-    tags |= {"nnexp.data_sha256": dataset.sha256, "mlflow.parentRunId": run.run_id}
+    tags |= {"nnexp.data_sha256": dataset.sha256, "mlflow.parentRunId": run.run_id.partition("/")[0]}
     record = RunRecord(f"rerun: {run.name}", config.params(), tags, data=data_input(dataset))
     record = with_result(record, again, dataset)
     return replace(record, files={**record.files, **data_files([dataset])})

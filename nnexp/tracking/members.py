@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,9 @@ FIXED = (
     "recorded_as",
 )
 STATUSES = ("FINISHED", "FAILED")
+
+# Which columns are read: those named, in this order, or those whose names satisfy a condition.
+Wanted = Sequence[str] | Callable[[str], bool]
 
 _NAME = re.compile(rf"{DIRECTORY}/part-(\d{{6,12}})\.(\d{{3,9}})\.([0-9a-f]{{16}})\.parquet", re.ASCII)
 _MEMBER = re.compile(r"([0-9a-f]{1,32})/(0|[1-9]\d{0,17})", re.ASCII)
@@ -206,7 +209,7 @@ def to_bytes(columns: pa.Table | Mapping[str, pa.Array], notes: Mapping[str, str
     return bytes(sink.getvalue())
 
 
-def from_bytes(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+def from_bytes(content: bytes, columns: Wanted | None = None) -> pa.Table:
     """Read these columns of a part, or all; its metadata are the schema's. Unknown columns are left out.
 
     Raises RequestError if it is of a later version.
@@ -219,7 +222,12 @@ def from_bytes(content: bytes, columns: Sequence[str] | None = None) -> pa.Table
     if version != SCHEMA:
         raise RequestError(f"a part of schema {version or 'unknown'}: this nnexp reads schema {SCHEMA}")
     there = file.schema_arrow.names
-    wanted = there if columns is None else [name for name in columns if name in there]
+    if columns is None:
+        wanted = there
+    elif callable(columns):
+        wanted = [name for name in there if columns(name)]
+    else:
+        wanted = [name for name in columns if name in there]
     return file.read(columns=wanted).select(wanted)
 
 
@@ -263,7 +271,7 @@ def newest_whole(store: Store, parent: Detail, revisions: Sequence[Part]) -> tup
 def read_members(
     store: Store,
     parent: Detail,
-    columns: Sequence[str] | None = None,
+    columns: Wanted | None = None,
     only: Iterable[int] | None = None,
 ) -> Iterator[tuple[Part, pa.Table]]:
     """Yield the parts of a population, or those of these numbers, each with these columns or all.

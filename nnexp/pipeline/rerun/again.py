@@ -20,6 +20,7 @@ from nnexp.pipeline.rerun.verdict import LOOSE, Verdict, judge
 from nnexp.pipeline.session import tell_of_compiling
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.experiments import get_experiment
+from nnexp.tracking.members import split_member
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Ended, RunRecord, now, origin
 from nnexp.tracking.store import Store
@@ -115,7 +116,9 @@ def _record(store: Store, old: Detail, verdict: Verdict, record: RunRecord) -> s
             run_id = writer.start(record)
             with suppress(Ended):  # a database already has it complete and finished
                 writer.finish(run_id, "FINISHED", {}, {})
-            writer.add(old.run_id, {}, {"nnexp.rerun_by": run_id, "nnexp.rerun_verdict": in_a_tag(verdict)})
+            if split_member(old.run_id) is None:  # a member has no tags that could change
+                tags = {"nnexp.rerun_by": run_id, "nnexp.rerun_verdict": in_a_tag(verdict)}
+                writer.add(old.run_id, {}, tags)
     except _refusals(store) as error:
         log.info(f"note: the verdict is not recorded, as the store refuses it: {str(error).splitlines()[0]}")
         return None

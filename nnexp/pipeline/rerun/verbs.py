@@ -24,6 +24,7 @@ from nnexp.pipeline.rerun.variation import Variation, is_other, settled
 from nnexp.pipeline.rerun.verdict import Verdict, is_prediction, weights_hash
 from nnexp.tracking.evidence import Evidence
 from nnexp.tracking.find import find_artifact, get_any, get_sweep, recorded_keys
+from nnexp.tracking.members import METRIC
 from nnexp.tracking.named import whole_id
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store, open_store
@@ -238,11 +239,14 @@ def _judged(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
 
 
 def _extent(evidence: Sequence[Evidence]) -> Counter[str]:
-    """Count the points, curves and predictions of these runs."""
+    """Count the points, curves and predictions of these runs; of members, the last metrics."""
     metrics = [(metric, curve) for one in evidence for metric, curve in one.curves.items()]
     curves = [curve for metric, curve in metrics if not is_prediction(metric)]
-    predictions = len(metrics) - len(curves)
-    return Counter(points=sum(map(len, curves)), curves=len(curves), predictions=predictions)
+    found = Counter(points=sum(map(len, curves)), curves=len(curves), predictions=len(metrics) - len(curves))
+    for row in (one.row for one in evidence if one.row is not None):
+        found["hashes of weights"] += 1
+        found["last metrics"] += sum(name.startswith(METRIC) for name in row)
+    return found
 
 
 # --- Dry runs.
