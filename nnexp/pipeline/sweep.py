@@ -91,6 +91,8 @@ def sweep(
     its paths if None. A point that fails does not stop the others. Raises RequestError, naming the point,
     before anything is recorded.
     """
+    if request.is_table:
+        raise RequestError("record=table: cannot be one of several values, nor go with another sweeper")
     if request.require_clean:
         refuse_dirty()
     all_points = _points(configs, source)
