@@ -101,7 +101,7 @@ def sweep(
     if len(asked) < len(keys):
         log.info(f"{len(keys) - len(asked)} of {len(keys)} points repeat other points; each runs once")
     with opened(configs[0], [point.key for point in asked]) as place:
-        todo = plan(asked, place.recorded(), request.reruns)
+        todo = plan(asked, place.recorded([point.key for point in asked]), request.reruns)
         log.info(str(todo))
         if request.plan:
             return None
