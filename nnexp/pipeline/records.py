@@ -26,6 +26,7 @@ from nnexp.training.shard import Trained
 from nnexp.training.train import Failure
 
 if TYPE_CHECKING:
+    from nnexp.pipeline.rerun.table import Compared
     from nnexp.pipeline.rerun.verdict import Verdict
 
 # The longest verdict that is stored as a tag, in characters.
@@ -111,6 +112,14 @@ def rerun_record(run: Detail, config: RunConfig, dataset: Dataset, again: Traine
     record = RunRecord(f"rerun: {run.name}", config.params(), tags, data=data_input(dataset))
     record = with_result(record, again, dataset)
     return replace(record, files={**record.files, **data_files([dataset])})
+
+
+def population_record(sweep: Detail, found: Compared) -> RunRecord:
+    """Return the record of a population's rerun: the counts, and a table of the first members that differ."""
+    same = found.members - found.differ
+    record = verdicts_record(sweep, found.verdicts)
+    tags = {**record.tags, "nnexp.runs": str(found.members), "nnexp.identical": str(same)}
+    return replace(record, tags=tags)
 
 
 def verdicts_record(sweep: Detail, verdicts: Sequence[Verdict]) -> RunRecord:

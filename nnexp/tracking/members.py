@@ -259,6 +259,15 @@ def read_part(store: Store, parent: Detail, part: Part) -> bytes | None:
     return content if part.is_whole(content) else None
 
 
+def damage(parent: Detail, revisions: Sequence[Part], is_lost: bool) -> str:
+    """Say in words that the newest of a part's revisions is damaged, and whether its members are lost."""
+    part = revisions[0]
+    first, last = (member_id(parent.run_id, n) for n in (part.number * PART, (part.number + 1) * PART - 1))
+    what = f"{part.name} is damaged: its bytes do not have the hash in its name"
+    then = f"the members {first} to {last} are lost" if is_lost else "an earlier revision of it is read"
+    return f"{what}; {then}; the sweep's command trains what is missing"
+
+
 def newest_whole(store: Store, parent: Detail, revisions: Sequence[Part]) -> tuple[Part, bytes] | None:
     """Return the newest of a part's revisions that is whole, with its bytes; None if none is."""
     for part in revisions:

@@ -127,7 +127,7 @@ class Space:
     def points(self, start: int, stop: int) -> Points:
         """Return the points of the numbers from `start` up to `stop`, but for repeated and excluded ones."""
         found = self._chosen(start, stop)
-        return replace(found, keys=self._keys(found))
+        return replace(found, keys=self.run_keys(found))
 
     def numbers(self, start: int, stop: int) -> IntArray:
         """Return the numbers of these points."""
@@ -199,8 +199,8 @@ class Space:
         """Return the positions on an axis of the points with these numbers."""
         return numbers // self._strides[j] % len(self.grid.axes[j])
 
-    def _keys(self, points: Points) -> NDArray[np.uint8]:
-        """Compute the run keys."""
+    def run_keys(self, points: Points) -> NDArray[np.uint8]:
+        """Compute the run keys of points, (points, 32)."""
         keys = np.empty((len(points), 32), dtype=np.uint8)
         columns = {key: self.column(points, key) for key in self.axis_of}
         for i, members in groups(points.cell):

@@ -14,8 +14,9 @@ from nnexp.config.recorded import EXACT_PREDICTIONS
 from nnexp.dataset.load import Dataset
 from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import code_files, provenance
-from nnexp.pipeline.records import in_a_tag, rerun_record, verdicts_record
+from nnexp.pipeline.records import in_a_tag, population_record, rerun_record, verdicts_record
 from nnexp.pipeline.rerun.subject import Subject
+from nnexp.pipeline.rerun.table import Compared
 from nnexp.pipeline.rerun.verdict import LOOSE, Verdict, judge
 from nnexp.pipeline.session import tell_of_compiling
 from nnexp.pipeline.signals import uninterrupted
@@ -96,6 +97,13 @@ def record_run(store: Store, subject: Subject, again: Trained, verdict: Verdict)
 def record_sweep(store: Store, sweep: Detail, verdicts: Sequence[Verdict]) -> str | None:
     """Record the verdicts on a sweep's runs; return the record's id, None if the store refuses it."""
     return _record(store, sweep, of_sweep(sweep, verdicts), verdicts_record(sweep, verdicts))
+
+
+def record_population(store: Store, sweep: Detail, found: Compared) -> str | None:
+    """Record the verdict on a population; return the record's id, None if the store refuses it."""
+    causes = found.verdicts[0].causes if found.verdicts else ()
+    verdict = Verdict(sweep.run_id, sweep.name, found.difference(), causes)
+    return _record(store, sweep, verdict, population_record(sweep, found))
 
 
 def of_sweep(sweep: Detail, verdicts: Sequence[Verdict]) -> Verdict:

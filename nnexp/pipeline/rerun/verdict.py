@@ -80,7 +80,7 @@ def judge(
             () if is_same else ("weights.npz has other bytes than if written now; its numbers are the same",)
         )
         return Verdict(evidence.run_id, evidence.name, notes=notes)
-    causes = tuple(_causes(evidence, was, again, dataset, here))
+    causes = tuple(likely_causes(evidence, was, weights_sha256(again.final.layers), here))
     return Verdict(evidence.run_id, evidence.name, difference, causes)
 
 
@@ -134,7 +134,7 @@ def of_row(evidence: Evidence, again: Trained, dataset: Dataset) -> Iterator[str
             yield (
                 f"{name} is {now!r}, recorded {was!r}"
                 if None in (was, now)
-                else f"{name} is {_apart(new[name], evidence.metrics[name])}"
+                else f"{name} is {apart(new[name], evidence.metrics[name])}"
             )
     if (final := row.get("weights.final")) is not None:
         yield from _weights_differ("final weights", final, again.final.layers)
@@ -155,7 +155,7 @@ def _listed_differ(what: str, recorded: Sequence[float | None], now: Sequence[fl
     old = np.array([math.nan if value is None else value for value in recorded])
     for i, (was, new) in enumerate(zip(old.tolist(), now, strict=False)):
         if was != new and not (math.isnan(was) and math.isnan(new)):
-            yield f"{what} {i} is {_apart(new, was)}"
+            yield f"{what} {i} is {apart(new, was)}"
             return
 
 
@@ -207,7 +207,7 @@ def _first_apart(name: str, old: NDArray[Any], new: NDArray[Any]) -> str:
     where = f"{name}[{', '.join(map(str, at))}]"
     if old.dtype != np.float64:
         return f"{where} is {new[at]}, recorded {old[at]}"
-    return f"{where} is {_apart(float(new[at]), float(old[at]))}"
+    return f"{where} is {apart(float(new[at]), float(old[at]))}"
 
 
 def twice(evidence: Evidence) -> Iterator[str]:
@@ -238,7 +238,7 @@ def _curves_differ(evidence: Evidence, again: Trained) -> Iterator[str]:
         elif now is None:
             yield f"{metric} at epoch {epoch} is recorded as {was!r}, but the rerun has none"
         elif was != now:
-            yield f"{metric} at epoch {epoch} is {_apart(now, was)}"
+            yield f"{metric} at epoch {epoch} is {apart(now, was)}"
 
 
 def _predictions_differ(
@@ -256,10 +256,10 @@ def _predictions_differ(
         if name not in old or name not in new:
             yield f"{name} is {'not recorded' if name not in old else 'recorded, but the rerun has none'}"
         elif old[name] != new[name] and (exact or not math.isclose(old[name], new[name], abs_tol=LOOSE)):
-            yield f"{name} is {_apart(new[name], old[name])}"
+            yield f"{name} is {apart(new[name], old[name])}"
 
 
-def _apart(new: float, old: float) -> str:
+def apart(new: float, old: float) -> str:
     if math.isnan(new) or math.isnan(old):
         return f"{new!r}, recorded {old!r}"
     return f"{new!r}, recorded {old!r} ({ulps(new, old):,} ULP apart)"
@@ -280,10 +280,10 @@ def _rank(value: float) -> int:
 # --- Causes.
 
 
-def _causes(
-    evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset, here: Mapping[str, str]
+def likely_causes(
+    evidence: Evidence, was: RecordedConfig, hash_now: str, here: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yield the likely causes of a difference, the likeliest first."""
+    """Yield the likely causes of a difference, the likeliest first; `hash_now` is that of the new weights."""
     tags = evidence.tags
     if not was.is_migrated and evidence.key != key_of(evidence, was):
         yield "record altered: config.yaml or the tags do not match the run's key"
@@ -297,7 +297,7 @@ def _causes(
             f"engine arithmetic: this engine claims to be version {engine.VERSION} but computes other bits "
             "(its canary differs): code in nnexp/network/engine was changed"
         )
-    elif not was.is_migrated and weights_sha256(again.final.layers) == tags.get("nnexp.weights_sha256"):
+    elif not was.is_migrated and hash_now == tags.get("nnexp.weights_sha256"):
         yield "record altered: training again gave exactly the weights whose hash was recorded"
     if was.is_migrated:
         yield f"config migrated: it was recorded in schema {was.schema}"
