@@ -27,9 +27,11 @@ from nnexp.dataset.load import Dataset
 from nnexp.network.weights import Model
 from nnexp.pipeline.artifacts import read_back, without_test_rows
 from nnexp.pipeline.identity import run_name
+from nnexp.pipeline.networks import network_of
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
 from nnexp.tracking.experiments import get_experiment
-from nnexp.tracking.find import get_run, get_sweep, read_model
+from nnexp.tracking.find import get_sweep
+from nnexp.tracking.population import Member, get_network
 from nnexp.tracking.read import read_history, read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
@@ -77,7 +79,7 @@ class Run:
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
-        self.store, self._record = store, get_run(store, run_id)
+        self.store, self._record = store, get_network(store, run_id)
         self.run_id = run_id
         self.name = self._record.name
         self.loss = self._record.metrics.get("loss", math.nan)
@@ -87,6 +89,8 @@ class Run:
 
     @property
     def epochs(self) -> int:
+        if isinstance(self._record, Member):
+            return int(self._record.row["last_epoch"])
         return int(self.history["epoch"].max())
 
     @property
@@ -103,7 +107,7 @@ class Run:
     @cached_property
     def network(self) -> Model:
         """The trained network; `network.predict` takes a DataFrame with the features among its columns."""
-        return read_model(self.store, self._record)
+        return network_of(self.store, self._record)
 
     def figure(self, name: str = "curves") -> Figure:
         """Draw a figure of the run.

@@ -36,12 +36,17 @@ class Plan:
 
     def __str__(self) -> str:
         """Describe the plan: `600 runs: 72 done, 3 failed before, 525 new, about 2 s`."""
-        parts = [f"{self.done} done"] * (self.done > 0)
-        parts += [f"{len(self.failed)} failed before (retry=failed runs them again)"] * bool(self.failed)
-        word = "new" if self.attempt == 1 else f"again (attempt {self.attempt})"
-        parts += [f"{len(self.todo)} {word}"]
-        parts += [f"about {_duration(self.seconds)}"] * bool(self.todo)
-        return f"{self.total} run{'s' * (self.total != 1)}: {', '.join(parts)}"
+        counts = self.total, self.done, len(self.failed), len(self.todo)
+        return described(*counts, self.attempt, self.seconds, "run")
+
+
+def described(total: int, done: int, failed: int, todo: int, attempt: int, seconds: float, unit: str) -> str:
+    """Describe what of a sweep is done, failed before, and to do, in an estimated time."""
+    parts = [f"{done} done"] * (done > 0)
+    parts += [f"{failed} failed before (retry=failed runs them again)"] * bool(failed)
+    parts += [f"{todo} new" if attempt == 1 else f"{todo} again (attempt {attempt})"]
+    parts += [f"about {_duration(seconds)}"] * bool(todo)
+    return f"{total} {unit}{'s' * (total != 1)}: {', '.join(parts)}"
 
 
 def _duration(seconds: float) -> str:
