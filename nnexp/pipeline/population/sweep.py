@@ -26,6 +26,7 @@ from nnexp.pipeline.population.parts import Recorder, Standing
 from nnexp.pipeline.population.rows import Contents
 from nnexp.pipeline.population.space import Space
 from nnexp.pipeline.progress import Meter
+from nnexp.pipeline.provenance import DEVICE
 from nnexp.pipeline.records import sweep_record
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling, what_is_left
 from nnexp.pipeline.signals import uninterrupted
@@ -36,6 +37,7 @@ from nnexp.tracking.reader import Found
 from nnexp.tracking.runs import RunRecord, identity
 from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import weight_count
+from nnexp.training.devices import device_name, open_device
 from nnexp.training.distribute import Training
 from nnexp.training.lots import EndedLot, execute_lots
 from nnexp.training.plan import WEIGHT_SECONDS, described
@@ -86,9 +88,11 @@ def population(space: Space, request: Request, name: str | None) -> Population |
         if not place.writer.take(key[:32]):
             raise _busy("has just begun to record")
         recorder = Recorder(place, space, contents, before, known, attempt, retries)
-        training = execute_lots(recorder.lots(), request.executor)
+        # Both raise RequestError if what they need is unavailable.
+        device = open_device(request.device, request.executor) if todo else None
+        training = execute_lots(recorder.lots(), request.executor, device)
         tell_of_compiling()
-        record = _record(space, request, name or "sweep", key, attempt)
+        record = _record(space, request, name or "sweep", key, attempt, device_name(device))
         with what_is_left(), going_on(place, record, None if old is None else old.run_id) as sweep_id:
             recorder.begin(sweep_id)
             stopped = _run(recorder, training, space, request)
@@ -178,7 +182,7 @@ def _plan(space: Space, before: Standing, todo: int, attempt: int) -> str:
     return described(space.count, done, before.failed, todo, attempt, seconds, "network")
 
 
-def _record(space: Space, request: Request, name: str, key: str, attempt: int) -> RunRecord:
+def _record(space: Space, request: Request, name: str, key: str, attempt: int, device: str) -> RunRecord:
     """Return the record of the population's run as it begins, with what all members share."""
     varied = ranges(space.configs)
     for of_key, values in space.values.items():
@@ -186,7 +190,7 @@ def _record(space: Space, request: Request, name: str, key: str, attempt: int) -
         varied[of_key] = list(texts)
     varied = {of_key: varied[of_key] for of_key in key_names() if of_key in varied}
     record = sweep_record(name, key, varied, space.count, [cell.dataset for cell in space.cells], request)
-    tags = {**record.tags, RECORD: TABLE, "nnexp.runs": str(space.count)}
+    tags = {**record.tags, RECORD: TABLE, DEVICE: device, "nnexp.runs": str(space.count)}
     tags |= {"nnexp.attempt": str(attempt)} if attempt > 1 else {}
     return replace(record, tags=tags, files={**record.files, "config.yaml": _shared(space)})
 
