@@ -7,6 +7,7 @@ million normal numbers 0.06% differ, one by 3 units in the last place, the other
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -132,16 +133,14 @@ def _draw(state: Words, position: IntArray, is_normal: bool, out: Array, squares
 
 
 @kernel(lanes, layout)
-def _draw_orders(
-    state: Words, position: IntArray, first: int, last: int, keys: Array, ends: IntArray, out: Orders
-) -> None:
-    """Fill the orders of the streams from `first` to before `last`, with as many keys and ends as rows.
+def _draw_orders(state: Words, position: IntArray, keys: Array, ends: IntArray, out: Orders) -> None:
+    """Fill each stream's orders in `out`, with room for as many keys and ends as rows.
 
     A row's key is a random number. Rows are put into as many buckets as there are rows, by their keys, which
     are spread evenly; then each is moved to its place among its neighbours. Rows of equal keys stay in order.
     """
     n = out.shape[2]
-    for run in range(first, last):
+    for run in range(out.shape[0]):
         words, at = _stream(state, run), position[run]
         for epoch in range(out.shape[1]):
             order = out[run, epoch]
@@ -185,7 +184,8 @@ class Draws:
             firsts[:n] = words
         self._state = np.empty((blocks, _WORDS, _BLOCK), np.uint32)
         self._position = np.zeros(n, np.int64)
-        _seed(firsts, words if is_array else np.empty((0, 0), np.uint32), self._state)
+        arrays = words if is_array else np.empty((n, 0), np.uint32)
+        self._in_threads(lambda own, state: _seed(firsts[own], arrays[own], state))
         self._left = np.empty((n, 0))  # the second number of a pair, if only one was asked for
 
     def random(self, size: tuple[int, ...]) -> Array:
@@ -211,16 +211,27 @@ class Draws:
         """
         out = np.empty((len(self._position), epochs, n), np.int32)
 
-        def draw(first: int, last: int) -> None:
-            keys, ends = np.empty(n), np.empty(n, np.int64)
-            runs = first * _BLOCK, min(last * _BLOCK, len(out))
-            _draw_orders(self._state, self._position, *runs, keys, ends, out)
+        def draw(own: slice, state: Words) -> None:
+            _draw_orders(state, self._position[own], np.empty(n), np.empty(n, np.int64), out[own])
 
-        in_threads(draw, len(self._state), default_threads())
+        self._in_threads(draw)
         return out
 
     def _drawn(self, is_normal: bool, count: int) -> Array:
         out = np.empty((len(self._position), count))
-        squares = np.ones(-(-out.size // (2 * N_LANES)) * N_LANES if is_normal else 0)
-        _draw(self._state, self._position, is_normal, out, squares)
+
+        def draw(own: slice, state: Words) -> None:
+            part = out[own]
+            squares = np.ones(-(-part.size // (2 * N_LANES)) * N_LANES if is_normal else 0)
+            _draw(state, self._position[own], is_normal, part, squares)
+
+        self._in_threads(draw)
         return out
+
+    def _in_threads(self, work: Callable[[slice, Words], None]) -> None:
+        """Call `work` for some streams and their blocks at a time, until it has done all."""
+
+        def work_on(first: int, last: int) -> None:
+            work(slice(first * _BLOCK, last * _BLOCK), self._state[first:last])
+
+        in_threads(work_on, len(self._state), default_threads())
