@@ -32,6 +32,7 @@ from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling, w
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.find import SWEEP_KEYS, get_curve, get_run, get_sweep
 from nnexp.tracking.labels import DESCRIPTION, NAME, name_of, tags_of
+from nnexp.tracking.members import split_member
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Ended, RunRecord, Writer, now
@@ -342,8 +343,8 @@ def _results(
 def _best_curves(place: Place, found: Findings) -> list[tuple[str, int, float]]:
     """Return the thinned curves of the sweep's best run, as (`best_loss`, epoch, value), … for its parent."""
     done = found.done
-    if done.empty or done["outcome"][0] == "diverged":
-        return []
+    if done.empty or done["outcome"][0] == "diverged" or split_member(done["run_id"][0]) is not None:
+        return []  # a population's member is no run, and has no curves of its own
     best = get_run(place.store, done["run_id"][0])
     curves = {name: get_curve(place.store, best.run_id, name) for name in CHARTS if name in best.metrics}
     return [
