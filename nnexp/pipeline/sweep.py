@@ -39,13 +39,15 @@ from nnexp.tracking.runs import Ended, RunRecord, Writer, now
 from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import check
 from nnexp.training.distribute import EndedPoint, Training, execute
-from nnexp.training.plan import Plan, Point, plan
+from nnexp.training.plan import Plan, Point, duration, plan
 from nnexp.training.train import Failure
 
 log = logging.getLogger("nnexp")
 
 # A chunk of finished runs is written, and so visible in the UI, when it has this size or this age.
 CHUNK_RUNS, CHUNK_SECONDS = 256, 1.0
+# A sweep of more runs than this is told what it would cost as a population.
+MANY_RUNS = 20_000
 # Points of each curve of the best run that are also recorded on the sweep's parent.
 MAX_BEST_POINTS = 500
 
@@ -104,6 +106,8 @@ def sweep(
     with opened(configs[0], [point.key for point in asked]) as place:
         todo = plan(asked, place.recorded([point.key for point in asked]), request.reruns)
         log.info(str(todo))
+        if len(todo.todo) > MANY_RUNS:
+            log.info(f"record=table records them as one table instead, in {duration(todo.seconds_as_table)}")
         if request.plan:
             return None
         key = sweep_key(point.key for point in asked)
