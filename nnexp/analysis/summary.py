@@ -6,6 +6,7 @@ result recorded twice, and count once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 
 from nnexp.analysis import condition, statistics
 from nnexp.analysis.order import sort_key
-from nnexp.analysis.samples import Cells, Sample, by_seed, scale, sign
+from nnexp.analysis.samples import Cells, Sample, by_seed, rows_of, scale, sign
 from nnexp.analysis.standing import FEWEST_SEEDS, against_best
 from nnexp.analysis.statistics import Floats
 from nnexp.config.errors import RequestError, unknown
@@ -36,6 +37,20 @@ def deciding(runs: pd.DataFrame) -> str:
     return "val_loss" if has_split else "loss"
 
 
+def needed(*named: str | Sequence[str] | None, where: str | None = None) -> set[str]:
+    """Return the columns that a summary needs besides the params that vary, for `read.load_columns`.
+
+    They are the metrics that it may decide by, those named, each with the accuracy of the same rows, and the
+    names in the condition.
+    """
+    names = {"loss", "val_loss", "run_id"}
+    for one in named:
+        names |= {one} if isinstance(one, str) else set(one or ())
+    names |= {"params.loss"} if "loss" in names else set()
+    names |= {f"{rows_of(name)}accuracy" for name in names}
+    return names | set(re.findall(r"[^\s`()\[\]=<>!+*/%,\"']+", where or ""))
+
+
 def params_of(runs: pd.DataFrame) -> list[str]:
     """Return the columns of `load_runs` that are params."""
     roots = {key.partition(".")[0] for key in key_names()} - {"loss"} | {"params"}
@@ -45,10 +60,14 @@ def params_of(runs: pd.DataFrame) -> list[str]:
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that finished; of runs with the same key, the one recorded last.
 
-    They are sorted by key, so that a sum over them has the same bits for any order of recording.
+    They are sorted by key, so that a sum over them has the same bits for any order of recording. Runs read
+    without their keys are those of one population, in which each key is once, in an order of its own.
     """
-    done = runs[runs["status"] == "FINISHED"].drop_duplicates("run_key", keep="last")
-    return done.sort_values("run_key", ignore_index=True)
+    is_done = runs["status"] == "FINISHED"
+    done = runs if is_done.all() else runs[is_done]
+    if "run_key" not in done:
+        return done.reset_index(drop=True)
+    return done.drop_duplicates("run_key", keep="last").sort_values("run_key", ignore_index=True)
 
 
 def varying(runs: pd.DataFrame, over: str = "seed") -> list[str]:
@@ -69,7 +88,9 @@ def _told_by(runs: pd.DataFrame, param: str, others: Sequence[str]) -> bool:
     """Return whether `param` has only one value in every group of the other params."""
     if not others:
         return False
-    return bool((runs.groupby(list(others), dropna=False)[param].nunique(dropna=False) <= 1).all())
+    return bool(
+        (runs.groupby(list(others), dropna=False, observed=True)[param].nunique(dropna=False) <= 1).all()
+    )
 
 
 def select(runs: pd.DataFrame, where: str | None, asked_as: str = "") -> pd.DataFrame:
@@ -187,7 +208,7 @@ def _groups(runs: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFrame, list[A
     """Return the values of the params for each group, in order, and the positions of its runs."""
     if not by:
         return pd.DataFrame(index=[0]), [np.arange(len(runs))]
-    places = runs.groupby(list(by), dropna=False, sort=False).indices.items()
+    places = runs.groupby(list(by), dropna=False, sort=False, observed=True).indices.items()
     named = [(key if isinstance(key, tuple) else (key,), at) for key, at in places]
     named.sort(key=lambda one: [sort_key(value) for value in one[0]])
     return pd.DataFrame([key for key, _ in named], columns=list(by)), [at for _, at in named]

@@ -23,10 +23,13 @@ from nnexp.config.run import RunConfig
 from nnexp.config.text import masked, on_one_line
 from nnexp.dataset.table import read_table
 from nnexp.network.reference import equation
+from nnexp.network.weights import Model
+from nnexp.pipeline.networks import member_again, network_of
 from nnexp.pipeline.run import Recorded
 from nnexp.tracking.experiments import find_experiment, get_experiment
-from nnexp.tracking.find import get_curve, get_run, get_sweep, read_model, recorded_keys
+from nnexp.tracking.find import get_curve, get_sweep, read_model
 from nnexp.tracking.named import entries, whole_id
+from nnexp.tracking.population import Member, get_network, points_asked
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store, open_store, resolve_uri
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from nnexp.pipeline.population.sweep import Population
     from nnexp.pipeline.sweep import Sweep
 
 log = logging.getLogger("nnexp")
@@ -41,6 +45,8 @@ log = logging.getLogger("nnexp")
 # How the program is called from the working directory.
 PROGRAM = "nnexp" if shutil.which("nnexp") else os.path.relpath(Path(sys.executable).with_name("nnexp"))
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
+# How many failures of a population are shown.
+MOST_SHOWN = 20
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -106,6 +112,19 @@ def sweep(config: RunConfig, done: Sweep) -> None:
     _next(config, ["summarize", "--sweep", done.sweep_id], ["report", done.sweep_id])
 
 
+def population(config: RunConfig, done: Population) -> None:
+    """Print the summary and the failures of a population that has just ended."""
+    if done.summary is not None:
+        print_summary(done.summary)
+        print()
+    if done.failures:
+        names, reasons = map(list, zip(*done.failures[:MOST_SHOWN], strict=True))
+        print(as_text({"failed": names, "reason": reasons}) + "\n")
+    failed = f", {done.failed} failed" if done.failed else ""
+    print(f"{done.total} networks{failed}, recorded as sweep {done.sweep_id}")
+    _next(config, ["summarize", "--sweep", done.sweep_id], ["show", done.sweep_id])
+
+
 def print_summary(table: pd.DataFrame) -> None:
     """Print the summary and what it leaves open; on a terminal fit its width, the best rows in bold."""
     from nnexp.analysis.summary_table import as_table, fitted, open_questions  # imports pandas
@@ -148,9 +167,10 @@ def summary(
         plots.check_suffix(plot)
     from nnexp.analysis import summary as summaries  # imports pandas, which a single run does not need
     from nnexp.analysis.summary_table import as_table
-    from nnexp.tracking.read import load_history, load_runs
+    from nnexp.tracking.read import load_columns, load_history
 
-    runs = summaries.select(load_runs(experiment, sweep=sweep), where)
+    names = summaries.needed(by, metric, over, where=where)
+    runs = summaries.select(load_columns(experiment, sweep, names), where)
     done = summaries.finished(runs)
     if done.empty:
         raise RequestError(f"there is no finished run to summarise ({len(runs)} runs match)")
@@ -213,7 +233,7 @@ def run(typed: str) -> None:
     if (found := get_sweep(store, run_id)) is not None:
         _show_sweep(store, found)
         return
-    record = get_run(store, run_id)
+    record = get_network(store, run_id)
     tags = record.tags
     head = f"{record.name}   {record.status.lower()}, {tags.get('nnexp.outcome', 'no result')}"
     print(on_one_line(head))
@@ -222,12 +242,12 @@ def run(typed: str) -> None:
     print(f"run {run_id}" + (f" of sweep {tags['nnexp.sweep_id']}" if "nnexp.sweep_id" in tags else ""))
     _section("configuration", record.params)
     _section("last metrics", {k: f"{v:.10g}" for k, v in sorted(record.metrics.items())})
-    if curve := get_curve(store, run_id, "loss"):
+    curve, model = _curve_and_network(store, record)
+    if curve:
         epochs, losses = zip(*curve, strict=True)
         print(f"\nloss over epochs 0 to {epochs[-1]} (log scale)\n  {spark(losses)}")
     print_why(store, record)
-    if record.status == "FINISHED":
-        model = read_model(store, record)
+    if model is not None:
         names = [on_one_line(name) for name in model.input_names()]
         print("\nequation\n  " + equation(model.network, names).replace("\n", "\n  "))
         for i, (W, b) in enumerate(model.network.layers, 1):
@@ -239,6 +259,18 @@ def run(typed: str) -> None:
     _section("provenance", {k: v for k, v in sorted(origin.items()) if k.startswith("nnexp.")})
 
 
+def _curve_and_network(store: Store, record: Detail) -> tuple[list[tuple[int, float]], Model | None]:
+    """Return the loss by epoch and the network of a run, as far as it has them; a member is trained again."""
+    if isinstance(record, Member):
+        if record.status != "FINISHED":
+            return [], None
+        again = member_again(store, record)
+        epochs, losses = np.asarray(again.epochs).tolist(), np.asarray(again.curves["loss"]).tolist()
+        return list(zip(epochs, losses, strict=True)), again.model
+    model = read_model(store, record) if record.status == "FINISHED" else None
+    return get_curve(store, record.run_id, "loss"), model
+
+
 def _show_sweep(store: Store, parent: Detail) -> None:
     """Print a sweep: its counts, question, ranges, summary, best run, failures, provenance."""
     from nnexp.analysis.report.findings import Findings  # imports pandas, which a run alone does without
@@ -246,7 +278,7 @@ def _show_sweep(store: Store, parent: Detail) -> None:
     from nnexp.tracking.read import read_runs
 
     runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
-    found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, overall(runs))
+    found = Findings.of(parent, points_asked(store, parent), runs, overall(runs))
     print(on_one_line(f"{parent.name}   {parent.status.lower()}"))
     counts = ", ".join(f"{n:,} {kind}" for kind, n in found.counts.items())
     print(f"sweep {parent.run_id}: {counts}")
@@ -268,7 +300,7 @@ def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> Non
     """Carry out `nnexp predict`."""
     style = table_format(style, out)
     store = open_store(create=False)
-    model = read_model(store, get_run(store, whole_id(store, run_id, "run")))
+    model = network_of(store, get_network(store, whole_id(store, run_id, "run")))
     table = read_table(file)
     X = np.column_stack([table.numbers(name) for name in model.features])
     rows = {
@@ -312,7 +344,7 @@ def plot(typed: str, name: str | None, metric: str | None, out: Path | None) -> 
     if get_sweep(store, run_id) is not None:
         figures = Sweep(store, run_id, ()).figures(name, metric)
     else:
-        record = get_run(store, run_id)
+        record = get_network(store, run_id)
         if metric is not None:
             raise RequestError("--metric is for the figures of a sweep")
         figures = Run(store, run_id).figures(name)

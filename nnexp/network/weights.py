@@ -347,8 +347,14 @@ def unpack_kept(content: bytes) -> dict[int, Layers]:
 
 def weights_sha256(layers: Layers) -> str:
     """Return the SHA-256 over W1, b1, W2, b2, … as little-endian doubles in row order."""
-    digest = hashlib.sha256()
-    for W, b in layers:
-        digest.update(np.ascontiguousarray(W, dtype="<f8").tobytes())
-        digest.update(np.ascontiguousarray(b, dtype="<f8").tobytes())
-    return digest.hexdigest()
+    stacked = tuple((W[np.newaxis], b[np.newaxis]) for W, b in layers)
+    return bytes(weights_digests(stacked)[0]).hex()
+
+
+def weights_digests(layers: Layers) -> NDArray[np.uint8]:
+    """Return the SHA-256 of each of many networks, (networks, 32); W is (networks, fan_out, fan_in)."""
+    n = len(layers[0][1])
+    rows = np.concatenate([part.reshape(n, -1) for W, b in layers for part in (W, b)], axis=1, dtype="<f8")
+    content, size, sha256 = memoryview(rows.tobytes()), 8 * rows.shape[1], hashlib.sha256
+    digests = [sha256(content[start : start + size]).digest() for start in range(0, n * size, size)]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(n, 32)

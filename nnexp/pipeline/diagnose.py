@@ -10,9 +10,11 @@ from nnexp.config.errors import RequestError
 from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Dataset
 from nnexp.pipeline.artifacts import Whole, read_back, without_test_rows
+from nnexp.pipeline.networks import member_again
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
 from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.find import read_weights
+from nnexp.tracking.population import Member
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
@@ -35,6 +37,8 @@ def read_run(store: Store, record: Detail) -> Whole:
 
     Raises RequestError as above, and if its weights.npz is missing or damaged.
     """
+    if isinstance(record, Member):
+        return member_again(store, record)
     config, dataset = config_and_data(store, record.run_id)
     read_weights(store, record)
     return read_back(store, record.run_id, config, dataset, record.tags["nnexp.outcome"])

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nnexp.config.errors import RequestError
-from nnexp.tracking import health
+from nnexp.tracking import health, members
 from nnexp.tracking.claims import aside_of
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.experiments import all_experiments
@@ -28,6 +28,7 @@ from nnexp.tracking.files import links_in, move_aside
 from nnexp.tracking.find import SWEEP_KEYS, read_artifact, read_model
 from nnexp.tracking.owner import is_owned
 from nnexp.tracking.places import SQLITE, local_path, place_of
+from nnexp.tracking.population import is_population
 from nnexp.tracking.reader import Detail, Experiment
 from nnexp.tracking.runs import identity
 from nnexp.tracking.store import Store, open_store, resolve_uri
@@ -214,8 +215,8 @@ def _artifacts(store: Store, runs: Sequence[Detail]) -> Iterator[Finding]:
     for run in runs:
         if not run.is_active or run.status != "FINISHED" or local_path(run.artifact_uri) is None:
             continue
-        is_network = "nnexp.run_key" in run.tags
-        needed = "config.yaml" if is_network else SWEEP_KEYS
+        is_network, is_table = "nnexp.run_key" in run.tags, is_population(run)
+        needed = "config.yaml" if is_network or is_table else SWEEP_KEYS
         if is_network and (what := missing_tag(run.tags)):
             yield Finding("files", f"run {run.run_id}: {what}")
         try:
@@ -223,10 +224,27 @@ def _artifacts(store: Store, runs: Sequence[Detail]) -> Iterator[Finding]:
                 yield Finding("files", f"run {run.run_id}: its artifact {needed} is empty")
             if is_network:
                 read_model(store, run)
+            if is_table:
+                yield from _parts(store, run)
         except FileNotFoundError:
             yield Finding("files", f"run {run.run_id}: its artifact {needed} is missing")
         except RequestError as error:
             yield Finding("files", str(error))
+
+
+def _parts(store: Store, run: Detail) -> Iterator[Finding]:
+    """Find parts of a population that were altered, and members that are missing though it is complete."""
+    there = 0
+    for revisions in members.list_parts(store, run).values():
+        newest = members.newest_whole(store, run, revisions)
+        if newest is None or newest[0] != revisions[0]:
+            text = members.damage(run, revisions, newest is None)
+            yield Finding("parts", f"sweep {run.run_id}: {text}")
+        there += 0 if newest is None else len(members.from_bytes(newest[1], ["number"]))
+    asked = int(run.tags.get("nnexp.runs", "0"))
+    if run.tags.get("nnexp.outcome") == "complete" and there < asked:
+        text = f"{asked - there:,} of its {asked:,} members are not recorded; its command trains them"
+        yield Finding("parts", f"sweep {run.run_id}: {text}")
 
 
 def _orphans(store: Store, experiments: Sequence[Experiment]) -> Iterator[Finding]:

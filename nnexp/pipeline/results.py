@@ -27,8 +27,10 @@ from nnexp.config.run import NOT_RESULT
 from nnexp.network.weights import Model
 from nnexp.pipeline.artifacts import Whole, run_figures
 from nnexp.pipeline.diagnose import config_and_data, diagnosis_of, read_run, siblings_of
+from nnexp.pipeline.networks import network_of
 from nnexp.tracking.experiments import get_experiment
-from nnexp.tracking.find import get_run, get_sweep, read_model
+from nnexp.tracking.find import get_sweep
+from nnexp.tracking.population import Member, get_network
 from nnexp.tracking.read import read_history, read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
@@ -76,7 +78,7 @@ class Run:
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
-        self.store, self._record = store, get_run(store, run_id)
+        self.store, self._record = store, get_network(store, run_id)
         self.run_id = run_id
         self.name = self._record.name
         self.loss = self._record.metrics.get("loss", math.nan)
@@ -86,6 +88,8 @@ class Run:
 
     @property
     def epochs(self) -> int:
+        if isinstance(self._record, Member):
+            return int(self._record.row["last_epoch"])
         return int(self.history["epoch"].max())
 
     @property
@@ -102,7 +106,7 @@ class Run:
     @cached_property
     def network(self) -> Model:
         """The trained network; `network.predict` takes a DataFrame with the features among its columns."""
-        return read_model(self.store, self._record)
+        return network_of(self.store, self._record)
 
     def figure(self, name: str = "curves") -> Figure:
         """Draw a figure of the run.
@@ -129,7 +133,7 @@ class Run:
         """Draw all figures of the run, or the one of this name; return them by name. Raises RequestError."""
         solved = None
         if only in (None, "hidden_space") and (beside := self.siblings.example) is not None:
-            solved = read_run(self.store, get_run(self.store, beside))
+            solved = read_run(self.store, get_network(self.store, beside))
         return run_figures(self._whole, solved, only)
 
     def diagnosis(self) -> Diagnosis:

@@ -98,6 +98,19 @@ class DatabaseWriter:
             self._insert_runs(connection, {run_id: record})
         return run_id
 
+    def take(self, name: str) -> bool:
+        return self._owner.take(name)
+
+    def resume(self, run_id: str) -> None:
+        r = RUNS.c
+        has_ended = (r.run_uuid == run_id) & (r.status != "RUNNING") & (r.lifecycle_stage == "active")
+        if not self._owner.take(run_id):
+            raise Ended(run_id, "RUNNING")
+        with self.transaction() as connection:
+            again = sa.update(RUNS).where(has_ended).values(status="RUNNING", end_time=None)
+            if not connection.execute(again).rowcount:
+                raise Ended(run_id, *_how_ended(connection, run_id))
+
     def log(self, run_id: str, points: Iterable[Point]) -> None:
         with self.transaction() as connection:
             rows = _metric_rows(run_id, points, now())

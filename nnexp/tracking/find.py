@@ -61,6 +61,28 @@ def get_sweep(store: Store, sweep_id: str) -> Detail | None:
     return found if found is not None and "nnexp.sweep" in found.tags else None
 
 
+def list_artifacts(store: Store, run: Detail, directory: str) -> list[str]:
+    """Return the names of the artifacts in a directory of a run, `directory/…`; none if it is missing.
+
+    Raises RequestError if its record leads to anything but the run's own files.
+    """
+    place = place_of(store.uri, run.artifact_uri)
+    if place is not None:
+        try:
+            return [f"{directory}/{name}" for name in os.listdir(_own_path(place, run.run_id, directory))]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    _check_remote(store, run)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return [str(found.path) for found in store.client.list_artifacts(run.run_id, directory)]
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return []
+
+
 def read_artifact(store: Store, run: Detail, name: str) -> bytes:
     """Return an artifact's bytes. Raises FileNotFoundError if the run has none of this name.
 
@@ -71,15 +93,7 @@ def read_artifact(store: Store, run: Detail, name: str) -> bytes:
     place = place_of(store.uri, run.artifact_uri)
     if place is not None:
         return _own_file(place, run.run_id, name)
-    address = urlsplit(run.artifact_uri)
-    if address.scheme not in REMOTE or (address.scheme == "mlflow-artifacts" and address.netloc):
-        raise RequestError(
-            f"run {run.run_id}: its artifacts are at {shortened(run.artifact_uri)!r}, and are not read"
-        )
-    if address.scheme == "mlflow-artifacts" and not store.uri.startswith("http"):
-        raise RequestError(
-            f"run {run.run_id}: a server keeps its artifacts: give the server's address as tracking_uri"
-        )
+    _check_remote(store, run)
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as directory:
@@ -90,12 +104,30 @@ def read_artifact(store: Store, run: Detail, name: str) -> bytes:
         return _bytes(path, run.run_id, name)
 
 
+def _check_remote(store: Store, run: Detail) -> None:
+    """Raise RequestError unless a run's artifacts are where a server may keep them."""
+    address = urlsplit(run.artifact_uri)
+    if address.scheme not in REMOTE or (address.scheme == "mlflow-artifacts" and address.netloc):
+        raise RequestError(
+            f"run {run.run_id}: its artifacts are at {shortened(run.artifact_uri)!r}, and are not read"
+        )
+    if address.scheme == "mlflow-artifacts" and not store.uri.startswith("http"):
+        raise RequestError(
+            f"run {run.run_id}: a server keeps its artifacts: give the server's address as tracking_uri"
+        )
+
+
 def _own_file(place: Path, run_id: str, name: str) -> bytes:
     """Return the bytes of a file in a run's own directory, EXPERIMENT/RUN_ID/artifacts.
 
     The experiment's directory may be reached by a link, which a user set up; the run's own must not contain
     any.
     """
+    return _bytes(_own_path(place, run_id, name), run_id, name)
+
+
+def _own_path(place: Path, run_id: str, name: str) -> Path:
+    """Return the path of something in a run's own directory. Raises RequestError if a link leads there."""
     if place.parts[-2:] != (run_id, "artifacts") or ".." in place.parts or "\0" in str(place):
         raise RequestError(
             f"run {run_id}: its artifacts are at {shortened(str(place))!r}, not in a directory of its own"
@@ -103,7 +135,7 @@ def _own_file(place: Path, run_id: str, name: str) -> bytes:
     path = Path(os.path.realpath(place.parent.parent), run_id, "artifacts", name)
     if os.path.realpath(path) != str(path):
         raise RequestError(f"run {run_id}: its artifact {name} is a link, or is elsewhere")
-    return _bytes(path, run_id, name)
+    return path
 
 
 def _bytes(path: Path, run_id: str, name: str) -> bytes:

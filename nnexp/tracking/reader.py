@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from nnexp.config.errors import RequestError
 from nnexp.config.text import printable, shortened
@@ -59,7 +59,7 @@ class Detail:
     end_time: int | None = None
     is_active: bool = True  # not deleted in MLflow
 
-    def checked(self) -> Detail:
+    def checked(self) -> Self:
         """Return the run, its texts escaped for printing.
 
         Raises RequestError for values of wrong types, since a database holds whatever was put there.

@@ -78,6 +78,18 @@ class Writer(Protocol):
     def start(self, record: RunRecord) -> str:
         """Record a RUNNING run, owned by this process, and return its id."""
 
+    def take(self, name: str) -> bool:
+        """Take a name, of 32 letters at most, until `close`; return whether no other live process has it.
+
+        A server cannot tell, so through it every process may take it.
+        """
+
+    def resume(self, run_id: str) -> None:
+        """Set a run that has ended RUNNING again, owned by this process.
+
+        Raises Ended if it is not there any more, or RUNNING already.
+        """
+
     def log(self, run_id: str, points: Iterable[Point]) -> None:
         """Add points to a RUNNING run."""
 

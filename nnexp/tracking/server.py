@@ -51,6 +51,17 @@ class ClientWriter:
         self.add(run_id, record.files, {})
         return run_id
 
+    def take(self, name: str) -> bool:
+        return True
+
+    def resume(self, run_id: str) -> None:
+        info = self._client.get_run(run_id).info
+        if info.status == "RUNNING" or info.lifecycle_stage != "active":
+            raise Ended(run_id, info.status if info.lifecycle_stage == "active" else None)
+        self.add(run_id, {}, self._heartbeat.tags())
+        self._client.update_run(run_id, "RUNNING")
+        self._heartbeat.hold(run_id)
+
     def log(self, run_id: str, points: Iterable[Point]) -> None:
         self._log(run_id, points, now())
 

@@ -12,8 +12,9 @@ from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
 from nnexp.config.text import printable
 from nnexp.tracking.experiments import find_experiment, get_experiment
-from nnexp.tracking.find import EXPERIMENT_FILE, find_artifact, get_run, get_sweep, recorded_keys
+from nnexp.tracking.find import EXPERIMENT_FILE, find_artifact, get_sweep
 from nnexp.tracking.named import get_newest, whole_id
+from nnexp.tracking.population import get_network, points_asked
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store, open_store
@@ -44,7 +45,7 @@ def write_page(store: Store, parent: Detail, path: Path, option: str, metric: st
     """Write the report of this sweep to the path, which errors call by the option. Raises RequestError."""
     runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
     done = finished(runs)
-    found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, overall(runs, metric), metric)
+    found = Findings.of(parent, points_asked(store, parent), runs, overall(runs, metric), metric)
     pictures = [] if done.empty else sweep_pictures(store, done, metric)
     content = page(found, pictures, experiment_of(store, parent))
     try:
@@ -69,7 +70,7 @@ def _sweep(store: Store, sweep_id: str) -> Detail:
     """Return the sweep's parent run. Raises RequestError if the id is of a single run, or of none."""
     found = get_sweep(store, sweep_id)
     if found is None:
-        run = get_run(store, sweep_id)  # raises if there is no run with this id
+        run = get_network(store, sweep_id)  # raises if there is no run with this id
         parent = run.tags.get("nnexp.sweep_id")
         other = f"its sweep is {parent}" if parent else f"nnexp show {sweep_id} prints it"
         raise RequestError(f"run {sweep_id} is one trained network, but a report is of a sweep; {other}")

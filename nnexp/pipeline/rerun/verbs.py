@@ -18,13 +18,15 @@ from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.bundle import Bundle
 from nnexp.pipeline.provenance import lock_file
-from nnexp.pipeline.rerun import again
+from nnexp.pipeline.rerun import again, table
 from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in, lack
 from nnexp.pipeline.rerun.variation import Variation, is_other, settled
 from nnexp.pipeline.rerun.verdict import Verdict, is_prediction, weights_hash
 from nnexp.tracking.evidence import Evidence
 from nnexp.tracking.find import find_artifact, get_any, get_sweep, recorded_keys
+from nnexp.tracking.members import METRIC
 from nnexp.tracking.named import whole_id
+from nnexp.tracking.population import Population, is_population
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import tell
@@ -90,6 +92,19 @@ class SweepRerun:
 
 
 @dataclass(frozen=True)
+class PopulationRerun:
+    """A recorded population whose members were trained again."""
+
+    store: Store
+    found: Detail
+    compared: table.Compared
+
+    def record(self) -> str | None:
+        """Record the verdict beside the population; return the record's id, None if the store refuses it."""
+        return again.record_population(self.store, self.found, self.compared)
+
+
+@dataclass(frozen=True)
 class Written:
     """An archive that was written, its number of runs, and its size in bytes."""
 
@@ -127,11 +142,18 @@ def one(run_id: str, changes: Sequence[str], dry_run: bool) -> Forecast | Rerun 
     return Rerun(store, subject, trained, verdict)
 
 
-def sweep(sweep_id: str, dry_run: bool) -> Forecast | SweepRerun:
+def sweep(sweep_id: str, dry_run: bool) -> Forecast | SweepRerun | PopulationRerun:
     """Carry out `nnexp rerun --sweep SWEEP_ID`. Raises RequestError."""
     store = open_store(create=False)
-    found, evidence = find_sweep(store, whole_id(store, sweep_id, "sweep"))
+    sweep_id = whole_id(store, sweep_id, "sweep")
     subjects = Subjects(kept_in(store))
+    parent = get_sweep(store, sweep_id)
+    if parent is not None and is_population(parent):
+        members = Population(store, parent)
+        if dry_run:
+            return _forecast_of_members(members, subjects)
+        return PopulationRerun(store, parent, table.verify(members, subjects))
+    found, evidence = find_sweep(store, sweep_id)
     if dry_run:
         return _forecast([evidence], subjects)
     return SweepRerun(store, found, _verified([evidence], subjects))
@@ -238,11 +260,14 @@ def _judged(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
 
 
 def _extent(evidence: Sequence[Evidence]) -> Counter[str]:
-    """Count the points, curves and predictions of these runs."""
+    """Count the points, curves and predictions of these runs; of members, the last metrics."""
     metrics = [(metric, curve) for one in evidence for metric, curve in one.curves.items()]
     curves = [curve for metric, curve in metrics if not is_prediction(metric)]
-    predictions = len(metrics) - len(curves)
-    return Counter(points=sum(map(len, curves)), curves=len(curves), predictions=predictions)
+    found = Counter(points=sum(map(len, curves)), curves=len(curves), predictions=len(metrics) - len(curves))
+    for row in (one.row for one in evidence if one.row is not None):
+        found["hashes of weights"] += 1
+        found["last metrics"] += sum(name.startswith(METRIC) for name in row)
+    return found
 
 
 # --- Dry runs.
@@ -264,6 +289,20 @@ def _forecast(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> Forec
     return Forecast(total, cannot, doubts)
 
 
+def _forecast_of_members(found: Population, subjects: Subjects) -> Forecast:
+    """Find out which members cannot be trained again, and which may come out differently."""
+    total, cannot, doubts = 0, list[str](), Counter[str]()
+    for count, subject in table.subjects_of(found, subjects):
+        total += count
+        if isinstance(subject, str):
+            cannot.append(subject)
+            continue
+        doubts.update(dict.fromkeys(_doubts(subject), count))
+        if subject.data.dataset is None:
+            cannot += [f"{count:,} members: {subject.data.changed}, and the record keeps no copy"]
+    return Forecast(total, cannot, doubts)
+
+
 def _doubts(subject: Subject) -> Iterator[str]:
     """Yield the reasons why the run may come out differently, or why it cannot be compared."""
     evidence, recorded_engine = subject.evidence, subject.evidence.tags.get("nnexp.engine")
@@ -275,5 +314,6 @@ def _doubts(subject: Subject) -> Iterator[str]:
         yield f"engine: recorded by version {recorded_engine}, but this is version {engine.VERSION}"
     if subject.was.is_migrated:
         yield f"config: schema {subject.was.schema}, migrated to {SCHEMA}"
-    if weights_hash(evidence.weights) != evidence.tags.get("nnexp.weights_sha256"):
+    is_altered = weights_hash(evidence.weights) != evidence.tags.get("nnexp.weights_sha256")
+    if evidence.row is None and is_altered:
         yield "weights: weights.npz is missing, or is not the file that was recorded"
