@@ -241,9 +241,9 @@ def count_trained(monkeypatch):
 
     trained, shard = [], train.Shard
 
-    def counted(dataset, columns):
+    def counted(dataset, columns, device=None):
         trained.append(len(columns))
-        return shard(dataset, columns)
+        return shard(dataset, columns, device)
 
     monkeypatch.setattr(train, "Shard", counted)
     return trained
