@@ -129,7 +129,7 @@ def _aligned(size: int) -> Array:
     """Return `size` zeros that start on a cache line, so that no vector lies across two lines."""
     line = 64
     raw = np.zeros(8 * size + line, dtype=np.uint8)
-    start = -raw.ctypes.data % line
+    start = -raw.__array_interface__["data"][0] % line
     return raw[start : start + 8 * size].view(np.float64)
 
 

@@ -117,15 +117,17 @@ def _end_lanes(net: Net, s: Block, runs: Runs, epoch: int) -> int:
     """
     next_stop = -1
     for lane in range(net.n_lanes):
+        stop = s.stop[lane]
+        if stop < 0:
+            continue
         i = s.run[lane]
-        if s.stop[lane] == epoch == runs.epochs[i] and not _weights_are_finite(net, s, lane):
+        if stop == epoch == runs.epochs[i] and not _weights_are_finite(net, s, lane):
             runs.diverged[i] = epoch
-        is_over = runs.diverged[i] >= 0 or runs.stopped[i] >= 0
-        if s.stop[lane] >= 0 and (s.stop[lane] == epoch or is_over):
+        if stop == epoch or runs.diverged[i] >= 0 or runs.stopped[i] >= 0:
             _exchange(net, s, runs, lane, np.bool_(False))
             s.stop[lane] = -1
-        if s.stop[lane] >= 0 and (next_stop < 0 or s.stop[lane] < next_stop):
-            next_stop = s.stop[lane]
+        elif next_stop < 0 or stop < next_stop:
+            next_stop = stop
     return next_stop
 
 
