@@ -70,7 +70,9 @@ def _changing(load: Any, store: Any, number: Any, lanes_of: int) -> Any:
         )  # fmt: skip
 
     @placed
-    def change(net: Net, s: Block, rates: Rates, is_settled: bool | np.bool, i: Any, grad: Pointer, at: Any) -> None:
+    def change(
+        net: Net, s: Block, rates: Rates, is_settled: bool | np.bool, i: Any, grad: Pointer, at: Any
+    ) -> None:
         """Change vector number i of the weights by its gradient, vector number `at` of grad."""
         w, g = load(s.w, i), load(grad, at)
         if net.has_decay:

@@ -179,9 +179,7 @@ def are_between(typing: Any, low: Any, x: Any, high: Any) -> Any:
         size = builder.call(
             builder.module.declare_intrinsic(f"llvm.fabs.v{x.vector.count}f64", (), kind), args[1:2]
         )
-        are = builder.and_(
-            builder.fcmp_ordered("<", args[0], size), builder.fcmp_ordered("<", size, args[2])
-        )
+        are = builder.and_(builder.fcmp_ordered("<", args[0], size), builder.fcmp_ordered("<", size, args[2]))
         mask = ir.IntType(x.vector.count)
         return builder.icmp_unsigned("==", builder.bitcast(are, mask), mask(2**x.vector.count - 1))
 
