@@ -149,11 +149,12 @@ def _pair(one: Sample, other: Sample, better: int) -> dict[str, Any]:
     """Return the columns of one row of `pairs`."""
     values = by_seed([one, other], better, False)
     shared = paired(values)
-    found = (
-        by_samples(*(row[~np.isnan(row)] for row in values))
-        if shared is None
-        else by_seeds(*values[:, shared])
-    )
+    if shared is None:
+        x, y = (row[~np.isnan(row)] for row in values)
+        found, p = by_samples(x, y), _rank_sum_p(x, y)
+    else:
+        x, y = values[:, shared]
+        found, p = by_seeds(x, y), statistics.sign_p(np.subtract(*statistics.ranks(np.stack([x, y]))))
     ends = sorted([better * found.low, better * found.high])
     return {
         "n": found.n,
@@ -166,12 +167,12 @@ def _pair(one: Sample, other: Sample, better: int) -> dict[str, Any]:
         "improvement": found.better,
         "improvement_low": found.better_low,
         "improvement_high": found.better_high,
-        "p": found.p,
+        "p": p,
     }
 
 
 class Difference(NamedTuple):
-    """How two samples differ: the median difference and the share that is better, with intervals, and p."""
+    """How two samples differ: the median difference and the share that is better, with their intervals."""
 
     n: int
     middle: float
@@ -180,19 +181,16 @@ class Difference(NamedTuple):
     better: float
     better_low: float
     better_high: float
-    p: float
 
 
 def by_seeds(x: Floats, y: Floats) -> Difference:
     """Compare two samples seed by seed; lower is better."""
-    scores, n = statistics.ranks(np.stack([x, y])), len(x)
-    apart = _minus(x, y)
+    apart, n = _minus(x, y), len(x)
     low, high = statistics.median_interval(apart)
     wins = float((x < y).sum() + (x == y).sum() / 2)
     least, most = statistics.wilson(wins, n)
-    p = statistics.sign_p(scores[0] - scores[1])
     middle = float(statistics.median(apart))
-    return Difference(n, middle, float(low), float(high), wins / n, float(least), float(most), p)
+    return Difference(n, middle, float(low), float(high), wins / n, float(least), float(most))
 
 
 def by_samples(x: Floats, y: Floats) -> Difference:
@@ -202,7 +200,7 @@ def by_samples(x: Floats, y: Floats) -> Difference:
     low, high = _shift_interval(apart, len(x), len(y))
     ends = statistics.superiority_interval(better, len(x), len(y))
     n, middle = min(len(x), len(y)), float(statistics.median(apart))
-    return Difference(n, middle, low, high, better, *ends, _rank_sum_p(x, y))
+    return Difference(n, middle, low, high, better, *ends)
 
 
 def _minus(x: Floats, y: Floats) -> Floats:

@@ -7,6 +7,7 @@ A run that diverged takes part as an infinite value, the worst there is.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from functools import lru_cache
 from statistics import NormalDist
@@ -63,7 +64,7 @@ def superiority_interval(share: float, n: int, m: int) -> tuple[float, float]:
     def outside(p: float) -> float:
         """Return how much farther the share is from p than it is with p true in 95% of samples."""
         spread = 1 + ((n + m) / 2 - 1) * ((1 - p) / (2 - p) + p / (1 + p))
-        return float(abs(share - p) - Z * np.sqrt(p * (1 - p) * spread / (n * m)))
+        return abs(share - p) - Z * math.sqrt(p * (1 - p) * spread / (n * m))
 
     low = brentq(outside, 0.0, min(share, 1 - 1e-9)) if share > 0 else 0.0
     return low, brentq(outside, max(share, 1e-9), 1.0) if share < 1 else 1.0
