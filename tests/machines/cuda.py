@@ -8,6 +8,7 @@ usage: python -m tests.machines.cuda [CHECK …]      by default all
 | trainings | 1,000 trainings of all kinds |
 | speed | the time of large trainings beside the CPU's; their first runs have the CPU's bits |
 | choice | the time of small networks in both arrangements, and which of them is chosen |
+| population | the time of a million networks from their seeds to their hashes; the first have the CPU's |
 | reruns | records 1,000 runs from the device, and reruns them on the CPU; needs MLflow |
 
 Exit status 1 unless all are equal. Where there is no device, it says so and the status is 0.
@@ -25,16 +26,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from nnexp.config.run import Choice
+from nnexp.dataset.load import Dataset, load
 from nnexp.network.engine.batch import ARTICLES, VERSION, Batch, Lanes, Model
 from nnexp.network.engine.canary import CANARIES, canary, samples, usual_options
 from nnexp.network.engine.cuda.device import CudaDevice, Device, DeviceError
 from nnexp.network.engine.cuda.training import arrangement
 from nnexp.network.engine.draws import Draws
 from nnexp.network.engine.threads import default_threads
+from nnexp.network.reference import unflatten
+from nnexp.network.weights import weights_digests
+from nnexp.training.checks import check
+from nnexp.training.columns import Columns
+from nnexp.training.initial import drawn
+from nnexp.training.lots import MAX_BATCH
+from nnexp.training.train import train_columns
 from tests.network.any_training import any_training, trained
 
-TRAININGS, RERUNS = 1000, 1000
+TRAININGS, RERUNS, MEMBERS = 1000, 1000, 1_000_000
 
 
 def classifier(sizes: tuple[int, ...], activation: str, batch_size: int) -> Model:
@@ -63,6 +74,7 @@ CHOICES = [
     *((classifier((4, 8, 3), "tanh", 10), runs, 50, 10) for runs in (16_000, 64_000)),
     *((classifier((4, 16, 3), "tanh", 10), runs, 150, 5) for runs in (1000, 50_000)),
 ]
+NORMAL = Choice("normal", (("scale", 1.0),))
 # How many runs the CPU trains for comparison: enough to fill its vectors, or few of those that take long.
 ON_CPU, ON_CPU_WIDE = 1024, 64
 
@@ -169,6 +181,55 @@ def check_choice(device: Timed) -> bool:
     return True
 
 
+def check_population(device: Timed) -> bool:
+    """Print the time of a population of the articles' networks without its recording, and by which parts."""
+    dataset, columns = _members()
+    parts = [np.arange(start, min(start + MAX_BATCH, MEMBERS)) for start in range(0, MEMBERS, MAX_BATCH)]
+    _hashes(dataset, columns.take(np.arange(32)), device)  # loads what is compiled
+    began, device.seconds = time.perf_counter(), 0.0
+    hashes = [_hashes(dataset, columns.take(part), device) for part in parts]
+    seconds, kernel = time.perf_counter() - began, device.seconds
+    began = time.perf_counter()
+    for part in parts:
+        drawn(NORMAL, ARTICLES.sizes, part)
+    draws = time.perf_counter() - began
+    some = np.arange(1000)
+    is_equal = np.array_equal(hashes[0][some], _hashes(dataset, columns.take(some), None))
+    print(
+        f"population of {MEMBERS:,}: {seconds:.2f} s; on the device {kernel:.2f} s, initial weights "
+        f"{draws:.2f} s with {default_threads()} threads; {'equal' if is_equal else 'NOT equal'}",
+        flush=True,
+    )
+    return is_equal
+
+
+def _members() -> tuple[Dataset, Columns]:
+    """Return the gender table, and for each of the first seeds its network of 1,000 epochs."""
+    from hydra import compose, initialize_config_dir
+
+    from nnexp.config.compose import plain_values
+    from nnexp.config.paths import CONF
+    from nnexp.config.request import split
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = split(plain_values(compose("config", ["log_every=1000"])))[0]
+    dataset = load(config.dataset)
+    one = Columns.of([config], [check(dataset, config)])
+    return dataset, replace(one.take(np.zeros(MEMBERS, dtype=np.int64)), seed=np.arange(MEMBERS))
+
+
+def _hashes(dataset: Dataset, columns: Columns, device: Device | None) -> NDArray[np.uint8]:
+    """Train as a population does; return the hash of each network's weights."""
+    hashes = np.empty((len(columns), 32), dtype=np.uint8)
+    for step in train_columns(dataset, columns, MAX_BATCH, device):
+        assert step.shard is not None
+        assert step.ended is not None
+        if len(step.ended):
+            ended = step.shard.results(step.ended, curves=False, weights=False).ended
+            hashes[step.runs[ended.runs]] = weights_digests(unflatten(ended.weights, ARTICLES.sizes))
+    return hashes
+
+
 def check_reruns(device: Device) -> bool:
     """Record runs of every path from the device, rerun them on the CPU; print how many are identical."""
     try:
@@ -212,6 +273,7 @@ CHECKS: dict[str, Callable[[Timed], bool]] = {
     "trainings": check_trainings,
     "speed": check_speed,
     "choice": check_choice,
+    "population": check_population,
     "reruns": check_reruns,
 }
 
