@@ -87,7 +87,7 @@ def _print_population(done: Compared) -> bool:
     for text in (*done.damaged, *(f"note: {note}" for note in done.notes)):
         print(on_one_line(text))
     same = f"{done.members - done.differ:,} of {done.members:,} members are identical"
-    print(f"\n{same}: {_words(done.extent)}; {done.seconds:.1f} s")
+    print(f"\n{same}{f': {_words(done.extent)}' if done.members else ''}; {done.seconds:.1f} s")
     return done.is_identical
 
 

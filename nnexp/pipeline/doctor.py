@@ -234,15 +234,16 @@ def _artifacts(store: Store, runs: Sequence[Detail]) -> Iterator[Finding]:
 
 def _parts(store: Store, run: Detail) -> Iterator[Finding]:
     """Find parts of a population that were altered, and members that are missing though it is complete."""
-    there = 0
+    there, is_damaged = 0, False
     for revisions in members.list_parts(store, run).values():
         newest = members.newest_whole(store, run, revisions)
         if newest is None or newest[0] != revisions[0]:
             text = members.damage(run, revisions, newest is None)
             yield Finding("parts", f"sweep {run.run_id}: {text}")
+            is_damaged = True
         there += 0 if newest is None else len(members.from_bytes(newest[1], ["number"]))
     asked = int(run.tags.get("nnexp.runs", "0"))
-    if run.tags.get("nnexp.outcome") == "complete" and there < asked:
+    if run.tags.get("nnexp.outcome") == "complete" and there < asked and not is_damaged:
         text = f"{asked - there:,} of its {asked:,} members are not recorded; its command trains them"
         yield Finding("parts", f"sweep {run.run_id}: {text}")
 

@@ -28,10 +28,11 @@ from nnexp.network.weights import Model
 from nnexp.pipeline.artifacts import read_back, without_test_rows
 from nnexp.pipeline.identity import run_name
 from nnexp.pipeline.networks import network_of
+from nnexp.pipeline.promote import chosen, of_population
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
 from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.find import get_sweep
-from nnexp.tracking.population import Member, get_network
+from nnexp.tracking.population import Member, get_network, get_population
 from nnexp.tracking.read import read_history, read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
@@ -314,6 +315,36 @@ class Sweep:
         check_path("report", path)
         write_page(self.store, self._record, path, "report")
         return path
+
+    def promote(
+        self, best: int | None = None, worst: int | None = None, where: str | None = None
+    ) -> list[Run]:
+        """Make members of a population runs of their own, with curves, weights, figures and a model.
+
+        Parameters
+        ----------
+        best, worst
+            How many of the best and of the worst members, by the metric that a summary chooses.
+        where
+            Only members that satisfy this condition, such as `"learning_rate > 0.1"`.
+
+        Returns
+        -------
+        list of Run
+            The runs, the best first.
+
+        Raises
+        ------
+        RequestError
+            If the sweep is not recorded as a table, if nothing is chosen, or if a member, trained again, is not
+            the network that was recorded.
+        """
+        found = get_population(self.store, self.sweep_id)
+        done = of_population(found, chosen(found, best, worst, where))
+        for one in done:
+            if one.run_id is None:
+                raise RequestError(f"member {one.member_id}: {one.reason}")
+        return [Run(self.store, one.run_id) for one in done if one.run_id is not None]
 
     def _finished(self) -> pd.DataFrame:
         done = finished(self.runs)

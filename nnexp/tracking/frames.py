@@ -113,6 +113,8 @@ def _heads(
         columns["run_id"] = pc.binary_join_element_wise(sweep_id, texts, "/")
     if has("run_name"):
         columns["run_name"] = _names(found, table)
+    if asked is not None and "number" in asked:
+        columns["number"] = table["number"].to_numpy()
     columns["status"] = _category(table["status"])
     if asked is None:
         started, ended = (
