@@ -264,8 +264,8 @@ def export(run_id: str, to: Path | None) -> None:
 def promote(ids: tuple[str, ...], **options: Any) -> None:
     """Make members of a population runs of their own, with curves, weights, figures and a model.
 
-    Each is trained again, and checked against the hash of its weights. Name the population and choose with the
-    options, or name members, SWEEP_ID/NUMBER.
+    Each is trained again, and checked against the hash of its weights. Name the population and choose with
+    the options, or name members, SWEEP_ID/NUMBER.
     """
     from nnexp.cli import promote as promotion
 

@@ -336,8 +336,8 @@ class Sweep:
         Raises
         ------
         RequestError
-            If the sweep is not recorded as a table, if nothing is chosen, or if a member, trained again, is not
-            the network that was recorded.
+            If the sweep is not recorded as a table, if nothing is chosen, or if a member, trained again, is
+            not the network that was recorded.
         """
         found = get_population(self.store, self.sweep_id)
         done = of_population(found, chosen(found, best, worst, where))
