@@ -112,7 +112,10 @@ def sweep(config: RunConfig, done: Sweep) -> None:
 
 
 def population(config: RunConfig, done: Population) -> None:
-    """Print how a population has ended."""
+    """Print the summary and the failures of a population that has just ended."""
+    if done.summary is not None:
+        print_summary(done.summary)
+        print()
     if done.failures:
         names, reasons = map(list, zip(*done.failures[:MOST_SHOWN], strict=True))
         print(as_text({"failed": names, "reason": reasons}) + "\n")

@@ -22,7 +22,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.grid import Grid
 from nnexp.config.overrides import parse, plain_errors
 from nnexp.config.paths import CONF, searching
-from nnexp.pipeline.points import alone, asks_for_table, split_values, sweep_points, without
+from nnexp.pipeline.points import alone, split_values, sweep_points, without
 
 
 def train_command(arguments: list[str]) -> None:
@@ -108,7 +108,7 @@ def run_sweep(
     """
     # Imported modules are not garbage, so the collector need not search them again.
     gc.freeze()
-    if isinstance(overrides, Grid) and asks_for_table(loader, config, overrides):
+    if isinstance(overrides, Grid) and config.record == "table":
         _run_population(loader, config, overrides, name)
         return None
     configs, request = sweep_points(loader, config, overrides)

@@ -14,7 +14,7 @@ from nnexp.config.request import Request
 from nnexp.pipeline import run as runner
 from nnexp.pipeline import sweep as sweeper
 from nnexp.pipeline.keywords import typed
-from nnexp.pipeline.points import asks_for_table, experiment_of, one_run, sweep_points, typed_grid, without
+from nnexp.pipeline.points import experiment_of, one_run, sweep_points, typed_grid, without
 from nnexp.pipeline.population.space import space_of
 from nnexp.pipeline.population.sweep import Population, population
 from nnexp.pipeline.rerun import again
@@ -112,7 +112,7 @@ def sweep(**keys: Any) -> Sweep:
     overrides, source = typed(keys, sweeps=True)
     with typed_grid(overrides) as (loader, config, grid):
         name = experiment_of(config)
-        if is_table := asks_for_table(loader, config, grid):
+        if is_table := config.record == "table":
             space, request = space_of(loader, config, grid, source)
             configs = space.configs
         else:

@@ -87,14 +87,6 @@ def typed_grid(overrides: Sequence[str]) -> Iterator[tuple[ConfigLoaderImpl, Dic
         yield loader, config, compose.grid_points(loader, config, config.hydra.sweeper.params, overrides)
 
 
-def asks_for_table(loader: ConfigLoaderImpl, config: DictConfig, grid: Grid) -> bool:
-    """Return whether a grid is to be recorded as a population. Raises Hydra's errors and RequestError."""
-    if not len(grid):
-        return False
-    values, _ = next(compose.points(loader, config, grid[:1]))
-    return bool(values.get("record") == "table")
-
-
 def experiment_of(config: DictConfig) -> str | None:
     """Return the name of the experiment that a composed configuration chooses, if any."""
     name: str | None = config.hydra.runtime.choices.get("experiment")

@@ -8,15 +8,17 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from nnexp.config.errors import Lost
 from nnexp.config.run import RunConfig
 from nnexp.network import engine
 from nnexp.pipeline.identity import numbered
 from nnexp.pipeline.signals import Terminated, interruptible, raise_if_interrupted, uninterrupted
 from nnexp.tracking.experiments import ensure_experiment
-from nnexp.tracking.find import find_runs
+from nnexp.tracking.find import find_runs, get_sweep
 from nnexp.tracking.labels import NAME
-from nnexp.tracking.members import RECORD
+from nnexp.tracking.members import RECORD, TABLE
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.reader import Experiment, Found
 from nnexp.tracking.runs import Ended, RunRecord, Writer, identity
@@ -39,13 +41,19 @@ class Place:
     runs: list[Found]
     parents: list[Found]
 
-    def recorded(self) -> dict[str, tuple[set[str], int]]:
-        """Return, by run key, the statuses of its runs and the number of its last attempt."""
+    def recorded(self, in_tables: Collection[str] = ()) -> dict[str, tuple[set[str], int]]:
+        """Return, by run key, the statuses of its runs and the number of its last attempt.
+
+        Of the keys `in_tables` the members of populations count, too.
+        """
         by_key: dict[str, tuple[set[str], int]] = {}
         for run in self.runs:
             key, attempt = identity(run.tags)
             statuses, last = by_key.get(key, (set(), 1))
             by_key[key] = {*statuses, run.status}, max(last, attempt)
+        for key in _in_tables(self.store, self.parents, in_tables):
+            statuses, last = by_key.get(key, (set(), 1))
+            by_key[key] = {*statuses, "FINISHED"}, last
         return by_key
 
     def renamed(self, points: Sequence[Point]) -> list[Point]:
@@ -84,6 +92,19 @@ def opened(config: RunConfig, keys: Collection[str] | None) -> Iterator[Place]:
                 for some in (runs, parents)
             )
             yield Place(store, experiment, writer, runs, parents)
+
+
+def _in_tables(store: Store, parents: Sequence[Found], keys: Collection[str]) -> list[str]:
+    """Return those of the run keys that finished members of populations have."""
+    found = [get_sweep(store, parent.run_id) for parent in parents if parent.tags.get(RECORD) == TABLE]
+    if not found or not keys:
+        return []
+    from nnexp.tracking.index import Index
+
+    asked = sorted(keys)
+    digests = np.frombuffer(bytes.fromhex("".join(asked)), np.uint8).reshape(-1, 32)
+    at = Index(store, [parent for parent in found if parent is not None]).find(digests)
+    return [asked[i] for i in np.flatnonzero(at >= 0).tolist()]
 
 
 def _found(store: Store, experiment: Experiment) -> tuple[list[Found], list[Found]]:

@@ -91,6 +91,8 @@ def sweep(
     its paths if None. A point that fails does not stop the others. Raises RequestError, naming the point,
     before anything is recorded.
     """
+    if request.is_table:
+        raise RequestError("record=table: cannot be one of several values, nor go with another sweeper")
     if request.require_clean:
         refuse_dirty()
     all_points = _points(configs, source)
@@ -99,7 +101,7 @@ def sweep(
     if len(asked) < len(keys):
         log.info(f"{len(keys) - len(asked)} of {len(keys)} points repeat other points; each runs once")
     with opened(configs[0], [point.key for point in asked]) as place:
-        todo = plan(asked, place.recorded(), request.reruns)
+        todo = plan(asked, place.recorded([point.key for point in asked]), request.reruns)
         log.info(str(todo))
         if request.plan:
             return None

@@ -118,7 +118,7 @@ class Recorder:
         self._parent: Detail | None = None
         self.ended, self.failed, self.failures = before.done, before.failed, list(before.failures)
         self.new_failures = 0
-        self._best = math.inf, ""
+        self.best = math.inf, ""
         self._open: list[Work] = []
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
@@ -131,7 +131,7 @@ class Recorder:
     def note(self) -> str:
         """The text beside the progress bar: failures so far, and the best loss."""
         parts = [f"{self.failed:,} failed"] * bool(self.failed)
-        return ", ".join(parts + [f"best loss {self._best[0]:.4g}: {self._best[1]}"] * bool(self._best[1]))
+        return ", ".join(parts + [f"best loss {self.best[0]:.4g}: {self.best[1]}"] * bool(self.best[1]))
 
     def lots(self) -> Iterator[Lot]:
         """Yield what is to be trained, part by part; each lot is given back to `add`."""
@@ -241,9 +241,9 @@ class Recorder:
         """Remember the lowest last loss of all that did not diverge."""
         loss = np.where(result.ended.outcome == DIVERGED, np.inf, result.last["loss"])
         i = int(np.nanargmin(loss))
-        if loss[i] < self._best[0]:
+        if loss[i] < self.best[0]:
             number = int(work.points.numbers[rows[i]])
-            self._best = (
+            self.best = (
                 float(loss[i]),
                 member_id("" if self._parent is None else self._parent.run_id, number),
             )

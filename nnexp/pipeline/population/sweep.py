@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
 import yaml
 
+from nnexp.analysis.summary import overall
+from nnexp.analysis.summary_table import as_table
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import SCHEMA
 from nnexp.config.request import Request
@@ -27,8 +31,10 @@ from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling, w
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.find import get_any
 from nnexp.tracking.members import PART, RECORD, TABLE
+from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Found
 from nnexp.tracking.runs import RunRecord, identity
+from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import weight_count
 from nnexp.training.distribute import Training
 from nnexp.training.lots import EndedLot, execute_lots
@@ -48,6 +54,7 @@ class Population:
     total: int
     failed: int
     failures: list[tuple[str, str]]  # (member, reason) of the first that failed
+    summary: pd.DataFrame | None  # None if every point failed
 
 
 def population(space: Space, request: Request, name: str | None) -> Population | None:
@@ -74,7 +81,8 @@ def population(space: Space, request: Request, name: str | None) -> Population |
         if request.plan:
             return None
         if old is not None and old.tags.get("nnexp.outcome") == "complete" and not before.todo:
-            return Population(old.run_id, space.count, before.failed, before.failures)
+            summary = _summary(place, old.run_id)
+            return Population(old.run_id, space.count, before.failed, before.failures, summary)
         if not place.writer.take(key[:32]):
             raise _busy("has just begun to record")
         recorder = Recorder(place, space, contents, before, known, attempt, retries)
@@ -84,8 +92,9 @@ def population(space: Space, request: Request, name: str | None) -> Population |
         with what_is_left(), going_on(place, record, None if old is None else old.run_id) as sweep_id:
             recorder.begin(sweep_id)
             stopped = _run(recorder, training, space, request)
-            _finish(place, sweep_id, recorder, space, stopped)
-        return Population(sweep_id, space.count, recorder.failed, recorder.failures)
+            summary = _summary(place, sweep_id)
+            _finish(place, sweep_id, recorder, space, summary, stopped)
+        return Population(sweep_id, space.count, recorder.failed, recorder.failures, summary)
 
 
 def _run(recorder: Recorder, training: Training[EndedLot], space: Space, request: Request) -> bool:
@@ -103,16 +112,28 @@ def _run(recorder: Recorder, training: Training[EndedLot], space: Space, request
     return False
 
 
-def _finish(place: Place, sweep_id: str, recorder: Recorder, space: Space, stopped: bool) -> None:
+def _summary(place: Place, sweep_id: str) -> pd.DataFrame | None:
+    """Summarise a recorded population; read only the columns that this takes."""
+    return overall(read_runs(place.store, place.experiment, sweep_id, [*CHARTS, "status"]))
+
+
+def _finish(
+    place: Place, sweep_id: str, recorder: Recorder, space: Space, summary: pd.DataFrame | None, stopped: bool
+) -> None:
     """End the population's run: FAILED if a point failed, else FINISHED."""
     tags = {"nnexp.runs": str(space.count), "nnexp.failed": str(recorder.failed)}
     if not stopped:
         tags["nnexp.outcome"] = "complete"
     files = {}
+    if summary is not None:
+        files["summary.csv"] = (as_table(summary, style="csv") + "\n").encode()
+        files["summary.md"] = (as_table(summary, style="markdown") + "\n").encode()
     if recorder.failures:
         lines = [f"{name}: {reason}" for name, reason in recorder.failures]
         files["failures.txt"] = ("\n".join(lines) + "\n").encode()
     with uninterrupted():
+        if math.isfinite(recorder.best[0]):
+            place.writer.log(sweep_id, [(f"{BEST}loss", 0, recorder.best[0])])
         place.writer.finish(sweep_id, "FAILED" if recorder.failed else "FINISHED", files, tags)
 
 
