@@ -54,6 +54,8 @@ def bundle(path: Path, dry_run: bool) -> bool:
     with bundles.opened(path) as there:
         print(f"{path.name}: {there.what}")
         done = verbs.bundle(there, dry_run)
+        if isinstance(done, Compared):
+            return _print_population(done)
         return _print_forecast(done) if isinstance(done, Forecast) else _print_verdicts(done)
 
 

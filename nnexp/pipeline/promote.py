@@ -22,8 +22,8 @@ from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.frames import read_frame
 from nnexp.tracking.members import split_member
 from nnexp.tracking.named import whole_id
-from nnexp.tracking.population import Population, get_population
-from nnexp.tracking.store import open_store
+from nnexp.tracking.population import MEMBER, Population, get_population
+from nnexp.tracking.store import Store, open_store
 from nnexp.training.plan import Point
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure, train
@@ -32,8 +32,6 @@ log = logging.getLogger("nnexp")
 
 # The most members that one command makes runs of; each takes the time and space of a run with its figures.
 MOST = 1000
-# The tag of a run that was a member: SWEEP_ID/NUMBER.
-MEMBER = "nnexp.member"
 
 
 @dataclass(frozen=True)
@@ -60,11 +58,11 @@ def promote(
         if len(sweeps) != 1:
             raise RequestError("promote: name members of one population at a time")
         found = get_population(store, next(iter(sweeps)))
-        return of_population(found, [one[1] for one in named if one is not None])
+        return of_population(store, found, [one[1] for one in named if one is not None])
     if len(typed) != 1 or named[0] is not None:
         raise RequestError("promote: name either one population, or its members as SWEEP_ID/NUMBER")
     found = get_population(store, typed[0])
-    return of_population(found, chosen(found, best, worst, where, metric))
+    return of_population(store, found, chosen(found, best, worst, where, metric))
 
 
 def chosen(
@@ -101,12 +99,12 @@ def chosen(
     return numbers
 
 
-def of_population(found: Population, numbers: Sequence[int]) -> list[Promoted]:
+def of_population(store: Store, found: Population, numbers: Sequence[int]) -> list[Promoted]:
     """Make these members runs, nested under the population; return what became of each. Raises RequestError.
 
     A member that is trained again to another network than was recorded is not made a run.
     """
-    store, subjects = found.store, Subjects(kept_in(found.store))
+    subjects = Subjects(kept_in(store))
     ready = [subjects.subject(found.member(number).evidence()) for number in dict.fromkeys(numbers)]
     for subject in ready:
         if subject.data.dataset is None:

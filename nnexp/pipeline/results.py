@@ -340,7 +340,7 @@ class Sweep:
             not the network that was recorded.
         """
         found = get_population(self.store, self.sweep_id)
-        done = of_population(found, chosen(found, best, worst, where))
+        done = of_population(self.store, found, chosen(found, best, worst, where))
         for one in done:
             if one.run_id is None:
                 raise RequestError(f"member {one.member_id}: {one.reason}")

@@ -15,7 +15,7 @@ from nnexp.tracking.experiments import find_experiment, get_experiment
 from nnexp.tracking.find import get_sweep, recorded_keys
 from nnexp.tracking.frames import read_frame
 from nnexp.tracking.named import whole_id
-from nnexp.tracking.population import Population, is_population, populations
+from nnexp.tracking.population import is_population, population_of, populations
 from nnexp.tracking.reader import MAX_TIME, Detail, Experiment, wrong_value
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import missing_tag, tell
@@ -114,7 +114,7 @@ def read_runs(
         if parent is None:
             raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
         if is_population(parent):
-            return read_frame(Population(store, parent), only)
+            return read_frame(population_of(store, parent), only)
         keys = set(recorded_keys(store, parent))
         runs, tables = _ordinary(store, experiment, keys), []
         if keys := keys - set(runs["run_key"]):  # recorded in a population, and not trained again
