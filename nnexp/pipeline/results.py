@@ -27,7 +27,7 @@ from nnexp.dataset.load import Dataset
 from nnexp.network.weights import Model
 from nnexp.pipeline.artifacts import read_back, without_test_rows
 from nnexp.pipeline.identity import run_name
-from nnexp.pipeline.networks import network_of
+from nnexp.pipeline.networks import as_run, network_of
 from nnexp.pipeline.promote import chosen, of_population
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
 from nnexp.tracking.experiments import get_experiment
@@ -101,8 +101,16 @@ class Run:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """The run's curves, as `nnexp.load_history` returns them: columns run_id, metric, epoch, value."""
+        """The run's curves, as `nnexp.load_history` returns them: columns run_id, metric, epoch, value.
+
+        A member of a population is trained again for them.
+        """
         metrics = [name for name in CHARTS if name in self._record.metrics]
+        if isinstance(self._record, Member):
+            again = as_run(self.store, self._record).curves
+            points = [(m, e, v) for m in sorted(metrics) for e, v in again[m]]
+            table = pd.DataFrame(points, columns=["metric", "epoch", "value"])
+            return table.assign(run_id=self.run_id)[["run_id", "metric", "epoch", "value"]]
         return read_history(self.store, pd.DataFrame({"run_id": [self.run_id]}), metrics)
 
     @cached_property
