@@ -29,6 +29,7 @@ from nnexp.network.weights import Model, unpack, unpack_kept, weights_sha256
 from nnexp.pipeline.identity import run_name
 from nnexp.tracking import evidence
 from nnexp.tracking.find import get_curve, read_artifact
+from nnexp.tracking.members import split_member
 from nnexp.tracking.population import Member, get_network
 from nnexp.tracking.runs import DataInput, cut
 from nnexp.tracking.store import Store
@@ -302,7 +303,8 @@ def best_files(store: Store, found: Findings, points: Sequence[Point]) -> dict[s
     """Return, by run id, the artifacts of a single run for each of a sweep's best runs."""
     point_of = {point.key: point for point in points}
     best = found.best(1)
-    best = best[best["outcome"] != "diverged"].head(MAX_BEST)
+    is_run = best["run_id"].map(split_member).isna()  # a member has no files of its own
+    best = best[is_run & (best["outcome"] != "diverged")].head(MAX_BEST)
     files = {}
     for run_id, key, outcome in best[["run_id", "run_key", "outcome"]].itertuples(index=False):
         try:

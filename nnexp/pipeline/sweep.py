@@ -32,19 +32,22 @@ from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling, w
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.find import SWEEP_KEYS, get_curve, get_run, get_sweep
 from nnexp.tracking.labels import DESCRIPTION, NAME, name_of, tags_of
+from nnexp.tracking.members import split_member
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Ended, RunRecord, Writer, now
 from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import check
 from nnexp.training.distribute import EndedPoint, Training, execute
-from nnexp.training.plan import Plan, Point, plan
+from nnexp.training.plan import Plan, Point, duration, plan
 from nnexp.training.train import Failure
 
 log = logging.getLogger("nnexp")
 
 # A chunk of finished runs is written, and so visible in the UI, when it has this size or this age.
 CHUNK_RUNS, CHUNK_SECONDS = 256, 1.0
+# A sweep of more runs than this is told what it would cost as a population.
+MANY_RUNS = 20_000
 # Points of each curve of the best run that are also recorded on the sweep's parent.
 MAX_BEST_POINTS = 500
 
@@ -103,6 +106,8 @@ def sweep(
     with opened(configs[0], [point.key for point in asked]) as place:
         todo = plan(asked, place.recorded([point.key for point in asked]), request.reruns)
         log.info(str(todo))
+        if len(todo.todo) > MANY_RUNS:
+            log.info(f"record=table records them as one table instead, in {duration(todo.seconds_as_table)}")
         if request.plan:
             return None
         key = sweep_key(point.key for point in asked)
@@ -342,8 +347,8 @@ def _results(
 def _best_curves(place: Place, found: Findings) -> list[tuple[str, int, float]]:
     """Return the thinned curves of the sweep's best run, as (`best_loss`, epoch, value), … for its parent."""
     done = found.done
-    if done.empty or done["outcome"][0] == "diverged":
-        return []
+    if done.empty or done["outcome"][0] == "diverged" or split_member(done["run_id"][0]) is not None:
+        return []  # a population's member is no run, and has no curves of its own
     best = get_run(place.store, done["run_id"][0])
     curves = {name: get_curve(place.store, best.run_id, name) for name in CHARTS if name in best.metrics}
     return [

@@ -97,7 +97,9 @@ class Work:
     left: int
     started: int = field(default_factory=now)
     begun: float = field(default_factory=time.monotonic)
-    saved: float = UNSAVED_SECONDS  # when, after it began, it is to be written although it is not whole
+    saved: float = field(
+        default_factory=lambda: UNSAVED_SECONDS
+    )  # when, after it began, it is to be written although it is not whole
 
 
 class Recorder:

@@ -38,12 +38,9 @@ from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import weight_count
 from nnexp.training.distribute import Training
 from nnexp.training.lots import EndedLot, execute_lots
-from nnexp.training.plan import WEIGHT_SECONDS, described
+from nnexp.training.plan import ROW_SECONDS, WEIGHT_SECONDS, described
 
 log = logging.getLogger("nnexp")
-
-# What it takes to record a member, in seconds, for the plan only.
-RECORD_SECONDS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -173,7 +170,7 @@ def _plan(space: Space, before: Standing, todo: int, attempt: int) -> str:
         cell.config.epochs * len(cell.dataset.X) * weight_count(cell.dataset, cell.config)
         for cell in space.cells
     ]
-    seconds = todo * (RECORD_SECONDS + WEIGHT_SECONDS * sum(steps) / len(steps))
+    seconds = todo * (ROW_SECONDS + WEIGHT_SECONDS * sum(steps) / len(steps))
     done = space.count - todo - before.failed
     return described(space.count, done, before.failed, todo, attempt, seconds, "network")
 
