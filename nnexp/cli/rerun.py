@@ -119,7 +119,10 @@ def _print_differing(verdicts: Sequence[Verdict], total: int, differ: int, what:
 
 def _words(extent: Counter[str]) -> str:
     """Return what was compared, in words."""
-    parts = [f"{extent[kind]:,} {kind}" for kind in ("last metrics", "hashes of weights") if extent[kind]]
+    counts = {"last metrics": extent["last metrics"], "hashes of weights": extent["hashes of weights"]}
+    if counts["hashes of weights"] == 1:
+        counts = {"last metrics": counts["last metrics"], "hash of weights": 1}
+    parts = [f"{count:,} {kind}" for kind, count in counts.items() if count]
     if not parts:
         points = f"{extent['points']:,} points of {extent['curves']:,} curves"
         parts += ["initial weights", points, "final weights"]
