@@ -119,17 +119,20 @@ class Cells:
         at = at[~np.isnan(self.counted[at])]
         seeds, of = _numbered(self.seeds[at])
         sizes = np.bincount(of, minlength=len(seeds))
+        is_mixed = bool((sizes > 1).any())
+        if is_mixed:  # a sum has the same bits only if its terms come in the same order
+            order = np.lexsort([self.counted[at], of])
+            at, of = at[order], of[order]
         with np.errstate(over="ignore"):
             values = np.bincount(of, self.counted[at], len(seeds)) / sizes
         solved = np.bincount(of, self.solved[at], len(seeds)) / sizes
-        is_mixed = bool((sizes > 1).any())
         distinct = _distinct(of, self.apart[at], sizes)
         return Sample(seeds, values, solved, distinct, is_mixed)
 
     def row(self, at: NDArray[np.intp], sample: Sample) -> dict[str, float]:
         """Return the columns of a group, apart from intervals and standing."""
         values = self.values[at][~self.diverged[at]]
-        values = values[~np.isnan(values)]
+        values = np.sort(values[~np.isnan(values)])  # so that sums have the same bits for any order
         n = len(values)
         row: dict[str, float] = {
             "n": len(at),

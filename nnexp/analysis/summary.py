@@ -186,9 +186,7 @@ def summarize(
     for name in by:
         if name not in columns:
             raise unknown("param in --by", name, columns)
-    if metric not in runs.columns or not pd.api.types.is_numeric_dtype(runs[metric]):
-        numeric = [c for c in runs.select_dtypes("number").columns if c not in columns]
-        raise unknown("metric", metric, numeric)
+    check_metric(runs, metric)
     if rank not in RANKS:
         raise unknown("--rank", rank, RANKS)
     cells = Cells.of(runs, metric, over)
@@ -202,6 +200,14 @@ def summarize(
         _time(table, [reached[at] for at in groups], samples)
     _place(table, samples, metric, rank)
     return table
+
+
+def check_metric(runs: pd.DataFrame, metric: str) -> None:
+    """Raise RequestError unless the metric is one of the runs' numbers."""
+    if metric not in runs.columns or not pd.api.types.is_numeric_dtype(runs[metric]):
+        columns = params_of(runs)
+        numeric = [c for c in runs.select_dtypes("number").columns if c not in columns]
+        raise unknown("metric", metric, numeric)
 
 
 def _groups(runs: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFrame, list[Any]]:

@@ -272,6 +272,25 @@ def export(run_id: str, to: Path | None) -> None:
 
 
 @nnexp.command()
+@click.argument("ids", nargs=-1, required=True, metavar="SWEEP_ID | MEMBER…")
+@click.option("--best", type=click.IntRange(1), help="The best so many members.")
+@click.option("--worst", type=click.IntRange(1), help="The worst so many members.")
+@click.option("--where", help="Only members that satisfy this: 'learning_rate > 0.1 and init == \"he\"'.")
+@click.option("--metric", help="What ranks them; by default val_loss if they have one, else loss.")
+@in_store
+def promote(ids: tuple[str, ...], **options: Any) -> None:
+    """Make members of a population runs of their own, with curves, weights, figures and a model.
+
+    Each is trained again, and checked against the hash of its weights. Name the population and choose with
+    the options, or name members, SWEEP_ID/NUMBER.
+    """
+    from nnexp.cli import promote as promotion
+
+    if not promotion.promote(ids, **options):
+        sys.exit(1)
+
+
+@nnexp.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.option("--experiment", help="The MLflow experiment to open; by default nnexp.")
 @in_store

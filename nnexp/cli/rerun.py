@@ -54,6 +54,8 @@ def bundle(path: Path, dry_run: bool) -> bool:
     with bundles.opened(path) as there:
         print(f"{path.name}: {there.what}")
         done = verbs.bundle(there, dry_run)
+        if isinstance(done, Compared):
+            return _print_population(done)
         return _print_forecast(done) if isinstance(done, Forecast) else _print_verdicts(done)
 
 
@@ -87,7 +89,7 @@ def _print_population(done: Compared) -> bool:
     for text in (*done.damaged, *(f"note: {note}" for note in done.notes)):
         print(on_one_line(text))
     same = f"{done.members - done.differ:,} of {done.members:,} members are identical"
-    print(f"\n{same}: {_words(done.extent)}; {done.seconds:.1f} s")
+    print(f"\n{same}{f': {_words(done.extent)}' if done.members else ''}; {done.seconds:.1f} s")
     return done.is_identical
 
 
@@ -117,7 +119,10 @@ def _print_differing(verdicts: Sequence[Verdict], total: int, differ: int, what:
 
 def _words(extent: Counter[str]) -> str:
     """Return what was compared, in words."""
-    parts = [f"{extent[kind]:,} {kind}" for kind in ("last metrics", "hashes of weights") if extent[kind]]
+    counts = {"last metrics": extent["last metrics"], "hashes of weights": extent["hashes of weights"]}
+    if counts["hashes of weights"] == 1:
+        counts = {"last metrics": counts["last metrics"], "hash of weights": 1}
+    parts = [f"{count:,} {kind}" for kind, count in counts.items() if count]
     if not parts:
         points = f"{extent['points']:,} points of {extent['curves']:,} curves"
         parts += ["initial weights", points, "final weights"]

@@ -28,7 +28,7 @@ from nnexp.tracking.files import links_in, move_aside
 from nnexp.tracking.find import SWEEP_KEYS, read_artifact, read_model
 from nnexp.tracking.owner import is_owned
 from nnexp.tracking.places import SQLITE, local_path, place_of
-from nnexp.tracking.population import is_population
+from nnexp.tracking.population import is_population, population_of
 from nnexp.tracking.reader import Detail, Experiment
 from nnexp.tracking.runs import identity
 from nnexp.tracking.store import Store, open_store, resolve_uri
@@ -234,15 +234,17 @@ def _artifacts(store: Store, runs: Sequence[Detail]) -> Iterator[Finding]:
 
 def _parts(store: Store, run: Detail) -> Iterator[Finding]:
     """Find parts of a population that were altered, and members that are missing though it is complete."""
-    there = 0
-    for revisions in members.list_parts(store, run).values():
-        newest = members.newest_whole(store, run, revisions)
+    there, is_damaged = 0, False
+    found = population_of(store, run)
+    for revisions in found.parts().values():
+        newest = found.newest(revisions)
         if newest is None or newest[0] != revisions[0]:
             text = members.damage(run, revisions, newest is None)
             yield Finding("parts", f"sweep {run.run_id}: {text}")
+            is_damaged = True
         there += 0 if newest is None else len(members.from_bytes(newest[1], ["number"]))
     asked = int(run.tags.get("nnexp.runs", "0"))
-    if run.tags.get("nnexp.outcome") == "complete" and there < asked:
+    if run.tags.get("nnexp.outcome") == "complete" and there < asked and not is_damaged:
         text = f"{asked - there:,} of its {asked:,} members are not recorded; its command trains them"
         yield Finding("parts", f"sweep {run.run_id}: {text}")
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+
 from nnexp.config.errors import RequestError
-from nnexp.network.weights import Model, NotWeights, unpack
+from nnexp.network.weights import Model, NotWeights, pack, unpack
 from nnexp.pipeline.artifacts import Whole, read_back
 from nnexp.pipeline.rerun.subject import Subjects, kept_in
+from nnexp.tracking.evidence import Evidence
 from nnexp.tracking.find import read_model
 from nnexp.tracking.named import whole_id
-from nnexp.tracking.population import Member, get_network
+from nnexp.tracking.population import MEMBER, Member, get_network
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store, open_store
 
@@ -66,6 +70,32 @@ def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None
 def network_of(store: Store, run: Detail) -> Model:
     """Return the trained network of a run or a member. Raises RequestError."""
     return member_again(store, run).model if isinstance(run, Member) else read_model(store, run)
+
+
+def as_run(store: Store, member: Member) -> Evidence:
+    """Return the record of a run that a member would be, trained again and checked; its id is of its key.
+
+    Raises RequestError as `member_again` does.
+    """
+    again = member_again(store, member)
+    tags = {key: value for key, value in member.tags.items() if key != "nnexp.sweep_id"}
+    one = member.evidence()
+    epochs = np.asarray(again.epochs)
+    curves = {}
+    for name, curve in again.curves.items():
+        values = np.asarray(curve)
+        known = np.isfinite(values)
+        curves[name] = list(zip(epochs[known].tolist(), values[known].tolist(), strict=True))
+    end = int(epochs[-1])
+    once = {name: [(end, value)] for name, value in member.metrics.items() if name not in curves}
+    return replace(
+        one,
+        run_id=one.key[:32],
+        own_tags=tags | {MEMBER: member.run_id},
+        curves={**curves, **once},
+        weights=pack(again.model, dict(again.kept)),
+        row=None,
+    )
 
 
 def member_again(store: Store, member: Member) -> Whole:

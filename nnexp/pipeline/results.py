@@ -27,10 +27,11 @@ from nnexp.config.run import NOT_RESULT
 from nnexp.network.weights import Model
 from nnexp.pipeline.artifacts import Whole, run_figures
 from nnexp.pipeline.diagnose import config_and_data, diagnosis_of, read_run, siblings_of
-from nnexp.pipeline.networks import network_of
+from nnexp.pipeline.networks import as_run, network_of
+from nnexp.pipeline.promote import chosen, of_population
 from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.find import get_sweep
-from nnexp.tracking.population import Member, get_network
+from nnexp.tracking.population import Member, get_network, get_population
 from nnexp.tracking.read import read_history, read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
@@ -99,8 +100,16 @@ class Run:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """The run's curves, as `nnexp.load_history` returns them: columns run_id, metric, epoch, value."""
+        """The run's curves, as `nnexp.load_history` returns them: columns run_id, metric, epoch, value.
+
+        A member of a population is trained again for them.
+        """
         metrics = [name for name in CHARTS if name in self._record.metrics]
+        if isinstance(self._record, Member):
+            again = as_run(self.store, self._record).curves
+            points = [(m, e, v) for m in sorted(metrics) for e, v in again[m]]
+            table = pd.DataFrame(points, columns=["metric", "epoch", "value"])
+            return table.assign(run_id=self.run_id)[["run_id", "metric", "epoch", "value"]]
         return read_history(self.store, pd.DataFrame({"run_id": [self.run_id]}), metrics)
 
     @cached_property
@@ -349,6 +358,36 @@ class Sweep:
         check_path("report", path)
         write_page(self.store, self._record, path, "report")
         return path
+
+    def promote(
+        self, best: int | None = None, worst: int | None = None, where: str | None = None
+    ) -> list[Run]:
+        """Make members of a population runs of their own, with curves, weights, figures and a model.
+
+        Parameters
+        ----------
+        best, worst
+            How many of the best and of the worst members, by the metric that a summary chooses.
+        where
+            Only members that satisfy this condition, such as `"learning_rate > 0.1"`.
+
+        Returns
+        -------
+        list of Run
+            The runs, the best first.
+
+        Raises
+        ------
+        RequestError
+            If the sweep is not recorded as a table, if nothing is chosen, or if a member, trained again, is
+            not the network that was recorded.
+        """
+        found = get_population(self.store, self.sweep_id)
+        done = of_population(self.store, found, chosen(found, best, worst, where))
+        for one in done:
+            if one.run_id is None:
+                raise RequestError(f"member {one.member_id}: {one.reason}")
+        return [Run(self.store, one.run_id) for one in done if one.run_id is not None]
 
     def _finished(self) -> pd.DataFrame:
         done = finished(self.runs)

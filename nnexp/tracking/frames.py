@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from nnexp.config.recorded import read_config
 from nnexp.config.run import NOT_RESULT, as_param, key_names
 from nnexp.tracking import members
-from nnexp.tracking.members import CURVE, METRIC, PARAM, PART, WEIGHTS
+from nnexp.tracking.members import CURVE, METRIC, PARAM, PART, WEIGHTS, Part
 from nnexp.tracking.population import CONFIG, Population, names
 
 
@@ -32,10 +33,10 @@ def read_frame(
     `keys`: only members with these run keys. `own`: only those trained here, not found elsewhere.
     """
     asked = None if only is None else frozenset(only)
-    read = list(members.read_members(found.store, found.parent, partial(_is_needed, asked)))
+    read = _read(found, partial(_is_needed, asked))
     if not read:
         return pd.DataFrame({name: [] for name in ("run_id", "run_name", "status", "outcome", "run_key")})
-    parts = [_chosen(part, keys, own) for _, part in read]
+    parts = [_chosen(part, keys, own) for part in read]
     table = pa.concat_tables(parts, promote_options="default").combine_chunks()
     notes = [(len(part), part.schema.metadata) for part in parts]
     columns = _heads(found, table, notes, asked)
@@ -76,6 +77,17 @@ def _shared(found: Population, n: int, asked: Collection[str] | None) -> dict[st
     return shared
 
 
+def _read(found: Population, is_needed: Callable[[str], bool]) -> list[pa.Table]:
+    """Read the columns that are needed of every part that is whole, several parts at a time."""
+
+    def one(revisions: Sequence[Part]) -> pa.Table | None:
+        newest = found.newest(revisions)
+        return None if newest is None else members.from_bytes(newest[1], is_needed)
+
+    with ThreadPoolExecutor() as pool:
+        return [table for table in pool.map(one, found.parts().values()) if table is not None]
+
+
 def _chosen(table: pa.Table, keys: Collection[str] | None, own: bool) -> pa.Table:
     """Return the rows of a part that `Population.frame` is asked for."""
     if own:
@@ -113,6 +125,8 @@ def _heads(
         columns["run_id"] = pc.binary_join_element_wise(sweep_id, texts, "/")
     if has("run_name"):
         columns["run_name"] = _names(found, table)
+    if asked is not None and "number" in asked:
+        columns["number"] = table["number"].to_numpy()
     columns["status"] = _category(table["status"])
     if asked is None:
         started, ended = (

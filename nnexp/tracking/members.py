@@ -239,10 +239,13 @@ def list_parts(store: Store, parent: Detail) -> dict[int, list[Part]]:
 
     Nothing is read, so any of them may be damaged.
     """
+    return parts_of(list_artifacts(store, parent, DIRECTORY))
+
+
+def parts_of(names: Iterable[str]) -> dict[int, list[Part]]:
+    """Return the parts among these artifacts by their numbers; of each the newest revision comes first."""
     parts = [
-        Part(int(found[1]), int(found[2]), found[3])
-        for name in list_artifacts(store, parent, DIRECTORY)
-        if (found := _NAME.fullmatch(name))
+        Part(int(found[1]), int(found[2]), found[3]) for name in names if (found := _NAME.fullmatch(name))
     ]
     by_number: dict[int, list[Part]] = {}
     for part in sorted(parts, key=lambda part: (part.number, -part.revision, part.digest)):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     pass
 
 CONFIG = "config.yaml"
+# The tag of a run that was made of a member: SWEEP_ID/NUMBER.
+MEMBER = "nnexp.member"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +73,19 @@ def get_population(store: Store, sweep_id: str) -> Population:
         raise RequestError(f"no sweep {shortened(sweep_id)!r} in this store")
     if not is_population(sweep):
         raise RequestError(f"sweep {sweep_id} has no members: each of its runs has an id of its own")
-    return Population(store, sweep)
+    return population_of(store, sweep)
+
+
+def population_of(store: Store, sweep: Detail) -> Population:
+    """Return the population with this parent run."""
+    return Population(sweep, partial(find_artifact, store, sweep), partial(list_artifacts, store, sweep))
 
 
 def populations(store: Store, experiment: Experiment) -> list[Population]:
     """Return the populations of an experiment, oldest first."""
     found = find_runs(store, experiment, members.RECORD)
     details = store.reader.details([run.run_id for run in found])
-    return [Population(store, details[run.run_id].checked()) for run in found if run.run_id in details]
+    return [population_of(store, details[run.run_id].checked()) for run in found if run.run_id in details]
 
 
 def points_asked(store: Store, sweep: Detail) -> int:
@@ -95,15 +102,29 @@ def is_population(sweep: Detail) -> bool:
 
 @dataclass(frozen=True)
 class Population:
-    """A recorded population. Its parts are read when they are asked for."""
+    """A recorded population, in a store or in an archive. Its parts are read when they are asked for.
 
-    store: Store
+    `find` returns the bytes of its artifact of a name, if there is one, `names` the artifacts in a directory.
+    """
+
     parent: Detail
+    find: Callable[[str], bytes | None]
+    names: Callable[[str], list[str]]
+
+    def parts(self) -> dict[int, list[Part]]:
+        """Return the parts by their numbers; of each the newest revision comes first."""
+        return members.parts_of(self.names(members.DIRECTORY))
+
+    def newest(self, revisions: Sequence[Part]) -> tuple[Part, bytes] | None:
+        """Return the newest of a part's revisions that is whole, with its bytes; None if none is."""
+        found = ((part, self.find(part.name)) for part in revisions)
+        whole = ((part, content) for part, content in found if content and part.is_whole(content))
+        return next(whole, None)
 
     @cached_property
     def fixed(self) -> dict[str, Any]:
         """What all members share, nested as in config.yaml, with `schema`. Raises RequestError."""
-        content = find_artifact(self.store, self.parent, CONFIG)
+        content = self.find(CONFIG)
         if content is None:
             raise RequestError(f"sweep {self.parent.run_id}: its artifact {CONFIG} is missing")
         return plain_values(content, f"sweep {self.parent.run_id}: {CONFIG}")
@@ -136,11 +157,7 @@ class Population:
     @cached_property
     def data(self) -> dict[str, Source]:
         """The copies of the data sets that the record keeps, by their hashes."""
-        places = list_artifacts(self.store, self.parent, "data")
-        found = [
-            kept_data(lambda name: find_artifact(self.store, self.parent, name), place.rpartition("/")[2])
-            for place in places
-        ]
+        found = [kept_data(self.find, place.rpartition("/")[2]) for place in self.names("data")]
         return {source.sha256: source for source in found if source is not None}
 
     def member(self, number: int) -> Member:
@@ -148,8 +165,8 @@ class Population:
         import pyarrow.compute as pc
 
         name = members.member_id(self.parent.run_id, number)
-        revisions = members.list_parts(self.store, self.parent).get(number // PART, [])
-        found = members.newest_whole(self.store, self.parent, revisions)
+        revisions = self.parts().get(number // PART, [])
+        found = self.newest(revisions)
         if found is None:
             what = "is missing" if not revisions else f"{revisions[0].name} is damaged"
             raise RequestError(f"no member {name}: its part {what}; nnexp doctor says more")

@@ -6,16 +6,18 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nnexp.config.errors import RequestError
 from nnexp.config.run import added_params, key_names
 from nnexp.config.text import shortened
+from nnexp.tracking.curves import read_curves
 from nnexp.tracking.experiments import find_experiment, get_experiment
 from nnexp.tracking.find import get_sweep, recorded_keys
 from nnexp.tracking.frames import read_frame
 from nnexp.tracking.named import whole_id
-from nnexp.tracking.population import Population, is_population, populations
+from nnexp.tracking.population import get_population, is_population, population_of, populations
 from nnexp.tracking.reader import MAX_TIME, Detail, Experiment, wrong_value
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import missing_tag, tell
@@ -114,7 +116,7 @@ def read_runs(
         if parent is None:
             raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
         if is_population(parent):
-            return read_frame(Population(store, parent), only)
+            return read_frame(population_of(store, parent), only)
         keys = set(recorded_keys(store, parent))
         runs, tables = _ordinary(store, experiment, keys), []
         if keys := keys - set(runs["run_key"]):  # recorded in a population, and not trained again
@@ -215,7 +217,8 @@ def load_history(
     Returns
     -------
     pandas.DataFrame
-        Columns run_id, metric, epoch (completed epochs) and value, sorted by run, metric and epoch.
+        Columns run_id, metric, epoch (completed epochs) and value, sorted by run, metric and epoch. A
+        population has the curves of its members only if it was recorded with `curves=true`.
 
     Raises
     ------
@@ -238,8 +241,17 @@ def read_history(
 ) -> pd.DataFrame:
     """Read curves like `load_history`, from an open store; from a database, only the points at `epochs`."""
     columns = ["run_id", "metric", "epoch", "value"]
-    wanted = sorted(set(runs["run_id"]))
+    is_member = runs["run_id"].str.contains("/", regex=False).to_numpy(dtype=bool)
+    wanted = sorted(set(runs["run_id"][~is_member]))
     frame = pd.DataFrame.from_records(store.reader.points(wanted, metrics, epochs), columns=columns)
+    if is_member.any():
+        named = runs["run_id"][is_member].str.split("/", expand=True)
+        tables = [
+            read_curves(get_population(store, str(sweep)), numbers.to_numpy(dtype=np.int64), metrics, epochs)
+            for sweep, numbers in named[1].groupby(named[0])
+        ]
+        tables = [table for table in (frame, *tables) if len(table)]
+        return pd.concat(tables, ignore_index=True) if tables else frame
     if len(frame) and not frame[["epoch", "value"]].dtypes.map(pd.api.types.is_numeric_dtype).all():
         raise RequestError(f"the curves of {', '.join(metrics)} hold values that are not numbers")
     return frame.sort_values(["run_id", "metric", "epoch"], ignore_index=True)

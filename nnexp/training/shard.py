@@ -249,13 +249,14 @@ class Shard:
         if self._orders is not None:
             order = self._orders.orders(until - since, self._n)
         measured = batch.advance(until, self._points[at].tolist(), order)
+        between = slice(at[0], at[-1] + 1) if len(at) else slice(0, 0)
         for name in CURVES:
             values = getattr(measured, name)
             if values is not None:
                 shape = (self._n_lanes, len(self._points))
                 if name not in self._curves:
                     self._curves[name] = np.full(shape, np.nan)
-                self._curves[name][:, at] = values
+                self._curves[name][:, between] = values
 
     def _ended(
         self,

@@ -62,7 +62,7 @@ def faults(n: int, known: Undisturbed) -> list[Fault]:
     return [
         *writers.rows(n),
         *kills.rows(n, known),
-        *populations.rows(n),
+        *populations.rows(n, known),
         *stores.rows(n),
         *neighbours.rows(n),
         *servers.rows(n),

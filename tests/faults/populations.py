@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
 import sqlite3
 import subprocess
-import time
+import threading
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,20 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.faults.program import TOO_LATE, Fault, Trial, ended, expect, start, struck, told, typed
+from tests.faults.program import (
+    TOO_LATE,
+    Cases,
+    Fault,
+    Trial,
+    ended,
+    expect,
+    scratch,
+    start,
+    struck,
+    told,
+    typed,
+)
+from tests.faults.standing import Undisturbed
 
 # A population of 200,000 networks, in four parts, and what it prints after its plan.
 NETWORKS = 200_000
@@ -40,11 +54,31 @@ cli.main()
 """
 
 
-def rows(n: int) -> list[Fault]:
+# Draw spaces until there are so many points, and compare members with runs; prints what is wrong as JSON.
+DRAWN = """
+import json, random, sys
+from pathlib import Path
+from tests.conftest import FLOWERS
+from tests.pipeline.drawn import check_space, drawn_space
+
+Path("flowers.csv").write_text(FLOWERS)
+rng, points, wrong = random.Random({seed}), 0, []
+while points < {points}:
+    typed = drawn_space(rng, "flowers.csv")
+    try:
+        points += check_space(typed)
+    except Exception as error:
+        points += 1
+        wrong.append(f"{{typed}}: {{type(error).__name__}}: {{error}}"[:1000])
+print(json.dumps([points, wrong]))
+"""
+
+
+def rows(n: int, known: Undisturbed) -> list[Fault]:
     """Return the faults: `n` kills, and fewer trials of the others."""
-    some, few = max(1, n // 4), max(1, n // 10)
-    seconds = undisturbed()[0]
+    some, few, seconds = max(1, n // 4), max(1, n // 10), 2 * known.seconds
     return [
+        Fault("points drawn over every key", drawn),
         Fault("kill -9 during a population", killed, n, seconds=seconds),
         Fault("Ctrl-C during a population", interrupted, some, seconds=seconds),
         Fault("the disk is full while a part is written", disk_full, few),
@@ -53,15 +87,31 @@ def rows(n: int) -> list[Fault]:
     ]
 
 
-@cache
-def undisturbed() -> tuple[float, str, bytes]:
-    """Record the population once; return its seconds, the hash of its members, and its summary."""
-    from tests.faults.program import scratch
+def drawn(trial: Trial) -> Cases:
+    """Each point has the same key, hash, outcome, metrics, curves and weights as a member of a population and
+    as a run."""
+    trial.with_store()
+    code = DRAWN.format(seed=trial.random.randrange(1000), points=10 * trial.n)
+    here = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    expect(ended(start(trial.place, "drawn", [], here, code)) == 0, told(trial.place, "drawn")[-300:])
+    points, wrong = json.loads((trial.place / "drawn.out").read_text().splitlines()[-1])
+    return Cases(points, wrong)
 
+
+def undisturbed() -> tuple[str, bytes]:
+    """Return the hash of the members and the summary of the population, recorded once."""
+    with _ONCE:
+        return _undisturbed()
+
+
+_ONCE = threading.Lock()
+
+
+@cache
+def _undisturbed() -> tuple[str, bytes]:
     place = scratch()
-    began = time.monotonic()
     typed(place, "population", POPULATION)
-    return time.monotonic() - began, *content(place)
+    return content(place)
 
 
 def content(place: Path) -> tuple[str, bytes]:
@@ -92,7 +142,7 @@ def content(place: Path) -> tuple[str, bytes]:
 def check_completed(trial: Trial) -> None:
     """Type the same command again, and check that the population is as if nothing had happened."""
     typed(trial.place, "again", POPULATION)
-    expect(content(trial.place) == undisturbed()[1:], "the population differs from an undisturbed one")
+    expect(content(trial.place) == undisturbed(), "the population differs from an undisturbed one")
 
 
 def parts(place: Path) -> list[Path]:
@@ -160,5 +210,5 @@ def two_at_once(trial: Trial) -> str:
         expect(
             status == 0 or "another command" in told(trial.place, name), f"{name}: {told(trial.place, name)}"
         )
-    expect(content(trial.place) == undisturbed()[1:], "the population differs from an undisturbed one")
+    expect(content(trial.place) == undisturbed(), "the population differs from an undisturbed one")
     return "one was refused" if 2 in statuses else f"{TOO_LATE}, both ended well"

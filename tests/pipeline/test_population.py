@@ -1,70 +1,22 @@
 """Populations: each member is, to the bit, the run that the same point is as a run of its own."""
 
-import math
+import random
 import sqlite3
 from contextlib import closing
 
 import pytest
 
 import nnexp as nn
-from nnexp.tracking import members
 from nnexp.tracking.find import get_sweep
 from nnexp.tracking.store import open_store
+from tests.conftest import FLOWERS
+from tests.pipeline.drawn import check_space, drawn_space, rows_of, sweep_ids
 
 QUICK = ["dataset=xor", "epochs=30", "log_every=10"]
 
 
-def sweep_ids():
-    """Return the ids of all recorded sweeps, oldest first."""
-    with closing(sqlite3.connect("mlflow.db")) as connection:
-        query = "SELECT run_uuid FROM tags WHERE key = 'nnexp.sweep' ORDER BY run_uuid"
-        return [row[0] for row in connection.execute(query)]
-
-
-def rows_of(sweep_id):
-    """Return the rows of a population, as dicts, in the order of their numbers."""
-    store = open_store(create=False)
-    parent = get_sweep(store, sweep_id)
-    return [row for _, table in members.read_members(store, parent) for row in table.to_pylist()]
-
-
 def files(tmp_path):
     return sorted(tmp_path.rglob("part-*.parquet"))
-
-
-def by_key(typed):
-    """Record the sweep as runs and as a population; return the runs and the members by their run keys."""
-    runs = nn.sweep(**typed, experiment_name="runs", figures=False).runs
-    population = nn.sweep(**typed, experiment_name="table", record="table", curves=True, weights="all")
-    rows = rows_of(population.sweep_id)
-    history = nn.load_history(runs, ["loss", "accuracy", "grad_norm", "val_loss", "val_accuracy"])
-    of_run = dict(list(history.groupby("run_id")))
-    return (
-        {run["run_key"]: (run, of_run.get(run["run_id"])) for run in runs.to_dict("records")},
-        {row["run_key"].hex(): row for row in rows},
-    )
-
-
-def check_same(run, history, row):
-    """Check that a member has all that the run has, and nothing else."""
-    assert row["status"] == run["status"]
-    assert row["outcome"] == run["outcome"]
-    assert row["weights_sha256"].hex() == run["weights_sha256"]
-    metrics = {k.removeprefix("metrics."): v for k, v in row.items() if k.startswith("metrics.")}
-    theirs = {k: run.get(k, math.nan) for k in metrics}
-    assert {k: v for k, v in metrics.items() if v is not None} == {
-        k: v for k, v in theirs.items() if not math.isnan(v)
-    }
-    others = {k for k in run if k.startswith(("val_", "test_", "prediction/")) or k in ("loss", "accuracy")}
-    assert not {k for k in others - metrics.keys() - {"test_fraction"} if not math.isnan(run[k])}
-    for name in ("loss", "accuracy", "grad_norm", "val_loss", "val_accuracy"):
-        curve = [] if history is None else history[history["metric"] == name]["value"].tolist()
-        ours = [v for v in row.get(f"curves.{name}") or [] if math.isfinite(v)]
-        assert ours == curve, name
-
-
-def flatten(network):
-    return [*(w for W, _ in network.layers for w in W.ravel()), *(v for _, b in network.layers for v in b)]
 
 
 SPACES = {
@@ -104,13 +56,13 @@ SPACES = {
 
 @pytest.mark.parametrize("typed", SPACES.values(), ids=SPACES)
 def test_a_member_is_to_the_bit_the_run_of_the_same_point(store, typed):
-    runs, rows = by_key(typed)
-    assert runs.keys() == rows.keys()
-    for key, (run, history) in runs.items():
-        check_same(run, history, rows[key])
-        network = nn.load_network(run["run_id"])
-        assert rows[key]["weights.final"] == flatten(network.network)
-        assert rows[key]["weights.initial"] == flatten(network.initial)
+    check_space(typed)
+
+
+def test_points_drawn_over_every_key_are_the_same_as_members_and_as_runs(store, tmp_path):
+    (tmp_path / "flowers.csv").write_text(FLOWERS)
+    rng = random.Random(3)
+    assert sum(check_space(drawn_space(rng, "flowers.csv")) for _ in range(2)) > 10
 
 
 def record(nnexp, *typed):

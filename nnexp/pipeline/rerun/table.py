@@ -67,11 +67,10 @@ def verify(found: Population, subjects: Subjects) -> Compared:
     """Train all finished members again and compare them. Raises RequestError if a data set is missing."""
     began, result = time.monotonic(), Compared()
     tell_of_compiling()
-    listed = members.list_parts(found.store, found.parent)
     total = int(found.parent.tags.get("nnexp.runs", "0"))
     with Meter("rerun", total, "members") as meter:
-        for revisions in listed.values():
-            newest = members.newest_whole(found.store, found.parent, revisions)
+        for revisions in found.parts().values():
+            newest = found.newest(revisions)
             if newest is None or newest[0] != revisions[0]:
                 result.damaged.append(members.damage(found.parent, revisions, newest is None))
             if newest is not None:
@@ -84,8 +83,8 @@ def verify(found: Population, subjects: Subjects) -> Compared:
 
 def subjects_of(found: Population, subjects: Subjects) -> Iterator[tuple[int, Subject | str]]:
     """Yield how many members could be trained again as each subject, or why so many cannot."""
-    for revisions in members.list_parts(found.store, found.parent).values():
-        newest = members.newest_whole(found.store, found.parent, revisions)
+    for revisions in found.parts().values():
+        newest = found.newest(revisions)
         if newest is None:
             yield 1, members.damage(found.parent, revisions, is_lost=True)
             continue
