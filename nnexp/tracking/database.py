@@ -39,7 +39,7 @@ TRY_SECONDS, LOCK_SECONDS = 5, 600
 # Rows of one INSERT. Every statement is a round through the driver and the database's interpreter.
 ROWS_AT_ONCE = 500
 # SQLite's page cache in KiB, so large that the index pages that a chunk touches stay in memory.
-CACHE_KIB = 262_144
+CACHE_KIB = 32_768
 
 
 class DatabaseWriter:
