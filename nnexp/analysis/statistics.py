@@ -226,14 +226,23 @@ def _resample_weights(rng: np.random.Generator, resamples: int, n: int) -> Float
 def _acceleration(x: Floats) -> Floats:
     """Return the bootstrap's acceleration of each sample of sorted values (…, n), from the jackknife."""
     n = x.shape[-1]
-    left = np.zeros((n, n))
-    for i in range(n):
-        left[i, np.arange(n) != i] = _middle_half(n - 1)
-    without = _weighted(x, left)
+    weights, worst = _middle_half(n - 1), np.isinf(x)
+    without = _left_out(np.where(worst, 0.0, x), weights)
+    if worst.any():
+        without = np.where(_left_out(worst.astype(float), np.sign(weights)) > 0, np.inf, without)
     with np.errstate(invalid="ignore", divide="ignore"):
         apart = without.mean(axis=-1, keepdims=True) - without
         found = (apart**3).sum(axis=-1) / (6 * (apart**2).sum(axis=-1) ** 1.5)
     return np.where(np.isfinite(found), found, 0.0)
+
+
+def _left_out(x: Floats, weights: Floats) -> Floats:
+    """Return, for each of the values (…, n), the sum of the others with weights (n - 1,), in their order."""
+    none = np.zeros((*x.shape[:-1], 1))
+    before = np.concatenate([none, np.cumsum(x[..., :-1] * weights, axis=-1)], axis=-1)
+    behind = np.cumsum((x[..., 1:] * weights)[..., ::-1], axis=-1)[..., ::-1]
+    sums: Floats = before + np.concatenate([behind, none], axis=-1)
+    return sums
 
 
 def sign_p(differences: ArrayLike) -> float:

@@ -17,7 +17,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -159,7 +159,7 @@ def pack(model: Model, kept: dict[int, Layers]) -> bytes:
 
 
 @dataclass(frozen=True)
-class _Slot:
+class Place:
     """The place of one array in an .npz file: its data, and the two places of its checksum."""
 
     start: int
@@ -175,35 +175,42 @@ def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     """
     content_of = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     layout = tuple((name, array.shape, array.dtype.str) for name, array in content_of.items())
-    blank, slots = _blank_npz(layout)
+    blank, places = _blank_npz(layout)
     content = bytearray(blank)
-    for array, slot in zip(content_of.values(), slots, strict=True):
+    for array, place in zip(content_of.values(), places, strict=True):
         data = array.tobytes()
-        content[slot.start : slot.start + len(data)] = data
-        for place in slot.crc_at:
-            struct.pack_into("<I", content, place, zlib.crc32(data, slot.header_crc))
+        content[place.start : place.start + len(data)] = data
+        for at in place.crc_at:
+            struct.pack_into("<I", content, at, zlib.crc32(data, place.header_crc))
     return bytes(content)
 
 
 @lru_cache(maxsize=256)
-def _blank_npz(layout: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[bytes, list[_Slot]]:
-    """Return an .npz file of zeros with arrays of these names, shapes and types, and the place of each.
+def _blank_npz(layout: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[bytes, list[Place]]:
+    """Return an .npz file of zeros with arrays of these names, shapes and types, and the place of each."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{name: np.zeros(shape, dtype) for name, shape, dtype in layout})
+    content = buffer.getvalue()
+    sizes = [np.dtype(dtype).itemsize * math.prod(shape) for _, shape, dtype in layout]
+    return content, places_of(content, sizes)
+
+
+def places_of(content: bytes, sizes: Sequence[int]) -> list[Place]:
+    """Return the places of the arrays of an .npz file, given the bytes that each of them has.
 
     Offsets are those of the ZIP format (PKWARE's APPNOTE, 4.3.7 and 4.3.12).
     """
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{name: np.zeros(shape, dtype) for name, shape, dtype in layout})
-    content, slots = buffer.getvalue(), []
-    with zipfile.ZipFile(buffer) as archive:
+    places = []
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         central = archive.start_dir
-        for (_, shape, dtype), entry in zip(layout, archive.infolist(), strict=True):
+        for size, entry in zip(sizes, archive.infolist(), strict=True):
             local = entry.header_offset
             name_length, extra_length = struct.unpack_from("<HH", content, local + 26)
             begin = local + 30 + name_length + extra_length
-            start = begin + entry.file_size - np.dtype(dtype).itemsize * math.prod(shape)
-            slots.append(_Slot(start, zlib.crc32(content[begin:start]), (local + 14, central + 16)))
+            start = begin + entry.file_size - size
+            places.append(Place(start, zlib.crc32(content[begin:start]), (local + 14, central + 16)))
             central += 46 + sum(struct.unpack_from("<HHH", content, central + 28))
-    return content, slots
+    return places
 
 
 # --- Reading a file that may come from anyone. It is parsed by hand: an array's header must look like the one

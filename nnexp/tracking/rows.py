@@ -84,15 +84,21 @@ class DatabaseReader:
             # Metrics do not, as SQLite's JSON has only 15 of a double's 17 digits.
             is_sqlite = connection.dialect.name == "sqlite"
             gather = sa.func.json_group_object if is_sqlite else sa.func.json_object_agg
+            shared: dict[str, str] = {}  # most texts repeat from run to run; each is kept once
+
+            def read(text: Any) -> dict[str, str]:
+                pairs = json.loads(text) if is_sqlite else text
+                return {shared.setdefault(k, k): shared.setdefault(v, v) for k, v in pairs.items()}
+
             texts = []
             for t, are_asked in ((PARAMS.c, sa.true()), (TAGS.c, tagged)):
                 query = sa.select(t.run_uuid, gather(t.key, t.value)).where(t.run_uuid.in_(ids), are_asked)
-                rows = connection.execute(query.group_by(t.run_uuid)).all()
-                texts.append({run_id: json.loads(text) if is_sqlite else text for run_id, text in rows})
+                rows = connection.execute(query.group_by(t.run_uuid))
+                texts.append({run_id: read(text) for run_id, text in rows})
             params, tags = texts
             latest = sa.select(m.run_uuid, m.key, m.value, m.is_nan).where(m.run_uuid.in_(ids))
-            for run_id, key, value, is_nan in connection.execute(latest).all():
-                metrics.setdefault(run_id, {})[key] = math.nan if is_nan else value
+            for run_id, key, value, is_nan in connection.execute(latest):
+                metrics.setdefault(run_id, {})[shared.setdefault(key, key)] = math.nan if is_nan else value
             experiment = sa.cast(r.experiment_id, sa.Text)
             heads = sa.select(
                 r.run_uuid, r.name, r.status, r.artifact_uri, experiment, r.start_time, r.end_time

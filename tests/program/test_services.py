@@ -15,14 +15,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 import nnexp as package
 from nnexp.config.paths import CHECKOUT
 from nnexp.pipeline.provenance import provenance
-from nnexp.tracking import owner
+from nnexp.tracking import owner, wire
 from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import find_runs, get_run, read_artifact
-from nnexp.tracking.runs import RunRecord
+from nnexp.tracking.runs import Ids, RunRecord
+from nnexp.tracking.server import ClientWriter
 from nnexp.tracking.store import open_store
 from nnexp.tracking.write import end_dead, open_writer
 from tests.postgres import find_initdb, postgres_server
@@ -90,13 +92,14 @@ def test_a_copied_database_records_in_its_own_directory_and_doctor_leaves_the_ot
 
 
 class Server:
-    """An MLflow server in front of PostgreSQL, which also serves the artifacts."""
+    """An MLflow server with nnexp's app in front of PostgreSQL, which also serves the artifacts."""
 
     def __init__(self, postgres, database, directory):
         self._postgres, self._name = postgres, database
         self.database, self._port = postgres.uri(database), free_port()
         self.uri = f"http://127.0.0.1:{self._port}"
-        self._command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.database]
+        self._command = [sys.executable, "-m", "mlflow", "server", "--app-name", "nnexp"]
+        self._command += ["--backend-store-uri", self.database]
         self._command += ["--artifacts-destination", str(directory), "--host", "127.0.0.1"]
         self._command += ["--port", str(self._port), "--workers", "1"]
 
@@ -335,6 +338,40 @@ def test_a_server_records_what_a_file_does(nnexp, server, in_a_file, store, monk
     assert nnexp("show", old).out.partition("\nequation")[2].partition("\nprovenance")[0] == show != ""
 
 
+def test_a_server_without_the_app_records_the_same_by_calls(nnexp, server, in_a_file, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ClientWriter, "_takes_many", property(lambda writer: asked.append(writer)))
+    for command in (ALIKE, ALONE):
+        assert nnexp(*command, "experiment_name=called").status == 0
+    assert asked
+    assert_same(recorded(server.uri, "called"), in_a_file)
+
+
+def test_runs_in_one_request_are_recorded_once_though_it_is_repeated(server):
+    store = open_store(server.uri)
+    place = ensure_experiment(store, "repeated")
+    records = {Ids().draw(): RunRecord("x", tags={"nnexp.run_key": str(i)}, end_time=1) for i in range(3)}
+    failed = {Ids().draw(): RunRecord("x", tags={"nnexp.run_key": "f"}, status="FAILED", end_time=1)}
+    with open_writer(store, place) as writer:
+        for body in wire.bodies(records | failed):
+            writer._post(body)
+            writer._post(body)
+        (same,) = wire.bodies({Ids().draw(): record for record in records.values()})
+        writer._post(same)
+    assert {run.run_id for run in find_runs(store, place, "nnexp.run_key")} == set(records | failed)
+
+
+def test_the_app_does_not_record_where_a_client_chose_the_directory(server, tmp_path):
+    client = MlflowClient(server.uri)
+    for name, location in (("elsewhere", "mlflow-artifacts:/1"), ("remote", "s3://bucket/x")):
+        client.create_experiment(name, location)
+        store = open_store(server.uri)
+        with open_writer(store, ensure_experiment(store, name)) as writer:
+            assert not writer._takes_many
+            with pytest.raises(MlflowException, match="no experiment that nnexp can record in"):
+                writer._post(next(wire.bodies({Ids().draw(): RunRecord("x", end_time=1)})))
+
+
 def test_two_of_the_same_sweep_at_once_on_a_server_leave_each_run_once(server):
     sweep = ["train", "-m", "figures=false", "seed=range(6)", "epochs=20", "experiment_name=at_once"]
     with started(*NNEXP, *sweep) as one, started(*NNEXP, *sweep) as other:
@@ -343,7 +380,9 @@ def test_two_of_the_same_sweep_at_once_on_a_server_leave_each_run_once(server):
     assert parents(server.uri, "at_once") == ["FINISHED"] * 2
 
 
-def test_duplicates_that_a_stopped_sweep_left_on_a_server_are_removed_by_the_next_command(nnexp, server):
+def test_duplicates_that_a_stopped_sweep_left_on_a_server_are_removed_by_the_next_command(
+    nnexp, server, monkeypatch
+):
     alone = [*ALONE, "experiment_name=twice"]
     assert nnexp(*alone).status == 0
     store = open_store(server.uri)
@@ -351,6 +390,7 @@ def test_duplicates_that_a_stopped_sweep_left_on_a_server_are_removed_by_the_nex
     (old,) = find_runs(store, place, "nnexp.run_key")
     tags = {key: value for key, value in old.tags.items() if key.startswith("nnexp.")}
     files = {"weights.npz": read_artifact(store, get_run(store, old.run_id), "weights.npz")}
+    monkeypatch.setattr(ClientWriter, "_takes_many", False)
     with open_writer(store, place) as writer:
         writer.write([RunRecord("again", tags=tags, points=[("loss", 0, 1.0)], files=files)] * 3)
     assert len(package.load_runs("twice")) == 4
