@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import hydra
@@ -100,15 +100,18 @@ def sweep_points(
         raise RequestError("the sweep has no points: one of its ranges is empty")
     configs, requests = [], set()
     without_key: dict[tuple[str, str], None] = {}
+    shared: dict[str, Any] = {}  # the points' groups: most are the same, and each is kept once
     with Meter("composing", len(overrides), "runs") as meter:
         for i, (values, left_out) in enumerate(compose.points(loader, config, overrides), 1):
             try:
                 point, request = split_values(values, source)
             except RequestError as error:
                 raise RequestError(f"point {i} of {len(overrides)}: {error}") from error
-            configs.append(point)
-            groups = {key: key.partition(".")[0] for key in left_out}
-            without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in groups.items()}
+            groups = {name: getattr(point, name) for name in RUN_GROUPS}
+            groups = {name: shared.setdefault(repr(group), group) for name, group in groups.items()}
+            configs.append(replace(point, **groups))
+            group_of = {key: key.partition(".")[0] for key in left_out}
+            without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in group_of.items()}
             requests.add(request)
             meter.update(i)
     for key, option in without_key:
