@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -109,6 +109,7 @@ def sweep_points(
         raise RequestError("the sweep has no points: one of its ranges is empty")
     configs, requests = [], set()
     without_key: dict[tuple[str, str], None] = {}
+    shared: dict[str, Any] = {}  # the points' groups: most are the same, and each is kept once
     with Meter("composing", len(overrides), "runs") as meter:
         for i, (values, left_out) in enumerate(compose.points(loader, config, overrides), 1):
             try:
@@ -116,9 +117,11 @@ def sweep_points(
             except RequestError as error:
                 at = i if numbers is None else numbers[i - 1] + 1
                 raise RequestError(f"point {at} of {total or len(overrides)}: {error}") from error
-            configs.append(point)
-            groups = {key: key.partition(".")[0] for key in left_out}
-            without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in groups.items()}
+            groups = {name: getattr(point, name) for name in RUN_GROUPS}
+            groups = {name: shared.setdefault(repr(group), group) for name, group in groups.items()}
+            configs.append(replace(point, **groups))
+            group_of = {key: key.partition(".")[0] for key in left_out}
+            without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in group_of.items()}
             requests.add(request)
             meter.update(i)
     for key, option in without_key:

@@ -414,9 +414,11 @@ def test_a_client_whose_clock_is_ahead_does_not_take_a_live_run_for_dead(server,
         assert writer.finish(run_id, "FINISHED", {}, {}) == run_id
 
 
-def test_ctrl_c_does_not_wait_for_a_server_to_record_the_rest(nnexp, server):
+def test_ctrl_c_does_not_wait_for_a_server_to_record_the_rest(server):
     sweep = ["train", "-m", "figures=false", "seed=range(60)", "epochs=20", "experiment_name=stopped"]
-    with typed(*sweep) as process:
+    by_calls = "from nnexp.tracking.server import ClientWriter; ClientWriter._takes_many = False; "
+    by_calls += "from nnexp.cli import main; main.main()"
+    with Path("said").open("w") as log, started(sys.executable, "-c", by_calls, *sweep, log=log) as process:
         wait_for(lambda: server.count("stopped") > 4)
         process.send_signal(signal.SIGINT)
         assert process.wait(240) == 130
