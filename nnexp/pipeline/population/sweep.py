@@ -30,6 +30,7 @@ from nnexp.pipeline.records import sweep_record
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling, what_is_left
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.find import get_any
+from nnexp.tracking.labels import NAME, name_of, tags_of
 from nnexp.tracking.members import PART, RECORD, TABLE
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Found
@@ -78,6 +79,7 @@ def population(space: Space, request: Request, name: str | None) -> Population |
         if request.plan:
             return None
         if old is not None and old.tags.get("nnexp.outcome") == "complete" and not before.todo:
+            _label(place, old.run_id, request)
             summary = _summary(place, old.run_id)
             return Population(old.run_id, space.count, before.failed, before.failures, summary)
         if not place.writer.take(key[:32]):
@@ -107,6 +109,16 @@ def _run(recorder: Recorder, training: Training[EndedLot], space: Space, request
                 return True
         recorder.finish()
     return False
+
+
+def _label(place: Place, sweep_id: str, request: Request) -> None:
+    """Give a population that is complete the name, the question and the tags of this command."""
+    labels = tags_of(request)
+    if request.name is not None:
+        labels[NAME] = name_of(request, "")
+    if not labels.items() <= get_any(place.store, sweep_id).tags.items():
+        with uninterrupted():
+            place.writer.add(sweep_id, {}, labels)
 
 
 def _summary(place: Place, sweep_id: str) -> pd.DataFrame | None:
