@@ -323,19 +323,14 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(by, kind="stable", ignore_index=True)
 
 
-def best_rows(table: pd.DataFrame, within: Sequence[str] = ()) -> list[int]:
+def best_rows(table: pd.DataFrame) -> list[int]:
     """Return the positions of the best rows of a summary: one for each data set and loss function.
 
-    With `within`, one for each value of those params, too. Only rows that have a standing count.
+    There is none where no row has a standing.
     """
-    apart = incomparable(grouped_by(table))
-    by = [name for name in grouped_by(table) if name in within or name in apart]
-    rows = table.reset_index(drop=True)
-    rows = rows[rows["standing"].notna()]
-    if rows.empty:
-        return []
-    least = rows.groupby(by, dropna=False)["rank"].transform("min") if by else rows["rank"].min()
-    return rows.index[rows["rank"] == least].tolist()
+    parts = (table.iloc[part] for part in comparable(table))
+    able = (part.assign(_at=table.index.get_indexer(part.index)).dropna(subset="standing") for part in parts)
+    return sorted(int(rows["_at"].loc[rows["rank"].idxmin()]) for rows in able if len(rows))
 
 
 def epochs_to(runs: pd.DataFrame, history: pd.DataFrame, threshold: float, metric: str) -> pd.Series:

@@ -416,7 +416,6 @@ def test_each_data_set_has_a_best_row_of_its_own():
     table = summary.summarize(both, ["dataset", "init"])
     assert table["standing"].tolist() == ["best", "worse"] * 2
     assert summary.best_rows(table) == [0, 2]
-    assert summary.best_rows(table, ["init"]) == [0, 1, 2, 3]
 
 
 def test_rows_are_sorted_and_the_best_taken_as_asked():
