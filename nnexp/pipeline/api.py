@@ -85,7 +85,8 @@ def sweep(**keys: Any) -> Sweep:
         list, such as `hidden`, give a list of lists: `hidden=[[2], [4, 4]]`.
         `zip=["learning_rate", "epochs"]` takes these ranges side by side instead of combining them,
         `exclude="init == 'ones' and seed > 3"` leaves points out, `force=True` runs recorded points again,
-        and `name`, `question` and `tags` describe the sweep. `experiment` takes the ranges from an
+        `record="table"` records a population, whose networks are rows of one table instead of runs, and
+        `name`, `question` and `tags` describe the sweep. `experiment` takes the ranges from an
         experiment's file.
 
     Returns

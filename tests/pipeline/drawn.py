@@ -11,7 +11,10 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
+import numpy as np
+
 import nnexp as nn
+from nnexp.network.reference import flatten
 from nnexp.tracking import members
 from nnexp.tracking.find import get_sweep
 from nnexp.tracking.store import open_store
@@ -64,8 +67,9 @@ def check_same(run, history, row):
         assert ours == curve, name
 
 
-def flatten(network):
-    return [*(w for W, _ in network.layers for w in W.ravel()), *(v for _, b in network.layers for v in b)]
+def same_bits(ours, theirs):
+    """Return whether these numbers are the same; a nan, of a network that diverged, is one."""
+    return np.array(ours).tobytes() == np.array(theirs).tobytes()
 
 
 def check_space(typed):
@@ -76,8 +80,8 @@ def check_space(typed):
         check_same(run, history, rows[key])
         if run["status"] == "FINISHED":
             network = nn.load_network(run["run_id"])
-            assert rows[key]["weights.final"] == flatten(network.network)
-            assert rows[key]["weights.initial"] == flatten(network.initial)
+            for name, theirs in (("final", network.network), ("initial", network.initial)):
+                assert same_bits(rows[key][f"weights.{name}"], flatten(theirs.layers))
     return len(rows)
 
 
@@ -120,7 +124,7 @@ def drawn_space(rng: random.Random, table: str) -> dict[str, Any]:
     typed["seed"] = rng.sample(range(2**32), 2)
     typed["batch_size"] = rng.choice([1, 2, "full", [1, 2]])
     typed["shuffle"] = rng.choice([False, True])
-    if kind not in ("alice", "xor") or rng.random() < 0.3:
+    if kind not in ("alice", "xor"):  # which have too few rows to hold any out
         split = rng.choice(["none", "fraction", "folds"])
         if split == "fraction":
             typed["validation_fraction"] = rng.choice([0.2, 0.3])

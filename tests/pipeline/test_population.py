@@ -137,6 +137,10 @@ def test_points_that_repeat_or_are_excluded_keep_their_numbers_free(store, nnexp
         (["weights=final", "seed=0,1"], "weights=final: is for record=table"),
         (["record=table", "weights=first", "seed=0,1"], "weights=first: must be none, final, all"),
         (["record=table", "seed=0,1", "exclude='seed >= 0'"], "exclude=seed >= 0: leaves no point of 2"),
+        (
+            ["record=table", "seed=range(65536)", "weights=final", "hidden=[600]"],
+            "weights=final: a part of 65,536 networks would have 1.3 GB, at most 1.1",
+        ),
         (["record=table", "experiment_name=a,b"], "experiment_name must be the same"),
     ],
 )

@@ -383,3 +383,36 @@ def test_ctrl_c_does_not_wait_for_a_server_to_record_the_rest(nnexp, server):
     assert said().splitlines()[-1] == "nnexp: interrupted"
     assert finished(server.uri, "stopped") < 60
     assert parents(server.uri, "stopped") == ["KILLED"]
+
+
+POPULATION = ["train", "-m", "record=table", "dataset=gender", "seed=range(6)", "epochs=30"]
+
+
+def members_of(sweep):
+    """Return what is recorded of the members of a population, without what differs from sweep to sweep."""
+    runs = package.load_runs(sweep=sweep)
+    return runs.drop(columns=["run_id", "sweep_id", "start_time", "seconds"])
+
+
+def test_a_population_in_postgresql_and_on_a_server_is_what_it_is_in_a_file(
+    nnexp, store, database, server, monkeypatch
+):
+    found = []
+    for uri in (f"sqlite:///{store}", database, server.uri):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        name = ["experiment_name=population"]
+        first = nnexp(*POPULATION, *name)
+        assert first.status == 0, first.err
+        again = nnexp(*POPULATION, *name)
+        assert again.err.startswith("6 networks: 6 done, 0 new"), again.err
+        sweep = first.out.split("recorded as sweep ")[1].split()[0]
+        found.append(members_of(sweep))
+        opened = open_store(uri)
+        with open_writer(opened, ensure_experiment(opened, "population")) as writer:
+            writer.resume(sweep)
+            refused = nnexp(*POPULATION, *name)
+            assert (refused.status, "another command is recording it" in refused.err) == (2, True)
+            writer.finish(sweep, "KILLED", {}, {})
+        assert nnexp(*POPULATION, *name).status == 0
+    pd.testing.assert_frame_equal(found[0], found[1])
+    pd.testing.assert_frame_equal(found[0], found[2])

@@ -55,8 +55,10 @@ class Known:
 
     def is_known(self, points: Points) -> NDArray[np.bool_]:
         """Return for each of the points whether it is recorded."""
-        is_run = np.array([bytes(key) in self._runs for key in points.keys], dtype=np.bool_)
-        return is_run | (self._index.find(points.keys) >= 0)
+        is_member = self._index.find(points.keys) >= 0
+        if not self._runs:
+            return is_member
+        return is_member | np.array([bytes(key) in self._runs for key in points.keys], dtype=np.bool_)
 
     def tables(self, space: Space, contents: Contents, points: Points) -> Iterator[pa.Table]:
         """Yield rows for those of the points that are recorded."""

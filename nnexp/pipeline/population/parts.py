@@ -171,6 +171,9 @@ class Recorder:
         for work in list(self._open):
             self._close(work)
         self._wait()
+
+    def close(self) -> None:
+        """Wait for the thread, whatever has happened."""
         self._thread.shutdown()
 
     def _work(self, number: int) -> Work:

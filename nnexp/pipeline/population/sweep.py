@@ -29,7 +29,8 @@ from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.records import sweep_record
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling, what_is_left
 from nnexp.pipeline.signals import uninterrupted
-from nnexp.tracking.find import get_any
+from nnexp.tracking.find import MAX_BYTES, get_any
+from nnexp.tracking.labels import NAME, name_of, tags_of
 from nnexp.tracking.members import PART, RECORD, TABLE
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Found
@@ -64,6 +65,7 @@ def population(space: Space, request: Request, name: str | None) -> Population |
         refuse_dirty()
     _tell_left_out(space)
     contents = Contents.of(space, bool(request.curves), request.weights or "none")
+    _check_size(space, contents)
     with opened(space.cells[0].config, None) as place:
         key = space.digest(contents.curves, contents.weights)
         same = [parent for parent in place.parents if parent.tags.get("nnexp.sweep_key") == key]
@@ -78,6 +80,7 @@ def population(space: Space, request: Request, name: str | None) -> Population |
         if request.plan:
             return None
         if old is not None and old.tags.get("nnexp.outcome") == "complete" and not before.todo:
+            _label(place, old.run_id, request)
             summary = _summary(place, old.run_id)
             return Population(old.run_id, space.count, before.failed, before.failures, summary)
         if not place.writer.take(key[:32]):
@@ -96,7 +99,8 @@ def population(space: Space, request: Request, name: str | None) -> Population |
 
 def _run(recorder: Recorder, training: Training[EndedLot], space: Space, request: Request) -> bool:
     """Train and record what is to do; return whether `max_failures` stopped the population."""
-    with Meter("population", space.count, "networks") as meter, closing(training):
+    meter = Meter("population", space.count, "networks")
+    with closing(recorder), meter, closing(training):
         for _, ended in training:
             for lot, result in ended:
                 recorder.add(lot, result)
@@ -107,6 +111,16 @@ def _run(recorder: Recorder, training: Training[EndedLot], space: Space, request
                 return True
         recorder.finish()
     return False
+
+
+def _label(place: Place, sweep_id: str, request: Request) -> None:
+    """Give a population that is complete the name, the question and the tags of this command."""
+    labels = tags_of(request)
+    if request.name is not None:
+        labels[NAME] = name_of(request, "")
+    if not labels.items() <= get_any(place.store, sweep_id).tags.items():
+        with uninterrupted():
+            place.writer.add(sweep_id, {}, labels)
 
 
 def _summary(place: Place, sweep_id: str) -> pd.DataFrame | None:
@@ -142,6 +156,25 @@ def _tell_left_out(space: Space) -> None:
         raise RequestError(f"exclude={space.exclude}: leaves no point of {len(space)}")
     if space.count < space.distinct:
         log.info(f"{space.distinct - space.count} of {len(space)} points are left out by exclude")
+
+
+def _check_size(space: Space, contents: Contents) -> None:
+    """Raise RequestError if a part, with the curves and weights asked for, would be too large to read."""
+    epochs = max(space.values.get("epochs", [0]))
+    for cell in space.cells:
+        points = max(epochs, cell.config.epochs) // cell.config.log_every + 2
+        every = cell.config.weights_every
+        copies = {"none": 0, "final": 1, "all": 2}[contents.weights]
+        if contents.weights == "all" and every:
+            copies += 1 + max(epochs, cell.config.epochs) // every
+        weights = copies * weight_count(cell.dataset, cell.config)
+        size = 8 * min(space.count, PART) * (len(contents.curves) * points + weights)
+        if size > MAX_BYTES:
+            what = "curves=true" if len(contents.curves) * points > weights else f"weights={contents.weights}"
+            raise RequestError(
+                f"{what}: a part of {min(space.count, PART):,} networks would have {size / 1e9:.1f} GB, at "
+                f"most {MAX_BYTES / 1e9:.1f}: record less of each, or fewer networks at a time"
+            )
 
 
 def _to_go_on_with(same: Sequence[Found]) -> Found | None:
