@@ -25,9 +25,9 @@ ARGUMENTS = (
 )
 # The arrays of the runs that have a number for each weight.
 OF_WEIGHTS = ("weights", "first_moment", "second_moment", "best_weights")
-# A network of at most so many weights is trained by one thread if there are so many runs for each weight; see
-# `make test-cuda ONLY=choice`. The articles' network, which stays in registers, needs fewer.
-NARROW_WEIGHTS, NARROW_RUNS, ARTICLES_RUNS = 50, 150, 12
+# A network of at most so many weights, with one row a batch, is trained by one thread if there are so many runs
+# for each weight; see `make test-cuda ONLY=choice`. The articles' network stays in registers, and always is.
+NARROW_WEIGHTS, NARROW_RUNS = 70, 150
 NARROW_THREADS, WARP, WIDE_THREADS = 32, 32, 512  # the last as in the launch bounds in kernels.cu
 # The rows that go through a wide network at a time.
 ROWS = 32
@@ -166,9 +166,10 @@ def arrangement(
 
 def _is_narrow_faster(model: Model, n_runs: int) -> bool:
     """Tell whether training each run by one thread is faster than by the threads of a block."""
-    is_articles = model == replace(ARTICLES, is_classification=model.is_classification)
-    runs = ARTICLES_RUNS if is_articles else NARROW_RUNS
-    return model.n_weights <= NARROW_WEIGHTS and n_runs >= runs * model.n_weights
+    if model == replace(ARTICLES, is_classification=model.is_classification):
+        return True
+    is_small = model.n_weights <= NARROW_WEIGHTS and model.batch_size == 1
+    return is_small and n_runs >= NARROW_RUNS * model.n_weights
 
 
 def _places(sizes: tuple[int, ...], is_narrow: bool) -> IntArray:
