@@ -25,8 +25,8 @@ ARGUMENTS = (
 )
 # The arrays of the runs that have a number for each weight.
 OF_WEIGHTS = ("weights", "first_moment", "second_moment", "best_weights")
-# A network of at most so many weights, with one row a batch, is trained by one thread if there are so many runs
-# for each weight; see `make test-cuda ONLY=choice`. The articles' network stays in registers, and always is.
+# A network of at most so many weights, with one row a batch, is trained by one thread if there are so many
+# runs for each weight; see `make test-cuda ONLY=choice`. The articles' network is so for any number of runs.
 NARROW_WEIGHTS, NARROW_RUNS = 70, 150
 NARROW_THREADS, WARP, WIDE_THREADS = 32, 32, 512  # the last as in the launch bounds in kernels.cu
 # The rows that go through a wide network at a time.
