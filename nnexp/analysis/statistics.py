@@ -138,19 +138,18 @@ def _iqm_interval_of_many(x: Floats) -> tuple[Floats, Floats]:
 
     n, z = x.shape[-1], ndtri((1 + LEVEL) / 2)
     quarter = n // 4
-    is_worst = np.isinf(x)
-    known = np.where(is_worst, 0.0, x)
-    sums = np.concatenate([np.zeros((*x.shape[:-1], 1)), np.cumsum(known, axis=-1)], axis=-1)
     shift = int(np.ceil(z * np.sqrt(3 / 16 * n)))
     half = n - 2 * quarter
-    shifted = []
-    for start in (quarter - shift, quarter + shift):
-        middle = (sums[..., start + half] - sums[..., start]) / half
-        shifted.append(np.where(is_worst[..., start + half - 1], np.inf, middle))
-    low, high = x[..., [quarter]], x[..., [n - 1 - quarter]]
+    shifted = [x[..., start : start + half].mean(axis=-1) for start in (quarter - shift, quarter + shift)]
+    middle, mean = x[..., quarter : quarter + half], iqm(x)
+    low, high = middle[..., 0], middle[..., -1]
     with np.errstate(invalid="ignore"):  # inf - inf, where the upper quartile is a diverged run
-        error = z * np.clip(x, low, high).std(axis=-1, ddof=1) * np.sqrt(n) / half
-        ends = iqm(x) - error, iqm(x) + error
+        # Winsorised: each value beyond a quartile counts as the quartile.
+        center = (middle.sum(axis=-1) + quarter * (low + high)) / n
+        squares = np.square(middle - center[..., None]).sum(axis=-1)
+        squares = squares + quarter * (np.square(low - center) + np.square(high - center))
+        error = z * np.sqrt(squares / (n - 1) * n) / half
+        ends = mean - error, mean + error
     return np.fmin(ends[0], shifted[0]), np.fmax(ends[1], shifted[1])
 
 
@@ -165,8 +164,9 @@ def _middle_half(n: int) -> Floats:
 def _weighted(x: Floats, weights: Floats) -> Floats:
     """Return the sums of sorted values (…, n) with weights (k, n), as (…, k); inf of weight 0 counts 0."""
     worst = np.isinf(x)
-    sums: Floats = np.where(worst, 0.0, x) @ weights.T
-    if worst.any():
+    has_worst = worst.any()
+    sums: Floats = (np.where(worst, 0.0, x) if has_worst else x) @ weights.T
+    if has_worst:
         sums = np.where(worst @ weights.T > 0, np.inf, sums)
     return sums
 

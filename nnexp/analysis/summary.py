@@ -43,7 +43,7 @@ def needed(*named: str | Sequence[str] | None, where: str | None = None) -> set[
     They are the metrics that it may decide by, those named, each with the accuracy of the same rows, and the
     names in the condition.
     """
-    names = {"loss", "val_loss", "run_id"}
+    names = {"loss", "val_loss"}
     for one in named:
         names |= {one} if isinstance(one, str) else set(one or ())
     names |= {"params.loss"} if "loss" in names else set()

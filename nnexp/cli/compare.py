@@ -44,7 +44,7 @@ def carry_out(
     from nnexp.tracking.read import load_columns, load_history
 
     names = [name for setting in settings for name in re.findall(r"[^\s,=]+(?==)", setting)]
-    read = partial(load_columns, only=summary.needed(metric, over, names, where=where))
+    read = partial(load_columns, only=summary.needed(metric, over, names, "run_id", where=where))
     parts = _parts(settings, experiment, sweep, where, read)
     if not settings:
         (runs,) = parts.values()

@@ -168,7 +168,7 @@ def summary(
     from nnexp.analysis.summary_table import as_table
     from nnexp.tracking.read import load_columns, load_history
 
-    names = summaries.needed(by, metric, over, where=where)
+    names = summaries.needed(by, metric, over, "run_id" if threshold is not None else None, where=where)
     runs = summaries.select(load_columns(experiment, sweep, names), where)
     done = summaries.finished(runs)
     if done.empty:

@@ -37,7 +37,7 @@ def read_frame(
     if not read:
         return pd.DataFrame({name: [] for name in ("run_id", "run_name", "status", "outcome", "run_key")})
     parts = [_chosen(part, keys, own) for part in read]
-    table = pa.concat_tables(parts, promote_options="default").combine_chunks()
+    table = pa.concat_tables(parts, promote_options="default")
     notes = [(len(part), part.schema.metadata) for part in parts]
     columns = _heads(found, table, notes, asked)
     ours = [f"{PARAM}{key}" for key in key_names() if f"{PARAM}{key}" in table.column_names]
@@ -146,8 +146,10 @@ def _heads(
         columns["data_sha256"] = _data(found, table)
         columns["engine"] = _repeated(found.parent.tags.get("nnexp.engine", ""), n)
     else:
-        first = members.hash_bytes(table["weights_sha256"])[:, :8]
-        columns["network"] = np.ascontiguousarray(first).view(np.int64).ravel()
+        # Eight bytes tell a hash from all others.
+        pieces = table["weights_sha256"].chunks
+        first = [members.hash_bytes(pa.chunked_array([piece]))[:, :8] for piece in pieces]
+        columns["network"] = np.concatenate(first).view(np.int64).ravel()
     return columns
 
 

@@ -109,7 +109,7 @@ def hash_bytes(column: pa.ChunkedArray) -> NDArray[np.uint8]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    whole = pc.fill_null(column, bytes(32)).combine_chunks()
+    whole = (pc.fill_null(column, bytes(32)) if column.null_count else column).combine_chunks()
     chunk = whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
     buffer = np.frombuffer(chunk.buffers()[1], np.uint8)
     return buffer[32 * chunk.offset : 32 * (chunk.offset + len(chunk))].reshape(-1, 32)
