@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from nnexp.pipeline.search.loop import Done
     from nnexp.pipeline.sweep import Sweep
 
 log = logging.getLogger("nnexp")
@@ -103,6 +104,24 @@ def sweep(config: RunConfig, done: Sweep) -> None:
     failed = f", {len(done.failures)} failed" if done.failures else ""
     print(f"{len(set(done.keys))} runs{failed}, recorded as sweep {done.sweep_id}")
     _next(config, ["summarize", "--sweep", done.sweep_id], ["report", done.sweep_id])
+
+
+def search(config: RunConfig, done: Done) -> None:
+    """Print the best trials of a search that has just ended, its failures, and the verdict."""
+    from nnexp.analysis import search as searches  # imports pandas
+    from nnexp.tracking.read import load_runs
+
+    again = searches.confirmed(
+        done.searched, load_runs(sweep=done.search_id, tracking_uri=config.tracking_uri)
+    )
+    if done.searched.best_first:
+        print(as_text(searches.best_trials(done.searched, again)) + "\n")
+    if done.failures:
+        names, reasons = map(list, zip(*done.failures, strict=True))
+        print(as_text({"failed": names, "reason": reasons}) + "\n")
+    print(searches.verdict(done.searched, again))
+    print(f"recorded as search {done.search_id}")
+    _next(config, ["show", done.search_id], ["report", done.search_id])
 
 
 def print_summary(table: pd.DataFrame) -> None:

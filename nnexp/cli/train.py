@@ -26,7 +26,7 @@ from nnexp.pipeline.points import alone, split_values, sweep_points, without
 
 def train_command(arguments: list[str]) -> None:
     """Run `nnexp train …`: one run or a sweep. Raises RequestError, or SystemExit if Hydra ends early."""
-    arguments, directory = _without_config_dir(arguments)
+    arguments, directory = without_config_dir(arguments)
     try:
         with searching(directory), plain_errors():
             if {"--help", "-h"} & set(arguments):
@@ -37,7 +37,7 @@ def train_command(arguments: list[str]) -> None:
         raise raised.error from None
 
 
-def _without_config_dir(arguments: list[str]) -> tuple[list[str], str | None]:
+def without_config_dir(arguments: list[str]) -> tuple[list[str], str | None]:
     """Split off the directory that --config-dir or Hydra's -cd names, if any. Raises RequestError."""
     others, directory = [], None
     rest = iter(arguments)

@@ -98,20 +98,37 @@ def sweep_points(
     """Compose and validate every point of a sweep, and their one request. Raises RequestError."""
     if not overrides:
         raise RequestError("the sweep has no points: one of its ranges is empty")
+    composer = compose.Composer(loader, config)
+    with Meter("composing", len(overrides), "runs") as meter:
+        return valid_points(composer, overrides, source, meter=meter)
+
+
+def valid_points(
+    composer: compose.Composer,
+    overrides: Sequence[Sequence[str]],
+    source: Source | None = None,
+    others: Sequence[Sequence[str]] = (),
+    *,
+    meter: Meter | None = None,
+) -> tuple[list[RunConfig], Request]:
+    """Compose and validate each list of overrides, and their one request. Raises RequestError.
+
+    `others` are overrides of other points, which may have options whose keys are ignored here.
+    """
     configs, requests = [], set()
     without_key: dict[tuple[str, str], None] = {}
-    with Meter("composing", len(overrides), "runs") as meter:
-        for i, (values, left_out) in enumerate(compose.points(loader, config, overrides), 1):
-            try:
-                point, request = split_values(values, source)
-            except RequestError as error:
-                raise RequestError(f"point {i} of {len(overrides)}: {error}") from error
-            configs.append(point)
-            groups = {key: key.partition(".")[0] for key in left_out}
-            without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in groups.items()}
-            requests.add(request)
+    for i, (values, left_out) in enumerate(composer.points(overrides, others), 1):
+        try:
+            point, request = split_values(values, source)
+        except RequestError as error:
+            raise RequestError(f"point {i} of {len(overrides)}: {error}") from error
+        configs.append(point)
+        groups = {key: key.partition(".")[0] for key in left_out}
+        without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in groups.items()}
+        requests.add(request)
+        if meter is not None:
             meter.update(i)
-    for key, option in without_key:
+    for key, option in without_key if not others else ():
         log.info(f"{option} has no {key}: it is ignored there, and equal points run once")
     if len(requests) > 1:
         names = ", ".join(f.name for f in fields(Request))
@@ -124,18 +141,23 @@ def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig
     """Return the configs for which the condition over the keys does not hold. Raises RequestError."""
     if exclude is None:
         return list(configs)
-    import pandas as pd  # takes long to import
-
-    from nnexp.analysis.summary import select
-
-    frame = pd.DataFrame([config.leaves() for config in configs])
-    left_out = select(frame, exclude, f"exclude={exclude}").index
-    kept = [config for i, config in enumerate(configs) if i not in left_out]
+    out = left_out(configs, exclude)
+    kept = [config for i, config in enumerate(configs) if i not in out]
     if not kept:
         raise RequestError(f"exclude={exclude}: leaves no point of {len(configs)}")
     if len(kept) < len(configs):
         log.info(f"{len(configs) - len(kept)} of {len(configs)} points are left out by exclude")
     return kept
+
+
+def left_out(configs: Sequence[RunConfig], exclude: str) -> set[int]:
+    """Return the positions of the configs for which the condition holds. Raises RequestError."""
+    import pandas as pd  # takes long to import
+
+    from nnexp.analysis.summary import select
+
+    frame = pd.DataFrame([config.leaves() for config in configs])
+    return set(select(frame, exclude, f"exclude={exclude}").index)
 
 
 def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, Request]:

@@ -74,17 +74,25 @@ def with_result(
 
 def sweep_record(name: str, key: str, asked: Sequence[Point], request: Request) -> RunRecord:
     """Return the record of a sweep as it begins: its ranges and the keys of its runs."""
-    from nnexp.analysis.report.findings import question, shown_ranges  # imports pandas
-    from nnexp.analysis.report.note import MAX_NOTE, begun
-
     varied = ranges([point.config for point in asked])
     texts = {key: ", ".join(values) for key, values in varied.items()}
     params = {
         key: text if len(text) <= MAX_PARAM else f"{len(varied[key])} values" for key, text in texts.items()
     }
     title = f"{name}: {len(asked)} runs over {', '.join(varied) or 'one point'}"
-    tags = {**origin(), **provenance(), "nnexp.sweep": name, "nnexp.sweep_key": key}
-    if asks := question(name):
+    tags = {"nnexp.sweep": name, "nnexp.sweep_key": key}
+    return parent_record(title, params, tags, asked, request)
+
+
+def parent_record(
+    title: str, params: Mapping[str, str], tags: Mapping[str, str], asked: Sequence[Point], request: Request
+) -> RunRecord:
+    """Return the record of a run with others under it, as it begins: its ranges, and the keys of its runs."""
+    from nnexp.analysis.report.findings import question, shown_ranges  # imports pandas
+    from nnexp.analysis.report.note import MAX_NOTE, begun
+
+    tags = {**origin(), **provenance(), **tags}
+    if asks := question(tags["nnexp.sweep"]):
         tags[QUESTION] = asks[:MAX_NOTE]
     tags |= tags_of(request)
     tags[DESCRIPTION] = begun(tags.get(QUESTION, ""), command(), shown_ranges(params))

@@ -40,7 +40,7 @@ class Trained:
     initial: Network
     final: Network
     kept: dict[int, Layers]  # the weights every `weights_every` epochs
-    outcome: str  # converged, diverged or finished
+    outcome: str  # converged, diverged, finished, or pruned if a search ended it early
     # What is recorded once, at the end: test_loss, test_accuracy, best_epoch, trained_epochs; if any.
     once: dict[str, float] = field(default_factory=dict)
 
@@ -54,7 +54,7 @@ class Shard:
     """Runs that train together as lanes of one engine batch."""
 
     def __init__(self, dataset: Dataset, configs: list[RunConfig], prepared: list[Prepared]) -> None:
-        self._configs, self._prepared = configs, prepared
+        self._configs, self._prepared = list(configs), prepared
         self._epochs = np.array([config.epochs for config in configs], dtype=np.int64)
         # Runs that differ only in their number of epochs share a lane, led by the first of them.
         leads: dict[tuple[Hashable, ...], int] = {}
@@ -100,47 +100,101 @@ class Shard:
         self._points_by_end: dict[int, NDArray[np.int64]] = {}
         self._curves: dict[str, Array] = {}
         self._kept: dict[int, Layers] = {}  # the weights of all lanes, by epoch
+        self._chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, self._n_lanes)))
 
     def train(self) -> Iterator[tuple[int, list[tuple[int, Trained]], Trained | None]]:
         """Yield (epochs done, ended runs, the current run if it is the only one) a few times a second."""
-        batch, every = self._batch, self._configs[0].weights_every
-        stops = np.unique(self._epochs)
-        if every:
-            stops = np.union1d(stops, np.arange(0, stops[-1] + 1, every))
-            self._kept[0] = network.unflatten(batch.weights, self._sizes)
         waiting = np.ones(len(self._configs), dtype=bool)
-        chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, self._n_lanes)))
         while waiting.any():
-            started = time.monotonic()
-            until = min(batch.epoch + chunk, int(stops[np.searchsorted(stops, batch.epoch, side="right")]))
-            self._advance(until)
-            # Chunks are so short that the caller can show progress, and an interrupt arrives, at once.
-            pace = CHUNK_SECONDS / max(time.monotonic() - started, 1e-6)
-            chunk = max(1, int(chunk * min(4.0, max(0.25, pace))))
-            layers = network.unflatten(batch.weights, self._sizes)
-            if every and until % every == 0:
-                self._kept[until] = layers
-            found, stopped, best = (
-                of_lane[self._lane] for of_lane in (batch.diverged, batch.stopped, batch.best_epoch)
-            )
-            over = np.maximum(found, stopped)  # a run diverges or stops, and never does both
-            ends = np.where(over < 0, self._epochs, np.minimum(self._epochs, over))
-            is_diverged = (found >= 0) & (found <= ends)
-            # With patience the network is that of the best epoch so far, and what came later is left out.
-            at = np.where(is_diverged | (best < 0), np.minimum(ends, until), best)
-            if self._has_patience:
-                weights = np.where(batch.diverged[:, None] < 0, batch.best_weights, batch.weights)
-                layers = network.unflatten(weights, self._sizes)
-            ended = np.flatnonzero(waiting & (ends <= until)).tolist()
-            waiting &= ends > until
-            results = []
-            for i, once in zip(ended, self._tested(ended, layers), strict=True):
-                if self._configs[i].patience and not is_diverged[i]:
-                    once |= {"best_epoch": float(at[i]), "trained_epochs": float(ends[i])}
-                results.append((i, self._trained(i, int(at[i]), layers, bool(is_diverged[i]), once)))
+            until = self._advance_a_little(int(self._epochs.max()))
+            ended = np.flatnonzero(waiting & (self.ends <= until)).tolist()
+            waiting &= self.ends > until
+            results = list(zip(ended, self.results(ended), strict=True))
             alone = len(self._configs) == 1 and bool(waiting[0])
-            done = int(np.minimum(self._epochs, until).sum())
-            yield done, results, self._trained(0, int(at[0]), layers, False, {}) if alone else None
+            yield self.epochs_done, results, self.results([0])[0] if alone else None
+
+    def advance(self, until: int) -> Iterator[None]:
+        """Train all runs up to `until` completed epochs; yield a few times a second."""
+        while self._batch.epoch < until:
+            self._advance_a_little(until)
+            yield
+
+    def shorten(self, runs: list[int]) -> None:
+        """Let these runs end now, as if they had been configured for as many epochs."""
+        now = self._batch.epoch
+        for i in runs:
+            self._configs[i] = replace(self._configs[i], epochs=now)
+        self._epochs[runs] = now
+        longest = np.zeros(self._n_lanes, dtype=np.int64)
+        np.maximum.at(longest, self._lane, self._epochs)
+        self._batch.shorten(longest)
+
+    @property
+    def epochs_done(self) -> int:
+        """Return the epochs that all runs have trained together."""
+        return int(np.minimum(self._epochs, self._batch.epoch).sum())
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """Return the epoch at which each run ends, as far as is known: (runs,)."""
+        over = np.maximum(self._batch.diverged, self._batch.stopped)  # a run never does both
+        over = over[self._lane]
+        ends: NDArray[np.int64] = np.where(over < 0, self._epochs, np.minimum(self._epochs, over))
+        return ends
+
+    def measured(self, metric: str) -> Array:
+        """Return each run's metric now, as its result would have it; nan if it diverged: (runs,)."""
+        at, is_diverged = self._at()
+        values: Array = self._curves[metric][self._lane, np.searchsorted(self._points, at)]
+        return np.where(is_diverged, np.nan, values)
+
+    def results(self, runs: list[int]) -> list[Trained]:
+        """Return what became of these runs so far; those that have ended are tested."""
+        if not runs:
+            return []
+        at, is_diverged = self._at()
+        weights = self._batch.weights
+        if self._has_patience:
+            weights = np.where(self._batch.diverged[:, None] < 0, self._batch.best_weights, weights)
+        layers = network.unflatten(weights, self._sizes)
+        ends = self.ends
+        ended = [i for i in runs if ends[i] <= self._batch.epoch]
+        tested: dict[int, dict[str, float]] = dict(zip(ended, self._tested(ended, layers), strict=True))
+        for i in ended:
+            if self._configs[i].patience and not is_diverged[i]:
+                tested[i] |= {"best_epoch": float(at[i]), "trained_epochs": float(ends[i])}
+        return [self._trained(i, int(at[i]), layers, bool(is_diverged[i]), tested.get(i, {})) for i in runs]
+
+    def _at(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the epoch of each run's network now, and whether the run has diverged.
+
+        With patience the network is that of the best epoch so far, and what came later is left out.
+        """
+        batch, ends = self._batch, self.ends
+        found, best = batch.diverged[self._lane], batch.best_epoch[self._lane]
+        is_diverged = (found >= 0) & (found <= ends)
+        return np.where(is_diverged | (best < 0), np.minimum(ends, batch.epoch), best), is_diverged
+
+    def _advance_a_little(self, until: int) -> int:
+        """Train for about CHUNK_SECONDS, at most to `until` or the next epoch at which a run ends.
+
+        Returns the epoch. Chunks are so short that the caller can show progress, and an interrupt arrives, at
+        once.
+        """
+        batch, every = self._batch, self._configs[0].weights_every
+        if every:
+            until = min(until, (batch.epoch // every + 1) * every)
+            if batch.epoch == 0:
+                self._kept[0] = network.unflatten(batch.weights, self._sizes)
+        next_end = self._epochs[self._epochs > batch.epoch].min(initial=until)
+        until = min(until, int(next_end), batch.epoch + self._chunk)
+        started = time.monotonic()
+        self._advance(until)
+        pace = CHUNK_SECONDS / max(time.monotonic() - started, 1e-6)
+        self._chunk = max(1, int(self._chunk * min(4.0, max(0.25, pace))))
+        if every and until % every == 0:
+            self._kept[until] = network.unflatten(batch.weights, self._sizes)
+        return until
 
     def _advance(self, until: int) -> None:
         """Train all lanes up to `until` completed epochs, and add the measures to the curves."""

@@ -54,7 +54,7 @@ def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
     work.
     """
     prepared = [check(dataset, config) for config in configs]
-    done, shards = 0, deque(_shards(dataset, configs, prepared))
+    done, shards = 0, deque(shards_of(dataset, configs, prepared))
     while shards:
         members = shards.popleft()
         left = dict.fromkeys(members)
@@ -75,7 +75,7 @@ def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
         done += sum(configs[i].epochs for i in members if i not in left)
 
 
-def _shards(
+def shards_of(
     dataset: Dataset, configs: Sequence[RunConfig], prepared: Sequence[Prepared]
 ) -> Iterator[list[int]]:
     """Yield the positions of runs that train together: of one shape, and few enough for memory."""

@@ -16,6 +16,7 @@ from nnexp.config.groups import find_option
 from nnexp.config.text import masked
 from nnexp.tracking.labels import QUESTION
 from nnexp.tracking.reader import Detail
+from nnexp.tracking.searches import Searched
 
 # Metrics that get a column of their own, if a sweep has them.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
@@ -29,7 +30,8 @@ class Findings:
 
     `parent` is the sweep's parent run, `total` its number of points. `runs` has the run that counts of each
     point that has ended, with the columns of `load_runs`. `summary` is the summary of the runs that finished,
-    None if none did, and `metric` the metric that it is of and by which runs are compared.
+    None if none did, and `metric` the metric that it is of and by which runs are compared. `search`
+    is the record of a search.
     """
 
     parent: Detail
@@ -37,6 +39,7 @@ class Findings:
     runs: pd.DataFrame
     summary: pd.DataFrame | None
     metric: str
+    search: Searched | None = None
 
     @classmethod
     def of(
