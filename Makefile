@@ -74,6 +74,9 @@ test-statistics: install ## simulate sweeps: do intervals cover, are alike setti
 test-machines: install ## compare bits with emulated ARM, a CPU without FMA, other NumPys and Numbas: make test-machines ONLY=ARM
 	@.venv/bin/python -m tests.machines.compare "$(ONLY)"
 
+test-cuda: install ## compare bits with a CUDA device, and measure it, if there is one and nnexp[cuda]: make test-cuda ONLY=speed
+	@.venv/bin/python -m tests.machines.cuda $(ONLY)
+
 lint: install ## check style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
@@ -84,11 +87,12 @@ bench: install ## measure the engine beside JAX, scikit-learn, NumPy and C, and 
 	@.venv/bin/python tests/benchmarks/bench_tables.py
 	@.venv/bin/python tests/benchmarks/bench_sweep.py
 
+# Without the extra cuda, which is large and of use to few.
 lock: install ## resolve both lock files again
-	$(COMPILE) --group dev --all-extras pyproject.toml --output-file requirements.lock
+	$(COMPILE) --group dev --extra postgres --extra dask pyproject.toml --output-file requirements.lock
 	$(COMPILE) --group bench --constraint requirements.lock --output-file tests/benchmarks/requirements.lock
 
 clean: ## remove .venv and caches, but not the recorded runs
 	rm -rf .venv .machines .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help install check run sweep summary ui experiments docs figures notebook screenshots test test-wheel test-faults test-machines test-statistics lint bench lock clean
+.PHONY: help install check run sweep summary ui experiments docs figures notebook screenshots test test-wheel test-faults test-machines test-cuda test-statistics lint bench lock clean

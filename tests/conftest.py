@@ -120,6 +120,7 @@ def configure() -> Callable[..., RunConfig]:
 def asked() -> Callable[..., Request]:
     """`asked(force=True)` returns a Request, with defaults for all other keys."""
     defaults = {
+        "device": "cpu",
         "plan": False,
         "force": False,
         "retry": "none",

@@ -19,7 +19,7 @@ NEVER = {
     "analysis": {"hydra", "mlflow"},
 }
 CORE = ["config.run", "dataset.load", "network.reference", "network.engine", "training.train"]
-FORBIDDEN = {"hydra", "mlflow", "matplotlib", "click", "sqlalchemy", "scipy.stats"}
+FORBIDDEN = {"hydra", "mlflow", "matplotlib", "click", "sqlalchemy", "scipy.stats", "cupy"}
 MAX_LINES = 450
 
 

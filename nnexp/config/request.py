@@ -94,6 +94,10 @@ class Request:
 
     executor: Executor
     search: Search
+    device: str = keyed(
+        one_of("cpu", "cuda", "auto"),
+        "what trains, with the same bits: the CPU, a CUDA device, or that device where there is one",
+    )
     plan: bool = keyed(flag(), "say what there is to do, and stop there")
     force: bool = keyed(flag(), "run finished points again, as a new attempt; the same as retry=all")
     retry: str = keyed(one_of("none", "failed", "all"), "which of the recorded points are run again")

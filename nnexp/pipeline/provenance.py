@@ -22,6 +22,8 @@ from nnexp.network import engine
 from nnexp.pipeline.git import checkout, diff
 from nnexp.tracking.tables import MAX_TAG
 
+# The tag with the device that trained.
+DEVICE = "nnexp.device"
 PACKAGES = ("nnexp", "numpy", "numba", "mlflow", "hydra-core")
 
 

@@ -17,7 +17,7 @@ from nnexp.network import engine
 from nnexp.network.weights import pack
 from nnexp.pipeline.artifacts import data_files, data_input, model_of, points, prediction_points, run_files
 from nnexp.pipeline.identity import ranges, result_tags, run_key, run_tags
-from nnexp.pipeline.provenance import code_files, command, provenance
+from nnexp.pipeline.provenance import DEVICE, code_files, command, provenance
 from nnexp.tracking.find import SWEEP_KEYS
 from nnexp.tracking.labels import DESCRIPTION, QUESTION, name_of, tags_of
 from nnexp.tracking.reader import Detail
@@ -72,15 +72,15 @@ def with_result(
     )
 
 
-def sweep_record(name: str, key: str, asked: Sequence[Point], request: Request) -> RunRecord:
-    """Return the record of a sweep as it begins: its ranges and the keys of its runs."""
+def sweep_record(name: str, key: str, asked: Sequence[Point], request: Request, device: str) -> RunRecord:
+    """Return the record of a sweep as it begins: its ranges, the keys of its runs, the device's name."""
     varied = ranges([point.config for point in asked])
     texts = {key: ", ".join(values) for key, values in varied.items()}
     params = {
         key: text if len(text) <= MAX_PARAM else f"{len(varied[key])} values" for key, text in texts.items()
     }
     title = f"{name}: {len(asked)} runs over {', '.join(varied) or 'one point'}"
-    tags = {"nnexp.sweep": name, "nnexp.sweep_key": key}
+    tags = {"nnexp.sweep": name, "nnexp.sweep_key": key, DEVICE: device}
     return parent_record(title, params, tags, asked, request)
 
 

@@ -13,12 +13,13 @@ from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Dataset, Source
+from nnexp.network.engine.cuda.device import Device
 from nnexp.network.weights import pack
 from nnexp.pipeline import artifacts
 from nnexp.pipeline.git import refuse_dirty
 from nnexp.pipeline.identity import result_tags, run_key, run_name
 from nnexp.pipeline.progress import Meter
-from nnexp.pipeline.provenance import code_files, provenance
+from nnexp.pipeline.provenance import DEVICE, code_files, provenance
 from nnexp.pipeline.records import run_record
 from nnexp.pipeline.session import Place, TrainingError, going_on, opened, tell_of_compiling
 from nnexp.pipeline.signals import uninterrupted
@@ -28,6 +29,7 @@ from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Writer
 from nnexp.tracking.store import Store
 from nnexp.training.checks import check
+from nnexp.training.devices import device_name, open_device
 from nnexp.training.plan import Point, plan
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure, train
@@ -86,15 +88,19 @@ def run(
             return _shown(place, old[-1].run_id, point)
         (point,) = place.renamed(todo.todo)
         point = replace(point, name=name_of(request, point.name))
-        return _run_new(place, point, todo.attempt, {**run_labels(request), **(more or {})})
+        device = open_device(request.device, request.executor)
+        return _run_new(place, point, todo.attempt, device, {**run_labels(request), **(more or {})})
 
 
-def _run_new(place: Place, point: Point, attempt: int, more: Mapping[str, str]) -> Recorded:
+def _run_new(
+    place: Place, point: Point, attempt: int, device: Device | None, more: Mapping[str, str]
+) -> Recorded:
     """Train and record a run that is not recorded yet."""
     config, dataset, writer = point.config, point.dataset, place.writer
     tell_of_compiling()
-    with going_on(place, run_record(point, attempt, {**provenance(), **more})) as run_id:
-        trained = _train_live(writer, run_id, point)
+    tags = {**provenance(), DEVICE: device_name(device), **more}
+    with going_on(place, run_record(point, attempt, tags)) as run_id:
+        trained = _train_live(writer, run_id, point, device)
         model = artifacts.model_of(trained, dataset)
         weights = pack(model, trained.kept)
         files = artifacts.run_files(trained, weights) | artifacts.data_files([dataset]) | code_files()
@@ -194,12 +200,12 @@ def _others(last: Mapping[str, float]) -> dict[str, float]:
     return {name: last[name] for name in OTHERS if name in last}
 
 
-def _train_live(writer: Writer, run_id: str, point: Point) -> Trained:
+def _train_live(writer: Writer, run_id: str, point: Point, device: Device | None) -> Trained:
     """Train one run and write its curves to the store while it trains. Raises TrainingError."""
     config, dataset = point.config, point.dataset
     logged, spoke = 0, time.monotonic()
     with Meter(point.name, config.epochs, "epochs") as meter:
-        for progress in train(dataset, [config]):
+        for progress in train(dataset, [config], device):
             for _, result in progress.ended:
                 if isinstance(result, Failure):
                     raise TrainingError(result)

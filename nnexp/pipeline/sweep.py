@@ -36,6 +36,7 @@ from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Ended, RunRecord, Writer, now
 from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import check
+from nnexp.training.devices import device_name, open_device
 from nnexp.training.distribute import Training, execute
 from nnexp.training.plan import Plan, Point, plan
 from nnexp.training.train import Failure
@@ -118,10 +119,13 @@ def sweep(
         failures = [(point.name, reasons[point.key]) for point in todo.failed]  # and not run again
         if not todo.todo and complete:
             return _complete(place, complete[-1].run_id, keys, failures, asked, configs, request)
-        training = execute(todo.todo, request.executor)  # raises RequestError if the executor is unavailable
+        # Both raise RequestError if what they need is unavailable.
+        device = open_device(request.device, request.executor) if todo.todo else None
+        training = execute(todo.todo, request.executor, device)
         if todo.todo:
             tell_of_compiling()
-        with what_is_left(), going_on(place, sweep_record(name or "sweep", key, asked, request)) as parent:
+        record = sweep_record(name or "sweep", key, asked, request, device_name(device))
+        with what_is_left(), going_on(place, record) as parent:
             for old in same:
                 if old.status in ("KILLED", "FAILED", "LOST"):
                     place.writer.adopt(old.run_id, parent)

@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager
 from nnexp.config.request import Executor
 from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Dataset
+from nnexp.network.engine.cuda.device import Device
+from nnexp.training.devices import cuda
 from nnexp.training.plan import Point
 from nnexp.training.pools import Workers, is_loss, pools
 from nnexp.training.shard import Trained
@@ -31,8 +33,8 @@ Ended = list[tuple[Point, Trained | Failure]]
 Training = Generator[tuple[int, Ended], None, None]
 
 
-def execute(points: Sequence[Point], executor: Executor) -> Training:
-    """Return a generator that trains the points; close it to stop early.
+def execute(points: Sequence[Point], executor: Executor, device: Device | None = None) -> Training:
+    """Return a generator that trains the points; close it to stop early. None is the CPU.
 
     Raises RequestError at once if the executor is unavailable, and Lost if it is lost during the work.
     """
@@ -40,15 +42,15 @@ def execute(points: Sequence[Point], executor: Executor) -> Training:
     for point in points:
         groups.setdefault(point.dataset, []).append(point)
     if executor.name == "inline" or not points:
-        return _execute_here(groups)
+        return _execute_here(groups, device)
     opened, workers = pools(executor)
-    return _Distributed(opened, workers, _shards(groups, workers)).run()
+    return _Distributed(opened, workers, _shards(groups, workers), device is not None).run()
 
 
-def _execute_here(groups: Mapping[Dataset, list[Point]]) -> Training:
+def _execute_here(groups: Mapping[Dataset, list[Point]], device: Device | None) -> Training:
     before = 0
     for dataset, members in groups.items():
-        for progress in train(dataset, [point.config for point in members]):
+        for progress in train(dataset, [point.config for point in members], device):
             yield before + progress.epochs_done, [(members[i], result) for i, result in progress.ended]
         before += sum(point.config.epochs for point in members)
 
@@ -64,10 +66,10 @@ def _shards(groups: Mapping[Dataset, list[Point]], workers: int) -> list[list[Po
     return shards
 
 
-def train_shard(dataset: Dataset, configs: list[RunConfig]) -> list[Trained | Failure]:
-    """Train in a worker; return the result of each configuration, in their order."""
+def train_shard(dataset: Dataset, configs: list[RunConfig], on_cuda: bool) -> list[Trained | Failure]:
+    """Train in a worker, on_cuda or on its CPU; return the result of each configuration, in their order."""
     results: dict[int, Trained | Failure] = {}
-    for progress in train(dataset, configs):
+    for progress in train(dataset, configs, cuda() if on_cuda else None):
         results.update(progress.ended)
     return [results[i] for i in range(len(configs))]
 
@@ -87,10 +89,12 @@ class _Distributed:
         opened: Callable[[], AbstractContextManager[Workers]],
         workers: int,
         shards: Sequence[list[Point]],
+        on_cuda: bool,
     ) -> None:
         self._opened, self._workers = opened, workers
         self._waiting = deque((shard, 0) for shard in shards)
         self._suspects: deque[Task] = deque()
+        self._on_cuda = on_cuda
         self._done = 0
 
     def run(self) -> Training:
@@ -103,10 +107,10 @@ class _Distributed:
         is_whole = True
         while running or (is_whole and (self._waiting or self._suspects)):
             if self._suspects and not running:
-                is_whole = _submit(pool, self._suspects, running)
+                is_whole = _submit(pool, self._suspects, running, self._on_cuda)
             # Two for each worker, so that none waits for its next; suspects run alone.
             while is_whole and self._waiting and not self._suspects and len(running) < 2 * self._workers:
-                is_whole = _submit(pool, self._waiting, running)
+                is_whole = _submit(pool, self._waiting, running, self._on_cuda)
             finished, _ = wait(running, timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
             ended: Ended = []
             lost = []
@@ -145,13 +149,16 @@ class _Distributed:
         return []
 
 
-def _submit(pool: Pool, tasks: deque[Task], running: dict[Future[list[Trained | Failure]], Task]) -> bool:
+def _submit(
+    pool: Pool, tasks: deque[Task], running: dict[Future[list[Trained | Failure]], Task], on_cuda: bool
+) -> bool:
     """Submit the first task. Return False if the pool is broken and did not take it."""
     shard, _ = tasks[0]
     # A worker started here ignores Ctrl-C from its first instant on; its parent handles it.
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        future = pool.submit(train_shard, shard[0].dataset.light(), [point.config for point in shard])
+        configs = [point.config for point in shard]
+        future = pool.submit(train_shard, shard[0].dataset.light(), configs, on_cuda)
     except Exception as error:
         if is_loss(error):
             return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from nnexp.network.engine.cuda.device import Device
 from nnexp.training.checks import check
 from nnexp.training.distribute import Ended, Training
 from nnexp.training.plan import Point
@@ -29,21 +30,27 @@ class _Group:
 
 
 def train_judged(
-    points: Sequence[Point], trials: Sequence[Sequence[int]], metric: str, judge: Judge
+    points: Sequence[Point],
+    trials: Sequence[Sequence[int]],
+    metric: str,
+    judge: Judge,
+    device: Device | None = None,
 ) -> Training:
     """Train the points; yield several times a second (epochs trained, runs that ended).
 
     `trials` are the positions of each trial's runs. The judge is asked about a trial at every recorded epoch
     before its last, unless a run of it has failed. The runs of a trial end together.
     """
-    return _Judged(points, trials, metric).run(judge)
+    return _Judged(points, trials, metric, device).run(judge)
 
 
 class _Judged:
     """The runs in training, and the trials that have not ended."""
 
-    def __init__(self, points: Sequence[Point], trials: Sequence[Sequence[int]], metric: str) -> None:
-        self._points, self._metric = points, metric
+    def __init__(
+        self, points: Sequence[Point], trials: Sequence[Sequence[int]], metric: str, device: Device | None
+    ) -> None:
+        self._points, self._metric, self._device = points, metric, device
         self._waiting = {trial: list(runs) for trial, runs in enumerate(trials)}
         self._failed: set[int] = set()
         self._groups = self._grouped(range(len(points)))
@@ -75,7 +82,8 @@ class _Judged:
             configs = [self._points[i].config for i in own]
             prepared = [check(dataset, config) for config in configs]
             for some in shards_of(dataset, configs, prepared):
-                shard = Shard(dataset, [configs[k] for k in some], [prepared[k] for k in some])
+                data = [prepared[k] for k in some]
+                shard = Shard(dataset, [configs[k] for k in some], data, self._device)
                 groups.append(_Group([own[k] for k in some], shard))
         return groups
 

@@ -14,6 +14,7 @@ from nnexp.dataset.load import Dataset
 from nnexp.dataset.prepare import Prepared
 from nnexp.network import engine
 from nnexp.network import reference as network
+from nnexp.network.engine.cuda.device import Device
 from nnexp.network.engine.draws import Draws
 from nnexp.network.reference import Layers, Network
 from nnexp.training.checks import network_sizes
@@ -53,7 +54,13 @@ def log_epochs(longest: int, log_every: int, ends: Iterable[int]) -> NDArray[np.
 class Shard:
     """Runs that train together as lanes of one engine batch."""
 
-    def __init__(self, dataset: Dataset, configs: list[RunConfig], prepared: list[Prepared]) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        configs: list[RunConfig],
+        prepared: list[Prepared],
+        device: Device | None = None,
+    ) -> None:
         self._configs, self._prepared = list(configs), prepared
         self._epochs = np.array([config.epochs for config in configs], dtype=np.int64)
         # Runs that differ only in their number of epochs share a lane, led by the first of them.
@@ -93,6 +100,7 @@ class Shard:
             _rows(data, "X_val") if has_validation else None,
             _rows(data, "y_val") if has_validation else None,
             patience=[config.patience for config in led],
+            device=device,
         )
         self._has_patience = any(config.patience for config in led)
         self._orders = Draws([[config.seed, 2] for config in led]) if first.shuffle else None

@@ -12,6 +12,7 @@ from nnexp.config.text import masked
 from nnexp.dataset.load import Dataset
 from nnexp.dataset.prepare import Prepared
 from nnexp.network import engine
+from nnexp.network.engine.cuda.device import Device
 from nnexp.training.checks import check, weight_count
 from nnexp.training.shard import Shard, Trained
 
@@ -45,13 +46,13 @@ class Progress:
     current: Trained | None
 
 
-def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
+def train(dataset: Dataset, configs: Sequence[RunConfig], device: Device | None = None) -> Iterator[Progress]:
     """Train a network for each config, many at once; yield several times a second, and each result once.
 
     Runs of one shape train as a batch of the engine, in shards that bound the memory. Runs that differ only
     in `epochs` are trained once, up to the longest. A shard that raises (or exits) is halved until the run
-    that does it is alone; that run ends as a Failure, and the others go on. Raises RequestError before any
-    work.
+    that does it is alone; that run ends as a Failure, and the others go on. So a device's memory bounds its
+    shards, too. Raises RequestError before any work.
     """
     prepared = [check(dataset, config) for config in configs]
     done, shards = 0, deque(shards_of(dataset, configs, prepared))
@@ -59,8 +60,11 @@ def train(dataset: Dataset, configs: Sequence[RunConfig]) -> Iterator[Progress]:
         members = shards.popleft()
         left = dict.fromkeys(members)
         try:
-            shard = Shard(dataset, [configs[i] for i in members], [prepared[i] for i in members])
-            for epochs_done, ended, current in shard.train():
+            # Not kept in a variable: while the next shard begins, the memory of this one must be free.
+            training = Shard(
+                dataset, [configs[i] for i in members], [prepared[i] for i in members], device
+            ).train()
+            for epochs_done, ended, current in training:
                 for i, _ in ended:
                     del left[members[i]]
                 yield Progress(done + epochs_done, [(members[i], run) for i, run in ended], current)

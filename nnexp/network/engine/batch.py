@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nnexp.network.engine.choice import is_wide_faster
 from nnexp.network.engine.compilation import is_compiled
+from nnexp.network.engine.cuda.device import Device
 from nnexp.network.engine.kernel import train_blocks
 from nnexp.network.engine.lanes import N_LANES
 from nnexp.network.engine.layout import (
@@ -154,7 +155,7 @@ def _checked(model: Model, X: ArrayLike, y: ArrayLike, n_runs: int) -> tuple[Arr
     return X3, y3
 
 
-def _layers(model: Model, rows: int) -> IntArray:
+def layers_of(model: Model, rows: int) -> IntArray:
     """Return the array that `view_net` reads, for up to `rows` samples at a time."""
     sizes = np.array(model.sizes)
     n_layers = len(sizes) - 1
@@ -180,7 +181,7 @@ def _parts(model: Model, rows: int, n_lanes: int) -> IntArray:
 @lru_cache(maxsize=256)
 def _placed(model: Model, rows: int, is_wide: bool) -> tuple[IntArray, IntArray, IntArray, IntArray]:
     """Return layers and parts of a Block, then of a Wide; the kernel only reads them."""
-    layers = _layers(model, rows)
+    layers = layers_of(model, rows)
     own_layers, own_parts = wide_layers(model.sizes, layers[4]), wide_parts(model.sizes)
     if is_wide:
         return layers, _parts(model, 0, 1), own_layers, own_parts
@@ -198,6 +199,7 @@ class Batch:
     (NUMBA_NUM_THREADS). patience: the number of epochs without a lower validation loss after which
     a run stops, one number or one for each run; 0: never. The loss is compared at log_epochs. lanes:
     what the lanes of vectors are, "runs" or "neurons" of one run; by default, whichever is faster.
+    device: trains in place of the CPU, with the same bits.
 
     Raises ValueError for shapes that do not fit and for missing or unknown options.
     """
@@ -216,6 +218,7 @@ class Batch:
         threads: int | None = None,
         patience: ArrayLike = 0,
         lanes: Lanes | None = None,
+        device: Device | None = None,
     ) -> None:
         start = np.array(weights, dtype=np.float64, order="C")
         if start.ndim != 2 or start.shape[1] != model.n_weights:
@@ -267,10 +270,17 @@ class Batch:
         self._rows = min(n, max(model.batch_size, _EVALUATED_ROWS))
         self._threads = default_threads() if threads is None else threads
         self._lanes = lanes
+        self._resident = None
+        if device is not None:
+            from nnexp.network.engine.cuda.training import Resident
+
+            samples = self._X, self._y, self._X_val, self._y_val
+            self._resident = Resident(device, model, self._runs, samples, lanes)
 
     @property
     def weights(self) -> Array:
         """Return a copy of all weights now, (runs, n_weights); a run that has ended keeps its last."""
+        self._fetch("weights")
         return _with_one_nan(self._runs.weights.copy())
 
     @property
@@ -298,6 +308,7 @@ class Batch:
         A run without patience has its current weights there.
         """
         has_patience = self._runs.patience[:, np.newaxis] > 0
+        self._fetch("best_weights")
         return np.where(has_patience, self._runs.best_weights, self.weights)
 
     @property
@@ -365,18 +376,27 @@ class Batch:
         active = np.flatnonzero(is_active)
         return active[np.argsort(runs.epochs[active], kind="stable")]
 
+    def _fetch(self, *names: str) -> None:
+        """Copy these arrays of the runs from the device, if one trains them."""
+        if self._resident is not None:
+            self._resident.fetch(self._runs, names)
+
     def _train(self, until: int, epochs: IntArray, order: NDArray[np.int32], records: Array) -> None:
         """Train the blocks of active runs, shared among the threads."""
         active = self._active()
+        is_classification = self.model.is_classification
+        has_decay = bool(self._runs.options[:, COLUMNS["weight_decay"]].any())
+        is_articles = self.model == replace(ARTICLES, is_classification=is_classification) and not has_decay
+        if self._resident is not None:
+            self._resident.train(active, self.epoch, until, epochs, order, records, has_decay, is_articles)
+            self._fetch("diverged", "stopped", "best_epoch")
+            return
         is_wide = self._lanes == "neurons" if self._lanes else self._is_wide_faster(len(active))
         n_lanes = 1 if is_wide else N_LANES
         n_blocks = -(-len(active) // n_lanes)
         n_tasks = min(n_blocks, 1 if self._threads == 1 else 8 * self._threads)
 
         layers, parts, own_layers, own_parts = _placed(self.model, self._rows, is_wide)
-        is_classification = self.model.is_classification
-        has_decay = bool(self._runs.options[:, COLUMNS["weight_decay"]].any())
-        is_articles = self.model == replace(ARTICLES, is_classification=is_classification)
         settings = Settings(
             n_lanes=n_lanes,
             loss=LOSSES[self.model.loss],
@@ -385,7 +405,7 @@ class Batch:
             batch_size=self.model.batch_size,
             rows=self._rows,
             is_classification=is_classification,
-            is_articles=is_articles and not (has_decay or is_wide),
+            is_articles=is_articles and not is_wide,
             is_wide=is_wide,
         )
 

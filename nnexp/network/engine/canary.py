@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nnexp.network.engine.batch import ARTICLES, VERSION, Batch, Curves, Lanes, Model
+from nnexp.network.engine.cuda.device import Device
 from nnexp.network.engine.draws import Draws
 from nnexp.network.engine.layout import OPTIONS
 
@@ -37,21 +38,21 @@ def is_sound() -> bool:
     return canary() == CANARIES[VERSION]
 
 
-def canary() -> str:
+def canary(device: Device | None = None) -> str:
     """Return the SHA-256 of the weights and curves of a fixed set of trainings, whose lanes are runs.
 
     The engine's other paths are not part of the hash: that of the articles' network, and neurons as lanes. If
     one of them gives other bits, the result is all 0.
     """
-    trained = _trained("runs")
-    if trained != _trained("neurons") or _wide_trained("runs") != _wide_trained("neurons"):
+    trained, wide = _trained("runs", device), _wide_trained("runs", None)
+    if trained != _trained("neurons", device) or wide != _wide_trained("neurons", device):
         return "0" * 64
-    if _articles_trained(has_own_rows=False) != _articles_trained(has_own_rows=True):
+    if _articles_trained(False, device) != _articles_trained(True, None):
         return "0" * 64
     return trained
 
 
-def _trained(lanes: Lanes) -> str:
+def _trained(lanes: Lanes, device: Device | None) -> str:
     """Return the hash of one arrangement."""
     digest = hashlib.sha256()
     for i, model in enumerate(_models()):
@@ -62,16 +63,17 @@ def _trained(lanes: Lanes) -> str:
         w = Draws([[i, run] for run in range(n_runs)] if i % 2 else range(n_runs)).normal((model.n_weights,))
         order = np.stack([[rng.permutation(11) for _ in range(20)] for _ in range(n_runs)])
         options = usual_options(model)
-        batch = Batch(model, X, y, w, rng.uniform(0.01, 0.5, n_runs), 20, options, X_val, y_val, lanes=lanes)
+        rates = rng.uniform(0.01, 0.5, n_runs)
+        batch = Batch(model, X, y, w, rates, 20, options, X_val, y_val, lanes=lanes, device=device)
         curves = batch.advance(20, [0, 1, 10, 20], order if i % 3 == 0 else None)
         digest.update(batch.weights.tobytes())
         digest.update(stacked(curves).tobytes())
     for i, optimizer in enumerate(OPTIONS):
-        digest.update(_decayed(i, optimizer, lanes))
+        digest.update(_decayed(i, optimizer, lanes, device))
     return digest.hexdigest()
 
 
-def _decayed(i: int, optimizer: str, lanes: Lanes) -> bytes:
+def _decayed(i: int, optimizer: str, lanes: Lanes, device: Device | None) -> bytes:
     """Return weights and curves of networks of which some have weight decay, and some have patience."""
     rng, n_runs = np.random.RandomState(100 + i), 35
     head = HEADS[-1 - i]
@@ -81,21 +83,23 @@ def _decayed(i: int, optimizer: str, lanes: Lanes) -> bytes:
     decay = rng.uniform(0.001, 0.1, n_runs) * (np.arange(n_runs) % 3)
     waits = np.arange(n_runs) % 4
     options: dict[str, ArrayLike] = {**usual_options(model), "weight_decay": decay}
-    batch = Batch(model, X, y, w, rates, 20, options, X_val, y_val, patience=waits, lanes=lanes)
+    batch = Batch(
+        model, X, y, w, rates, 20, options, X_val, y_val, patience=waits, lanes=lanes, device=device
+    )  # fmt: skip
     curves = batch.advance(20, range(21))
     return b"".join(a.tobytes() for a in (batch.weights, batch.best_weights, batch.stopped, stacked(curves)))
 
 
-def _wide_trained(lanes: Lanes) -> bytes:
+def _wide_trained(lanes: Lanes, device: Device | None) -> bytes:
     """Return the weights and curves of a network with larger mini-batches than go through it at once."""
     rng, model = np.random.RandomState(0), WIDE
     (X, y), w = samples(rng, model, 75), Draws(range(3)).normal((model.n_weights,))
-    batch = Batch(model, X, y, w, 0.05, 3, usual_options(model), lanes=lanes)
+    batch = Batch(model, X, y, w, 0.05, 3, usual_options(model), lanes=lanes, device=device)
     curves = batch.advance(3, [0, 3])
     return batch.weights.tobytes() + stacked(curves).tobytes()
 
 
-def _articles_trained(has_own_rows: bool) -> bytes:
+def _articles_trained(has_own_rows: bool, device: Device | None) -> bytes:
     """Return the weights and curves of the articles' network.
 
     Runs that share their rows take the engine's separate path for this network; with own rows they take the
@@ -107,7 +111,7 @@ def _articles_trained(has_own_rows: bool) -> bytes:
     w[40], rates[50], w[60] = -0.0, 1e300, 1e200
     if has_own_rows:
         X, y = np.repeat(X[np.newaxis], 70, axis=0), np.repeat(y[np.newaxis], 70, axis=0)
-    batch = Batch(ARTICLES, X, y, w, rates, epochs, lanes="runs")
+    batch = Batch(ARTICLES, X, y, w, rates, epochs, lanes="runs", device=device)
     curves = [stacked(batch.advance(until, [until - 5, until])) for until in (20, 50, 70)]
     return batch.weights.tobytes() + b"".join(c.tobytes() for c in curves)
 

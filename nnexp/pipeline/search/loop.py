@@ -11,6 +11,7 @@ import numpy as np
 
 from nnexp.analysis.statistics import median
 from nnexp.config.run import RunConfig
+from nnexp.network.engine.cuda.device import Device
 from nnexp.pipeline.identity import run_key
 from nnexp.pipeline.search import confirm
 from nnexp.pipeline.search.finish import finish
@@ -22,9 +23,11 @@ from nnexp.pipeline.sweep import run_points, what_is_left
 from nnexp.tracking.find import SWEEP_KEYS, get_sweep
 from nnexp.tracking.reader import Found
 from nnexp.tracking.searches import SEARCH_FILE, SEARCH_KEY, Searched, Trial, find_search
+from nnexp.training.devices import device_name, open_device
 from nnexp.training.distribute import Ended, Training, execute
 from nnexp.training.judged import train_judged
 from nnexp.training.plan import Plan, Point, plan
+from nnexp.training.pools import pools
 from nnexp.training.shard import Trained
 
 log = logging.getLogger("nnexp")
@@ -59,11 +62,16 @@ def search(asked: Planned) -> Done | None:
         complete = [p for p in same if p.status == "FINISHED" and p.tags.get("nnexp.outcome") == "complete"]
         if left <= 0 and complete and _is_whole(place, before, asked):
             return Done(complete[-1].run_id, before, [])
-        with what_is_left(), going_on(place, search_record(asked)) as parent:
+        # Both raise RequestError if what they need is unavailable.
+        device = open_device(request.device, request.executor)
+        if request.executor.name != "inline":
+            pools(request.executor)
+        record = search_record(asked, device_name(device))
+        with what_is_left(), going_on(place, record) as parent:
             for old in same:
                 place.writer.adopt(old.run_id, parent)
                 place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
-            going = _Search(place, parent, asked, before)
+            going = _Search(place, parent, asked, before, device)
             going.run()
             place.writer.settle(parent)
             finish(place, parent, asked, going.searched, going.failures, going.stopped)
@@ -92,8 +100,10 @@ def _recorded(place: Place, same: Sequence[Found], asked: Planned) -> Searched:
 class _Search:
     """A search that is going on."""
 
-    def __init__(self, place: Place, parent: str, asked: Planned, before: Searched) -> None:
-        self._place, self._parent, self._asked = place, parent, asked
+    def __init__(
+        self, place: Place, parent: str, asked: Planned, before: Searched, device: Device | None
+    ) -> None:
+        self._place, self._parent, self._asked, self._device = place, parent, asked, device
         self.searched = before
         self.failures: list[tuple[str, str]] = []
         self.stopped = False
@@ -179,7 +189,7 @@ class _Search:
         points = list({point.key: point for own in trials for point in own}.values())
         self._read(points)
         todo = plan([p for p in points if p.key not in self._values], self._recorded, "none")
-        self._run(todo, lambda some: execute(some, self._asked.request.executor))
+        self._run(todo, lambda some: execute(some, self._asked.request.executor, self._device))
 
     def _train_pruned(
         self, batch: dict[int, Trial], points: dict[int, list[Point]], told: Sequence[Trial]
@@ -206,7 +216,7 @@ class _Search:
 
         if flat:
             todo = Plan(len(flat), 0, [], flat, 1, 0.0)
-            self._run(todo, lambda some: train_judged(some, trials, metric, is_over))
+            self._run(todo, lambda some: train_judged(some, trials, metric, is_over, self._device))
         found = {}
         for k, i in enumerate(order):
             own = points[i]

@@ -20,6 +20,7 @@ from nnexp.config.space import Space, Value, space_of
 from nnexp.dataset.load import Source
 from nnexp.pipeline.git import refuse_dirty
 from nnexp.pipeline.points import left_out, valid_points
+from nnexp.pipeline.provenance import DEVICE
 from nnexp.pipeline.records import parent_record
 from nnexp.pipeline.search.study import VERSION, check_sampler
 from nnexp.pipeline.sweep import points_of
@@ -172,12 +173,12 @@ def _key(begun: Searched, corners: Sequence[Point], request: Request) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def search_record(asked: Planned) -> RunRecord:
+def search_record(asked: Planned, device: str) -> RunRecord:
     """Return the record of a search as it begins."""
     params = {d.name: str(d) for d in asked.space.dimensions}
     trials = f"{asked.trials} trial{'s' * (asked.trials != 1)}"
     title = f"{asked.name}: {trials} over {', '.join(params)}"
-    tags = {"nnexp.sweep": asked.name, SEARCH_KEY: asked.key}
+    tags = {"nnexp.sweep": asked.name, SEARCH_KEY: asked.key, DEVICE: device}
     record = parent_record(title, params, tags, asked.corners[:1], asked.request)
     files = {SWEEP_KEYS: b"\n", SEARCH_FILE: asked.begun.content()}
     return replace(record, files={**record.files, **files})
