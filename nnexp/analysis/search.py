@@ -15,7 +15,7 @@ from nnexp.analysis import statistics
 from nnexp.analysis.samples import Cells, by_seed, sign
 from nnexp.analysis.standing import FEWEST_SEEDS, against_best
 from nnexp.analysis.summary import finished
-from nnexp.analysis.summary_table import setting, significant
+from nnexp.analysis.summary_table import MARKS, setting, significant
 from nnexp.analysis.tables import Columns
 from nnexp.config.space import Value
 from nnexp.tracking.searches import Searched
@@ -80,12 +80,12 @@ def _short(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def best_trials(found: Searched, again: pd.DataFrame) -> Columns:
+def best_trials(found: Searched, again: pd.DataFrame, best: str = MARKS["best"]) -> Columns:
     """Return a table of the best trials: those on fresh seeds first, then the others by their own value."""
     rest = [i for i in found.best_first if i not in set(again["trial"])]
     shown = [*again["trial"].tolist(), *rest][:MOST_SHOWN]
     of_trial = again.set_index("trial")
-    marks = {"best": "*", "tied": "~"}
+    marks = MARKS | {"best": best}
     columns: Columns = {"": [], "trial": shown}
     columns |= {d.name: setting([found.trials[i].params[d.name] for i in shown]) for d in found.dimensions}
     columns[found.metric] = [significant(found.trials[i].value or 0.0, 4) for i in shown]

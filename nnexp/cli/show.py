@@ -27,6 +27,7 @@ from nnexp.tracking.experiments import find_experiment, get_experiment
 from nnexp.tracking.find import get_curve, get_run, get_sweep, read_model, recorded_keys
 from nnexp.tracking.named import entries, whole_id
 from nnexp.tracking.reader import Detail
+from nnexp.tracking.searches import Searched, find_search
 from nnexp.tracking.store import Store, open_store, resolve_uri
 
 if TYPE_CHECKING:
@@ -108,20 +109,24 @@ def sweep(config: RunConfig, done: Sweep) -> None:
 
 def search(config: RunConfig, done: Done) -> None:
     """Print the best trials of a search that has just ended, its failures, and the verdict."""
-    from nnexp.analysis import search as searches  # imports pandas
-    from nnexp.tracking.read import load_runs
+    from nnexp.tracking.read import load_runs  # imports pandas
 
-    again = searches.confirmed(
-        done.searched, load_runs(sweep=done.search_id, tracking_uri=config.tracking_uri)
-    )
-    if done.searched.best_first:
-        print(as_text(searches.best_trials(done.searched, again)) + "\n")
+    told = _told(done.searched, load_runs(sweep=done.search_id, tracking_uri=config.tracking_uri))
     if done.failures:
         names, reasons = map(list, zip(*done.failures, strict=True))
         print(as_text({"failed": names, "reason": reasons}) + "\n")
-    print(searches.verdict(done.searched, again))
+    print(told)
     print(f"recorded as search {done.search_id}")
     _next(config, ["show", done.search_id], ["report", done.search_id])
+
+
+def _told(search: Searched, runs: pd.DataFrame) -> str:
+    """Return the best trials of a search, and what they tell."""
+    from nnexp.analysis import search as searches
+
+    again = searches.confirmed(search, runs)
+    table = as_text(searches.best_trials(search, again)) + "\n\n" if search.best_first else ""
+    return f"{table}{searches.verdict(search, again)}"
 
 
 def print_summary(table: pd.DataFrame) -> None:
@@ -262,13 +267,17 @@ def _show_sweep(store: Store, parent: Detail) -> None:
     from nnexp.tracking.read import read_runs
 
     runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
-    found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, overall(runs))
+    search = find_search(store, parent)
+    summary = overall(runs) if search is None else None
+    found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, summary)
     print(on_one_line(f"{parent.name}   {parent.status.lower()}"))
     counts = ", ".join(f"{n:,} {kind}" for kind, n in found.counts.items())
     print(f"sweep {parent.run_id}: {counts}")
     if found.question:
         print(on_one_line(f"question: {found.question}"))
     _section("ranges", found.ranges)
+    if search is not None:
+        print(f"\nbest trials\n{_told(search, runs)}")
     if found.summary is not None:
         print("\nsummary")
         print_summary(found.summary)

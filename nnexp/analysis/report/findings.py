@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nnexp.analysis.samples import sign
+from nnexp.analysis.search import confirmed, verdict
 from nnexp.analysis.summary import best_rows, deciding, finished, grouped_by, incomparable, params_of, varying
 from nnexp.analysis.summary_table import is_numeric, open_question, readable, setting
 from nnexp.config.groups import find_option
@@ -110,6 +111,17 @@ class Findings:
         named = {"median": f"best_median_{self.metric}", "solved": "best_solved", "val_solved": "best_solved"}
         shown = [(name, 0, float(row[column])) for column, name in named.items() if column in row]
         return [metric for metric in shown if np.isfinite(metric[2])]
+
+    @cached_property
+    def confirmed(self) -> pd.DataFrame:
+        """Return how the best trials of a search did on fresh seeds, see `analysis.search.confirmed`."""
+        assert self.search is not None
+        return confirmed(self.search, self.runs)
+
+    @property
+    def verdict(self) -> str:
+        """Return what a search found; empty for another sweep."""
+        return "" if self.search is None else verdict(self.search, self.confirmed)
 
     @property
     def open_question(self) -> str:

@@ -36,8 +36,9 @@ def note(found: Findings, artifacts: Collection[str], experiment_id: str) -> str
     runs = f"#/experiments/{experiment_id}/runs"
     total, *others = (f"{n:,} {kind}" for kind, n in found.counts.items())
     counts = f"**{total}**: {', '.join(others)}"
-    best = "\n".join([*_best_settings(found), *_best_runs(found, runs)])
-    unsettled = escaped(found.open_question)
+    settings = _best_settings(found) if found.search is None else [f"- {escaped(found.verdict, MAX_TEXT)}"]
+    best = "\n".join([*settings, *_best_runs(found, runs)])
+    unsettled = escaped(found.open_question) if found.search is None else ""
     typed = _typed(found.command, found.ranges)
     links = (f"[{name}]({runs}/{found.parent.run_id}/artifacts/{name})" for name in artifacts)
     files = f"Artifacts: {', '.join(links)}" if artifacts else ""

@@ -20,8 +20,10 @@ from markupsafe import Markup
 
 from nnexp.analysis.report.findings import Findings
 from nnexp.analysis.report.pictures import Picture
+from nnexp.analysis.search import best_trials
 from nnexp.analysis.summary import ranked
 from nnexp.analysis.summary_table import is_numeric, readable, setting, significant
+from nnexp.tracking.searches import Searched
 
 HERE = Path(__file__).parent
 # Rows in the tables of the best and the worst runs, and of all runs, so that a browser can open the page.
@@ -67,6 +69,7 @@ def page(found: Findings, pictures: Sequence[Picture]) -> bytes:
         found=found,
         pictures=pictures,
         summary=None if found.summary is None else _summary(found.summary),
+        trials=None if found.search is None else _trials(found, found.search),
         best=_runs(found, found.best(FEW)),
         worst=_runs(found, found.worst(FEW)),
         all_runs=_runs(found, found.done.head(MAX_ROWS)),
@@ -112,6 +115,20 @@ def _summary(table: pd.DataFrame) -> Table:
     table = ranked(table)
     columns = [_column(name, texts, table[name]) for name, texts in readable(table).items()]
     return Table(columns, table["standing"].tolist())
+
+
+def _trials(found: Findings, search: Searched) -> Table | None:
+    """Make the table of a search's best trials; None if no trial was completed."""
+    columns = best_trials(search, found.confirmed, "★")
+    if not columns["trial"]:
+        return None
+    numbers = {"trial", found.metric}
+    return Table(
+        [
+            Column(name, [Cell(str(text)) for text in texts], "number" if name in numbers else "")
+            for name, texts in columns.items()
+        ]
+    )
 
 
 def _runs(found: Findings, runs: pd.DataFrame) -> Table:
