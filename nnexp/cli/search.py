@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from collections.abc import Sequence
+
+from hydra.core.config_loader import ConfigLoader
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -31,7 +33,7 @@ def search_command(arguments: list[str]) -> None:
             run_search(loader, config, overrides)
 
 
-def run_search(loader: ConfigLoaderImpl, config: DictConfig, overrides: list[str]) -> None:
+def run_search(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str]) -> None:
     """Check a composed search, run it and print the results; for Hydra's sweeper, too.
 
     Raises RequestError; SystemExit(1) if a run failed.

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
@@ -123,6 +125,17 @@ def run_sweep(
         raise SystemExit(1)
     key_of = dict(zip(chosen, done.keys, strict=True))
     return [done.losses.get(key_of.get(config, "")) for config in configs]
+
+
+def run_search(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str]) -> list[JobReturn]:
+    """Search, for Hydra's sweeper; its jobs are none of Hydra's. Raises as `run_sweep` does."""
+    from nnexp.cli import search  # imports Optuna
+
+    try:
+        search.run_search(loader, config, overrides)
+    except Exception as error:
+        raise _Raised(error) from error
+    return []
 
 
 class _Raised(BaseException):

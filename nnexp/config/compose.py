@@ -185,6 +185,13 @@ def loading() -> Iterator[ConfigLoaderImpl]:
                 Singleton._instances[kind] = instance
 
 
+def has_interval(loader: ConfigLoader, params: DictConfig, overrides: Sequence[str]) -> bool:
+    """Return whether a range is an interval, which can be searched but not listed."""
+    ranges = [f"{key!s}={value}" for key, value in params.items()]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*ranges, *overrides])
+    return any(override.is_sweep_override() and not override.is_discrete_sweep() for override in parsed)
+
+
 def grid_points(
     loader: ConfigLoader, config: DictConfig, params: DictConfig, overrides: Sequence[str]
 ) -> list[list[str]]:

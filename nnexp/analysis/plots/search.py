@@ -64,7 +64,7 @@ def history(found: Searched, table: pd.DataFrame) -> Figure:
     ax.set(xlabel="trial", ylabel=style.plain(found.metric))
     style.legend(figure, handles, [*states, "best so far"], "", room)
     over = style.plain(found.settings.get("over", "seed"))
-    style.heading(figure, f"{found.metric} of each trial (its median over {over}), and the best so far")
+    style.heading(figure, f"{found.metric} of each trial, the median over {over}, and the best so far")
     return figure
 
 
@@ -146,7 +146,8 @@ def parallel(found: Searched, table: pd.DataFrame, shown: Sequence[Dimension]) -
     for i, d in enumerate(shown):
         ax.axvline(i, color="black", linewidth=0.8)
         for place, text in _marks(d):
-            ax.text(i + 0.03, place, style.plain(text, 14), fontsize=style.SMALL, va="center")
+            box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.8}
+            ax.text(i + 0.03, place, style.plain(text, 14), fontsize=style.SMALL, va="center", bbox=box)
     image = ScalarMappable(norm, colors)
     style.colorbar(figure, image, [ax], style.plain(found.metric))
     style.heading(figure, f"completed trials by all params and {found.metric}")

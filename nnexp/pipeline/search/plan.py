@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig
 
@@ -90,13 +91,15 @@ class Planned:
 
 
 def planned(
-    loader: ConfigLoaderImpl,
+    loader: ConfigLoader,
     config: DictConfig,
     overrides: Sequence[str],
     name: str | None,
     source: Source | None = None,
 ) -> Planned:
     """Check a search, typed as overrides after the ranges of its experiment's file. Raises RequestError."""
+    if not isinstance(loader, ConfigLoaderImpl):
+        raise TypeError(f"a search needs Hydra's own ConfigLoaderImpl, not {type(loader).__name__}")
     with plain_errors():
         ranges = [f"{key!s}={value}" for key, value in config.hydra.sweeper.params.items()]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides([*ranges, *overrides])
