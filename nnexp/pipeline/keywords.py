@@ -57,7 +57,7 @@ def typed(keys: Mapping[str, Any], *, sweeps: bool) -> tuple[list[str], Source |
     source = _source(flat)
     known = [*key_names(), "experiment"]
     for key in flat:
-        if key not in known:
+        if re.sub(r"\.\d+$", "", key) not in known:  # hidden.0 is an item of a list
             raise unknown("key", key, known)
     return [f"{key}={_text(key, value, sweeps)}" for key, value in flat.items()], source
 

@@ -176,7 +176,7 @@ def test_a_trial_with_a_run_that_fails_is_failed_and_told(search, three_wide_fai
 
 def test_a_grid_takes_every_point_once_and_leaves_out_what_is_excluded(search):
     _, found = search(
-        "search=grid", "learning_rate=0.1,0.5", "exclude=learning_rate < 0.3 and hidden == '[2]'"
+        "search=grid", "learning_rate=0.1,0.5", "exclude='learning_rate < 0.3 and hidden == \"[2]\"'"
     )
     states = sorted(trial.state for trial in found.trials)
     assert states == ["complete"] * 5 + ["excluded"]
@@ -207,6 +207,7 @@ def test_a_key_that_a_chosen_option_lacks_is_ignored_for_it(search):
         (["dataset=xor,and"], "trials of different dataset do not compare"),
         (["force=true"], "a search goes on from what its trials gave"),
         (["executor=dask", "executor.address=tcp://127.0.0.1:1"], "no scheduler answers"),
+        (["executor=processes", "search.pruner=median"], "it needs executor=inline, not processes"),
         (["--cfg"], "nnexp search takes key=value"),
     ],
 )

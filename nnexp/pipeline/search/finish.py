@@ -29,7 +29,7 @@ def finish(
     done = finished_sweep(place, parent, keys, list(failures))
     found = replace(found_of(place, done, len(set(keys))), search=searched)
     pictures = []
-    if any(point.config.figures for point in asked.corners):
+    if asked.config.figures:
         from nnexp.analysis.report.pictures import search_pictures
 
         pictures = search_pictures(searched)

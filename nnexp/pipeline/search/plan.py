@@ -132,6 +132,11 @@ def _check(space: Space, request: Request, configs: Sequence[RunConfig]) -> None
             f"retry={request.reruns}: a search goes on from what its trials gave; begin another one with "
             "search.seed, or train single runs again with nnexp train"
         )
+    if search.pruner != "none" and request.executor.name != "inline":
+        raise RequestError(
+            f"search.pruner={search.pruner} compares trials while they train side by side in one process: it "
+            f"needs executor=inline, not {request.executor.name}"
+        )
     for d in space.dimensions:
         for key in d.name.split():
             if key in _INCOMPARABLE:
