@@ -22,7 +22,8 @@ from nnexp.pipeline.keywords import typed
 from nnexp.pipeline.points import one_run, whole_sweep
 from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
-from nnexp.pipeline.results import Rerun, Run, Search, Sweep
+from nnexp.pipeline.results import Rerun, Run, Sweep
+from nnexp.pipeline.search.results import Search
 from nnexp.tracking.find import get_sweep
 from nnexp.tracking.named import whole_id
 from nnexp.tracking.searches import find_search

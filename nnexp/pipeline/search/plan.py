@@ -15,9 +15,10 @@ from omegaconf import DictConfig, ListConfig
 from nnexp.config.compose import Composer
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.overrides import plain_errors
+from nnexp.config.ranges import space_of
 from nnexp.config.request import Request, Search
 from nnexp.config.run import RunConfig, key_names
-from nnexp.config.space import Space, Value, space_of
+from nnexp.config.space import Space, Value
 from nnexp.dataset.load import Source
 from nnexp.pipeline.git import refuse_dirty
 from nnexp.pipeline.points import left_out, valid_points

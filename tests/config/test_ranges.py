@@ -4,7 +4,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from nnexp.config.errors import RequestError
-from nnexp.config.space import space_of
+from nnexp.config.ranges import space_of
 
 
 def space(*typed, zipped=(), over="seed"):
