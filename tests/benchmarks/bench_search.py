@@ -2,8 +2,9 @@
 
 Both search the learning rate and the width of one hidden layer; a trial is 5 seeds, each with a split and
 initial weights of its own; relu, Adam, mini-batches of 32 rows, shuffled anew each epoch. Ours is the whole
-command, from shell to prompt, with every run recorded in MLflow; the peer records nothing. Its trials take the
-same time each, so that only some are made, and the time of all is their mean times the number. Prints a
+command, from shell to prompt, with every run recorded in MLflow; the peer records nothing. Its trials take
+the same time each, so that only some are made, and the time of all is their mean times the number. Prints a
+Markdown table and writes it to search.md.
 Markdown table and writes it to search.md.
 """
 
