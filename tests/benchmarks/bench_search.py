@@ -5,7 +5,6 @@ initial weights of its own; relu, Adam, mini-batches of 32 rows, shuffled anew e
 command, from shell to prompt, with every run recorded in MLflow; the peer records nothing. Its trials take
 the same time each, so that only some are made, and the time of all is their mean times the number. Prints a
 Markdown table and writes it to search.md.
-Markdown table and writes it to search.md.
 """
 
 import argparse
