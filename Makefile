@@ -85,6 +85,7 @@ bench: install ## measure the engine beside JAX, scikit-learn, NumPy and C, and 
 	@.venv/bin/python tests/benchmarks/bench_draws.py
 	@.venv/bin/python tests/benchmarks/bench_engine.py
 	@.venv/bin/python tests/benchmarks/bench_tables.py
+	@.venv/bin/python -m tests.benchmarks.bench_floor
 	@.venv/bin/python tests/benchmarks/bench_sweep.py
 	@.venv/bin/python tests/benchmarks/bench_search.py
 

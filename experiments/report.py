@@ -15,7 +15,7 @@ import nnexp
 from nnexp.analysis import plots
 from nnexp.analysis.plots.sweeps import predictions, sweep_lines
 from nnexp.analysis.report.findings import question
-from nnexp.analysis.summary import best_rows, finished
+from nnexp.analysis.summary import finished
 from nnexp.analysis.summary_table import as_table
 
 HERE = Path(__file__).parent
@@ -37,7 +37,7 @@ def articles(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
 def learning_rate_init(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
     """Return the best learning rate of every initialisation, by data set, and a figure of the loss."""
     table = nnexp.summarize(runs, ["dataset", "init", "learning_rate"])
-    best = table.loc[best_rows(table, ["init"])]
+    best = table.loc[table.groupby(["dataset", "init"], sort=False)["rank"].idxmin()]
     lines = [
         f"- {row.dataset}, {row.init}: learning rate {row.learning_rate:g}, median loss {row.median:.3g}, "
         f"{row.solved:.0%} of {row.n} seeds solved"

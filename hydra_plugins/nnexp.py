@@ -148,6 +148,8 @@ class NnexpLauncher(Launcher):
             raise TypeError(f"the launcher needs Hydra's own ConfigLoaderImpl, not {type(loader).__name__}")
         name = self._config.hydra.runtime.choices.get("experiment")
         losses = app.run_sweep(loader, self._config, job_overrides, name)
+        if losses is None:
+            return []  # a population's networks are too many for a list
         # The last loss is for sweepers that search.
         return [
             JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=loss)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from nnexp.analysis.summary import summarize
     from nnexp.config.errors import RequestError
     from nnexp.pipeline.api import load_study, rerun, search, sweep, train
-    from nnexp.tracking.read import load_history, load_network, load_runs
+    from nnexp.pipeline.networks import load_network
+    from nnexp.tracking.read import load_history, load_runs
 
     __version__: str
 
@@ -35,7 +36,8 @@ __all__ = [
 # The module of each name, imported on first use, since importing MLflow and pandas takes seconds.
 _PLACES = {
     **dict.fromkeys(("load_study", "rerun", "search", "sweep", "train"), "nnexp.pipeline.api"),
-    **dict.fromkeys(("load_history", "load_network", "load_runs"), "nnexp.tracking.read"),
+    **dict.fromkeys(("load_history", "load_runs"), "nnexp.tracking.read"),
+    "load_network": "nnexp.pipeline.networks",
     "compare": "nnexp.analysis.compare",
     "summarize": "nnexp.analysis.summary",
     "RequestError": "nnexp.config.errors",

@@ -22,6 +22,7 @@ from nnexp.config.paths import CONF
 from nnexp.config.request import Request, build_request, split
 from nnexp.config.run import RunConfig
 from nnexp.network import engine
+from nnexp.network.engine.canary import canary
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ Program = Callable[..., Ended]
 
 # Files whose servers, workers or browser take longest go first, so that no core is idle at the end.
 LONGEST = ("test_services", "test_browser", "test_distribute", "test_docs", "test_program", "test_auth")
+LONGEST += ("test_sweep", "test_plots", "test_api", "test_rerun")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the engine before several processes start, each of which would compile it, too."""
+    if config.getoption("numprocesses", None) and not engine.is_ready():
+        canary()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -105,6 +113,40 @@ def nnexp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.fixture(scope="session")
+def record(empty_store: Path) -> Callable[..., None]:
+    """`record(place, ["train", "seed=1"], …)` runs commands in a directory, on its own store, which it makes
+    first. It does so in this process, which saves the imports."""
+
+    def run(place: Path, *commands: list[str]) -> None:
+        shutil.copy(empty_store, place / "mlflow.db")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
+            patch.chdir(place)
+            for typed in commands:
+                patch.setattr(sys, "argv", ["nnexp", *typed])
+                patch.setattr(sys, "unraisablehook", sys.unraisablehook)
+                status = 0
+                try:
+                    cli.main()
+                except SystemExit as ended:
+                    status = int(ended.code or 0)
+                assert status == 0, typed
+
+    return run
+
+
+@pytest.fixture
+def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save every figure as a blank picture, since saving takes half the time of a short run with figures."""
+    from matplotlib.figure import Figure
+
+    from nnexp.analysis.plots.style import png
+
+    blank = png(Figure(figsize=(1, 1)))
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **how: file.write(blank))
+
+
+@pytest.fixture(scope="session")
 def configure() -> Callable[..., RunConfig]:
     """`configure("seed=1")` returns the validated configuration that Hydra composes."""
 
@@ -127,6 +169,9 @@ def asked() -> Callable[..., Request]:
         "max_failures": None,
         "zip": [],
         "exclude": None,
+        "record": "runs",
+        "curves": None,
+        "weights": None,
         "require_clean": False,
         "name": None,
         "question": None,
@@ -155,21 +200,17 @@ def three_wide_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def original(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+def original(tmp_path_factory: pytest.TempPathFactory, record: Callable[..., None]) -> Path:
     """A store with a run of the gender table, a run of an own table, and a sweep; it was moved afterwards."""
     here = tmp_path_factory.mktemp("was here")
-    shutil.copy(empty_store, here / "mlflow.db")
     (here / "flowers.csv").write_text(FLOWERS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
-        patch.chdir(here)
-        for typed in (
-            [*QUICK, "weights_every=10"],
-            [*QUICK, *OWN, "hidden=[3]", "output_activation=softmax", "loss=cross_entropy", "shuffle=true"],
-            [*QUICK, "-m", "dataset=gender,xor", "learning_rate=0.1,5", "hidden=[2],[]"],
-        ):
-            patch.setattr("sys.argv", ["nnexp", "train", *typed])
-            cli.main()
+    classes = ["output_activation=softmax", "loss=cross_entropy", "shuffle=true"]
+    record(
+        here,
+        ["train", *QUICK, "weights_every=10"],
+        ["train", *QUICK, *OWN, "hidden=[3]", *classes],
+        ["train", *QUICK, "-m", "dataset=gender,xor", "learning_rate=0.1,5", "hidden=[2],[]"],
+    )
     return here.rename(here.with_name("original"))
 
 

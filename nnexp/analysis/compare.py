@@ -149,10 +149,12 @@ def _pair(one: Sample, other: Sample, better: int) -> dict[str, Any]:
     """Return the columns of one row of `pairs`."""
     values = by_seed([one, other], better, False)
     shared = paired(values)
-    found = (
-        _apart(*(row[~np.isnan(row)] for row in values)) if shared is None else _shared(*values[:, shared])
-    )
-    low, high = statistics.wilson(found.wins, found.n)
+    if shared is None:
+        x, y = (row[~np.isnan(row)] for row in values)
+        found, p = by_samples(x, y), _rank_sum_p(x, y)
+    else:
+        x, y = values[:, shared]
+        found, p = by_seeds(x, y), statistics.sign_p(np.subtract(*statistics.ranks(np.stack([x, y]))))
     ends = sorted([better * found.low, better * found.high])
     return {
         "n": found.n,
@@ -162,45 +164,43 @@ def _pair(one: Sample, other: Sample, better: int) -> dict[str, Any]:
         "difference": better * found.middle,
         "difference_low": ends[0],
         "difference_high": ends[1],
-        "improvement": found.wins / found.n,
-        "improvement_low": float(low),
-        "improvement_high": float(high),
-        "p": found.p,
+        "improvement": found.better,
+        "improvement_low": found.better_low,
+        "improvement_high": found.better_high,
+        "p": p,
     }
 
 
-class _Difference(NamedTuple):
-    """How two samples differ: pairs, wins of the first among them, median difference with interval, p."""
+class Difference(NamedTuple):
+    """How two samples differ: the median difference and the share that is better, with their intervals."""
 
     n: int
-    wins: float
     middle: float
     low: float
     high: float
-    p: float
+    better: float
+    better_low: float
+    better_high: float
 
 
-def _shared(x: Floats, y: Floats) -> _Difference:
-    """Compare two samples seed by seed."""
-    scores = statistics.ranks(np.stack([x, y]))
-    apart = _minus(x, y)
+def by_seeds(x: Floats, y: Floats) -> Difference:
+    """Compare two samples seed by seed; lower is better."""
+    apart, n = _minus(x, y), len(x)
     low, high = statistics.median_interval(apart)
     wins = float((x < y).sum() + (x == y).sum() / 2)
-    p = statistics.sign_p(scores[0] - scores[1])
-    return _Difference(len(x), wins, float(statistics.median(apart)), float(low), float(high), p)
+    least, most = statistics.wilson(wins, n)
+    middle = float(statistics.median(apart))
+    return Difference(n, middle, float(low), float(high), wins / n, float(least), float(most))
 
 
-def _apart(x: Floats, y: Floats) -> _Difference:
-    """Compare two independent samples.
-
-    The share of wins among all pairs varies no more than that among as many independent pairs as the smaller
-    sample has values (van Dantzig 1951).
-    """
+def by_samples(x: Floats, y: Floats) -> Difference:
+    """Compare two independent samples by all pairs of their values; lower is better."""
     apart = _minus(x[:, None], y[None, :]).ravel()
-    n = min(len(x), len(y))
-    wins = n * float((apart < 0).mean() + (apart == 0).mean() / 2)
+    better = float((apart < 0).mean() + (apart == 0).mean() / 2)
     low, high = _shift_interval(apart, len(x), len(y))
-    return _Difference(n, wins, float(statistics.median(apart)), low, high, _rank_sum_p(x, y))
+    ends = statistics.superiority_interval(better, len(x), len(y))
+    n, middle = min(len(x), len(y)), float(statistics.median(apart))
+    return Difference(n, middle, low, high, better, *ends)
 
 
 def _minus(x: Floats, y: Floats) -> Floats:
@@ -223,7 +223,7 @@ def _shift_interval(apart: Floats, n: int, m: int) -> tuple[float, float]:
     if min(n, m) < statistics.FEWEST_FOR_MEDIAN:
         return float("nan"), float("nan")
     ordered = np.sort(apart)
-    rank = max(0, int(np.floor(n * m / 2 - 1.959964 * np.sqrt(n * m * (n + m + 1) / 12))))
+    rank = max(0, int(np.floor(n * m / 2 - statistics.Z * np.sqrt(n * m * (n + m + 1) / 12))))
     return float(ordered[rank]), float(ordered[-1 - rank])
 
 

@@ -70,7 +70,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Cells:
-    """The columns of the runs that a summary needs, as arrays of shape (runs,)."""
+    """The columns of the runs that a summary needs, as arrays of shape (runs,).
+
+    Runs with one number in `networks` have the same weights. In `apart`, those that diverged have a number
+    each: weights that are no numbers any more are alike, and yet of different runs.
+    """
 
     values: Floats  # as recorded
     counted: Floats  # those with the worst value for runs that diverged
@@ -79,6 +83,8 @@ class Cells:
     solved_as: str
     seeds: NDArray[np.intp]
     networks: NDArray[np.intp]
+    apart: NDArray[np.intp]
+    has_solved: bool
 
     @classmethod
     def of(cls, runs: pd.DataFrame, metric: str, over: str) -> Cells:
@@ -92,6 +98,10 @@ class Cells:
         if f"{rows}accuracy" in runs:
             accuracy = runs[f"{rows}accuracy"].to_numpy(dtype=float)
             solved = np.where(np.isnan(accuracy), np.nan, (accuracy == 1) & ~diverged)
+        if "network" in runs:
+            networks = runs["network"].to_numpy(dtype=np.intp)
+        else:
+            networks = _codes(runs, "weights_sha256")
         return cls(
             values,
             np.where(diverged, worst, values),
@@ -99,37 +109,34 @@ class Cells:
             solved,
             f"{rows}solved",
             _codes(runs, over),
-            _codes(runs, "weights_sha256"),
+            networks,
+            np.where(diverged, -1 - np.arange(len(runs)), networks),
+            not np.isnan(solved).all(),
         )
 
     def sample(self, at: NDArray[np.intp]) -> Sample:
         """Return the values of the runs at these positions by seed."""
         at = at[~np.isnan(self.counted[at])]
-        seeds, of = np.unique(self.seeds[at], return_inverse=True)
+        seeds, of = _numbered(self.seeds[at])
         sizes = np.bincount(of, minlength=len(seeds))
+        is_mixed = bool((sizes > 1).any())
+        if is_mixed:  # a sum has the same bits only if its terms come in the same order
+            order = np.lexsort([self.counted[at], of])
+            at, of = at[order], of[order]
         with np.errstate(over="ignore"):
             values = np.bincount(of, self.counted[at], len(seeds)) / sizes
         solved = np.bincount(of, self.solved[at], len(seeds)) / sizes
-        is_mixed = bool((sizes > 1).any())
-        # Weights that are no numbers any more are alike, and yet of different runs.
-        apart = np.where(self.diverged, -1 - np.arange(len(self.networks)), self.networks)
-        networks = apart[at][np.argsort(of, kind="stable")]
-        if is_mixed:
-            parts = np.split(networks, np.cumsum(sizes)[:-1])
-            found = {tuple(sorted(part.tolist())): i for i, part in reversed(list(enumerate(parts)))}
-            distinct = np.sort(np.fromiter(found.values(), dtype=np.intp))
-        else:
-            distinct = np.sort(np.unique(networks, return_index=True)[1])
+        distinct = _distinct(of, self.apart[at], sizes)
         return Sample(seeds, values, solved, distinct, is_mixed)
 
     def row(self, at: NDArray[np.intp], sample: Sample) -> dict[str, float]:
         """Return the columns of a group, apart from intervals and standing."""
         values = self.values[at][~self.diverged[at]]
-        values = values[~np.isnan(values)]
+        values = np.sort(values[~np.isnan(values)])  # so that sums have the same bits for any order
         n = len(values)
         row: dict[str, float] = {
             "n": len(at),
-            "networks": len(np.unique(self.networks[at])),
+            "networks": _count(self.networks[at]),
             "used": n,
             "diverged": int(self.diverged[at].sum()),
             "median": float(statistics.median(sample.values)),
@@ -144,7 +151,7 @@ class Cells:
             row["std"] = float(values.std(ddof=1)) if n > 1 else np.nan
         row["min"], row["max"] = (float(values.min()), float(values.max())) if n else (np.nan, np.nan)
         solved = self.solved[at]
-        if not np.isnan(self.solved).all():
+        if self.has_solved:
             known = solved[~np.isnan(solved)]
             of = np.full(2, np.nan)
             if len(known) == len(solved) and not sample.is_mixed:
@@ -153,6 +160,38 @@ class Cells:
             row[self.solved_as] = float(known.mean()) if len(known) else np.nan
             row[f"{self.solved_as}_low"], row[f"{self.solved_as}_high"] = of
         return row
+
+
+def _distinct(of: NDArray[np.intp], networks: NDArray[np.intp], sizes: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the first of the seeds whose runs have the same networks, in any order: their positions.
+
+    `of` is the seed of each run, `sizes` the number of runs of each seed.
+    """
+    if _count(networks) == len(networks):
+        return np.arange(len(sizes))
+    order = np.lexsort([networks, of])
+    starts = np.cumsum(sizes) - sizes
+    # Seeds of the same size are told apart by one more of their networks at a time.
+    told = sizes
+    for i in range(int(sizes.max(initial=0))):
+        more = np.zeros(len(sizes), dtype=np.intp)
+        has = np.flatnonzero(sizes > i)
+        more[has] = 1 + np.unique(networks[order[starts[has] + i]], return_inverse=True)[1]
+        told = np.unique(told * (len(sizes) + 1) + more, return_inverse=True)[1]
+    return np.sort(np.unique(told, return_index=True)[1])
+
+
+def _count(values: NDArray[np.intp]) -> int:
+    """Count the different values."""
+    ordered = np.sort(values)
+    return min(1, len(values)) + int((ordered[1:] != ordered[:-1]).sum())
+
+
+def _numbered(values: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the different values in order, and for each value its position there."""
+    if (values[1:] > values[:-1]).all():
+        return values, np.arange(len(values))
+    return np.unique(values, return_inverse=True)
 
 
 def _codes(runs: pd.DataFrame, name: str) -> NDArray[np.intp]:
@@ -166,8 +205,12 @@ def _codes(runs: pd.DataFrame, name: str) -> NDArray[np.intp]:
 
 def by_seed(samples: Sequence[Sample], better: int, by_solved: bool) -> Floats:
     """Return the samples' values, lower is better, as an array of shape (settings, seeds), NaN for none."""
+    every = [-one.solved if by_solved else better * one.values for one in samples]
+    seeds = samples[0].seeds
+    if all(np.array_equal(one.seeds, seeds) for one in samples):
+        return np.stack(every)
     seeds = np.unique(np.concatenate([one.seeds for one in samples]))
     values = np.full((len(samples), len(seeds)), np.nan)
-    for i, one in enumerate(samples):
-        values[i, np.searchsorted(seeds, one.seeds)] = -one.solved if by_solved else better * one.values
+    for row, one, of_one in zip(values, samples, every, strict=True):
+        row[np.searchsorted(seeds, one.seeds)] = of_one
     return values

@@ -5,7 +5,7 @@ named before finds a difference too often. Multiple comparisons with the best (H
 simultaneous confidence intervals for multiple comparisons with the best) allow for that. Here they are made
 by permutation: if settings do not differ, the values of a seed could as well have gone to the settings in any
 other order, and the range of the settings' mean ranks in such reorderings says how far apart they are by luck
-alone.
+alone. Of many seeds the mean ranks of reorderings are normal, and drawn from that distribution instead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nnexp.analysis.statistics import LEVEL, Floats, ranks, sign_p
+from nnexp.analysis.statistics import LEVEL, MANY, Floats, Z, ranks, sign_p
 
 # Fewer seeds than this say nothing about a setting.
 FEWEST_SEEDS = 3
@@ -96,7 +96,7 @@ def _behind(values: Floats, best: int) -> tuple[Floats, Floats, float, tuple[flo
         spreads = (scores - scores[best]).std(axis=1, ddof=1)
         if len(values) == 2:
             p = np.array([sign_p(scores[i] - scores[best]) for i in range(2)])
-            critical = 1.96 * float(np.sqrt(((scores[1 - best] - scores[best]) ** 2).mean() / seeds))
+            critical = Z * float(np.sqrt(((scores[1 - best] - scores[best]) ** 2).mean() / seeds))
             return behind, np.where(behind > 0, p, 1.0), seeds, (critical, spreads)
         ranges = _ranges(scores)
     else:
@@ -117,6 +117,13 @@ def _behind(values: Floats, best: int) -> tuple[Floats, Floats, float, tuple[flo
 def _ranges(scores: Floats) -> Floats:
     """Return the ranges of the settings' mean scores in reorderings of each seed's: (reorderings,)."""
     k, m = scores.shape
+    if m >= MANY:
+        return _normal_ranges(np.full(k, np.sqrt(scores.var(axis=0, ddof=1).sum()) / m))
+    if k * m * FEWEST_REORDERINGS > MOST_DRAWN:
+        rng = np.random.default_rng([k, m])
+        return np.array(
+            [np.ptp(rng.permuted(scores, axis=0).mean(axis=1)) for _ in range(FEWEST_REORDERINGS)]
+        )
     totals = np.take(scores.T.ravel(), _orders(k, m)).sum(axis=1)
     spans: Floats = (totals.max(axis=1) - totals.min(axis=1)) / m
     return spans
@@ -142,6 +149,8 @@ _kept_orders = lru_cache(maxsize=8)(_drawn_orders)
 
 def _free_ranges(pooled: Floats, sizes: NDArray[np.intp]) -> Floats:
     """Return the ranges of the mean scores when all scores (n,) go to settings of these sizes anew."""
+    if sizes.min() >= MANY:
+        return _normal_ranges(pooled.std(ddof=1) / np.sqrt(sizes))
     rng = np.random.default_rng(len(pooled))
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     spans = []
@@ -149,6 +158,15 @@ def _free_ranges(pooled: Floats, sizes: NDArray[np.intp]) -> Floats:
         means = np.add.reduceat(rng.permutation(pooled), starts) / sizes
         spans.append(np.ptp(means))
     return np.array(spans)
+
+
+def _normal_ranges(errors: Floats) -> Floats:
+    """Return the ranges of the mean scores of settings by luck, given their standard errors (settings,).
+
+    What all settings have in common does not change a range, so the means are drawn as independent ones.
+    """
+    rng = np.random.default_rng(len(errors))
+    return np.array([np.ptp(errors * rng.normal(size=len(errors))) for _ in range(_reorderings(len(errors)))])
 
 
 def _reorderings(size: int) -> int:

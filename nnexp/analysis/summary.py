@@ -6,6 +6,7 @@ result recorded twice, and count once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 
 from nnexp.analysis import condition, statistics
 from nnexp.analysis.order import sort_key
-from nnexp.analysis.samples import Cells, Sample, by_seed, scale, sign
+from nnexp.analysis.samples import Cells, Sample, by_seed, rows_of, scale, sign
 from nnexp.analysis.standing import FEWEST_SEEDS, against_best
 from nnexp.analysis.statistics import Floats
 from nnexp.config.errors import RequestError, unknown
@@ -36,6 +37,20 @@ def deciding(runs: pd.DataFrame) -> str:
     return "val_loss" if has_split else "loss"
 
 
+def needed(*named: str | Sequence[str] | None, where: str | None = None) -> set[str]:
+    """Return the columns that a summary needs besides the params that vary, for `read.load_columns`.
+
+    They are the metrics that it may decide by, those named, each with the accuracy of the same rows, and the
+    names in the condition.
+    """
+    names = {"loss", "val_loss"}
+    for one in named:
+        names |= {one} if isinstance(one, str) else set(one or ())
+    names |= {"params.loss"} if "loss" in names else set()
+    names |= {f"{rows_of(name)}accuracy" for name in names}
+    return names | set(re.findall(r"[^\s`()\[\]=<>!+*/%,\"']+", where or ""))
+
+
 def params_of(runs: pd.DataFrame) -> list[str]:
     """Return the columns of `load_runs` that are params."""
     roots = {key.partition(".")[0] for key in key_names()} - {"loss"} | {"params"}
@@ -45,10 +60,14 @@ def params_of(runs: pd.DataFrame) -> list[str]:
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that finished; of runs with the same key, the one recorded last.
 
-    They are sorted by key, so that a sum over them has the same bits for any order of recording.
+    They are sorted by key, so that a sum over them has the same bits for any order of recording. Runs read
+    without their keys are those of one population, in which each key is once, in an order of its own.
     """
-    done = runs[runs["status"] == "FINISHED"].drop_duplicates("run_key", keep="last")
-    return done.sort_values("run_key", ignore_index=True)
+    is_done = runs["status"] == "FINISHED"
+    done = runs if is_done.all() else runs[is_done]
+    if "run_key" not in done:
+        return done.reset_index(drop=True)
+    return done.drop_duplicates("run_key", keep="last").sort_values("run_key", ignore_index=True)
 
 
 def varying(runs: pd.DataFrame, over: str = "seed") -> list[str]:
@@ -69,7 +88,9 @@ def _told_by(runs: pd.DataFrame, param: str, others: Sequence[str]) -> bool:
     """Return whether `param` has only one value in every group of the other params."""
     if not others:
         return False
-    return bool((runs.groupby(list(others), dropna=False)[param].nunique(dropna=False) <= 1).all())
+    return bool(
+        (runs.groupby(list(others), dropna=False, observed=True)[param].nunique(dropna=False) <= 1).all()
+    )
 
 
 def select(runs: pd.DataFrame, where: str | None, asked_as: str = "") -> pd.DataFrame:
@@ -135,10 +156,10 @@ def summarize(
         `epochs_to`, the median number of completed epochs at which the metric first reached the threshold,
         infinite if half of the runs or more never reach it, and its 95% interval `epochs_to_low`,
         `epochs_to_high`;
-        `rank`, from 1, separately for each data set and loss function; groups of fewer than 3 seeds come
-        last;
+        `rank`, from 1, separately for each data set and loss function; groups of fewer than 3 different
+        networks come last;
         `standing`: `best`; `tied`, not to be told from the best; `worse`: see `analysis.standing`. None for
-        groups of fewer than 3 seeds, or if nothing is chosen by the metric;
+        groups of fewer than 3 different networks, or if nothing is chosen by the metric;
         `seeds_needed`, the number of seeds that would probably tell a `tied` group from the best; infinite
         beyond 10,000.
 
@@ -165,9 +186,7 @@ def summarize(
     for name in by:
         if name not in columns:
             raise unknown("param in --by", name, columns)
-    if metric not in runs.columns or not pd.api.types.is_numeric_dtype(runs[metric]):
-        numeric = [c for c in runs.select_dtypes("number").columns if c not in columns]
-        raise unknown("metric", metric, numeric)
+    check_metric(runs, metric)
     if rank not in RANKS:
         raise unknown("--rank", rank, RANKS)
     cells = Cells.of(runs, metric, over)
@@ -183,11 +202,19 @@ def summarize(
     return table
 
 
+def check_metric(runs: pd.DataFrame, metric: str) -> None:
+    """Raise RequestError unless the metric is one of the runs' numbers."""
+    if metric not in runs.columns or not pd.api.types.is_numeric_dtype(runs[metric]):
+        columns = params_of(runs)
+        numeric = [c for c in runs.select_dtypes("number").columns if c not in columns]
+        raise unknown("metric", metric, numeric)
+
+
 def _groups(runs: pd.DataFrame, by: Sequence[str]) -> tuple[pd.DataFrame, list[Any]]:
     """Return the values of the params for each group, in order, and the positions of its runs."""
     if not by:
         return pd.DataFrame(index=[0]), [np.arange(len(runs))]
-    places = runs.groupby(list(by), dropna=False, sort=False).indices.items()
+    places = runs.groupby(list(by), dropna=False, sort=False, observed=True).indices.items()
     named = [(key if isinstance(key, tuple) else (key,), at) for key, at in places]
     named.sort(key=lambda one: [sort_key(value) for value in one[0]])
     return pd.DataFrame([key for key, _ in named], columns=list(by)), [at for _, at in named]
@@ -216,8 +243,9 @@ def _place(table: pd.DataFrame, samples: Sequence[Sample], metric: str, rank: st
     worth = _worth(table, metric, rank)
     columns = {"rank": np.full(len(table), np.nan), "seeds_needed": np.full(len(table), np.nan)}
     standing = np.full(len(table), None, dtype=object)
-    few = np.array([len(one.seeds) < FEWEST_SEEDS for one in samples])
-    for part in _comparable(table) if worth else ():
+    # Ten runs with the same weights are one network, of which nothing is known but its loss.
+    few = np.array([len(one.distinct) < FEWEST_SEEDS for one in samples])
+    for part in comparable(table) if worth else ():
         order = part[np.lexsort([*(column[part] for column in reversed(worth)), few[part]])]
         columns["rank"][order] = np.arange(1, len(order) + 1)
         able = order[~few[order] & ~np.isnan(worth[0][order])]
@@ -251,7 +279,7 @@ def _worth(table: pd.DataFrame, metric: str, rank: str) -> list[Floats]:
     return [first, share, *worth.values()]
 
 
-def _comparable(table: pd.DataFrame) -> list[Any]:
+def comparable(table: pd.DataFrame) -> list[Any]:
     """Return the positions of the rows of each data set and loss function."""
     by = incomparable(grouped_by(table))
     return list(table.groupby(by, dropna=False).indices.values()) if by else [np.arange(len(table))]
@@ -295,19 +323,14 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(by, kind="stable", ignore_index=True)
 
 
-def best_rows(table: pd.DataFrame, within: Sequence[str] = ()) -> list[int]:
+def best_rows(table: pd.DataFrame) -> list[int]:
     """Return the positions of the best rows of a summary: one for each data set and loss function.
 
-    With `within`, one for each value of those params, too. Only rows that have a standing count.
+    There is none where no row has a standing.
     """
-    apart = incomparable(grouped_by(table))
-    by = [name for name in grouped_by(table) if name in within or name in apart]
-    rows = table.reset_index(drop=True)
-    rows = rows[rows["standing"].notna()]
-    if rows.empty:
-        return []
-    least = rows.groupby(by, dropna=False)["rank"].transform("min") if by else rows["rank"].min()
-    return rows.index[rows["rank"] == least].tolist()
+    parts = (table.iloc[part] for part in comparable(table))
+    able = (part.assign(_at=table.index.get_indexer(part.index)).dropna(subset="standing") for part in parts)
+    return sorted(int(rows["_at"].loc[rows["rank"].idxmin()]) for rows in able if len(rows))
 
 
 def epochs_to(runs: pd.DataFrame, history: pd.DataFrame, threshold: float, metric: str) -> pd.Series:

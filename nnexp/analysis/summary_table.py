@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from nnexp.analysis.summary import grouped_by
+from nnexp.analysis.summary import comparable, grouped_by, incomparable
 from nnexp.analysis.tables import Columns, as_text
 
 # More digits than these are noise, however narrow the interval.
@@ -148,20 +148,32 @@ def marked(table: pd.DataFrame, best: str = MARKS["best"]) -> Columns:
     return shown | readable(table)
 
 
-def open_question(table: pd.DataFrame, best: str = MARKS["best"]) -> str:
-    """What the runs do not tell, and how many seeds would; empty if they tell the best from all others."""
+def open_question(table: pd.DataFrame) -> str:
+    """Say how many seeds would tell the best row from all others, of rows that compare with each other.
+
+    Empty if it is told from all others.
+    """
     tied = table[table["standing"] == "tied"]
     if tied.empty:
         return ""
-    seeds = int(tied["n"].min())
-    rivals = "1 row" if len(tied) == 1 else f"{len(tied)} rows"
-    text = f"not separable with {seeds} seeds: the best ({best}) and {rivals} (~)"
     needed = sorted(tied["seeds_needed"].tolist())
     numbers = [f"{n:,.0f}" if math.isfinite(n) else "more than 10,000" for n in (needed[0], needed[-1])]
-    if not math.isfinite(needed[0]):
-        return f"{text}; {numbers[0]} would be needed"
     span = numbers[0] if numbers[0] == numbers[1] else f"{numbers[0]} to {numbers[1]}"
-    return f"{text}; about {span} would be needed"
+    about = "about " * math.isfinite(needed[0])
+    return f"not separable with {int(tied['n'].min())} seeds; {about}{span} would be needed"
+
+
+def open_questions(table: pd.DataFrame) -> list[str]:
+    """Say what the runs do not tell, a line for each data set and loss function where it is something."""
+    by = incomparable(grouped_by(table))
+    lines = []
+    for part in comparable(table):
+        rows = table.iloc[part]
+        if said := open_question(rows):
+            rivals = int((rows["standing"] == "tied").sum())
+            of = "".join(f"{name}={rows[name].iloc[0]}: " for name in by)
+            lines.append(f"{of}the best (*) and {rivals} row{'s' * (rivals > 1)} (~) are {said}")
+    return lines
 
 
 def _text(columns: Columns, table: pd.DataFrame, style: str = "table") -> str:

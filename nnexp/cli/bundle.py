@@ -24,13 +24,13 @@ def write(some_id: str, out: Path | None) -> None:
 def bring(path: Path, experiment_name: str | None) -> None:
     """Carry out `nnexp import BUNDLE`."""
     done = intake.bring(path, experiment_name)
-    total = len(done.run_ids)
+    total = done.total
     print(f"imported {done.new:,} of {total:,} runs of {done.what} into {done.experiment}", end="")
     print(f"; {total - done.new:,} were there already" if done.new < total else "")
     for run_id in done.left_out:
         print(f"  {run_id} is left out: the experiment has the same run under another id")
     if done.sweep_id is None:
-        _next(["show", done.run_ids[0]], ["rerun", done.run_ids[0]])
+        _next(["show", str(done.run_id)], ["rerun", str(done.run_id)])
         return
     where = [] if done.experiment == "nnexp" else ["--experiment", done.experiment]
     _next(

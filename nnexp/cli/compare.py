@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,9 +41,11 @@ def carry_out(
         if not settings:
             raise RequestError(f"--plot {plot}: name the settings to draw, such as init=he init=xavier")
     from nnexp.analysis import compare, comparison_table, samples, summary
-    from nnexp.tracking.read import load_history
+    from nnexp.tracking.read import load_columns, load_history
 
-    parts = _parts(settings, experiment, sweep, where)
+    names = [name for setting in settings for name in re.findall(r"[^\s,=]+(?==)", setting)]
+    read = partial(load_columns, only=summary.needed(metric, over, names, "run_id", where=where))
+    parts = _parts(settings, experiment, sweep, where, read)
     if not settings:
         (runs,) = parts.values()
         table = compare.effects(runs, metric, over=over)
@@ -67,12 +71,15 @@ def carry_out(
 
 
 def _parts(
-    settings: Sequence[str], experiment: str | None, sweep_id: str | None, where: str | None
+    settings: Sequence[str],
+    experiment: str | None,
+    sweep_id: str | None,
+    where: str | None,
+    read: Callable[[str | None, str | None], pd.DataFrame],
 ) -> dict[str, pd.DataFrame]:
     """Return the finished runs of each setting or sweep by its name; without any, all under an empty name."""
     from nnexp.analysis import settings as found
     from nnexp.analysis.summary import finished, select
-    from nnexp.tracking.read import load_runs
 
     are_sweeps = ["=" not in setting for setting in settings]
     if any(are_sweeps) and not all(are_sweeps):
@@ -80,8 +87,8 @@ def _parts(
     if any(are_sweeps) and sweep_id is not None:
         raise RequestError("--sweep is for settings; the sweeps to compare are named already")
     if any(are_sweeps):
-        return {one: finished(select(load_runs(experiment, sweep=one), where)) for one in settings}
-    runs = finished(select(load_runs(experiment, sweep=sweep_id), where))
+        return {one: finished(select(read(experiment, one), where)) for one in settings}
+    runs = finished(select(read(experiment, sweep_id), where))
     if runs.empty:
         raise RequestError("there is no finished run to compare")
     return {one: found.matching(runs, one) for one in settings} or {"": runs}

@@ -176,6 +176,23 @@ def report(sweep_id: str | None, experiment: str | None, metric: str | None, out
 
 @nnexp.command()
 @click.argument("run_or_sweep_id")
+@click.argument("figure", required=False)
+@click.option("--metric", help="Of a sweep: val_loss if there is a validation split, else loss, by default.")
+@click.option("--out", type=PATH, help="With FIGURE a .png, .svg or .pdf; else a directory.")
+@in_store
+def plot(run_or_sweep_id: str, figure: str | None, metric: str | None, out: Path | None) -> None:
+    """Draw the figures of a run, of a sweep's too, or of a sweep, from the record alone.
+
+    FIGURE is one of them, such as curves, weights or hidden_space; by default all are written, as PNG files.
+    Of a run that did not solve its task, print what is known of it, beside one of the same setting that did.
+    """
+    from nnexp.cli import show
+
+    show.plot(run_or_sweep_id, figure, metric, out)
+
+
+@nnexp.command()
+@click.argument("run_or_sweep_id")
 @in_store
 def show(run_or_sweep_id: str) -> None:
     """Show a run (configuration, curve, weights, equation, provenance) or a sweep (its summary)."""
@@ -263,6 +280,25 @@ def export(run_id: str, to: Path | None) -> None:
     print(exports.export(run_id, to))
     if to is not None:
         log.info(f"serve it: mlflow models serve --env-manager local --model-uri {shlex.quote(str(to))}")
+
+
+@nnexp.command()
+@click.argument("ids", nargs=-1, required=True, metavar="SWEEP_ID | MEMBER…")
+@click.option("--best", type=click.IntRange(1), help="The best so many members.")
+@click.option("--worst", type=click.IntRange(1), help="The worst so many members.")
+@click.option("--where", help="Only members that satisfy this: 'learning_rate > 0.1 and init == \"he\"'.")
+@click.option("--metric", help="What ranks them; by default val_loss if they have one, else loss.")
+@in_store
+def promote(ids: tuple[str, ...], **options: Any) -> None:
+    """Make members of a population runs of their own, with curves, weights, figures and a model.
+
+    Each is trained again, and checked against the hash of its weights. Name the population and choose with
+    the options, or name members, SWEEP_ID/NUMBER.
+    """
+    from nnexp.cli import promote as promotion
+
+    if not promotion.promote(ids, **options):
+        sys.exit(1)
 
 
 @nnexp.command()

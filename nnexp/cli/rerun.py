@@ -12,8 +12,9 @@ from nnexp.cli.show import remark
 from nnexp.config.text import on_one_line
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.rerun import verbs
+from nnexp.pipeline.rerun.table import Compared
 from nnexp.pipeline.rerun.variation import Variation
-from nnexp.pipeline.rerun.verbs import Forecast, Rerun, Reruns
+from nnexp.pipeline.rerun.verbs import Forecast, PopulationRerun, Rerun, Reruns
 from nnexp.pipeline.rerun.verdict import Verdict
 
 log = logging.getLogger("nnexp")
@@ -38,7 +39,10 @@ def sweep(sweep_id: str, dry_run: bool) -> bool:
     done = verbs.sweep(sweep_id, dry_run)
     if isinstance(done, Forecast):
         return _print_forecast(done)
-    is_well = _print_verdicts(done.runs)
+    if isinstance(done, PopulationRerun):
+        is_well = _print_population(done.compared)
+    else:
+        is_well = _print_verdicts(done.runs)
     new_id = done.record()
     if new_id is not None:
         print(f"recorded as {new_id}, with a table of all verdicts, and in the tags of the sweep")
@@ -50,6 +54,8 @@ def bundle(path: Path, dry_run: bool) -> bool:
     with bundles.opened(path) as there:
         print(f"{path.name}: {there.what}")
         done = verbs.bundle(there, dry_run)
+        if isinstance(done, Compared):
+            return _print_population(done)
         return _print_forecast(done) if isinstance(done, Forecast) else _print_verdicts(done)
 
 
@@ -60,7 +66,8 @@ def _print_rerun(done: Rerun) -> bool:
         print(f"  {_words(done.extent)}: every bit is the same")
     new_id = done.record()
     if new_id is not None:
-        print(f"recorded as {new_id}, and in the tags of the run")
+        also = "" if done.subject.evidence.row is not None else ", and in the tags of the run"
+        print(f"recorded as {new_id}{also}")
     return done.verdict.is_identical
 
 
@@ -76,30 +83,49 @@ def _print_verdict(verdict: Verdict) -> None:
         print(on_one_line(f"  note: {note}"))
 
 
+def _print_population(done: Compared) -> bool:
+    """Print what differs of a population; return whether nothing does."""
+    _print_differing(done.verdicts, done.members, done.differ, "members")
+    for text in (*done.damaged, *(f"note: {note}" for note in done.notes)):
+        print(on_one_line(text))
+    same = f"{done.members - done.differ:,} of {done.members:,} members are identical"
+    print(f"\n{same}{f': {_words(done.extent)}' if done.members else ''}; {done.seconds:.1f} s")
+    return done.is_identical
+
+
 def _print_verdicts(done: Reruns) -> bool:
     """Print the verdicts on many runs; return whether all are identical."""
     differ, total = done.differ, len(done.verdicts)
-    counts = {"identical": total - len(differ), "differs": len(differ)}
-    print(as_text({"verdict": list(counts), "runs": list(counts.values())}))
-    if differ:
-        shown = differ[:LISTED]
-        causes = [verdict.causes[0] if verdict.causes else "" for verdict in shown]
-        columns = {"run": [v.run_id for v in shown], "name": [v.name for v in shown]}
-        columns |= {"first difference": [v.difference or "" for v in shown], "likely cause": causes}
-        print("\n" + as_text(columns))
-        if len(differ) > LISTED:
-            print(f"… and {len(differ) - LISTED:,} more")
+    _print_differing(differ, total, len(differ), "runs")
     for note in dict.fromkeys(note for verdict in done.verdicts for note in verdict.notes):
         print(on_one_line(f"note: {note}"))
-    same = f"{counts['identical']:,} of {total:,} runs are identical"
+    same = f"{total - len(differ):,} of {total:,} runs are identical"
     print(f"\n{same}: {_words(done.extent)}; {done.seconds:.1f} s")
     return not differ
 
 
+def _print_differing(verdicts: Sequence[Verdict], total: int, differ: int, what: str) -> None:
+    """Print how many runs, or members, are identical, and the first of those that differ."""
+    print(as_text({"verdict": ["identical", "differs"], what: [total - differ, differ]}))
+    if differ:
+        shown = verdicts[:LISTED]
+        causes = [verdict.causes[0] if verdict.causes else "" for verdict in shown]
+        columns = {"run": [v.run_id for v in shown], "name": [v.name for v in shown]}
+        columns |= {"first difference": [v.difference or "" for v in shown], "likely cause": causes}
+        print("\n" + as_text(columns))
+        if differ > LISTED:
+            print(f"… and {differ - LISTED:,} more")
+
+
 def _words(extent: Counter[str]) -> str:
     """Return what was compared, in words."""
-    points = f"{extent['points']:,} points of {extent['curves']:,} curves"
-    parts = ["initial weights", points, "final weights"]
+    counts = {"last metrics": extent["last metrics"], "hashes of weights": extent["hashes of weights"]}
+    if counts["hashes of weights"] == 1:
+        counts = {"last metrics": counts["last metrics"], "hash of weights": 1}
+    parts = [f"{count:,} {kind}" for kind, count in counts.items() if count]
+    if not parts:
+        points = f"{extent['points']:,} points of {extent['curves']:,} curves"
+        parts += ["initial weights", points, "final weights"]
     predictions = extent["predictions"]
     parts += [f"{predictions:,} prediction{'s' * (predictions != 1)}"] * (predictions > 0)
     return f"{', '.join(parts[:-1])} and {parts[-1]}"

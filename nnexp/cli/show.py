@@ -16,16 +16,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnexp.analysis.tables import Columns, apart, as_text
+from nnexp.cli.why import print_why
 from nnexp.config.endings import table_format
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.run import RunConfig
 from nnexp.config.text import masked, on_one_line
 from nnexp.dataset.table import read_table
 from nnexp.network.reference import equation
+from nnexp.network.weights import Model
+from nnexp.pipeline.networks import member_again, network_of
 from nnexp.pipeline.run import Recorded
 from nnexp.tracking.experiments import find_experiment, get_experiment
-from nnexp.tracking.find import get_curve, get_run, get_sweep, read_model, recorded_keys
+from nnexp.tracking.find import get_curve, get_sweep, read_model
 from nnexp.tracking.named import entries, whole_id
+from nnexp.tracking.population import Member, get_network, points_asked
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.searches import Searched, find_search
 from nnexp.tracking.store import Store, open_store, resolve_uri
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from nnexp.pipeline.population.sweep import Population
     from nnexp.pipeline.search.loop import Done
     from nnexp.pipeline.sweep import Sweep
 
@@ -42,6 +47,8 @@ log = logging.getLogger("nnexp")
 # How the program is called from the working directory.
 PROGRAM = "nnexp" if shutil.which("nnexp") else os.path.relpath(Path(sys.executable).with_name("nnexp"))
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
+# How many failures of a population are shown.
+MOST_SHOWN = 20
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -129,9 +136,22 @@ def _told(search: Searched, runs: pd.DataFrame) -> str:
     return f"{table}{searches.verdict(search, again)}"
 
 
+def population(config: RunConfig, done: Population) -> None:
+    """Print the summary and the failures of a population that has just ended."""
+    if done.summary is not None:
+        print_summary(done.summary)
+        print()
+    if done.failures:
+        names, reasons = map(list, zip(*done.failures[:MOST_SHOWN], strict=True))
+        print(as_text({"failed": names, "reason": reasons}) + "\n")
+    failed = f", {done.failed} failed" if done.failed else ""
+    print(f"{done.total} networks{failed}, recorded as sweep {done.sweep_id}")
+    _next(config, ["summarize", "--sweep", done.sweep_id], ["show", done.sweep_id])
+
+
 def print_summary(table: pd.DataFrame) -> None:
     """Print the summary and what it leaves open; on a terminal fit its width, the best rows in bold."""
-    from nnexp.analysis.summary_table import as_table, fitted, open_question  # imports pandas
+    from nnexp.analysis.summary_table import as_table, fitted, open_questions  # imports pandas
 
     if sys.stdout.isatty():
         lines, left_out = fitted(table, shutil.get_terminal_size().columns)
@@ -143,7 +163,7 @@ def print_summary(table: pd.DataFrame) -> None:
             log.info(f"note: no room for {', '.join(left_out)}: widen the terminal, or use --format csv")
     else:
         print(as_table(table))
-    if unsettled := open_question(table):
+    for unsettled in open_questions(table):
         log.info(f"note: {unsettled}")
 
 
@@ -171,9 +191,10 @@ def summary(
         plots.check_suffix(plot)
     from nnexp.analysis import summary as summaries  # imports pandas, which a single run does not need
     from nnexp.analysis.summary_table import as_table
-    from nnexp.tracking.read import load_history, load_runs
+    from nnexp.tracking.read import load_columns, load_history
 
-    runs = summaries.select(load_runs(experiment, sweep=sweep), where)
+    names = summaries.needed(by, metric, over, "run_id" if threshold is not None else None, where=where)
+    runs = summaries.select(load_columns(experiment, sweep, names), where)
     done = summaries.finished(runs)
     if done.empty:
         raise RequestError(f"there is no finished run to summarise ({len(runs)} runs match)")
@@ -212,13 +233,14 @@ def listing(experiment: str | None, most: int, style: str | None, out: Path | No
         "when": [_when(one.start_time, form) for one in found],
         "name": [one.name for one in found],
         "state": [one.status.lower() for one in found],
-        "best loss": [one.best for one in found],
+        "best": [one.best for one in found],
+        "metric": [one.metric for one in found],
         "experiment": [one.experiment for one in found],
         "id": [one.run_id for one in found],
     }
     if style == "table" and len(set(columns["experiment"])) < 2:
         del columns["experiment"]
-    write(as_text(columns, style, left=["when", "name", "state", "experiment", "id"]), out)
+    write(as_text(columns, style, left=["when", "name", "state", "metric", "experiment", "id"]), out)
 
 
 def _when(milliseconds: int | None, form: str) -> str:
@@ -235,7 +257,7 @@ def run(typed: str) -> None:
     if (found := get_sweep(store, run_id)) is not None:
         _show_sweep(store, found)
         return
-    record = get_run(store, run_id)
+    record = get_network(store, run_id)
     tags = record.tags
     head = f"{record.name}   {record.status.lower()}, {tags.get('nnexp.outcome', 'no result')}"
     print(on_one_line(head))
@@ -244,11 +266,12 @@ def run(typed: str) -> None:
     print(f"run {run_id}" + (f" of sweep {tags['nnexp.sweep_id']}" if "nnexp.sweep_id" in tags else ""))
     _section("configuration", record.params)
     _section("last metrics", {k: f"{v:.10g}" for k, v in sorted(record.metrics.items())})
-    if curve := get_curve(store, run_id, "loss"):
+    curve, model = _curve_and_network(store, record)
+    if curve:
         epochs, losses = zip(*curve, strict=True)
         print(f"\nloss over epochs 0 to {epochs[-1]} (log scale)\n  {spark(losses)}")
-    if record.status == "FINISHED":
-        model = read_model(store, record)
+    print_why(store, record)
+    if model is not None:
         names = [on_one_line(name) for name in model.input_names()]
         print("\nequation\n  " + equation(model.network, names).replace("\n", "\n  "))
         for i, (W, b) in enumerate(model.network.layers, 1):
@@ -260,6 +283,18 @@ def run(typed: str) -> None:
     _section("provenance", {k: v for k, v in sorted(origin.items()) if k.startswith("nnexp.")})
 
 
+def _curve_and_network(store: Store, record: Detail) -> tuple[list[tuple[int, float]], Model | None]:
+    """Return the loss by epoch and the network of a run, as far as it has them; a member is trained again."""
+    if isinstance(record, Member):
+        if record.status != "FINISHED":
+            return [], None
+        again = member_again(store, record)
+        epochs, losses = np.asarray(again.epochs).tolist(), np.asarray(again.curves["loss"]).tolist()
+        return list(zip(epochs, losses, strict=True)), again.model
+    model = read_model(store, record) if record.status == "FINISHED" else None
+    return get_curve(store, record.run_id, "loss"), model
+
+
 def _show_sweep(store: Store, parent: Detail) -> None:
     """Print a sweep: its counts, question, ranges, summary, best run, failures, provenance."""
     from nnexp.analysis.report.findings import Findings  # imports pandas, which a run alone does without
@@ -269,7 +304,7 @@ def _show_sweep(store: Store, parent: Detail) -> None:
     runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
     search = find_search(store, parent)
     summary = overall(runs) if search is None else None
-    found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, summary)
+    found = Findings.of(parent, points_asked(store, parent), runs, summary)
     print(on_one_line(f"{parent.name}   {parent.status.lower()}"))
     counts = ", ".join(f"{n:,} {kind}" for kind, n in found.counts.items())
     print(f"sweep {parent.run_id}: {counts}")
@@ -281,8 +316,10 @@ def _show_sweep(store: Store, parent: Detail) -> None:
     if found.summary is not None:
         print("\nsummary")
         print_summary(found.summary)
-        best, metric = found.done.iloc[0], found.metric
-        print(f"\nbest run\n  {on_one_line(best['run_name'])}: {metric} {best[metric]:.4g}, {best['run_id']}")
+        metric, ends = found.metric, found.done.iloc[[0, -1] if len(found.done) > 1 else [0]]
+        for which, end in zip(("best", "worst"), ends.to_dict("records"), strict=False):
+            value = "diverged" if end["outcome"] == "diverged" else f"{metric} {end[metric]:.4g}"
+            print(f"\n{which} run\n  {on_one_line(end['run_name'])}: {value}, {end['run_id']}")
     _section("failed", dict(zip(found.failed["run_name"], found.failed["reason"].map(str), strict=True)))
     _section("provenance", {k: v for k, v in sorted(parent.tags.items()) if k.startswith("nnexp.")})
 
@@ -291,7 +328,7 @@ def predict(run_id: str, file: Path, style: str | None, out: Path | None) -> Non
     """Carry out `nnexp predict`."""
     style = table_format(style, out)
     store = open_store(create=False)
-    model = read_model(store, get_run(store, whole_id(store, run_id, "run")))
+    model = network_of(store, get_network(store, whole_id(store, run_id, "run")))
     table = read_table(file)
     X = np.column_stack([table.numbers(name) for name in model.features])
     rows = {
@@ -321,6 +358,39 @@ def write(text: str, out: Path | None) -> None:
         print(text)
         return
     put(f"{text}\n".encode(), out, "--out")
+
+
+def plot(typed: str, name: str | None, metric: str | None, out: Path | None) -> None:
+    """Carry out `nnexp plot`."""
+    from nnexp.analysis import plots  # matplotlib takes long to import
+    from nnexp.pipeline.results.run import Run
+    from nnexp.pipeline.results.sweep import Sweep
+
+    if name is not None and out is not None:
+        plots.check_suffix(out, "--out")
+    store = open_store(create=False)
+    run_id = whole_id(store, typed)
+    if get_sweep(store, run_id) is not None:
+        figures = Sweep(store, run_id, ()).figures(name, metric)
+    else:
+        record = get_network(store, run_id)
+        if metric is not None:
+            raise RequestError("--metric is for the figures of a sweep")
+        figures = Run(store, run_id).figures(name)
+        print_why(store, record)
+    if not figures:
+        raise RequestError(f"{run_id}: no run has a value to draw")
+    if name is not None:
+        file = out or Path(f"{name}.png")
+        put(plots.saved(figures[name], file.suffix.removeprefix(".")), file, "--out")
+        return
+    directory = out or Path(run_id)
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"--out {directory}: cannot be made: {error.strerror}") from error
+    for of, figure in figures.items():
+        put(plots.png(figure), directory / f"{of}.png", "--out")
 
 
 def put_figure(figure: Figure, file: Path) -> None:

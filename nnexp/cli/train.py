@@ -21,6 +21,7 @@ from nnexp.cli.help import help_text
 from nnexp.cli.streams import masked_output
 from nnexp.config import compose
 from nnexp.config.errors import RequestError
+from nnexp.config.grid import Grid
 from nnexp.config.overrides import parse, plain_errors
 from nnexp.config.paths import CONF, searching
 from nnexp.pipeline.points import alone, split_values, sweep_points, without
@@ -101,14 +102,17 @@ def _hydra_raises(arguments: list[str]) -> Iterator[None]:
 
 def run_sweep(
     loader: ConfigLoaderImpl, config: DictConfig, overrides: Sequence[Sequence[str]], name: str | None
-) -> list[float | None]:
+) -> list[float | None] | None:
     """Validate every point, then run them all, for Hydra's launcher; return the last loss of each point.
 
-    The loss is None for a point that was left out or diverged. Raises RequestError; SystemExit(1) if a point
-    failed.
+    The loss is None for a point that was left out or diverged; of a population there is no list. Raises
+    RequestError; SystemExit(1) if a point failed.
     """
     # Imported modules are not garbage, so the collector need not search them again.
     gc.freeze()
+    if isinstance(overrides, Grid) and config.record == "table":
+        _run_population(loader, config, overrides, name)
+        return None
     configs, request = sweep_points(loader, config, overrides)
     chosen = without(configs, request.exclude)
     from nnexp.cli import show  # imports pandas and more, which a wrong request need not wait for
@@ -136,6 +140,24 @@ def run_search(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str
     except Exception as error:
         raise _Raised(error) from error
     return []
+
+
+def _run_population(loader: ConfigLoaderImpl, config: DictConfig, grid: Grid, name: str | None) -> None:
+    """Validate a grid, and run it as a population. Raises RequestError; SystemExit(1) if a point failed."""
+    from nnexp.cli import show
+    from nnexp.pipeline.population.space import space_of
+    from nnexp.pipeline.population.sweep import population
+
+    try:
+        space, request = space_of(loader, config, grid)
+        done = population(space, request, name)
+        if done is None:
+            return
+        show.population(space.configs[0], done)
+    except Exception as error:
+        raise _Raised(error) from error
+    if done.failed:
+        raise SystemExit(1)
 
 
 class _Raised(BaseException):

@@ -36,7 +36,7 @@ def serve(port: int, name: str | None) -> None:
         except OSError as error:
             raise RequestError(f"--port {port}: {error.strerror}; choose another port") from error
     log.info(f"the MLflow UI: http://{HOST}:{port}{page(experiment.id)}  (stop it with Ctrl-C)")
-    command = [sys.executable, "-m", "mlflow", "server"]
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "nnexp"]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--allowed-hosts", f"localhost:{port},{HOST}:{port}"]
     # Artifacts recorded through the server go where nnexp itself would put them.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from itertools import chain, product
+from itertools import chain
 from typing import Any
 
 import hydra
@@ -21,7 +21,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase
@@ -29,6 +29,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from nnexp.config.errors import RequestError
+from nnexp.config.grid import Axis, Grid, Range
 from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS
 
@@ -194,8 +195,8 @@ def has_interval(loader: ConfigLoader, params: DictConfig, overrides: Sequence[s
 
 def grid_points(
     loader: ConfigLoader, config: DictConfig, params: DictConfig, overrides: Sequence[str]
-) -> list[list[str]]:
-    """List the points of a sweep: every combination of the ranges in `params` and in the overrides.
+) -> Grid:
+    """Return the points of a sweep: every combination of the ranges in `params` and in the overrides.
 
     A point is a list of `key=value`; the last key varies fastest. `params` are the ranges of an experiment's
     file, which a later override of the same key replaces. Keys in the `zip` of `config` move side by side.
@@ -205,34 +206,41 @@ def grid_points(
     ranges = [f"{key!s}={value}" for key, value in params.items()]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides([*ranges, *overrides])
     side_by_side = [str(key) for key in zipped] if isinstance(zipped, ListConfig) else []
-    axes: dict[str, list[str]] = {}
-    for override in parsed:
-        key = override.get_key_element()
-        if not override.is_sweep_override():
-            axes[key] = [f"{key}={override.get_value_element_as_str()}"]
-        elif override.is_discrete_sweep():
-            axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        else:
-            raise RequestError(f"{override.input_line}: a grid takes listed values or a range()")
-    return [list(chain.from_iterable(point)) for point in product(*_side_by_side(axes, side_by_side))]
+    axes = {override.get_key_element(): _range(override) for override in parsed}
+    return Grid(tuple(_side_by_side(axes, side_by_side)))
 
 
-def _side_by_side(axes: Mapping[str, list[str]], zipped: Sequence[str]) -> list[list[list[str]]]:
-    """Return the axes of the grid; a point on an axis is one value, or one value of each zipped key."""
+def _range(override: Override) -> Range:
+    """Return the values of an override. Raises RequestError if they cannot be listed."""
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return Range(key, None, [f"{key}={override.get_value_element_as_str()}"])
+    if not override.is_discrete_sweep():
+        raise RequestError(f"{override.input_line}: a grid takes listed values or a range()")
+    values = override.value()
+    if isinstance(values, RangeSweep) and isinstance(found := values.range(), range) and not values.shuffle:
+        return Range(key, found)
+    listed: list[Any] = list(override.sweep_iterator())
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in listed):
+        return Range(key, listed)
+    return Range(key, None, [f"{key}={Override._get_value_element_as_str(value)}" for value in listed])
+
+
+def _side_by_side(ranges: Mapping[str, Range], zipped: Sequence[str]) -> list[Axis]:
+    """Return the axes of the grid: each range, but the zipped ones together where the first of them is."""
     for key in zipped:
-        if len(axes.get(key, [])) < 2:
+        if key not in ranges or len(ranges[key]) < 2:
             raise RequestError(f"zip={list(zipped)}: {key} is not swept: give it several values")
-    lengths = {key: len(axes[key]) for key in zipped}
+    lengths = {key: len(ranges[key]) for key in zipped}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{key} has {n}" for key, n in lengths.items())
         raise RequestError(f"zip={list(zipped)}: the ranges must have the same length, but {counts}")
-    result = []
-    for key, values in axes.items():
-        if key not in zipped:
-            result.append([[value] for value in values])
-        elif key == zipped[0]:
-            result.append([list(values) for values in zip(*(axes[k] for k in zipped), strict=True)])
-    return result
+    together = Axis(tuple(ranges[key] for key in zipped))
+    return [
+        together if key in zipped else Axis((values,))
+        for key, values in ranges.items()
+        if key not in zipped[1:]
+    ]
 
 
 def plain_values(config: DictConfig) -> Any:

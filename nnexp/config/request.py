@@ -110,6 +110,17 @@ class Request:
         "points left out, such as \"init == 'ones' and seed > 3\"",
     )
 
+    record: str = keyed(
+        one_of("runs", "table"),
+        "how a sweep is recorded: each network as a run, or all as rows of one table, a population",
+    )
+    curves: bool | None = keyed(
+        optional(flag(), "false in a table; runs always have them"), "record the curves in the table, too"
+    )
+    weights: str | None = keyed(
+        optional(one_of("none", "final", "all"), "none in a table; runs always have them"),
+        "record weights in the table, too: the trained ones, or all, also untrained and every weights_every",
+    )
     require_clean: bool = keyed(flag(), "refuse to run code that is not all committed in git")
     name: str | None = keyed(optional(_NAME, "made from the keys"), "title of the sweep, or of the run")
     question: str | None = keyed(
@@ -124,6 +135,11 @@ class Request:
     def labels(self) -> tuple[object, ...]:
         """Return those of name, question and tags that are given."""
         return tuple(label for label in (self.name, self.question, self.tags) if label)
+
+    @property
+    def is_table(self) -> bool:
+        """Return whether the sweep is to be recorded as a population."""
+        return self.record == "table"
 
     @property
     def reruns(self) -> str:
@@ -164,7 +180,12 @@ def build_request(values: Mapping[str, Any]) -> Request:
     """Build a Request from plain values. Raises RequestError."""
     refuse_other_keys(values.keys(), [f.name for f in fields(Request)])
     parsed = {name: checked(name, values[name], rule) for name, (rule, _) in own_keys().items()}
-    return Request(executor=_executor(values["executor"]), search=_search(values["search"]), **parsed)
+    request = Request(executor=_executor(values["executor"]), search=_search(values["search"]), **parsed)
+    for key in ("curves", "weights"):
+        if not request.is_table and parsed[key] is not None:
+            typed = str(parsed[key]).lower()
+            raise RequestError(f"{key}={typed}: is for record=table; runs always have their {key}")
+    return request
 
 
 def _executor(values: Any) -> Executor:

@@ -216,7 +216,7 @@ class RunConfig:
 
         A leaf that is None is left out.
         """
-        texts = {k: _as_text(v) for k, v in self.leaves().items() if k not in NOT_RESULT and v is not None}
+        texts = {k: as_param(v) for k, v in self.leaves().items() if k not in NOT_RESULT and v is not None}
         return {k: v if len(v) <= MAX_PARAM else v[: MAX_PARAM - 1] + "…" for k, v in texts.items()}
 
     def nested(self) -> dict[str, Any]:
@@ -229,11 +229,7 @@ class RunConfig:
         The data count by their bytes; the data set's name and paths, the keys of NOT_RESULT, and those of
         ADDED at the value there, do not count.
         """
-        counted = {k: v for k, v in self.leaves().items() if k not in NOT_RESULT | LOCATIONS}
-        decisive = {k: v for k, v in counted.items() if k not in ADDED or v != ADDED[k]}
-        canonical = {"config": decisive, "data": data_sha256, "engine": engine}
-        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256("".join(canonical(self.leaves(), data_sha256, engine)).encode()).hexdigest()
 
 
 GROUPS = ("dataset", "init", "optimizer")
@@ -253,14 +249,32 @@ ADDED = {
 }
 
 
+def canonical(leaves: Mapping[str, Any], data_sha256: str, engine: str) -> list[str]:
+    """Return the text that a run key is the hash of, in three parts: the second has the sorted keys."""
+    members = [member(key, leaves[key]) for key in sorted(leaves)]
+    tail = f'}},"data":{json.dumps(data_sha256)},"engine":{json.dumps(engine)}}}'
+    return ['{"config":{', "".join(members).removeprefix(","), tail]
+
+
+def member(key: str, value: Any) -> str:
+    """Return a key and its value as the canonical text has them; nothing if the key does not count there."""
+    if key in NOT_RESULT | LOCATIONS or (key in ADDED and value == ADDED[key]):
+        return ""
+    return f",{_canonical(key)}:{_canonical(value)}"
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 def added_params() -> dict[str, str]:
     """Return the params that earlier records lack, as those were trained."""
-    return {key: _as_text(value) for key, value in ADDED.items() if value is not None}
+    return {key: as_param(value) for key, value in ADDED.items() if value is not None}
 
 
 def rules() -> dict[str, Rule]:
-    """Return the rule of every key, except those of the groups init and optimizer."""
+    """Return the rule of every key, except the names of the groups."""
     ours = {f.name: f.metadata["rule"] for f in fields(RunConfig) if f.name not in GROUPS}
+    ours |= {key: rule for key, (rule, _) in _OPTIONS.items()}
     return {f"dataset.{f.name}": f.metadata["rule"] for f in fields(DatasetConfig)} | ours
 
 
@@ -346,7 +360,8 @@ def _choice(group: str, values: Any) -> Choice:
     return Choice(values["name"], tuple(options))
 
 
-def _as_text(value: Any) -> str:
+def as_param(value: Any) -> str:
+    """Return a value as the text of a param."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and not math.isfinite(value):
@@ -358,4 +373,4 @@ def _shown(value: Any) -> str:
     """Return the value as an error message shows it: masked, short, on one line."""
     if isinstance(value, int) and abs(value) >= 10**100:  # Python refuses to convert very long integers
         return "a number of over a hundred digits"
-    return on_one_line(shortened(masked_value(_as_text(value))))
+    return on_one_line(shortened(masked_value(as_param(value))))

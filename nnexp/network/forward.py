@@ -27,12 +27,18 @@ def outputs(network: Network, X: Array) -> Array:
     For many networks at once W is (…, fan_out, fan_in), b (…, fan_out), X (…, n, fan_in), the result (…, n,
     outputs). Each network has the bits that it has alone.
     """
+    a = X
+    for layer in range(len(network.layers)):
+        a = activations(network, layer, a)
+    return a
+
+
+def activations(network: Network, layer: int, x: Array) -> Array:
+    """Compute the activations of a layer, counted from 0, from those of the one before; shapes as above."""
+    is_last = layer == len(network.layers) - 1
     with np.errstate(all="ignore"):  # a diverged network's outputs may overflow
-        a = X
-        for i, (W, b) in enumerate(network.layers):
-            is_last = i == len(network.layers) - 1
-            a = ACTIVATIONS[network.output_activation if is_last else network.activation](_totals(W, b, a))
-        return a
+        totals = _totals(*network.layers[layer], x)
+        return ACTIVATIONS[network.output_activation if is_last else network.activation](totals)
 
 
 def _totals(W: Array, b: Array, x: Array) -> Array:

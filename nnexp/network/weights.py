@@ -17,7 +17,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnexp.network.forward import outputs
-from nnexp.network.reference import Layers, Network
+from nnexp.network.forward import activations, outputs
+from nnexp.network.reference import Layers, Network, sizes
 
 Array = NDArray[np.float64]
 
@@ -56,6 +56,34 @@ class Model:
         """Compute y_pred, (n, outputs), from raw rows X, (n, features); the same bits on every machine."""
         return outputs(self.network, (X - self.shift) / self.scale)
 
+    def hidden(self, X: Array) -> list[Array]:
+        """Compute the activations of each hidden layer, (n, width), from raw rows X, (n, features)."""
+        found: list[Array] = []
+        a = (X - self.shift) / self.scale
+        for layer in range(len(self.network.layers) - 1):
+            a = activations(self.network, layer, a)
+            found.append(a)
+        return found
+
+    def labels(self, y_pred: Array) -> NDArray[np.intp]:
+        """Return the index of the class that each row of outputs, (n, outputs), means; for classes only."""
+        return (y_pred[:, 0] >= 0.5).astype(np.intp) if y_pred.shape[1] == 1 else y_pred.argmax(axis=1)
+
+    def neuron_names(self) -> list[list[str]]:
+        """Return the names of each layer's neurons, inputs first, as in the equation.
+
+        Inputs are named by their columns, then come h1, h2, … (h1_1, … with several hidden layers) and o1, …,
+        or the classes if there is an output for each.
+        """
+        widths = sizes(self.network.layers)
+        names = [list(self.features)]
+        for i, n in enumerate(widths[1:], 1):
+            is_last = i == len(widths) - 1
+            prefix = "o" if is_last else "h" if len(widths) == 3 else f"h{i}_"
+            neurons = [f"{prefix}{k + 1}" for k in range(n)]
+            names.append(list(self.classes) if is_last and n == len(self.classes) > 1 else neurons)
+        return names
+
     def output_columns(self) -> list[str]:
         """Name the output columns: `y_pred`, or one for each class if the network has an output for each."""
         if len(self.network.layers[-1][1]) == 1:
@@ -81,8 +109,7 @@ class Model:
         columns: dict[str, list[Any]] = dict(zip(self.output_columns(), y_pred.T.tolist(), strict=True))
         if self.classes:
             is_single = y_pred.shape[1] == 1
-            index = (y_pred[:, 0] >= 0.5).astype(int) if is_single else y_pred.argmax(axis=1)
-            columns["label"] = [self.classes[i] for i in index]
+            columns["label"] = [self.classes[i] for i in self.labels(y_pred)]
             # One sigmoid is a probability; several do not form a distribution over the classes.
             if self.network.output_activation == ("sigmoid" if is_single else "softmax"):
                 likely = np.maximum(y_pred, 1.0 - y_pred) if is_single else y_pred
@@ -132,7 +159,7 @@ def pack(model: Model, kept: dict[int, Layers]) -> bytes:
 
 
 @dataclass(frozen=True)
-class _Slot:
+class Place:
     """The place of one array in an .npz file: its data, and the two places of its checksum."""
 
     start: int
@@ -148,35 +175,42 @@ def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
     """
     content_of = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     layout = tuple((name, array.shape, array.dtype.str) for name, array in content_of.items())
-    blank, slots = _blank_npz(layout)
+    blank, places = _blank_npz(layout)
     content = bytearray(blank)
-    for array, slot in zip(content_of.values(), slots, strict=True):
+    for array, place in zip(content_of.values(), places, strict=True):
         data = array.tobytes()
-        content[slot.start : slot.start + len(data)] = data
-        for place in slot.crc_at:
-            struct.pack_into("<I", content, place, zlib.crc32(data, slot.header_crc))
+        content[place.start : place.start + len(data)] = data
+        for at in place.crc_at:
+            struct.pack_into("<I", content, at, zlib.crc32(data, place.header_crc))
     return bytes(content)
 
 
 @lru_cache(maxsize=256)
-def _blank_npz(layout: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[bytes, list[_Slot]]:
-    """Return an .npz file of zeros with arrays of these names, shapes and types, and the place of each.
+def _blank_npz(layout: tuple[tuple[str, tuple[int, ...], str], ...]) -> tuple[bytes, list[Place]]:
+    """Return an .npz file of zeros with arrays of these names, shapes and types, and the place of each."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{name: np.zeros(shape, dtype) for name, shape, dtype in layout})
+    content = buffer.getvalue()
+    sizes = [np.dtype(dtype).itemsize * math.prod(shape) for _, shape, dtype in layout]
+    return content, places_of(content, sizes)
+
+
+def places_of(content: bytes, sizes: Sequence[int]) -> list[Place]:
+    """Return the places of the arrays of an .npz file, given the bytes that each of them has.
 
     Offsets are those of the ZIP format (PKWARE's APPNOTE, 4.3.7 and 4.3.12).
     """
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{name: np.zeros(shape, dtype) for name, shape, dtype in layout})
-    content, slots = buffer.getvalue(), []
-    with zipfile.ZipFile(buffer) as archive:
+    places = []
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         central = archive.start_dir
-        for (_, shape, dtype), entry in zip(layout, archive.infolist(), strict=True):
+        for size, entry in zip(sizes, archive.infolist(), strict=True):
             local = entry.header_offset
             name_length, extra_length = struct.unpack_from("<HH", content, local + 26)
             begin = local + 30 + name_length + extra_length
-            start = begin + entry.file_size - np.dtype(dtype).itemsize * math.prod(shape)
-            slots.append(_Slot(start, zlib.crc32(content[begin:start]), (local + 14, central + 16)))
+            start = begin + entry.file_size - size
+            places.append(Place(start, zlib.crc32(content[begin:start]), (local + 14, central + 16)))
             central += 46 + sum(struct.unpack_from("<HHH", content, central + 28))
-    return content, slots
+    return places
 
 
 # --- Reading a file that may come from anyone. It is parsed by hand: an array's header must look like the one
@@ -320,8 +354,14 @@ def unpack_kept(content: bytes) -> dict[int, Layers]:
 
 def weights_sha256(layers: Layers) -> str:
     """Return the SHA-256 over W1, b1, W2, b2, … as little-endian doubles in row order."""
-    digest = hashlib.sha256()
-    for W, b in layers:
-        digest.update(np.ascontiguousarray(W, dtype="<f8").tobytes())
-        digest.update(np.ascontiguousarray(b, dtype="<f8").tobytes())
-    return digest.hexdigest()
+    stacked = tuple((W[np.newaxis], b[np.newaxis]) for W, b in layers)
+    return bytes(weights_digests(stacked)[0]).hex()
+
+
+def weights_digests(layers: Layers) -> NDArray[np.uint8]:
+    """Return the SHA-256 of each of many networks, (networks, 32); W is (networks, fan_out, fan_in)."""
+    n = len(layers[0][1])
+    rows = np.concatenate([part.reshape(n, -1) for W, b in layers for part in (W, b)], axis=1, dtype="<f8")
+    content, size, sha256 = memoryview(rows.tobytes()), 8 * rows.shape[1], hashlib.sha256
+    digests = [sha256(content[start : start + size]).digest() for start in range(0, n * size, size)]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(n, 32)

@@ -19,10 +19,14 @@ from nnexp.config.text import shortened
 from nnexp.pipeline import run as runner
 from nnexp.pipeline import sweep as sweeper
 from nnexp.pipeline.keywords import typed
-from nnexp.pipeline.points import one_run, whole_sweep
+from nnexp.pipeline.points import experiment_of, one_run, sweep_points, typed_grid, without
+from nnexp.pipeline.population.space import space_of
+from nnexp.pipeline.population.sweep import Population, population
 from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
-from nnexp.pipeline.results import Rerun, Run, Sweep
+from nnexp.pipeline.results.rerun import Rerun
+from nnexp.pipeline.results.run import Run
+from nnexp.pipeline.results.sweep import Sweep
 from nnexp.pipeline.search.results import Search
 from nnexp.tracking.find import get_sweep
 from nnexp.tracking.named import whole_id
@@ -94,7 +98,8 @@ def sweep(**keys: Any) -> Sweep:
         list, such as `hidden`, give a list of lists: `hidden=[[2], [4, 4]]`.
         `zip=["learning_rate", "epochs"]` takes these ranges side by side instead of combining them,
         `exclude="init == 'ones' and seed > 3"` leaves points out, `force=True` runs recorded points again,
-        and `name`, `question` and `tags` describe the sweep. `experiment` takes the ranges from an
+        `record="table"` records a population, whose networks are rows of one table instead of runs, and
+        `name`, `question` and `tags` describe the sweep. `experiment` takes the ranges from an
         experiment's file.
 
     Returns
@@ -119,9 +124,19 @@ def sweep(**keys: Any) -> Sweep:
     1.0
     """
     overrides, source = typed(keys, sweeps=True)
-    configs, request, name = whole_sweep(overrides, source)
+    with typed_grid(overrides) as (loader, config, grid):
+        name = experiment_of(config)
+        if is_table := config.record == "table":
+            space, request = space_of(loader, config, grid, source)
+            configs = space.configs
+        else:
+            configs, request = sweep_points(loader, config, grid, source)
     _refuse_plan(request)
-    done = sweeper.sweep(configs, request, name, source)
+    done: sweeper.Sweep | Population | None
+    if is_table:
+        done = population(space, request, name)
+    else:
+        done = sweeper.sweep(without(configs, request.exclude), request, name, source)
     assert done is not None  # only a plan is none
     return Sweep(open_store(configs[0].tracking_uri, create=False), done.sweep_id, done.failures)
 

@@ -22,20 +22,26 @@ from nnexp.config.recorded import SCHEMA
 from nnexp.config.run import GROUPS, RunConfig
 from nnexp.config.text import masked_value, shortened
 from nnexp.dataset.load import Dataset
+from nnexp.dataset.prepare import Prepared
 from nnexp.network.forward import outputs
 from nnexp.network.reference import Layers, equation, sizes
-from nnexp.network.weights import Model, unpack, unpack_kept
+from nnexp.network.weights import Model, unpack, unpack_kept, weights_sha256
 from nnexp.pipeline.identity import run_name
 from nnexp.tracking import evidence
-from nnexp.tracking.find import get_curve, get_run, read_artifact
+from nnexp.tracking.find import get_curve, read_artifact
+from nnexp.tracking.members import split_member
+from nnexp.tracking.population import Member, get_network
 from nnexp.tracking.runs import DataInput, cut
 from nnexp.tracking.store import Store
 from nnexp.tracking.tables import MAX_DATASET, MAX_METRIC
 from nnexp.training.checks import check
 from nnexp.training.plan import Point
 from nnexp.training.shard import Trained
+from nnexp.training.train import Failure, train
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from nnexp.analysis.report.findings import Findings
 
 log = logging.getLogger("nnexp")
@@ -46,8 +52,8 @@ Array = NDArray[np.float64]
 MAX_KEPT_DATA = 32 * 2**20
 # About how many new rows, over all networks, are predicted at once.
 ROWS_AT_ONCE = 20_000
-# How many of a sweep's best runs get the artifacts of a single run.
-MAX_BEST = 3
+# How many of a sweep's best runs, and of its worst, get the artifacts of a single run.
+MAX_ILLUSTRATED = 3
 
 
 @lru_cache(maxsize=256)
@@ -117,34 +123,50 @@ def new_outputs(ended: Sequence[tuple[Dataset, Trained | None]]) -> list[Array |
         runs = [trained for _, trained in map(ended.__getitem__, group) if trained is not None]
         layers = zip(*(run.final.layers for run in runs), strict=True)
         stacked = tuple((np.stack([W for W, _ in some]), np.stack([b for _, b in some])) for some in layers)
-        X_new = ended[group[0]][0].X_new
-        X = np.stack([(X_new - run.prepared.shift) / run.prepared.scale for run in runs])
-        for i, y_pred in zip(group, outputs(replace(runs[0].final, layers=stacked), X), strict=True):
-            result[i] = y_pred
+        network, X_new = replace(runs[0].final, layers=stacked), ended[group[0]][0].X_new
+        y_pred = outputs(network, scaled(X_new, [run.prepared for run in runs]))
+        for i, of_run in zip(group, y_pred, strict=True):
+            result[i] = of_run
     return result
+
+
+def scaled(X_new: Array, data: Sequence[Prepared]) -> Array:
+    """Return new rows as the networks of these data see them, of shape (data, new rows, features)."""
+    return np.stack([(X_new - prepared.shift) / prepared.scale for prepared in data])
 
 
 def prediction_points(
     trained: Trained, dataset: Dataset, y_pred: Array | None = None
 ) -> Iterator[tuple[str, int, float]]:
-    """Yield the metric `prediction/<name>` of each new row, as (metric, completed epochs, value).
+    """Yield the metrics of the new rows (`prediction_names`), as (metric, completed epochs, value).
 
-    Its value is the output or, of two classes, the probability of the last; with more classes each has its
-    own metric, `prediction/<name>/<class>`. `y_pred`: the outputs for the new rows, computed if None.
+    `y_pred`: the outputs for the new rows, computed if None.
     """
     if not dataset.new_names:
         return
     if y_pred is None:
         y_pred = model_of(trained, dataset).outputs(dataset.X_new)
     end = int(trained.epochs[-1])
-    labels = metric_names(dataset.classes)
-    for name, row in zip(metric_names(dataset.new_names), y_pred.tolist(), strict=True):
-        key = f"prediction/{name}"
-        if len(row) <= 2:
-            named = [(key, row[-1])]
-        else:
-            named = [(f"{key}/{label}", value) for label, value in zip(labels, row, strict=True)]
-        yield from ((metric, end, value) for metric, value in named if math.isfinite(value))
+    named = zip(prediction_names(dataset), prediction_values(y_pred).tolist(), strict=True)
+    yield from ((metric, end, value) for metric, value in named if math.isfinite(value))
+
+
+@lru_cache(maxsize=256)
+def prediction_names(dataset: Dataset) -> tuple[str, ...]:
+    """Return the metrics of the new rows: `prediction/<name>`, or of more than two classes one each,
+    `prediction/<name>/<class>`."""
+    names = [f"prediction/{name}" for name in metric_names(dataset.new_names)]
+    if len(dataset.classes) <= 2:
+        return tuple(names)
+    return tuple(f"{name}/{label}" for name in names for label in metric_names(dataset.classes))
+
+
+def prediction_values(y_pred: Array) -> Array:
+    """Return the values of these metrics, (…, metrics), from outputs, (…, new rows, outputs).
+
+    Of one output it is the output, of two classes the probability of the last.
+    """
+    return y_pred[..., -1] if y_pred.shape[-1] <= 2 else y_pred.reshape(*y_pred.shape[:-2], -1)
 
 
 @lru_cache(maxsize=256)
@@ -221,10 +243,11 @@ def whole(trained: Trained, model: Model, dataset: Dataset) -> Whole:
     return Whole(trained.config, dataset, model, trained.kept, trained.epochs, curves, trained.outcome)
 
 
-def single_files(run: Whole) -> dict[str, bytes]:
-    """Return the artifacts that only a single run and the best of a sweep have.
+def single_files(run: Whole, solved: Whole | None = None) -> dict[str, bytes]:
+    """Return the artifacts that only a single run and the best and worst of a sweep have.
 
-    They are the equation, the predictions and, with `figures=true`, the figures.
+    They are the equation, the predictions and, with `figures=true`, the figures. `solved`: a run of the same
+    setting that solved, for a run that did not.
     """
     table = as_text(predictions(run.model, run.config, run.dataset), "csv")
     files = {
@@ -234,14 +257,26 @@ def single_files(run: Whole) -> dict[str, bytes]:
     if run.config.figures:
         from nnexp.analysis import plots  # matplotlib takes long to import, and most runs have no figures
 
-        title = f"{run_name(run.config, run.dataset)}, {run.outcome}"
         shown = without_test_rows(run.dataset, run.config)
-        figures = plots.of_run(run.model, shown, run.epochs, run.curves, title, run.kept)
+        figures = run_figures(run, solved)
         files |= {f"figures/{name}.png": plots.png(figure) for name, figure in figures.items()}
         if "surface_over_training" in figures:
             animation = plots.surface_animation(run.model, shown, run.kept)
             files["figures/surface_over_training.gif"] = animation
     return files
+
+
+def run_figures(run: Whole, solved: Whole | None = None, only: str | None = None) -> dict[str, Figure]:
+    """Draw the figures of a run, or the one of this name. Raises RequestError if there is none.
+
+    `solved`: a run of the same setting that solved, whose hidden space is drawn beside this one's.
+    """
+    from nnexp.analysis import plots
+
+    title = f"{run_name(run.config, run.dataset)}, {run.outcome}"
+    shown = without_test_rows(run.dataset, run.config)
+    beside = None if solved is None else (solved.model, f"seed {solved.config.seed}, which solved")
+    return plots.of_run(run.model, shown, run.epochs, run.curves, title, run.kept, only, beside)
 
 
 def without_test_rows(dataset: Dataset, config: RunConfig) -> Dataset:
@@ -279,29 +314,57 @@ def _features(X: NDArray[np.float64], dataset: Dataset) -> Columns:
     return dict(zip(dataset.features, X.T.tolist(), strict=True))
 
 
-def best_files(store: Store, found: Findings, points: Sequence[Point]) -> dict[str, dict[str, bytes]]:
-    """Return, by run id, the artifacts of a single run for each of a sweep's best runs."""
+def illustrations(store: Store, found: Findings, points: Sequence[Point]) -> dict[str, dict[str, bytes]]:
+    """Return, by run id, the artifacts of a single run for each of a sweep's best runs and of its worst."""
+    from nnexp.analysis.diagnosis import siblings  # imports pandas, which a run alone does without
+
     point_of = {point.key: point for point in points}
-    best = found.best(1)
-    best = best[best["outcome"] != "diverged"].head(MAX_BEST)
-    files = {}
-    for run_id, key, outcome in best[["run_id", "run_key", "outcome"]].itertuples(index=False):
+    done = found.done.set_index("run_id", drop=False)
+    is_run = found.done["run_id"].map(split_member).isna()  # a member has no files of its own
+    best, worst = (end[is_run.reindex(end.index)] for end in (found.best(1), found.worst(1)))
+    best = best[best["outcome"] != "diverged"]
+
+    def read(run_id: str) -> Whole | None:
+        """Read one of the sweep's runs; log and return None if that is not possible."""
         try:
-            point = point_of[key]
-            run = read_back(store, run_id, replace(point.config, figures=True), point.dataset, outcome)
+            point = point_of[done["run_key"][run_id]]
+            config = replace(point.config, figures=True)
+            return read_back(store, run_id, config, point.dataset, done["outcome"][run_id])
         except (FileNotFoundError, ValueError) as error:
-            log.info(f"no figures of the best run {run_id}: its weights.npz cannot be read: {error}")
-            continue
-        files[run_id] = single_files(run)
+            log.info(f"no figures of the run {run_id}: its weights.npz cannot be read: {error}")
+            return None
+
+    files = {}
+    for run_id in [*best["run_id"].head(MAX_ILLUSTRATED), *worst["run_id"].head(MAX_ILLUSTRATED)]:
+        run = read(run_id)
+        if run is not None:
+            solved = siblings(found.done, run_id).example
+            files[run_id] = single_files(run, None if solved is None else read(solved))
     return files
 
 
-def read_back(store: Store, run_id: str, config: RunConfig, dataset: Dataset, outcome: str) -> Whole:
-    """Read a recorded run back as it was just after training.
+def _trained_again(member: Member, config: RunConfig, dataset: Dataset) -> Whole:
+    """Train a member of a population again. Raises RequestError unless its weights are those recorded."""
+    (again,) = (run for progress in train(dataset, [config]) for _, run in progress.ended)
+    if isinstance(again, Failure):
+        raise RequestError(f"member {member.run_id}: training it again failed: {again.reason}")
+    if weights_sha256(again.final.layers) != member.tags.get("nnexp.weights_sha256"):
+        raise RequestError(
+            f"member {member.run_id}: trained again, its weights are not those whose hash was recorded; "
+            f"nnexp rerun {member.run_id} says more"
+        )
+    return whole(again, model_of(again, dataset), dataset)
 
-    Raises FileNotFoundError or ValueError if its weights.npz is missing or invalid.
+
+def read_back(store: Store, run_id: str, config: RunConfig, dataset: Dataset, outcome: str) -> Whole:
+    """Read a recorded run back as it was just after training. A member of a population is trained again.
+
+    Raises FileNotFoundError or ValueError if its weights.npz is missing or invalid, RequestError if a member
+    that is trained again is another network.
     """
-    record = get_run(store, run_id)
+    record = get_network(store, run_id)
+    if isinstance(record, Member):
+        return _trained_again(record, config, dataset)
     weights = read_artifact(store, record, "weights.npz")
     curves: Mapping[str, dict[int, float]] = {
         name: dict(get_curve(store, run_id, name))

@@ -4,7 +4,8 @@ Its members are SHA256SUMS, with the hash of every other member; bundle.json, wh
 requirements.lock; git.diff if something was not committed; data/…, the data sets; for each run
 runs/ID/run.json (name, params, tags, times), config.yaml, weights.npz and metrics.csv (metric, epoch, value);
 for each sweep that a run belongs to sweeps/ID/run.json and run_keys.txt. The same record gives the same
-bytes. Format 1 had no sweeps and no times; it had a sweep's tags among those of its runs.
+bytes. Format 1 had no sweeps and no times; it had a sweep's tags among those of its runs. The archive of a
+population has format 3 and no runs: sweeps/ID/ has its config.yaml and members/part-….parquet.
 
 An archive may come from anyone: archive.py reads it within bounds, and this module checks its content. Its
 runs are read in groups, so that memory holds only one group at a time.
@@ -22,7 +23,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,18 @@ from nnexp.dataset.load import Source
 from nnexp.pipeline.archive import FREE_TEXT, RATIO, SUMS, TEXTS, Archive
 from nnexp.pipeline.rerun.subject import Kept
 from nnexp.tracking.evidence import Evidence, data_files, kept_data
+from nnexp.tracking.population import Population
 from nnexp.tracking.reader import MAX_TIME, Detail
 from nnexp.tracking.runs import now
 
-FORMAT = 2
+FORMAT, OF_POPULATION = 2, 3
 HEAD, LOCK = "bundle.json", "requirements.lock"
 # The names that members may have.
 _NAME = re.compile(
     rf"{HEAD}|{re.escape(LOCK)}|git\.diff|data/[0-9a-f]{{16}}/(table|new_rows)\.csv"
     r"|runs/[0-9a-f]{32}/(run\.json|config\.yaml|weights\.npz|metrics\.csv)"
-    r"|sweeps/[0-9a-f]{32}/(run\.json|run_keys\.txt)"
+    r"|sweeps/[0-9a-f]{32}/(run\.json|run_keys\.txt|config\.yaml|members/part-[0-9]{6,12}\.[0-9]{3,9}"
+    r"\.[0-9a-f]{16}\.parquet)"
 )
 # The members of a run.
 PARTS = ("run.json", "config.yaml", "weights.npz", "metrics.csv")
@@ -60,7 +63,8 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 class Parent(Detail):
     """A sweep's record, without its figures and its report."""
 
-    keys: bytes  # its run_keys.txt
+    keys: bytes  # its run_keys.txt; of a population, which has none, empty
+    files: Mapping[str, bytes] = field(default_factory=dict)  # of a population: config.yaml and its parts
 
 
 def write(
@@ -75,13 +79,16 @@ def write(
 
     `more`: requirements.lock and git.diff. In the archive of a sweep, that sweep is the first of `sweeps`.
     """
-    head = {"format": FORMAT, "what": what, "runs": [one.run_id for one in evidence]}
+    of_runs = not any(sweep.files for sweep in sweeps)
+    head = {"format": FORMAT if of_runs else OF_POPULATION, "what": what}
+    head["runs"] = [one.run_id for one in evidence]
     members = {HEAD: _json({**head, "sweeps": [sweep.run_id for sweep in sweeps]}), **more}
     for sweep in sweeps:
         members[f"sweeps/{sweep.run_id}/run.json"] = _json(
             {**_said(sweep, sweep.tags), "status": sweep.status}
         )
-        members[f"sweeps/{sweep.run_id}/run_keys.txt"] = sweep.keys
+        files = sweep.files or {"run_keys.txt": sweep.keys}
+        members |= {f"sweeps/{sweep.run_id}/{name}": content for name, content in files.items()}
     for sha256, source in data.items():
         members |= data_files(sha256, source)
     for one in evidence:
@@ -153,18 +160,20 @@ class Bundle:
             raise ValueError(f"{HEAD} has {archive.size(HEAD):,} bytes, more than its runs need")
         head = _mapping(archive, HEAD)
         self.format = head.get("format")
-        if self.format not in (1, FORMAT):
-            raise ValueError(
-                f"its format is {shortened(repr(head.get('format')))}, but this nnexp reads 1 to {FORMAT}"
-            )
+        if self.format not in (1, FORMAT, OF_POPULATION):
+            shown = shortened(repr(head.get("format")))
+            raise ValueError(f"its format is {shown}, but this nnexp reads 1 to {OF_POPULATION}")
         self.what = on_one_line(_text(head.get("what"), f"{HEAD}: what"))
-        if head.get("runs") == []:
+        is_population = self.format == OF_POPULATION
+        if (head.get("runs") == []) is not is_population:
             raise ValueError(f"{HEAD}: runs: is empty, so there is nothing to compare")
         self.run_ids = _ids(head.get("runs"), "runs", archive.names)
         self.path, self._archive = path, archive
         ids = _ids(head.get("sweeps", []), "sweeps", archive.names)
         if sum(archive.size(f"sweeps/{id_}/run.json") for id_ in ids) > MAX_SWEEPS:
             raise ValueError("the run.json of its sweeps are larger than any that nnexp writes")
+        if is_population and len(ids) != 1:
+            raise ValueError(f"{HEAD}: sweeps: must name one population")
         self.sweeps = {id_: self._parent(id_) for id_ in ids}
         self._data: dict[str, Source | None] = {}
 
@@ -181,6 +190,25 @@ class Bundle:
                 group.append(self._evidence(run_id))
             size += more
         yield group
+
+    def population(self) -> Population | None:
+        """Return the population that is in the archive; None if it has runs."""
+        if self.format != OF_POPULATION:
+            return None
+        (parent,) = self.sweeps.values()
+        above = f"sweeps/{parent.run_id}/"
+
+        def find(name: str) -> bytes | None:
+            return self.find(name if name.startswith("data/") else f"{above}{name}")
+
+        def names(directory: str) -> list[str]:
+            if directory == "data":
+                there = [name.rpartition("/")[0] for name in self._archive.names if name.startswith("data/")]
+                return sorted(set(there))
+            there = [name.removeprefix(above) for name in self._archive.names if name.startswith(above)]
+            return sorted(name for name in there if name.startswith(f"{directory}/"))
+
+        return Population(parent, find, names)
 
     def kept(self) -> Kept:
         """Return a function that finds a run's data set in the archive; each data set is read once."""
@@ -200,6 +228,8 @@ class Bundle:
 
     def _parent(self, sweep_id: str) -> Parent:
         run = self._detail(f"sweeps/{sweep_id}/run.json", sweep_id)
+        if self.format == OF_POPULATION:
+            return Parent(**vars(run), keys=b"")
         keys = self._archive.read(f"sweeps/{sweep_id}/run_keys.txt")
         if not re.fullmatch(rb"([0-9a-f]{64}\n)*", keys):
             raise ValueError(f"sweeps/{sweep_id}/run_keys.txt: must be a list of run keys, one per line")

@@ -20,14 +20,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nnexp.config.errors import RequestError
-from nnexp.tracking import health
+from nnexp.network.verify import Verifier
+from nnexp.tracking import health, members
 from nnexp.tracking.claims import aside_of
 from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.experiments import all_experiments
 from nnexp.tracking.files import links_in, move_aside
-from nnexp.tracking.find import SWEEP_KEYS, read_artifact, read_model
+from nnexp.tracking.find import SWEEP_KEYS, check_weights, read_artifact
 from nnexp.tracking.owner import is_owned
-from nnexp.tracking.places import SQLITE, local_path, place_of
+from nnexp.tracking.places import SQLITE, Places, local_path
+from nnexp.tracking.population import is_population, population_of
 from nnexp.tracking.reader import Detail, Experiment
 from nnexp.tracking.runs import identity
 from nnexp.tracking.store import Store, open_store, resolve_uri
@@ -90,9 +92,10 @@ def _inside(uri: str, path: Path | None) -> tuple[int, list[Finding]]:
         findings += [*_left_beside(path, runs), *_rows(path)]
     findings += [*_twice(runs), *_without_sweep(runs)]
     if store.is_known:
-        links = _links(store, runs)
+        own = _own(store, runs)
+        links = _links(own)
         findings += [Finding("links", f"{link} is a link: {_LINK}") for link in chain(*links.values())]
-        findings += _artifacts(store, [run for run in runs if run.run_id not in links])
+        findings += _artifacts(store, [run for run in runs if run.run_id not in links], own)
         findings += _orphans(store, experiments)
     return len(runs), findings
 
@@ -199,44 +202,77 @@ def _without_sweep(runs: Sequence[Detail]) -> Iterator[Finding]:
 _LINK = "nothing is read or written through it"
 
 
-def _links(store: Store, runs: Sequence[Detail]) -> Mapping[str, list[Path]]:
-    """Return the symbolic links in runs' directories on this machine, by run id; only runs that have some."""
-    links = {}
-    for run in runs:
-        place = place_of(store.uri, run.artifact_uri)
-        if run.is_active and place is not None and place.parts[-2:] == (run.run_id, "artifacts"):
-            links[run.run_id] = list(links_in(place.parent))
+def _links(own: Mapping[str, str]) -> Mapping[str, list[str]]:
+    """Return the symbolic links in runs' directories, by run id; only runs that have some."""
+    links = {run_id: list(links_in(place.removesuffix("/artifacts"))) for run_id, place in own.items()}
     return {run_id: some for run_id, some in links.items() if some}
 
 
-def _artifacts(store: Store, runs: Sequence[Detail]) -> Iterator[Finding]:
-    """Find finished runs whose tags, or whose files on this machine, are missing or were altered."""
+def _own(store: Store, runs: Sequence[Detail]) -> Mapping[str, str]:
+    """Return, by run id, the directories of artifacts on this machine that are the run's own."""
+    places = Places(store.uri)
+    found = {run.run_id: places.of(run.run_id, run.artifact_uri) for run in runs if run.is_active}
+    return {
+        run_id: place
+        for run_id, place in found.items()
+        if place is not None and place.endswith(f"/{run_id}/artifacts") and "/../" not in place
+    }
+
+
+def _artifacts(store: Store, runs: Sequence[Detail], own: Mapping[str, str]) -> Iterator[Finding]:
+    """Find finished runs whose tags, or whose files on this machine, are missing or were altered.
+
+    `own` are directories without links, as `_own` returns them.
+    """
+    verifier = Verifier()
     for run in runs:
-        if not run.is_active or run.status != "FINISHED" or local_path(run.artifact_uri) is None:
+        if not run.is_active or run.status != "FINISHED":
             continue
-        is_network = "nnexp.run_key" in run.tags
-        needed = "config.yaml" if is_network else SWEEP_KEYS
+        place = own.get(run.run_id)
+        if place is None and local_path(run.artifact_uri) is None:
+            continue
+        is_network, is_table = "nnexp.run_key" in run.tags, is_population(run)
+        needed = "config.yaml" if is_network or is_table else SWEEP_KEYS
         if is_network and (what := missing_tag(run.tags)):
             yield Finding("files", f"run {run.run_id}: {what}")
         try:
-            if not read_artifact(store, run, needed):
+            if not read_artifact(store, run, needed, place):
                 yield Finding("files", f"run {run.run_id}: its artifact {needed} is empty")
             if is_network:
-                read_model(store, run)
+                check_weights(store, run, verifier, place)
+            if is_table:
+                yield from _parts(store, run)
         except FileNotFoundError:
             yield Finding("files", f"run {run.run_id}: its artifact {needed} is missing")
         except RequestError as error:
             yield Finding("files", str(error))
 
 
+def _parts(store: Store, run: Detail) -> Iterator[Finding]:
+    """Find parts of a population that were altered, and members that are missing though it is complete."""
+    there, is_damaged = 0, False
+    found = population_of(store, run)
+    for revisions in found.parts().values():
+        newest = found.newest(revisions)
+        if newest is None or newest[0] != revisions[0]:
+            text = members.damage(run, revisions, newest is None)
+            yield Finding("parts", f"sweep {run.run_id}: {text}")
+            is_damaged = True
+        there += 0 if newest is None else len(members.from_bytes(newest[1], ["number"]))
+    asked = int(run.tags.get("nnexp.runs", "0"))
+    if run.tags.get("nnexp.outcome") == "complete" and there < asked and not is_damaged:
+        text = f"{asked - there:,} of its {asked:,} members are not recorded; its command trains them"
+        yield Finding("parts", f"sweep {run.run_id}: {text}")
+
+
 def _orphans(store: Store, experiments: Sequence[Experiment]) -> Iterator[Finding]:
     """Find directories of runs that are not in the store: their writer was killed before adding them."""
     places = [(experiment, local_path(experiment.artifact_location)) for experiment in experiments]
-    names = {e.id: _names(place) for e, place in places if place is not None and place.is_dir()}
+    names = {e.id: sorted(os.listdir(place)) for e, place in places if place is not None and place.is_dir()}
     known = health.all_ids(store)  # read after the names, since a run's files are there before its row
     for experiment, place in places:
         unnamed = [name for name in names.get(experiment.id, []) if _run_id(name) not in known]
-        if place is None or not unnamed:
+        if place is None or not (unnamed := _ours(place, unnamed)):
             continue
         aside, left = aside_of(store, place), Counter[str]()
         is_live = _is_live(store, experiment)
@@ -254,9 +290,9 @@ def _orphans(store: Store, experiments: Sequence[Experiment]) -> Iterator[Findin
             yield Finding(NOTE, f"{text}: {why}")
 
 
-def _names(place: Path) -> list[str]:
-    """Return the names of the directories in `place` that nnexp made for runs."""
-    names = (name for name in sorted(os.listdir(place)) if _DIRECTORY.fullmatch(name))
+def _ours(place: Path, names: Sequence[str]) -> list[str]:
+    """Return those of the names in `place` that are directories that nnexp made for runs."""
+    names = list(filter(_DIRECTORY.fullmatch, names))
     ours = ((name, place / name / "artifacts" / one) for name in names for one in _OURS)
     found = dict.fromkeys(name for name, file in ours if file.is_file())
     return [name for name in found if not (place / name).is_symlink()]

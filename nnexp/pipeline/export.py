@@ -8,9 +8,12 @@ from pathlib import Path
 
 from nnexp.config.endings import check_directory
 from nnexp.config.errors import RequestError
+from nnexp.network.weights import pack
+from nnexp.pipeline.networks import network_of
 from nnexp.pipeline.signals import uninterrupted
-from nnexp.tracking.find import get_run, read_weights
+from nnexp.tracking.find import read_weights
 from nnexp.tracking.named import whole_id
+from nnexp.tracking.population import Member, get_network
 from nnexp.tracking.store import open_store, told_if_lost
 
 log = logging.getLogger("nnexp")
@@ -23,10 +26,19 @@ def export(run_id: str, to: Path | None) -> str:
     store = open_store(create=False)
     with told_if_lost(store):
         run_id = whole_id(store, run_id, "run")
-        record = get_run(store, run_id)
+        record = get_network(store, run_id)
+        if isinstance(record, Member) and to is None:
+            raise RequestError(
+                f"{run_id} is a member of a population, which has no run to log a model on: name a directory "
+                f"with --to, or make it a run with nnexp promote {run_id}"
+            )
         if record.tags.get("nnexp.outcome") == "diverged":
             raise RequestError(f"run {run_id} diverged: its weights or its loss are not finite")
-        content = read_weights(store, record)  # raises RequestError if the file is damaged
+        # Each raises RequestError if the network is not the recorded one.
+        if isinstance(record, Member):
+            content = pack(network_of(store, record), {})
+        else:
+            content = read_weights(store, record)
         if to is not None:
             _save(to, run_id, content)
             return str(to)

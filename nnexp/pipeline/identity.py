@@ -37,10 +37,15 @@ def numbered(name: str, time: int) -> str:
 
 def varied_leaves(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
     """Return the keys whose values differ between the configs, and their values in order of appearance."""
-    leaves = [config.leaves() for config in configs]
-    keys = dict.fromkeys(key for leaf in leaves for key in leaf)
-    values = {key: list(dict.fromkeys(leaf.get(key) for leaf in leaves)) for key in keys}
-    return {key: seen for key, seen in values.items() if len(seen) > 1}
+    values: dict[str, dict[Any, None]] = {}
+    for i, config in enumerate(configs):
+        leaf = config.leaves()
+        for key in leaf:
+            if key not in values:
+                values[key] = {None: None} if i else {}
+        for key, seen in values.items():
+            seen.setdefault(leaf.get(key))
+    return {key: list(seen) for key, seen in values.items() if len(seen) > 1}
 
 
 def ranges(configs: Sequence[RunConfig]) -> dict[str, list[str]]:
@@ -48,15 +53,20 @@ def ranges(configs: Sequence[RunConfig]) -> dict[str, list[str]]:
 
     Keys that only follow from another's value, as a data set's path does, are left out.
     """
-    leaves = [config.leaves() for config in configs]
+    varied = varied_leaves(configs)
+    pairs: dict[str, set[tuple[Any, Any]]] = {key: set() for key in varied}
+    # One config for each value, as turning all configs of a large sweep into text is slow.
+    of_value: dict[str, dict[Any, RunConfig]] = {key: {} for key in varied}
+    for config in configs:
+        leaf = config.leaves()
+        for key in varied:
+            pairs[key].add((leaf.get(key.partition(".")[0]), leaf.get(key)))
+            of_value[key][leaf.get(key)] = config
     found = {}
-    for key in varied_leaves(configs):
-        group = key.partition(".")[0]
-        pairs = {(leaf.get(group), leaf.get(key)) for leaf in leaves}
-        if group == key or len(pairs) > len({of_group for of_group, _ in pairs}):
-            # One config for each value, as turning all configs of a large sweep into text is slow.
-            of_value = {leaf.get(key): config for leaf, config in zip(leaves, configs, strict=True)}
-            found[key] = [config.params().get(key, "none") for config in of_value.values()]
+    for key in varied:
+        is_group = key.partition(".")[0] == key
+        if is_group or len(pairs[key]) > len({of_group for of_group, _ in pairs[key]}):
+            found[key] = [config.params().get(key, "none") for config in of_value[key].values()]
     return found
 
 

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import sqlalchemy as sa
 
 from nnexp.config.errors import RequestError
+from nnexp.config.recorded import read_config
 from nnexp.config.run import MAX_PARAM
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.artifacts import data_input
-from nnexp.pipeline.bundle import Bundle
+from nnexp.pipeline.bundle import Bundle, Parent
 from nnexp.pipeline.rerun.subject import Subject, Subjects
 from nnexp.pipeline.rerun.verdict import key_of, twice, weights_hash
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.evidence import data_files
 from nnexp.tracking.experiments import ensure_experiment
-from nnexp.tracking.find import SWEEP_KEYS, get_sweep, recorded_keys
+from nnexp.tracking.find import SWEEP_KEYS, get_sweep
 from nnexp.tracking.labels import DESCRIPTION
+from nnexp.tracking.members import PART, from_bytes
+from nnexp.tracking.population import Population, is_population, points_asked
 from nnexp.tracking.reader import Experiment
 from nnexp.tracking.runs import RunRecord, Writer
 from nnexp.tracking.store import Store, open_store, told_if_lost
@@ -48,10 +53,11 @@ class Imported:
 
     what: str  # the recorded name of the run or sweep
     experiment: str  # the name of the experiment that it was imported into
-    run_ids: Sequence[str]  # all runs of the bundle
+    total: int  # how many runs, or members of a population, the bundle has
     new: int  # how many of them were not in the store before
     left_out: list[str]  # the ids of those left out, as the experiment has the same run under another id
     sweep_id: str | None  # its first sweep, None if it has none
+    run_id: str | None  # its first run, None if it has a population
 
 
 def bring(path: Path, experiment_name: str | None) -> Imported:
@@ -77,8 +83,13 @@ def bring(path: Path, experiment_name: str | None) -> Imported:
                 left = set(there.run_ids) - _known(store, keys)
                 _describe(store, experiment, writer, there, known)
         new = len(there.run_ids) - len((known | left) & set(there.run_ids))
+        if (found := there.population()) is not None:
+            total = int(found.parent.tags.get("nnexp.runs", "0"))
+            new = 0 if found.parent.run_id in known else total
+            return Imported(there.what, experiment.name, total, new, [], found.parent.run_id, None)
         sweep_id = next(iter(there.sweeps), None)
-        return Imported(there.what, experiment.name, there.run_ids, new, sorted(left), sweep_id)
+        total, first = len(there.run_ids), next(iter(there.run_ids))
+        return Imported(there.what, experiment.name, total, new, sorted(left), sweep_id, first)
 
 
 # --- Checks.
@@ -107,9 +118,46 @@ def _checked(there: Bundle) -> tuple[dict[str, dict[str, bytes]], dict[str, str]
         assert source is not None  # the subject has its data
         own = files.setdefault(one.own_tags.get("nnexp.sweep_id", one.run_id), {})
         own |= data_files(subject.data_sha256, source)
+    if (found := there.population()) is not None:
+        name = _check_population(found)
+        own = files.setdefault(found.parent.run_id, {})
+        for sha256, source in found.data.items():
+            own |= data_files(sha256, source)
     if (diff := there.find("git.diff")) is not None:
-        files.setdefault(next(iter(there.sweeps), there.run_ids[0]), {})["git.diff"] = diff
+        files.setdefault([*there.sweeps, *there.run_ids][0], {})["git.diff"] = diff
     return files, keys, name
+
+
+def _check_population(found: Population) -> str:
+    """Raise RequestError unless a population is consistent; return the name of its experiment.
+
+    Its parts must be whole, have the numbers that their names say, and of each the first member the key of
+    its configuration.
+    """
+    sweep, name = f"sweep {found.parent.run_id}", ""
+    if not is_population(found.parent) or not found.parent.tags.get("nnexp.runs", "").isdecimal():
+        raise RequestError(f"{sweep}: its tags are not those of a population")
+    for number, revisions in found.parts().items():
+        newest = found.newest(revisions)
+        if newest is None or len(revisions) > 1:
+            what = "is there twice" if newest else "does not have the hash in its name"
+            raise RequestError(f"{sweep}: {revisions[0].name} {what}")
+        part, content = newest
+        try:
+            table = from_bytes(content)
+            numbers = table["number"].to_numpy()
+            (row,) = table.slice(0, 1).to_pylist()
+            member = found.as_member(part, row, table.schema.metadata)
+        except (pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise RequestError(f"{sweep}: {part.name}: is not a part of a population: {error}") from None
+        if (numbers // PART != number).any() or (np.diff(numbers) <= 0).any():
+            raise RequestError(f"{sweep}: {part.name}: its numbers are not those of part {number}")
+        if not member.tags["nnexp.data_sha256"]:
+            raise RequestError(f"member {member.run_id}: its configuration does not match its key")
+        name = name or read_config(member.config, member.run_id).config.experiment_name
+    if not name:
+        raise RequestError(f"{sweep}: has no members")
+    return name
 
 
 def _check_run(subject: Subject) -> None:
@@ -181,7 +229,7 @@ def _write(writer: Writer, there: Bundle, data: Mapping[str, dict[str, bytes]], 
             parent.name,
             parent.params,
             _tags(parent.tags, there),
-            files={SWEEP_KEYS: parent.keys, **data.get(sweep_id, {})},
+            files={**_files(there, parent), **data.get(sweep_id, {})},
             status="KILLED" if parent.status == "RUNNING" else parent.status,
             start_time=parent.start_time,
             end_time=parent.end_time,
@@ -197,6 +245,15 @@ def _write(writer: Writer, there: Bundle, data: Mapping[str, dict[str, bytes]], 
         new = [subjects.subject(one) for one in evidence if one.run_id not in known]
         with uninterrupted():
             writer.write([_record(there, subject, data.get(subject.evidence.run_id, {})) for subject in new])
+
+
+def _files(there: Bundle, parent: Parent) -> dict[str, bytes]:
+    """Return the artifacts that a sweep's record needs."""
+    found = there.population()
+    if found is None:
+        return {SWEEP_KEYS: parent.keys}
+    names = ["config.yaml", *found.names("members")]
+    return {name: content for name in names if (content := found.find(name)) is not None}
 
 
 def _record(there: Bundle, subject: Subject, more: Mapping[str, bytes]) -> RunRecord:
@@ -240,6 +297,6 @@ def _describe(store: Store, experiment: Experiment, writer: Writer, there: Bundl
         record = get_sweep(store, sweep_id)
         assert record is not None  # it was just written
         runs = read_runs(store, experiment, sweep_id)
-        found = Findings.of(record, len(set(recorded_keys(store, record))), runs, overall(runs))
+        found = Findings.of(record, points_asked(store, record), runs, overall(runs))
         with uninterrupted():
             writer.add(sweep_id, {}, {DESCRIPTION: note(found, (), experiment.id)})

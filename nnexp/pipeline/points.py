@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
 import hydra
+import numpy as np
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.types import OverrideType
 from hydra.types import RunMode
+from numpy.typing import NDArray
 from omegaconf import DictConfig, open_dict
 
 from nnexp.config import compose
 from nnexp.config.errors import NotGiven, RequestError
+from nnexp.config.grid import Grid
 from nnexp.config.groups import options
 from nnexp.config.overrides import not_there, parse, plain_errors
 from nnexp.config.paths import CONF
@@ -24,6 +28,9 @@ from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Source, locate
 from nnexp.dataset.table import listed, parse_table, read_table
 from nnexp.pipeline.progress import Meter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("nnexp")
 
@@ -51,7 +58,7 @@ def one_run(overrides: Sequence[str], source: Source | None = None) -> tuple[Run
         parse(list(overrides))
         config = loader.load_configuration("config", list(overrides), RunMode.RUN, from_shell=False)
         if config.hydra.mode == RunMode.MULTIRUN:
-            raise RequestError(f"experiment={_experiment(config)} is a sweep: nnexp.sweep runs it")
+            raise RequestError(f"experiment={experiment_of(config)} is a sweep: nnexp.sweep runs it")
         with open_dict(config):
             del config["hydra"]
         return alone(*split_values(compose.plain_values(config), source))
@@ -62,29 +69,26 @@ def alone(config: RunConfig, request: Request) -> tuple[RunConfig, Request]:
     for key, value in (("zip", request.zip), ("exclude", request.exclude)):
         if value:
             raise RequestError(f"{key} is for a sweep: add -m, and several values for a key")
+    if request.is_table:
+        raise RequestError("record=table is for a sweep: add -m, and several values for a key")
     return config, request
 
 
-def whole_sweep(
-    overrides: Sequence[str], source: Source | None = None
-) -> tuple[list[RunConfig], Request, str | None]:
-    """Compose and validate these overrides as `nnexp train -m` does. Raises RequestError.
-
-    Returns the points without the excluded ones, the request, and the experiment's name if there is one.
-    """
+@contextmanager
+def typed_grid(overrides: Sequence[str]) -> Iterator[tuple[ConfigLoaderImpl, DictConfig, Grid]]:
+    """Yield what it takes to compose the points of `nnexp train -m`, and the points. Raises RequestError."""
     with plain_errors(), compose.loading() as loader:
         parse(list(overrides))
         config = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN, from_shell=False)
         for plugin in ("hydra/sweeper", "hydra/launcher"):
             if (name := config.hydra.runtime.choices[plugin]) != "nnexp":
-                asked = f"experiment={_experiment(config)}: asks for {plugin}={name}"
+                asked = f"experiment={experiment_of(config)}: asks for {plugin}={name}"
                 raise RequestError(f"{asked}, which works only on the command line")
-        points = compose.grid_points(loader, config, config.hydra.sweeper.params, overrides)
-        configs, request = sweep_points(loader, config, points, source)
-    return without(configs, request.exclude), request, _experiment(config)
+        yield loader, config, compose.grid_points(loader, config, config.hydra.sweeper.params, overrides)
 
 
-def _experiment(config: DictConfig) -> str | None:
+def experiment_of(config: DictConfig) -> str | None:
+    """Return the name of the experiment that a composed configuration chooses, if any."""
     name: str | None = config.hydra.runtime.choices.get("experiment")
     return name
 
@@ -94,13 +98,15 @@ def sweep_points(
     config: DictConfig,
     overrides: Sequence[Sequence[str]],
     source: Source | None = None,
+    numbers: Sequence[int] | None = None,
+    total: int | None = None,
 ) -> tuple[list[RunConfig], Request]:
-    """Compose and validate every point of a sweep, and their one request. Raises RequestError."""
+    """Compose and validate every point of a sweep, see `valid_points`. Raises RequestError."""
     if not overrides:
         raise RequestError("the sweep has no points: one of its ranges is empty")
     composer = compose.Composer(loader, config)
     with Meter("composing", len(overrides), "runs") as meter:
-        return valid_points(composer, overrides, source, meter=meter)
+        return valid_points(composer, overrides, source, numbers=numbers, total=total, meter=meter)
 
 
 def valid_points(
@@ -109,22 +115,29 @@ def valid_points(
     source: Source | None = None,
     others: Sequence[Sequence[str]] = (),
     *,
+    numbers: Sequence[int] | None = None,
+    total: int | None = None,
     meter: Meter | None = None,
 ) -> tuple[list[RunConfig], Request]:
     """Compose and validate each list of overrides, and their one request. Raises RequestError.
 
-    `others` are overrides of other points, which may have options whose keys are ignored here.
+    `others` are overrides of other points, which may have options whose keys are ignored here. `numbers` and
+    `total`: where in a larger sweep the points are, for errors.
     """
     configs, requests = [], set()
     without_key: dict[tuple[str, str], None] = {}
+    shared: dict[str, Any] = {}  # the points' groups: most are the same, and each is kept once
     for i, (values, left_out) in enumerate(composer.points(overrides, others), 1):
         try:
             point, request = split_values(values, source)
         except RequestError as error:
-            raise RequestError(f"point {i} of {len(overrides)}: {error}") from error
-        configs.append(point)
-        groups = {key: key.partition(".")[0] for key in left_out}
-        without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in groups.items()}
+            at = i if numbers is None else numbers[i - 1] + 1
+            raise RequestError(f"point {at} of {total or len(overrides)}: {error}") from error
+        groups = {name: getattr(point, name) for name in RUN_GROUPS}
+        groups = {name: shared.setdefault(repr(group), group) for name, group in groups.items()}
+        configs.append(replace(point, **groups))
+        group_of = {key: key.partition(".")[0] for key in left_out}
+        without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in group_of.items()}
         requests.add(request)
         if meter is not None:
             meter.update(i)
@@ -142,7 +155,7 @@ def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig
     if exclude is None:
         return list(configs)
     out = left_out(configs, exclude)
-    kept = [config for i, config in enumerate(configs) if i not in out]
+    kept = [config for i, config in enumerate(configs) if not out[i]]
     if not kept:
         raise RequestError(f"exclude={exclude}: leaves no point of {len(configs)}")
     if len(kept) < len(configs):
@@ -150,14 +163,26 @@ def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig
     return kept
 
 
-def left_out(configs: Sequence[RunConfig], exclude: str) -> set[int]:
-    """Return the positions of the configs for which the condition holds. Raises RequestError."""
+def left_out(configs: Sequence[RunConfig], exclude: str) -> NDArray[np.bool_]:
+    """Return for each config whether the condition holds. Raises RequestError."""
     import pandas as pd  # takes long to import
 
+    return excluded(pd.DataFrame([config.leaves() for config in configs]), exclude)
+
+
+def excluded(frame: pd.DataFrame, exclude: str) -> NDArray[np.bool_]:
+    """Return for each row whether the condition over the keys holds. Raises RequestError."""
     from nnexp.analysis.summary import select
 
-    frame = pd.DataFrame([config.leaves() for config in configs])
-    return set(select(frame, exclude, f"exclude={exclude}").index)
+    return frame.index.isin(select(frame, exclude, f"exclude={exclude}").index)
+
+
+def refuse_other_places(configs: Sequence[RunConfig]) -> None:
+    """Raise RequestError unless all points of a sweep are to be recorded in one place."""
+    for key in ("tracking_uri", "experiment_name"):
+        values = list(dict.fromkeys(getattr(config, key) for config in configs))
+        if len(values) > 1:
+            raise RequestError(f"{key} must be the same for all points of a sweep, but is {values}")
 
 
 def variation(config: RunConfig, overrides: Sequence[str]) -> tuple[RunConfig, Request]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,21 +16,23 @@ from nnexp.dataset.load import Dataset
 from nnexp.network import engine
 from nnexp.network.weights import pack
 from nnexp.pipeline.artifacts import data_files, data_input, model_of, points, prediction_points, run_files
-from nnexp.pipeline.identity import ranges, result_tags, run_key, run_tags
-from nnexp.pipeline.provenance import DEVICE, code_files, command, provenance
-from nnexp.tracking.find import SWEEP_KEYS
-from nnexp.tracking.labels import DESCRIPTION, QUESTION, name_of, tags_of
+from nnexp.pipeline.identity import result_tags, run_key, run_tags
+from nnexp.pipeline.provenance import code_files, command, provenance
+from nnexp.tracking.find import EXPERIMENT_FILE
+from nnexp.tracking.labels import DATA, DESCRIPTION, QUESTION, name_of, tags_of
 from nnexp.tracking.reader import Detail
-from nnexp.tracking.runs import RunRecord, now, origin
+from nnexp.tracking.runs import RunRecord, cut, now, origin
+from nnexp.training.checks import split_of
 from nnexp.training.plan import Point
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure
 
 if TYPE_CHECKING:
+    from nnexp.pipeline.rerun.table import Compared
     from nnexp.pipeline.rerun.verdict import Verdict
 
-# The longest verdict that is stored as a tag, in characters.
-MAX_VERDICT = 5000
+# The longest verdict, and the longest description of the data, that are stored as a tag, in characters.
+MAX_VERDICT, MAX_DATA = 5000, 1000
 
 
 def run_record(point: Point, attempt: int, tags: Mapping[str, str]) -> RunRecord:
@@ -72,34 +74,65 @@ def with_result(
     )
 
 
-def sweep_record(name: str, key: str, asked: Sequence[Point], request: Request, device: str) -> RunRecord:
-    """Return the record of a sweep as it begins: its ranges, the keys of its runs, the device's name."""
-    varied = ranges([point.config for point in asked])
-    texts = {key: ", ".join(values) for key, values in varied.items()}
+def sweep_record(
+    name: str,
+    key: str,
+    varied: Mapping[str, Sequence[str]],
+    total: int,
+    data: Iterable[tuple[Dataset, RunConfig]],
+    request: Request,
+) -> RunRecord:
+    """Return the record of a sweep as it begins: its ranges, as texts by key, and its data sets.
+
+    `data` has each data set with a config that says how its rows are split.
+    """
+    # A text that is too long for a param gives way to the number of values.
     params = {
-        key: text if len(text) <= MAX_PARAM else f"{len(varied[key])} values" for key, text in texts.items()
+        key: text if len(text) <= MAX_PARAM else f"{len(values)} values"
+        for key, values in varied.items()
+        for text in [", ".join(values[:MAX_PARAM])]
     }
-    title = f"{name}: {len(asked)} runs over {', '.join(varied) or 'one point'}"
-    tags = {"nnexp.sweep": name, "nnexp.sweep_key": key, DEVICE: device}
-    return parent_record(title, params, tags, asked, request)
+    title = f"{name}: {total} runs over {', '.join(varied) or 'one point'}"
+    return parent_record(title, params, {"nnexp.sweep": name, "nnexp.sweep_key": key}, data, request)
 
 
 def parent_record(
-    title: str, params: Mapping[str, str], tags: Mapping[str, str], asked: Sequence[Point], request: Request
+    title: str,
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+    data: Iterable[tuple[Dataset, RunConfig]],
+    request: Request,
 ) -> RunRecord:
-    """Return the record of a run with others under it, as it begins: its ranges, and the keys of its runs."""
-    from nnexp.analysis.report.findings import question, shown_ranges  # imports pandas
+    """Return the record of a run with others under it, as it begins; `tags` has its name, `nnexp.sweep`."""
+    from nnexp.analysis.report.findings import experiment_text, question, shown_ranges  # imports pandas
     from nnexp.analysis.report.note import MAX_NOTE, begun
 
-    tags = {**origin(), **provenance(), **tags}
-    if asks := question(tags["nnexp.sweep"]):
+    name, tags = tags["nnexp.sweep"], {**origin(), **provenance(), **tags}
+    if asks := question(name):
         tags[QUESTION] = asks[:MAX_NOTE]
+    pairs = list(data)
+    tags[DATA] = _data_text(pairs)
     tags |= tags_of(request)
     tags[DESCRIPTION] = begun(tags.get(QUESTION, ""), command(), shown_ranges(params))
-    keys = "".join(f"{point.key}\n" for point in asked)
-    files = {SWEEP_KEYS: keys.encode()} | data_files(dict.fromkeys(point.dataset for point in asked))
-    files |= code_files()
+    files = data_files(dict.fromkeys(dataset for dataset, _ in pairs)) | code_files()
+    if text := experiment_text(name):
+        files[EXPERIMENT_FILE] = text.encode()
     return RunRecord(name_of(request, title), params, tags, files=files)
+
+
+def _data_text(data: Iterable[tuple[Dataset, RunConfig]]) -> str:
+    """Describe the data sets, and how many of their rows are for what."""
+    found = dict.fromkeys((dataset, split_of(config)._replace(seed=0)) for dataset, config in data)
+    texts = []
+    for dataset, split in found:
+        classes = f" (classes {', '.join(dataset.classes)})" if dataset.classes else ""
+        sizes = map(len, split.rows(len(dataset.X), dataset.name))
+        parts = zip(("training", "validation", "test"), sizes, strict=True)
+        of = ", ".join(f"{n:,} {part}" for part, n in parts if n)
+        rows = f"{len(dataset.X):,} rows ({of})"
+        features = f"{len(dataset.features)} feature{'s' * (len(dataset.features) != 1)}"
+        texts.append(f"{dataset.name}: {rows}, {features} -> {dataset.target}{classes}")
+    return cut(". ".join(dict.fromkeys(texts)), MAX_DATA)
 
 
 def rerun_record(run: Detail, config: RunConfig, dataset: Dataset, again: Trained) -> RunRecord:
@@ -110,10 +143,18 @@ def rerun_record(run: Detail, config: RunConfig, dataset: Dataset, again: Traine
     engine trained that run.
     """
     tags = {"nnexp.rerun_key": run_key(config, dataset), "nnexp.engine": engine.VERSION}
-    tags |= {"nnexp.data_sha256": dataset.sha256, "mlflow.parentRunId": run.run_id}
+    tags |= {"nnexp.data_sha256": dataset.sha256, "mlflow.parentRunId": run.run_id.partition("/")[0]}
     record = RunRecord(f"rerun: {run.name}", config.params(), tags, data=data_input(dataset))
     record = with_result(record, again, dataset)
     return replace(record, files={**record.files, **data_files([dataset])})
+
+
+def population_record(sweep: Detail, found: Compared) -> RunRecord:
+    """Return the record of a population's rerun: the counts, and a table of the first members that differ."""
+    same = found.members - found.differ
+    record = verdicts_record(sweep, found.verdicts)
+    tags = {**record.tags, "nnexp.runs": str(found.members), "nnexp.identical": str(same)}
+    return replace(record, tags=tags)
 
 
 def verdicts_record(sweep: Detail, verdicts: Sequence[Verdict]) -> RunRecord:

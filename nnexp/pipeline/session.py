@@ -8,12 +8,17 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from nnexp.config.errors import Lost
 from nnexp.config.run import RunConfig
 from nnexp.network import engine
 from nnexp.pipeline.identity import numbered
 from nnexp.pipeline.signals import Terminated, interruptible, raise_if_interrupted, uninterrupted
 from nnexp.tracking.experiments import ensure_experiment
-from nnexp.tracking.find import find_runs
+from nnexp.tracking.find import find_runs, get_sweep
+from nnexp.tracking.labels import NAME
+from nnexp.tracking.members import RECORD, TABLE
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.reader import Experiment, Found
 from nnexp.tracking.runs import Ended, RunRecord, Writer, identity
@@ -37,13 +42,19 @@ class Place:
     runs: list[Found]
     parents: list[Found]
 
-    def recorded(self) -> dict[str, tuple[set[str], int]]:
-        """Return, by run key, the statuses of its runs and the number of its last attempt."""
+    def recorded(self, in_tables: Collection[str] = ()) -> dict[str, tuple[set[str], int]]:
+        """Return, by run key, the statuses of its runs and the number of its last attempt.
+
+        Of the keys `in_tables` the members of populations count, too.
+        """
         by_key: dict[str, tuple[set[str], int]] = {}
         for run in self.runs:
             key, attempt = identity(run.tags)
             statuses, last = by_key.get(key, (set(), 1))
             by_key[key] = {*statuses, run.status}, max(last, attempt)
+        for key in _in_tables(self.store, self.parents, in_tables):
+            statuses, last = by_key.get(key, (set(), 1))
+            by_key[key] = {*statuses, "FINISHED"}, last
         return by_key
 
     def renamed(self, points: Sequence[Point]) -> list[Point]:
@@ -53,8 +64,8 @@ class Place:
 
 
 @contextmanager
-def opened(config: RunConfig, keys: Collection[str]) -> Iterator[Place]:
-    """Open the store and the experiment for a command that asks for runs of these keys.
+def opened(config: RunConfig, keys: Collection[str] | None) -> Iterator[Place]:
+    """Open the store and the experiment for a command that asks for runs of these keys, or of any.
 
     Sets runs whose process has died to KILLED. A finished run whose record is incomplete has the status LOST
     here, and may be recorded again.
@@ -67,8 +78,12 @@ def opened(config: RunConfig, keys: Collection[str]) -> Iterator[Place]:
             runs = settled(writer, runs)
             if end_dead(store, writer, [*runs, *parents]):
                 runs, parents = _found(store, experiment)
-            wanted = frozenset(keys)
-            done = [run for run in runs if run.status == "FINISHED" and run.tags["nnexp.run_key"] in wanted]
+            wanted = None if keys is None else frozenset(keys)
+            done = [
+                run
+                for run in runs
+                if run.status == "FINISHED" and (wanted is None or run.tags["nnexp.run_key"] in wanted)
+            ]
             lacking = missing(store, done)
             tell(lacking, "it does not count as recorded")
             lost = lacking | missing(store, [run for run in parents if run.status in ("FINISHED", "FAILED")])
@@ -80,11 +95,24 @@ def opened(config: RunConfig, keys: Collection[str]) -> Iterator[Place]:
             yield Place(store, experiment, writer, runs, parents)
 
 
+def _in_tables(store: Store, parents: Sequence[Found], keys: Collection[str]) -> list[str]:
+    """Return those of the run keys that finished members of populations have."""
+    found = [get_sweep(store, parent.run_id) for parent in parents if parent.tags.get(RECORD) == TABLE]
+    if not found or not keys:
+        return []
+    from nnexp.tracking.index import Index
+
+    asked = sorted(keys)
+    digests = np.frombuffer(bytes.fromhex("".join(asked)), np.uint8).reshape(-1, 32)
+    at = Index(store, [parent for parent in found if parent is not None]).find(digests)
+    return [asked[i] for i in np.flatnonzero(at >= 0).tolist()]
+
+
 def _found(store: Store, experiment: Experiment) -> tuple[list[Found], list[Found]]:
     """Find the runs and the sweeps recorded in the experiment."""
     ours = [OWNER, HEARTBEAT, "nnexp.sweep_id", "nnexp.attempt", "nnexp.reason"]
     runs = find_runs(store, experiment, "nnexp.run_key", ours)
-    keys = ["nnexp.sweep_key", SEARCH_KEY, "nnexp.outcome"]
+    keys = ["nnexp.sweep_key", SEARCH_KEY, "nnexp.outcome", RECORD]
     return runs, find_runs(store, experiment, "nnexp.sweep", [*ours, *keys])
 
 
@@ -103,15 +131,21 @@ def tell_of_compiling() -> None:
 
 
 @contextmanager
-def going_on(place: Place, record: RunRecord) -> Iterator[str]:
+def going_on(place: Place, record: RunRecord, old: str | None = None) -> Iterator[str]:
     """Start a RUNNING run and yield its id; on an exception mark it FAILED or KILLED and re-raise.
 
-    The reason is recorded too. The caller records a normal end. If the store itself is lost, nothing can be
-    marked: the next command finds that this process has died.
+    With `old`, the run of that id goes on instead, under the record's name and with its tags. The reason is
+    recorded too. The caller records a normal end. If the store itself is lost, nothing can be marked: the
+    next command finds that this process has died.
     """
     writer = place.writer
     with uninterrupted():
-        run_id = writer.start(replace(record, status="RUNNING"))
+        if old is None:
+            run_id = writer.start(replace(record, status="RUNNING"))
+        else:
+            run_id = old
+            writer.resume(old)
+            writer.add(old, {}, {**record.tags, NAME: record.title})
     try:
         with interruptible(), told_if_lost(place.store):
             raise_if_interrupted()
@@ -128,4 +162,16 @@ def going_on(place: Place, record: RunRecord) -> Iterator[str]:
             reason = "interrupted (Ctrl-C)" if is_typed else "terminated (SIGTERM)"
         with uninterrupted(), suppress(Ended):
             writer.finish(run_id, "KILLED" if is_killed else "FAILED", files, {"nnexp.reason": reason})
+        raise
+
+
+@contextmanager
+def what_is_left() -> Iterator[None]:
+    """On any error but Lost, log that the same command resumes the sweep."""
+    try:
+        yield
+    except Lost:
+        raise
+    except BaseException:
+        log.info("what is recorded is kept; the same command finishes the rest")
         raise

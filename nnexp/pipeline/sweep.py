@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,34 +17,39 @@ from nnexp.analysis.report.note import note
 from nnexp.analysis.report.pictures import Picture
 from nnexp.analysis.summary import finished, overall
 from nnexp.analysis.summary_table import as_table
-from nnexp.config.errors import Lost, RequestError
+from nnexp.config.errors import RequestError
 from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
 from nnexp.dataset.load import Source
-from nnexp.pipeline.artifacts import best_files, check_names, new_outputs
+from nnexp.pipeline.artifacts import check_names, illustrations, new_outputs
 from nnexp.pipeline.git import refuse_dirty
-from nnexp.pipeline.identity import ranges, run_key, run_name, sweep_key, varied_leaves
+from nnexp.pipeline.identity import ranges, run_key, run_name, sweep_key
+from nnexp.pipeline.points import refuse_other_places
 from nnexp.pipeline.progress import Meter
+from nnexp.pipeline.provenance import DEVICE
 from nnexp.pipeline.records import child_record, sweep_record
-from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
+from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling, what_is_left
 from nnexp.pipeline.signals import uninterrupted
-from nnexp.tracking.find import get_curve, get_run, get_sweep
+from nnexp.tracking.find import SWEEP_KEYS, get_curve, get_run, get_sweep
 from nnexp.tracking.labels import DESCRIPTION, NAME, name_of, tags_of
+from nnexp.tracking.members import split_member
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Ended, RunRecord, Writer, now
 from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import check
 from nnexp.training.devices import device_name, open_device
-from nnexp.training.distribute import Training, execute
-from nnexp.training.plan import Plan, Point, plan
+from nnexp.training.distribute import EndedPoint, Training, execute
+from nnexp.training.plan import Plan, Point, duration, plan
 from nnexp.training.train import Failure
 
 log = logging.getLogger("nnexp")
 
 # A chunk of finished runs is written, and so visible in the UI, when it has this size or this age.
 CHUNK_RUNS, CHUNK_SECONDS = 256, 1.0
+# A sweep of more runs than this is told what it would cost as a population.
+MANY_RUNS = 20_000
 # Points of each curve of the best run that are also recorded on the sweep's parent.
 MAX_BEST_POINTS = 500
 
@@ -68,9 +73,7 @@ def points_of(
 
     `varied` are the keys that its name shows, by default those that vary.
     """
-    for key, values in varied_leaves(configs).items():
-        if key in ("tracking_uri", "experiment_name"):
-            raise RequestError(f"{key} must be the same for all points of a sweep, but is {values}")
+    refuse_other_places(configs)
     loaded = {c: datasets.load(c, source) for c in dict.fromkeys(config.dataset for config in configs)}
     settled = {c: datasets.settled(c, dataset) for c, dataset in loaded.items()}
     named = ranges(configs) if varied is None else varied
@@ -98,6 +101,8 @@ def sweep(
     its paths if None. A point that fails does not stop the others. Raises RequestError, naming the point,
     before anything is recorded.
     """
+    if request.is_table:
+        raise RequestError("record=table: cannot be one of several values, nor go with another sweeper")
     if request.require_clean:
         refuse_dirty()
     all_points = points_of(configs, source)
@@ -106,8 +111,10 @@ def sweep(
     if len(asked) < len(keys):
         log.info(f"{len(keys) - len(asked)} of {len(keys)} points repeat other points; each runs once")
     with opened(configs[0], [point.key for point in asked]) as place:
-        todo = plan(asked, place.recorded(), request.reruns)
+        todo = plan(asked, place.recorded([point.key for point in asked]), request.reruns)
         log.info(str(todo))
+        if len(todo.todo) > MANY_RUNS:
+            log.info(f"record=table records them as one table instead, in {duration(todo.seconds_as_table)}")
         if request.plan:
             return None
         key = sweep_key(point.key for point in asked)
@@ -124,7 +131,7 @@ def sweep(
         training = execute(todo.todo, request.executor, device)
         if todo.todo:
             tell_of_compiling()
-        record = sweep_record(name or "sweep", key, asked, request, device_name(device))
+        record = _record(name or "sweep", key, asked, request, device_name(device))
         with what_is_left(), going_on(place, record) as parent:
             for old in same:
                 if old.status in ("KILLED", "FAILED", "LOST"):
@@ -139,23 +146,20 @@ def sweep(
         return done
 
 
-@contextmanager
-def what_is_left() -> Iterator[None]:
-    """On any error but Lost, log that the same command resumes the sweep."""
-    try:
-        yield
-    except Lost:
-        raise
-    except BaseException:
-        log.info("what is recorded is kept; the same command finishes the rest")
-        raise
+def _record(name: str, key: str, asked: Sequence[Point], request: Request, device: str) -> RunRecord:
+    """Return the record of a sweep as it begins, with the keys of its runs and the device's name."""
+    varied, data = ranges([p.config for p in asked]), [(p.dataset, p.config) for p in asked]
+    record = sweep_record(name, key, varied, len(asked), data, request)
+    keys = "".join(f"{point.key}\n" for point in asked)
+    files = {SWEEP_KEYS: keys.encode(), **record.files}
+    return replace(record, tags={**record.tags, DEVICE: device}, files=files)
 
 
 def run_points(
     place: Place,
     parent: str,
     todo: Plan,
-    training: Training,
+    training: Training[EndedPoint],
     request: Request,
     failures: list[tuple[str, str]],
 ) -> bool:
@@ -177,7 +181,9 @@ def run_points(
                     failures.append((point.name, result.reason))
                     log.info(f"failed: {point.name}: {result.reason}")
                 elif result.outcome != "diverged":
-                    best = min(best or (np.inf, ""), (float(result.curves["loss"][-1]), point.name))
+                    metric = "val_loss" if "val_loss" in result.curves else "loss"
+                    told = f"best {metric} {float(result.curves[metric][-1]):.4g}: {point.name}"
+                    best = min(best or (np.inf, ""), (float(result.curves[metric][-1]), told))
                 failed = len(failures) - before
                 if request.max_failures is not None and failed >= request.max_failures:
                     log.info(f"stopping: {failed} points failed; max_failures={request.max_failures}")
@@ -189,9 +195,9 @@ def run_points(
 
 
 def _note(epochs_done: int, best: tuple[float, str] | None, failed: int) -> str:
-    """Return the text beside the progress bar: failures so far, and the best loss or the epochs trained."""
+    """Return the text beside the progress bar: failures so far, and the best run or the epochs trained."""
     parts = [f"{failed} failed"] * bool(failed)
-    parts += [f"{epochs_done:,} epochs trained" if best is None else f"best loss {best[0]:.4g}: {best[1]}"]
+    parts += [f"{epochs_done:,} epochs trained" if best is None else best[1]]
     return ", ".join(parts)
 
 
@@ -300,13 +306,13 @@ def _parent(place: Place, sweep_id: str) -> Detail:
 
 
 def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Picture]:
-    """Write the figures of the sweep's best runs; return the sweep's own figures."""
+    """Write the figures of the sweep's best and worst runs; return the sweep's own figures."""
     runs = finished(found.runs)
     if runs.empty:
         return []
     from nnexp.analysis.report.pictures import sweep_pictures
 
-    for run_id, files in best_files(place.store, found, points).items():
+    for run_id, files in illustrations(place.store, found, points).items():
         with uninterrupted():
             place.writer.add(run_id, files, {})
     return sweep_pictures(place.store, runs)
@@ -338,9 +344,10 @@ def _results(
     description that the UI shows.
     """
     from nnexp.analysis.report.page import page  # imports jinja2, which a sweep with nothing to do can skip
+    from nnexp.analysis.report.write import experiment_of
 
     files = {f"figures/{picture.name}.png": picture.png for picture in pictures}
-    files["report.html"] = page(found, pictures)
+    files["report.html"] = page(found, pictures, experiment_of(place.store, found.parent))
     if found.summary is not None:
         files["summary.csv"] = (as_table(found.summary, style="csv") + "\n").encode()
         files["summary.md"] = (as_table(found.summary, style="markdown") + "\n").encode()
@@ -354,8 +361,8 @@ def _results(
 def _best_curves(place: Place, found: Findings) -> list[tuple[str, int, float]]:
     """Return the thinned curves of the sweep's best run, as (`best_loss`, epoch, value), … for its parent."""
     done = found.done
-    if done.empty or done["outcome"][0] == "diverged":
-        return []
+    if done.empty or done["outcome"][0] == "diverged" or split_member(done["run_id"][0]) is not None:
+        return []  # a population's member is no run, and has no curves of its own
     best = get_run(place.store, done["run_id"][0])
     curves = {name: get_curve(place.store, best.run_id, name) for name in CHARTS if name in best.metrics}
     return [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nnexp.config.text import masked
-from nnexp.tracking.reader import PAGE, Curves, Detail, Entry, Experiment, Found, Kind
+from nnexp.tracking.reader import DECIDING, PAGE, Curves, Detail, Entry, Experiment, Found, Kind, deciding
 from nnexp.tracking.store import Store, StoreLost
 from nnexp.tracking.view import BEST
 
@@ -92,9 +92,10 @@ class ClientReader:
                 is_sweep = "nnexp.sweep" in tags
                 is_alone = "nnexp.run_key" in tags and "nnexp.sweep_id" not in tags
                 if (is_sweep and kind != "run") or (is_alone and kind != "sweep"):
-                    best = run.data.metrics.get(f"{BEST}loss" if is_sweep else "loss")
+                    prefix = BEST if is_sweep else ""
+                    best = deciding({name: run.data.metrics.get(f"{prefix}{name}") for name in DECIDING})
                     head = (info.run_id, info.run_name, info.status, info.start_time)
-                    yield Entry(*head, name_of.get(info.experiment_id, info.experiment_id), is_sweep, best)
+                    yield Entry(*head, name_of.get(info.experiment_id, info.experiment_id), is_sweep, *best)
             token = page.token
             if not token:
                 return

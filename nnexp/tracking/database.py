@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from math import copysign, isfinite, isnan
+from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
 from nnexp.config.errors import RequestError
@@ -25,7 +25,7 @@ from nnexp.tracking.labels import NAME
 from nnexp.tracking.owner import Owner
 from nnexp.tracking.places import SQLITE, has_room, is_read_only, local_path
 from nnexp.tracking.reader import Experiment
-from nnexp.tracking.runs import Ended, Point, RunRecord, fitted, given_way, identity, now, user
+from nnexp.tracking.runs import Ended, Ids, Point, RunRecord, fitted, given_way, identity, now, user
 from nnexp.tracking.store import Store, existing
 from nnexp.tracking.tables import DATASETS, INPUT_TAGS, INPUTS, LATEST_METRICS, METRICS, PARAMS, RUNS, TAGS
 
@@ -36,22 +36,22 @@ MetricRow = tuple[str, float, int, str, int, bool]
 
 # Seconds to wait for a locked SQLite file: in one attempt, after which the wait is reported, and in all.
 TRY_SECONDS, LOCK_SECONDS = 5, 600
-# Rows of one INSERT. Every statement is a round through the driver and SQLite's interpreter.
-ROWS_AT_ONCE = 100
+# Rows of one INSERT. Every statement is a round through the driver and the database's interpreter.
+ROWS_AT_ONCE = 500
 # SQLite's page cache in KiB, so large that the index pages that a chunk touches stay in memory.
-CACHE_KIB = 262_144
+CACHE_KIB = 32_768
 
 
 class DatabaseWriter:
     """A `Writer` of one experiment's runs into a database whose tables nnexp knows.
 
-    Raises RequestError if the experiment's artifacts cannot be written here, or their path is too long to
-    record.
+    `place` is where the experiment's artifacts are on this machine's disks, if its location does not say so.
+    Raises RequestError if they cannot be written here, or their path is too long to record.
     """
 
-    def __init__(self, store: Store, experiment: Experiment) -> None:
+    def __init__(self, store: Store, experiment: Experiment, place: Path | None = None) -> None:
         self._experiment = experiment
-        place = local_path(experiment.artifact_location)
+        place = place or local_path(experiment.artifact_location)
         if place is None:
             raise RequestError(
                 f"experiment_name={experiment.name}: its artifacts are at {experiment.artifact_location}, "
@@ -70,15 +70,23 @@ class DatabaseWriter:
         self._place = place
         self._engine = _engine(store)
         self._owner = Owner(store)
-        self._last_id = 0
+        self._ids = Ids()
         self._disregarded: dict[str, str] = {}
 
     def write(self, records: Sequence[RunRecord]) -> None:
-        """Record whole runs in one transaction; leave out those that have FINISHED already."""
+        """Record whole runs in one transaction; leave out those that have FINISHED already.
+
+        Of runs that have an id, those that are in the store are left out, too.
+        """
+        ids = [record.run_id for record in records if record.run_id is not None]
         with self.transaction() as connection:
+            there = set(
+                connection.execute(sa.select(RUNS.c.run_uuid).where(RUNS.c.run_uuid.in_(ids))).scalars()
+            )
             finished = self._finished(connection, [r.tags for r in records])
             left = [r for r in records if r.status != "FINISHED" or identity(r.tags) not in finished]
-            new = {record.run_id or self._new_id(): record for record in left}
+            left = [record for record in left if record.run_id not in there]
+            new = {record.run_id or self._ids.draw(): record for record in left}
             for run_id, record in new.items():
                 self._put(run_id, record.files)
             flush(self._place, new)
@@ -90,13 +98,26 @@ class DatabaseWriter:
         """Do nothing: a transaction is over in a moment."""
 
     def start(self, record: RunRecord) -> str:
-        run_id = self._new_id()
+        run_id = self._ids.draw()
         self._owner.hold(run_id)
         self._put(run_id, record.files)
         flush(self._place, [run_id])
         with self.transaction() as connection:
             self._insert_runs(connection, {run_id: record})
         return run_id
+
+    def take(self, name: str) -> bool:
+        return self._owner.take(name)
+
+    def resume(self, run_id: str) -> None:
+        r = RUNS.c
+        has_ended = (r.run_uuid == run_id) & (r.status != "RUNNING") & (r.lifecycle_stage == "active")
+        if not self._owner.take(run_id):
+            raise Ended(run_id, "RUNNING")
+        with self.transaction() as connection:
+            again = sa.update(RUNS).where(has_ended).values(status="RUNNING", end_time=None)
+            if not connection.execute(again).rowcount:
+                raise Ended(run_id, *_how_ended(connection, run_id))
 
     def log(self, run_id: str, points: Iterable[Point]) -> None:
         with self.transaction() as connection:
@@ -179,15 +200,6 @@ class DatabaseWriter:
                 if connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
                     connection.exec_driver_sql("ROLLBACK")
                 raise
-
-    def _new_id(self) -> str:
-        """Draw a UUID of version 7 (RFC 9562).
-
-        Such ids rise with time, so runs that are recorded together are adjacent in MLflow's indices.
-        """
-        self._last_id = max(self._last_id + 1, time.time_ns() // 1_000_000 << 12)
-        milliseconds, count = divmod(self._last_id, 1 << 12)
-        return f"{milliseconds:012x}7{count:03x}{uuid.uuid4().hex[16:]}"
 
     def _finished(
         self, connection: sa.Connection, runs: Iterable[Mapping[str, str]]
@@ -326,22 +338,19 @@ def _insert(connection: sa.Connection, table: sa.TableClause, rows: Sequence[tup
 
     Like MLflow, skip a point of a metric that is there already.
     """
-    if not rows:
-        return
-    names = [column.name for column in table.columns]
-    if connection.dialect.name == "sqlite":  # the driver takes plain tuples, which is three times as fast
-        ignoring = "OR IGNORE " if table is METRICS else ""
-        quoted, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
-        sql = f"INSERT {ignoring}INTO {table.name} ({quoted}) VALUES "
-        many = len(rows) // ROWS_AT_ONCE * ROWS_AT_ONCE
-        for i in range(0, many, ROWS_AT_ONCE):
-            values = tuple(chain.from_iterable(rows[i : i + ROWS_AT_ONCE]))
-            connection.exec_driver_sql(sql + ", ".join([f"({marks})"] * ROWS_AT_ONCE), values)
-        if many < len(rows):
-            connection.exec_driver_sql(f"{sql}({marks})", list(rows[many:]))
-    else:
-        new = insert(table).on_conflict_do_nothing() if table is METRICS else sa.insert(table)
-        connection.execute(new, [dict(zip(names, row, strict=True)) for row in rows])
+    # The drivers take plain tuples, which is several times as fast as SQLAlchemy's own way.
+    is_sqlite = connection.dialect.name == "sqlite"
+    names = ", ".join(f'"{column.name}"' for column in table.columns)
+    marks = f"({', '.join(['?' if is_sqlite else '%s'] * len(table.columns))})"
+    into, behind = f"INTO {table.name} ({names}) VALUES ", ""
+    if table is METRICS and is_sqlite:
+        into = f"OR IGNORE {into}"  # quicker than ON CONFLICT
+    elif table is METRICS:
+        behind = " ON CONFLICT DO NOTHING"
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        sql = f"INSERT {into}{', '.join([marks] * len(some))}{behind}"
+        connection.exec_driver_sql(sql, tuple(chain.from_iterable(some)))
 
 
 def _engine(store: Store) -> sa.Engine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nnexp.config.errors import RequestError
 from nnexp.dataset.load import Source
@@ -18,13 +19,20 @@ class Evidence(Detail):
     """One finished run as it is recorded.
 
     `config` and `weights` are the artifacts' bytes, None if they are missing. `tags` include the provenance,
-    which for a sweep's runs is that of their parent; `own_tags` do not.
+    which for a sweep's runs is that of their parent; `own_tags` do not. Of a member of a population, `row`
+    has the values of its columns: besides the last metrics, only the curves and weights that were asked for.
     """
 
     own_tags: Mapping[str, str]
     curves: Curves
     config: bytes | None
     weights: bytes | None
+    row: Mapping[str, Any] | None = None
+
+    @property
+    def last_epoch(self) -> int:
+        """The completed epochs of the network."""
+        return int(self.row["last_epoch"]) if self.row is not None else self.curves["loss"][-1][0]
 
     @property
     def key(self) -> str:

@@ -51,15 +51,20 @@ def move_aside(place: Path, name: str, aside: Path) -> Path:
     return aside / new
 
 
-def links_in(directory: Path) -> Iterator[Path]:
+def links_in(directory: str) -> Iterator[str]:
     """Yield the symbolic links among a directory and everything below it, without following any."""
-    if directory.is_symlink():
+    if os.path.islink(directory):
         yield directory
         return
-    for path, directories, files in os.walk(directory):
-        yield from (
-            Path(path, name) for name in sorted([*directories, *files]) if Path(path, name).is_symlink()
-        )
+    try:
+        with os.scandir(directory) as opened:
+            found = sorted(opened, key=lambda entry: entry.name)
+    except OSError:  # it is missing, or may not be read
+        return
+    yield from (entry.path for entry in found if entry.is_symlink())
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from links_in(entry.path)
 
 
 def write_file(folder: int, name: str, content: bytes, is_synced: bool) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from nnexp.tracking.members import RECORD
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.reader import Detail, Experiment
 from nnexp.tracking.store import Store, connected
@@ -24,7 +25,7 @@ MOST = 20
 # Tables whose rows belong to a run.
 OF_RUNS = tuple(table.name for table in (PARAMS, TAGS, METRICS, LATEST_METRICS))
 _TAGS = ["nnexp.run_key", "nnexp.attempt", "nnexp.sweep", "nnexp.sweep_id", *NEEDED_TAGS]
-_TAGS += [OWNER, HEARTBEAT]
+_TAGS += [OWNER, HEARTBEAT, RECORD, "nnexp.runs"]
 
 
 def file_faults(path: Path) -> list[str]:

@@ -7,6 +7,8 @@ from nnexp.config.text import masked, masked_pair
 
 # The tag that holds the question that a sweep answers.
 QUESTION = "nnexp.question"
+# The tag that says which rows a sweep's networks are trained on.
+DATA = "nnexp.data"
 # The tags that MLflow's UI shows as description and name.
 DESCRIPTION, NAME = "mlflow.note.content", "mlflow.runName"
 

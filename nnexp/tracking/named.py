@@ -26,8 +26,13 @@ NAMED = 3
 def whole_id(store: Store, typed: str, kind: Kind = "any") -> str:
     """Return the id that is meant. A text that begins no id is returned unchanged, for the caller to refuse.
 
+    A member's is SWEEP_ID/NUMBER, and its sweep may be given in the same ways.
+
     Raises RequestError if several ids begin with it, or if it is `last` and there is no run.
     """
+    head, slash, number = typed.partition("/")
+    if slash and re.fullmatch("0|[1-9][0-9]{0,17}", number) and kind != "sweep":
+        return f"{whole_id(store, head, 'sweep')}/{number}"
     if typed == "last":
         newest = get_newest(store, kind)
         log.info(f"last is {newest.run_id}: {newest.name}")

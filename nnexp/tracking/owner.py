@@ -44,10 +44,28 @@ class Owner:
             lock.acquire(timeout=0)
             self._files[run_id] = lock
         else:
-            if self._connection is None:
-                self._connection = sa.create_engine(self._store.uri, poolclass=sa.NullPool).connect()
-            self._connection.execute(sa.select(sa.func.pg_advisory_lock(_number(run_id))))
-            self._connection.commit()
+            connection = self._connected()
+            connection.execute(sa.select(sa.func.pg_advisory_lock(_number(run_id))))
+            connection.commit()
+
+    def take(self, name: str) -> bool:
+        """Take a name for this process; return whether no other live process has it."""
+        if self._store.uri.startswith(SQLITE):
+            try:
+                self.hold(name)
+            except Timeout:
+                return False
+            return True
+        connection = self._connected()
+        taken = bool(connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_number(name)))))
+        connection.commit()
+        return taken
+
+    def _connected(self) -> sa.Connection:
+        """Return the connection whose advisory locks are this process's."""
+        if self._connection is None:
+            self._connection = sa.create_engine(self._store.uri, poolclass=sa.NullPool).connect()
+        return self._connection
 
     def release(self, run_id: str) -> None:
         """Release a run that has ended."""

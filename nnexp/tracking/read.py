@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from os import PathLike
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nnexp.config.errors import RequestError
 from nnexp.config.run import added_params, key_names
 from nnexp.config.text import shortened
-from nnexp.network.weights import Model, NotWeights, unpack
+from nnexp.tracking.curves import read_curves
 from nnexp.tracking.experiments import find_experiment, get_experiment
-from nnexp.tracking.find import get_run, get_sweep, read_model, recorded_keys
+from nnexp.tracking.find import get_sweep, recorded_keys
+from nnexp.tracking.frames import read_frame
 from nnexp.tracking.named import whole_id
+from nnexp.tracking.population import get_population, is_population, population_of, populations
 from nnexp.tracking.reader import MAX_TIME, Detail, Experiment, wrong_value
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import missing_tag, tell
@@ -74,6 +75,20 @@ def load_runs(
     >>> runs[["dataset", "seed", "epochs"]].values.tolist()
     [['and', 0, 50], ['and', 1, 50], ['and', 2, 50]]
     """
+    return _load_runs(experiment, sweep, tracking_uri, None)
+
+
+def load_columns(experiment: str | None, sweep: str | None, only: Collection[str]) -> pd.DataFrame:
+    """Read runs like `load_runs`; of a population only what a summary of these columns needs.
+
+    See `frames.read_frame`. Raises RequestError as `load_runs` does.
+    """
+    return _load_runs(experiment, sweep, None, only)
+
+
+def _load_runs(
+    experiment: str | None, sweep: str | None, tracking_uri: str | None, only: Collection[str] | None
+) -> pd.DataFrame:
     store = open_store(tracking_uri, create=False)
     if sweep is None:
         return read_runs(store, find_experiment(store, experiment or "nnexp"))
@@ -83,17 +98,57 @@ def load_runs(
     place = get_experiment(store, parent.experiment_id)
     if experiment not in (None, place.name):
         raise RequestError(f"sweep {parent.run_id} is of experiment {place.name!r}, not of {experiment!r}")
-    return read_runs(store, place, parent.run_id)
+    return read_runs(store, place, parent.run_id, only)
 
 
-def read_runs(store: Store, experiment: Experiment, sweep: str | None = None) -> pd.DataFrame:
-    """Read runs like `load_runs`, from an open store. Raises RequestError if there is no such sweep."""
-    runs = store.reader.networks(experiment, list(TAG_COLUMNS))
-    if sweep is not None:
+def read_runs(
+    store: Store, experiment: Experiment, sweep: str | None = None, only: Collection[str] | None = None
+) -> pd.DataFrame:
+    """Read runs like `load_runs`, from an open store. Raises RequestError if there is no such sweep.
+
+    `only`: the columns that are needed, of a population; see `frames.read_frame`.
+    """
+    if sweep is None:
+        runs = _ordinary(store, experiment, None)
+        tables = [read_frame(one, own=True) for one in populations(store, experiment)]
+    else:
         parent = get_sweep(store, sweep)
         if parent is None:
             raise RequestError(f"no runs of a sweep {sweep!r} in experiment {experiment.name!r}")
+        if is_population(parent):
+            return read_frame(population_of(store, parent), only)
         keys = set(recorded_keys(store, parent))
+        runs, tables = _ordinary(store, experiment, keys), []
+        if keys := keys - set(runs["run_key"]):  # recorded in a population, and not trained again
+            tables = [read_frame(one, keys=keys) for one in populations(store, experiment)]
+    return _joined([runs, *tables])
+
+
+def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return all runs of these frames, oldest first; a network is there once."""
+    first, *others = frames
+    for other in others:
+        other = other[~other["run_key"].isin(first["run_key"])]
+        if other.empty:
+            continue
+        if first.empty:
+            first = other
+            continue
+        both = pd.concat([first, other], ignore_index=True).sort_values(
+            "start_time", kind="stable", ignore_index=True
+        )
+        heads = list(first.columns[: 5 + len(TAG_COLUMNS)])
+        params = [name for key in key_names() for name in (key, f"params.{key}") if name in both]
+        params = [name for name in params if name not in heads]
+        rest = sorted(set(both.columns) - {*heads, *params})
+        first = both[[*heads, *params, *rest]]
+    return first.reset_index(drop=True)
+
+
+def _ordinary(store: Store, experiment: Experiment, keys: Collection[str] | None) -> pd.DataFrame:
+    """Read the experiment's runs, or those of these keys, that MLflow has as such."""
+    runs = store.reader.networks(experiment, list(TAG_COLUMNS))
+    if keys is not None:
         runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
     runs = _that_count([run.checked() for run in runs])
     for run in runs:
@@ -162,7 +217,8 @@ def load_history(
     Returns
     -------
     pandas.DataFrame
-        Columns run_id, metric, epoch (completed epochs) and value, sorted by run, metric and epoch.
+        Columns run_id, metric, epoch (completed epochs) and value, sorted by run, metric and epoch. A
+        population has the curves of its members only if it was recorded with `curves=true`.
 
     Raises
     ------
@@ -185,57 +241,20 @@ def read_history(
 ) -> pd.DataFrame:
     """Read curves like `load_history`, from an open store; from a database, only the points at `epochs`."""
     columns = ["run_id", "metric", "epoch", "value"]
-    wanted = sorted(set(runs["run_id"]))
+    is_member = runs["run_id"].str.contains("/", regex=False).to_numpy(dtype=bool)
+    wanted = sorted(set(runs["run_id"][~is_member]))
     frame = pd.DataFrame.from_records(store.reader.points(wanted, metrics, epochs), columns=columns)
+    if is_member.any():
+        named = runs["run_id"][is_member].str.split("/", expand=True)
+        tables = [
+            read_curves(get_population(store, str(sweep)), numbers.to_numpy(dtype=np.int64), metrics, epochs)
+            for sweep, numbers in named[1].groupby(named[0])
+        ]
+        tables = [table for table in (frame, *tables) if len(table)]
+        return pd.concat(tables, ignore_index=True) if tables else frame
     if len(frame) and not frame[["epoch", "value"]].dtypes.map(pd.api.types.is_numeric_dtype).all():
         raise RequestError(f"the curves of {', '.join(metrics)} hold values that are not numbers")
     return frame.sort_values(["run_id", "metric", "epoch"], ignore_index=True)
-
-
-def load_network(source: str | PathLike[str], *, tracking_uri: str | None = None) -> Model:
-    """Load a trained network.
-
-    Parameters
-    ----------
-    source
-        A run's id, the beginning of its id, `last`, or the path of a `weights.npz`.
-    tracking_uri
-        The store; if None, MLFLOW_TRACKING_URI or the default store.
-
-    Returns
-    -------
-    Model
-        `predict(X)` turns raw rows, (n, features), into a dict of columns of outputs and labels, or a
-        DataFrame with the features into a DataFrame. `outputs(X)` turns an array into an array,
-        (n, outputs). `network.layers` is ((W1, b1), …), W of shape (fan_out, fan_in).
-
-    Raises
-    ------
-    RequestError
-        If there is no such run or file, or if the file does not contain a network.
-
-    Examples
-    --------
-    >>> import nnexp
-    >>> run = nnexp.train(dataset="gender", seed=1, figures=False, model=False)
-    >>> network = nnexp.load_network(run.run_id)
-    >>> network.features
-    ('weight_lb', 'height_in')
-    >>> network.predict([[128, 63], [155, 68]])["label"]
-    ['F', 'M']
-    """
-    path = Path(source)
-    if path.suffix != ".npz":
-        store = open_store(tracking_uri, create=False)
-        return read_model(store, get_run(store, whole_id(store, str(source), "run")))
-    try:
-        return unpack(path.read_bytes())
-    except NotWeights as error:
-        raise RequestError(f"{path}: {error}") from error
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise RequestError(f"{path}: is not a weights.npz: {error}") from error
 
 
 def _typed(texts: pd.Series) -> pd.Series:

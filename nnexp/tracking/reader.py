@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from nnexp.config.errors import RequestError
 from nnexp.config.text import printable, shortened
@@ -59,7 +59,7 @@ class Detail:
     end_time: int | None = None
     is_active: bool = True  # not deleted in MLflow
 
-    def checked(self) -> Detail:
+    def checked(self) -> Self:
         """Return the run, its texts escaped for printing.
 
         Raises RequestError for values of wrong types, since a database holds whatever was put there.
@@ -94,8 +94,9 @@ def wrong_value(run_id: str, value: object, belongs: str) -> RequestError:
 class Entry:
     """A sweep or a single run in a list.
 
-    Its start is in milliseconds since 1970; `best` is the last loss of the run, or of a sweep's best run.
-    Values that the record does not have are None.
+    Its start is in milliseconds since 1970; `best` is the last value of `metric` of the run, or of a sweep's
+    best run: `val_loss` where it is recorded, which decides what is best there, else `loss`. Values that the
+    record does not have are None.
     """
 
     run_id: str
@@ -104,7 +105,18 @@ class Entry:
     start_time: int | None
     experiment: str
     is_sweep: bool
+    metric: str
     best: float | None
+
+
+# The metrics that can decide what is best, the first of them that is recorded.
+DECIDING = ("val_loss", "loss")
+
+
+def deciding(values: Mapping[str, float | None]) -> tuple[str, float | None]:
+    """Return the metric that decides, of those recorded, and its value."""
+    found = [(metric, values[metric]) for metric in DECIDING if values.get(metric) is not None]
+    return found[0] if found else ("loss", None)
 
 
 class Reader(Protocol):

@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from nnexp.tracking.reader import PAGE, Curves, Detail, Entry, Experiment, Found, Kind, wrong_value
+from nnexp.tracking.reader import (
+    DECIDING,
+    PAGE,
+    Curves,
+    Detail,
+    Entry,
+    Experiment,
+    Found,
+    Kind,
+    deciding,
+    wrong_value,
+)
 from nnexp.tracking.store import Store
 from nnexp.tracking.tables import EXPERIMENTS, LATEST_METRICS, MAX_NAMED, METRICS, PARAMS, RUNS, TAGS, chunks
 from nnexp.tracking.view import BEST
@@ -74,15 +84,21 @@ class DatabaseReader:
             # Metrics do not, as SQLite's JSON has only 15 of a double's 17 digits.
             is_sqlite = connection.dialect.name == "sqlite"
             gather = sa.func.json_group_object if is_sqlite else sa.func.json_object_agg
+            shared: dict[str, str] = {}  # most texts repeat from run to run; each is kept once
+
+            def read(text: Any) -> dict[str, str]:
+                pairs = json.loads(text) if is_sqlite else text
+                return {shared.setdefault(k, k): shared.setdefault(v, v) for k, v in pairs.items()}
+
             texts = []
             for t, are_asked in ((PARAMS.c, sa.true()), (TAGS.c, tagged)):
                 query = sa.select(t.run_uuid, gather(t.key, t.value)).where(t.run_uuid.in_(ids), are_asked)
-                rows = connection.execute(query.group_by(t.run_uuid)).all()
-                texts.append({run_id: json.loads(text) if is_sqlite else text for run_id, text in rows})
+                rows = connection.execute(query.group_by(t.run_uuid))
+                texts.append({run_id: read(text) for run_id, text in rows})
             params, tags = texts
             latest = sa.select(m.run_uuid, m.key, m.value, m.is_nan).where(m.run_uuid.in_(ids))
-            for run_id, key, value, is_nan in connection.execute(latest).all():
-                metrics.setdefault(run_id, {})[key] = math.nan if is_nan else value
+            for run_id, key, value, is_nan in connection.execute(latest):
+                metrics.setdefault(run_id, {})[shared.setdefault(key, key)] = math.nan if is_nan else value
             experiment = sa.cast(r.experiment_id, sa.Text)
             heads = sa.select(
                 r.run_uuid, r.name, r.status, r.artifact_uri, experiment, r.start_time, r.end_time
@@ -146,10 +162,14 @@ class DatabaseReader:
             _tag, ("nnexp.sweep", "nnexp.run_key", "nnexp.sweep_id")
         )
         is_sweep, is_alone = sweep.c.key.isnot(None), key.c.key.isnot(None) & child.c.key.is_(None)
-        named = sa.case((is_sweep, f"{BEST}loss"), else_="loss")
-        best = sa.select(m.value).where(m.run_uuid == r.run_uuid, m.key == named).scalar_subquery()
+        values = [
+            sa.select(m.value)
+            .where(m.run_uuid == r.run_uuid, m.key == sa.case((is_sweep, f"{BEST}{metric}"), else_=metric))
+            .scalar_subquery()
+            for metric in DECIDING
+        ]
         query = (
-            sa.select(r.run_uuid, r.name, r.status, r.start_time, e.name, is_sweep, best)
+            sa.select(r.run_uuid, r.name, r.status, r.start_time, e.name, is_sweep, *values)
             .join(EXPERIMENTS, e.experiment_id == r.experiment_id)
             .join(sweep, of_sweep, isouter=True)
             .join(key, of_key, isouter=True)
@@ -162,12 +182,15 @@ class DatabaseReader:
         if experiment is not None:
             query = query.where(r.experiment_id == int(experiment.id))
         with self._store.reading() as connection:
-            for row in connection.execute(query).all():
-                run_id, name, status, start_time, experiment_name, is_of_sweep, loss = row
-                entry = Entry(run_id, name, status, start_time, experiment_name, bool(is_of_sweep), loss)
-                if entry.is_sweep and entry.best is None:
-                    entry = replace(entry, best=_best_of(connection, entry.run_id))
-                yield entry
+            for *head, is_of_sweep, val_loss, loss in connection.execute(query).all():
+                found = {"val_loss": val_loss, "loss": loss}
+                if is_of_sweep and val_loss is None and loss is None:
+                    found = _best_of(connection, head[0])
+                run_id, name, status, start_time, experiment_name = head
+                metric, best = deciding(found)
+                yield Entry(
+                    run_id, name, status, start_time, experiment_name, bool(is_of_sweep), metric, best
+                )
 
     def beginning(self, typed: str) -> dict[str, bool]:
         sweep, of_sweep = _tag("nnexp.sweep")
@@ -210,16 +233,16 @@ def _tag(key: str) -> tuple[sa.TableClause, Any]:
     return tags, (tags.c.run_uuid == RUNS.c.run_uuid) & (tags.c.key == key)
 
 
-def _best_of(connection: sa.Connection, sweep_id: str) -> float | None:
-    """Return the lowest loss of a sweep's own runs, for a sweep that is running or was stopped."""
+def _best_of(connection: sa.Connection, sweep_id: str) -> dict[str, float]:
+    """Return the lowest of each loss of a sweep's own runs, for a sweep that is running or was stopped."""
     r, m = RUNS.c, LATEST_METRICS.c
     (child, of_child), (outcome, of_outcome) = _tag("nnexp.sweep_id"), _tag("nnexp.outcome")
     query = (
-        sa.select(sa.func.min(m.value))
+        sa.select(m.key, sa.func.min(m.value))
         .join(RUNS, r.run_uuid == m.run_uuid)
         .join(child, of_child)
         .join(outcome, of_outcome)
-        .where(m.key == "loss", child.c.value == sweep_id, outcome.c.value != "diverged")
+        .where(m.key.in_(DECIDING), child.c.value == sweep_id, outcome.c.value != "diverged")
+        .group_by(m.key)
     )
-    best: float | None = connection.scalar(query)
-    return best
+    return {str(metric): value for metric, value in connection.execute(query).all()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import re
 import time
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -42,12 +43,28 @@ class RunRecord:
     status: str = "FINISHED"
     start_time: int = field(default_factory=lambda: now())
     end_time: int | None = None
-    run_id: str | None = None  # an id that the run already has, only for a database; None: a new one
+    run_id: str | None = None  # an id that the run already has; None: a new one
 
     @property
     def title(self) -> str:
         """Return the name, cut to what its column takes."""
         return cut(self.name, MAX_NAME)
+
+
+class Ids:
+    """Draws ids of new runs: UUIDs of version 7 (RFC 9562).
+
+    Such ids rise with time, so runs that are recorded together are adjacent in MLflow's indices.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def draw(self) -> str:
+        """Return a new id, above those before."""
+        self._last = max(self._last + 1, time.time_ns() // 1_000_000 << 12)
+        milliseconds, count = divmod(self._last, 1 << 12)
+        return f"{milliseconds:012x}7{count:03x}{uuid.uuid4().hex[16:]}"
 
 
 class Ended(Lost):
@@ -77,6 +94,18 @@ class Writer(Protocol):
 
     def start(self, record: RunRecord) -> str:
         """Record a RUNNING run, owned by this process, and return its id."""
+
+    def take(self, name: str) -> bool:
+        """Take a name, of 32 letters at most, until `close`; return whether no other live process has it.
+
+        A server cannot tell, so through it every process may take it.
+        """
+
+    def resume(self, run_id: str) -> None:
+        """Set a run that has ended RUNNING again, owned by this process.
+
+        Raises Ended if it is not there any more, or RUNNING already.
+        """
 
     def log(self, run_id: str, points: Iterable[Point]) -> None:
         """Add points to a RUNNING run."""

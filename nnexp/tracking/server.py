@@ -1,4 +1,7 @@
-"""Record runs through MLflow's client: on a server, or in a database whose tables nnexp does not know."""
+"""Record runs through MLflow's client: on a server, or in a database whose tables nnexp does not know.
+
+A server that runs nnexp's own app takes many whole runs in one request; see app.py.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,22 @@ import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request, verify_rest_response
 
+from nnexp.tracking import wire
 from nnexp.tracking.client import search
 from nnexp.tracking.files import put
 from nnexp.tracking.owner import Heartbeat
 from nnexp.tracking.places import local_path
 from nnexp.tracking.reader import Experiment
-from nnexp.tracking.runs import DataInput, Ended, Point, RunRecord, fitted, given_way, identity, now
+from nnexp.tracking.runs import DataInput, Ended, Ids, Point, RunRecord, fitted, given_way, identity, now
 from nnexp.tracking.store import CALLS_AT_ONCE, Store
 
 # MLflow's limits on one log_batch call: the entries in all, and the params among them.
@@ -25,7 +32,7 @@ MAX_BATCH, MAX_PARAMS = 1000, 100
 
 
 class ClientWriter:
-    """A `Writer` of one experiment's runs that records call by call.
+    """A `Writer` of one experiment's runs that records call by call, or many at once if the server does so.
 
     A run is complete once its status is FINISHED or FAILED.
     """
@@ -37,9 +44,25 @@ class ClientWriter:
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE if store.uri.startswith("http") else 1)
         self._stopped = threading.Event()
         self._disregarded: dict[str, str] = {}
+        self._ids, self._has_called = Ids(), False
 
     def write(self, records: Sequence[RunRecord]) -> None:
-        """Record whole runs, several at a time; `settle` removes the duplicates that this can leave."""
+        """Record whole runs, several at a time; `settle` removes the duplicates that this can leave.
+
+        A run that replaces another one is recorded by itself.
+        """
+        replaced = set(self._disregarded.values())
+        at_once = {
+            self._ids.draw(): record
+            for record in records
+            if identity(record.tags)[0] not in replaced and wire.size(record) < wire.ENOUGH_BYTES
+        }
+        if len(at_once) > 1 and self._takes_many:
+            for body in wire.bodies(at_once):
+                if not self._stopped.is_set():
+                    self._post(body)
+            sent = set(map(id, at_once.values()))
+            records = [record for record in records if id(record) not in sent]
         list(self._threads.map(self._write_one, records))
 
     def stop(self) -> None:
@@ -50,6 +73,17 @@ class ClientWriter:
         self._heartbeat.hold(run_id)
         self.add(run_id, record.files, {})
         return run_id
+
+    def take(self, name: str) -> bool:
+        return True
+
+    def resume(self, run_id: str) -> None:
+        info = self._client.get_run(run_id).info
+        if info.status == "RUNNING" or info.lifecycle_stage != "active":
+            raise Ended(run_id, info.status if info.lifecycle_stage == "active" else None)
+        self.add(run_id, {}, self._heartbeat.tags())
+        self._client.update_run(run_id, "RUNNING")
+        self._heartbeat.hold(run_id)
 
     def log(self, run_id: str, points: Iterable[Point]) -> None:
         self._log(run_id, points, now())
@@ -97,6 +131,8 @@ class ClientWriter:
         Repeated or unanswered calls to a server leave them. Of two copies every process keeps the one with
         the smaller id, so one always stays.
         """
+        if sweep_id is not None and not self._has_called:
+            return set()  # the server has recorded all runs in whole transactions
         runs = search(self._store, self._experiment, "tags.`nnexp.run_key` != ''")
         half = [r for r in runs if r.status == "RUNNING" and "nnexp.sweep_id" in r.tags]
         extra = {run.run_id for run in half if run.tags["nnexp.sweep_id"] == sweep_id}
@@ -134,6 +170,7 @@ class ClientWriter:
     def _write_one(self, record: RunRecord) -> None:
         if self._stopped.is_set():
             return
+        self._has_called = True
         try:
             run_id = self._create(record, {})
             self.add(run_id, record.files, {})
@@ -142,6 +179,33 @@ class ClientWriter:
                 self._supersede(identity(record.tags)[0], run_id)
         except BaseException:
             self.stop()  # if the server is away, each further record would wait just as long
+            raise
+
+    @cached_property
+    def _takes_many(self) -> bool:
+        """Whether the server runs nnexp's app and takes the experiment's runs by it; asked once."""
+        if not self._store.uri.startswith("http"):
+            return False
+        answer = http_request(
+            get_default_host_creds(self._store.uri), self._path, "GET", raise_on_status=False
+        )
+        try:
+            return answer.status_code == 200 and wire.FORMAT in answer.json()["formats"]
+        except (ValueError, KeyError, TypeError):  # another program answers there
+            return False
+
+    @property
+    def _path(self) -> str:
+        return f"{wire.PATH}?experiment_id={self._experiment.id}"
+
+    def _post(self, body: bytes) -> None:
+        """Send runs to the server's app. It leaves out those it has, so that a request can be repeated."""
+        creds, headers = get_default_host_creds(self._store.uri), {"Content-Type": wire.TYPE}
+        try:
+            answer = http_request(creds, self._path, "POST", data=body, extra_headers=headers)
+            verify_rest_response(answer, self._path)
+        except BaseException:
+            self.stop()  # as in _write_one
             raise
 
     def _create(self, record: RunRecord, more_tags: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnexp.tracking.find import SWEEP_KEYS
+from nnexp.tracking.members import RECORD
 from nnexp.tracking.places import place_of
 from nnexp.tracking.reader import Found
 from nnexp.tracking.store import Store
@@ -32,14 +33,22 @@ def missing(store: Store, runs: Sequence[Found]) -> dict[str, str]:
     """
     found = {}
     is_network = {run.run_id: "nnexp.run_key" in run.tags for run in runs}
+    is_table = {run.run_id: RECORD in run.tags for run in runs}
     for run_id, uri, tags in store.reader.heads(runs, NEEDED_TAGS):
         place = None if uri is None else place_of(store.uri, uri)
         what = missing_tag(tags) if is_network[run_id] else ""
         if not what and place is not None:
-            what = missing_file(place, NEEDED_FILES if is_network[run_id] else (SWEEP_KEYS,))
+            what = missing_file(
+                place, NEEDED_FILES if is_network[run_id] else _needed_of_sweep(is_table[run_id])
+            )
         if what:
             found[run_id] = what
     return found
+
+
+def _needed_of_sweep(is_table: bool) -> tuple[str, ...]:
+    """Return the files that a sweep's record must have; a population has no list of keys."""
+    return ("config.yaml",) if is_table else (SWEEP_KEYS,)
 
 
 def missing_tag(tags: Mapping[str, object]) -> str:

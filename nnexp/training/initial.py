@@ -8,22 +8,22 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnexp.config.run import Choice, RunConfig
+from nnexp.config.run import Choice
 from nnexp.network import init
 from nnexp.network.engine.draws import Draws
+from nnexp.training.columns import Columns
 
 Array = NDArray[np.float64]
 
 
-def initial_weights(configs: Sequence[RunConfig], sizes: Sequence[int]) -> Array:
-    """Draw each config's untrained network, as `network.flatten` orders the weights: (configs, weights)."""
-    alike: dict[Choice, list[int]] = {}
-    for i, config in enumerate(configs):
-        alike.setdefault(config.init, []).append(i)
-    weights = np.empty((len(configs), sum((i + 1) * o for i, o in pairwise(sizes))))
-    for choice, members in alike.items():
-        seeds, which = np.unique([configs[i].seed for i in members], return_inverse=True)
-        weights[members] = drawn(choice, sizes, seeds)[which]
+def initial_weights(columns: Columns, sizes: Sequence[int]) -> Array:
+    """Draw each run's untrained network, as `network.flatten` orders the weights: (runs, weights)."""
+    weights = np.empty((len(columns), sum((i + 1) * o for i, o in pairwise(sizes))))
+    for i, choice in enumerate(columns.inits):
+        members = np.flatnonzero(columns.init == i)
+        if len(members):
+            seeds, which = np.unique(columns.seed[members], return_inverse=True)
+            weights[members] = drawn(choice, sizes, seeds)[which]
     return weights
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from nnexp.network.engine.cuda.device import Device
+import numpy as np
+
+from nnexp.config.run import RunConfig
 from nnexp.training.checks import check
-from nnexp.training.distribute import Ended, Training
+from nnexp.training.columns import Columns, IntArray
+from nnexp.training.distribute import EndedPoint, Training
 from nnexp.training.plan import Point
-from nnexp.training.shard import Shard, Trained
-from nnexp.training.train import Failure, shards_of
+from nnexp.training.shard import DIVERGED, PRUNED, Shard
+from nnexp.training.train import MAX_SHARD, Failure, groups_of, shards_of
 
 # Given a trial, the completed epochs and the metric of each of its runs (nan if diverged): whether to end it.
 Judge = Callable[[int, int, list[float]], bool]
@@ -26,6 +29,7 @@ class _Group:
     """Runs that train as one shard, by their positions among all points."""
 
     members: list[int]
+    configs: list[RunConfig]  # of a run that was ended early, with as many epochs
     shard: Shard
 
 
@@ -34,33 +38,30 @@ def train_judged(
     trials: Sequence[Sequence[int]],
     metric: str,
     judge: Judge,
-    device: Device | None = None,
-) -> Training:
-    """Train the points; yield several times a second (epochs trained, runs that ended).
+) -> Training[EndedPoint]:
+    """Train the points on the CPU; yield several times a second (epochs trained, runs that ended).
 
     `trials` are the positions of each trial's runs. The judge is asked about a trial at every recorded epoch
     before its last, unless a run of it has failed. The runs of a trial end together.
     """
-    return _Judged(points, trials, metric, device).run(judge)
+    return _Judged(points, trials, metric).run(judge)
 
 
 class _Judged:
     """The runs in training, and the trials that have not ended."""
 
-    def __init__(
-        self, points: Sequence[Point], trials: Sequence[Sequence[int]], metric: str, device: Device | None
-    ) -> None:
-        self._points, self._metric, self._device = points, metric, device
+    def __init__(self, points: Sequence[Point], trials: Sequence[Sequence[int]], metric: str) -> None:
+        self._points, self._metric = points, metric
         self._waiting = {trial: list(runs) for trial, runs in enumerate(trials)}
         self._failed: set[int] = set()
         self._groups = self._grouped(range(len(points)))
 
-    def run(self, judge: Judge) -> Training:
+    def run(self, judge: Judge) -> Training[EndedPoint]:
         for epoch in _epochs(self._points):
             for group in list(self._groups):
                 for failure in self._advance(group, epoch):
                     yield self._done, failure
-            ended: Ended = []
+            ended: list[EndedPoint] = []
             for trial, runs in list(self._waiting.items()):
                 if self._are_over(runs, epoch):
                     ended += self._ended(trial)
@@ -81,13 +82,15 @@ class _Judged:
             own = [i for i in runs if self._points[i].dataset is dataset]
             configs = [self._points[i].config for i in own]
             prepared = [check(dataset, config) for config in configs]
-            for some in shards_of(dataset, configs, prepared):
-                data = [prepared[k] for k in some]
-                shard = Shard(dataset, [configs[k] for k in some], data, self._device)
-                groups.append(_Group([own[k] for k in some], shard))
+            for group in groups_of(configs, prepared):
+                columns = Columns.of([configs[k] for k in group], [prepared[k] for k in group])
+                for some in shards_of(dataset, columns, MAX_SHARD):
+                    members = [group[k] for k in some]
+                    shard = Shard(dataset, columns.take(some))
+                    groups.append(_Group([own[i] for i in members], [configs[i] for i in members], shard))
         return groups
 
-    def _advance(self, group: _Group, epoch: int) -> Iterator[Ended]:
+    def _advance(self, group: _Group, epoch: int) -> Iterator[list[EndedPoint]]:
         """Train a group up to the epoch; yield the failures, a few times a second.
 
         A shard that raises is halved, and its halves are trained from the beginning, until the run that does
@@ -115,15 +118,15 @@ class _Judged:
                 runs.remove(run)
                 self._failed.add(trial)
 
-    def _parts(self, runs: Sequence[int]) -> Iterator[tuple[Shard, list[int], list[int]]]:
-        """Yield the shards of these runs, with the runs of each and their positions in it."""
+    def _parts(self, runs: Sequence[int]) -> Iterator[tuple[_Group, list[int], IntArray]]:
+        """Yield the groups of these runs, with the runs of each and their positions in it."""
         for group in self._groups:
             if own := [run for run in runs if run in group.members]:
-                yield group.shard, own, [group.members.index(run) for run in own]
+                yield group, own, np.array([group.members.index(run) for run in own])
 
     def _are_over(self, runs: Sequence[int], epoch: int) -> bool:
         """Return whether all these runs have ended by themselves."""
-        return all((shard.ends[at] <= epoch).all() for shard, _, at in self._parts(runs))
+        return all((group.shard.ends[at] <= epoch).all() for group, _, at in self._parts(runs))
 
     def _is_judged(self, trial: int, epoch: int) -> bool:
         """Return whether a trial is recorded at this epoch, and whole."""
@@ -132,22 +135,25 @@ class _Judged:
 
     def _values(self, runs: Sequence[int]) -> list[float]:
         return [
-            value for shard, _, at in self._parts(runs) for value in shard.measured(self._metric)[at].tolist()
+            value
+            for group, _, at in self._parts(runs)
+            for value in group.shard.measured(self._metric)[at].tolist()
         ]
 
-    def _ended(self, trial: int, early: bool = False) -> Ended:
+    def _ended(self, trial: int, early: bool = False) -> list[EndedPoint]:
         """Return the results of a trial that ends now, early or by itself."""
-        ended: Ended = []
-        for shard, runs, at in self._parts(self._waiting.pop(trial)):
+        result: list[EndedPoint] = []
+        for group, runs, at in self._parts(self._waiting.pop(trial)):
             if early:
-                shard.shorten(at)
-            results = map(_pruned, shard.results(at)) if early else shard.results(at)
-            ended += zip([self._points[run] for run in runs], results, strict=True)
-        return ended
-
-
-def _pruned(trained: Trained) -> Trained:
-    return trained if trained.outcome == "diverged" else replace(trained, outcome="pruned")
+                group.shard.shorten(at)
+            ended = group.shard.ended(at)
+            if early:
+                ended = replace(ended, outcome=np.where(ended.outcome == DIVERGED, DIVERGED, PRUNED))
+                for k in at.tolist():
+                    group.configs[k] = replace(group.configs[k], epochs=group.shard.epoch)
+            trained = group.shard.trained(ended, group.configs)
+            result += zip([self._points[run] for run in runs], trained, strict=True)
+        return result
 
 
 def _epochs(points: Sequence[Point]) -> list[int]:

@@ -9,8 +9,9 @@ from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Dataset
 from nnexp.training.checks import weight_count
 
-# A run's approximate cost in seconds, for the plan only: to record it, and to train one sample and weight.
-RECORD_SECONDS, WEIGHT_SECONDS = 4e-3, 1e-9
+# A run's approximate cost in seconds, for the plan only: to record it as a run or as a row of a table, and to
+# train one sample and weight.
+RECORD_SECONDS, ROW_SECONDS, WEIGHT_SECONDS = 4e-3, 1e-5, 1e-9
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,28 @@ class Plan:
     attempt: int  # number of the attempt at the points to do; above 1 if finished ones are run again
     seconds: float  # estimated
 
+    @property
+    def seconds_as_table(self) -> float:
+        """Return the estimated seconds for the points to do if they were recorded as rows of a table."""
+        return self.seconds - len(self.todo) * (RECORD_SECONDS - ROW_SECONDS)
+
     def __str__(self) -> str:
         """Describe the plan: `600 runs: 72 done, 3 failed before, 525 new, about 2 s`."""
-        parts = [f"{self.done} done"] * (self.done > 0)
-        parts += [f"{len(self.failed)} failed before (retry=failed runs them again)"] * bool(self.failed)
-        word = "new" if self.attempt == 1 else f"again (attempt {self.attempt})"
-        parts += [f"{len(self.todo)} {word}"]
-        parts += [f"about {_duration(self.seconds)}"] * bool(self.todo)
-        return f"{self.total} run{'s' * (self.total != 1)}: {', '.join(parts)}"
+        counts = self.total, self.done, len(self.failed), len(self.todo)
+        return described(*counts, self.attempt, self.seconds, "run")
 
 
-def _duration(seconds: float) -> str:
+def described(total: int, done: int, failed: int, todo: int, attempt: int, seconds: float, unit: str) -> str:
+    """Describe what of a sweep is done, failed before, and to do, in an estimated time."""
+    parts = [f"{done} done"] * (done > 0)
+    parts += [f"{failed} failed before (retry=failed runs them again)"] * bool(failed)
+    parts += [f"{todo} new" if attempt == 1 else f"{todo} again (attempt {attempt})"]
+    parts += [f"about {duration(seconds)}"] * bool(todo)
+    return f"{total} {unit}{'s' * (total != 1)}: {', '.join(parts)}"
+
+
+def duration(seconds: float) -> str:
+    """Return an estimated time in words."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from nnexp.config.run import RunConfig
 from nnexp.config.text import masked
@@ -14,10 +16,13 @@ from nnexp.dataset.prepare import Prepared
 from nnexp.network import engine
 from nnexp.network.engine.cuda.device import Device
 from nnexp.training.checks import check, weight_count
-from nnexp.training.shard import Shard, Trained
+from nnexp.training.columns import Columns, IntArray
+from nnexp.training.shard import Ended, Shard, Trained
 
 # A shard's memory is bounded by its number of runs and by what their curves take.
 MAX_SHARD, SHARD_BYTES = 2048, 128 * 2**20
+# A CUDA device trains small networks faster the more they are.
+DEVICE_SHARD = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -46,65 +51,98 @@ class Progress:
     current: Trained | None
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step of the training of columns: runs that ended since the last step, or one that failed."""
+
+    epochs_done: int
+    shard: Shard | None  # None if the run failed
+    runs: IntArray  # the positions in the columns of the shard's runs, or of the run that failed
+    ended: Ended | None
+    current: Ended | None  # the run under way, if it trains alone
+    failure: Failure | None = None
+
+
 def train(dataset: Dataset, configs: Sequence[RunConfig], device: Device | None = None) -> Iterator[Progress]:
     """Train a network for each config, many at once; yield several times a second, and each result once.
 
-    Runs of one shape train as a batch of the engine, in shards that bound the memory. Runs that differ only
-    in `epochs` are trained once, up to the longest. A shard that raises (or exits) is halved until the run
-    that does it is alone; that run ends as a Failure, and the others go on. So a device's memory bounds its
-    shards, too. Raises RequestError before any work.
+    Runs of one shape train as a batch of the engine, on the CPU if no device is given. Raises RequestError
+    before any work.
     """
     prepared = [check(dataset, config) for config in configs]
-    done, shards = 0, deque(shards_of(dataset, configs, prepared))
+    most = MAX_SHARD if device is None else DEVICE_SHARD
+    done = 0
+    for group in groups_of(configs, prepared):
+        columns = Columns.of([configs[i] for i in group], [prepared[i] for i in group])
+        for step in train_columns(dataset, columns, most, device):
+            if step.shard is None or step.ended is None:
+                assert step.failure is not None  # a step without a shard says why
+                yield Progress(done + step.epochs_done, [(group[step.runs[0]], step.failure)], None)
+                continue
+            own = [configs[group[run]] for run in step.runs.tolist()]
+            ended = zip(step.runs[step.ended.runs].tolist(), step.shard.trained(step.ended, own), strict=True)
+            current = None if step.current is None else next(step.shard.trained(step.current, own))
+            yield Progress(done + step.epochs_done, [(group[run], result) for run, result in ended], current)
+        done += int(columns.epochs.sum())
+
+
+def train_columns(
+    dataset: Dataset, columns: Columns, most: int, device: Device | None = None
+) -> Iterator[Step]:
+    """Train runs of one shape, in shards of at most `most` runs; yield several times a second.
+
+    Runs that differ only in `epochs` are trained once, up to the longest. A shard that raises (or exits) is
+    halved until the run that does it is alone; that run ends as a Failure, and the others go on.
+    So a device's memory bounds its shards, too.
+    """
+    done, shards = 0, deque(shards_of(dataset, columns, most))
     while shards:
-        members = shards.popleft()
-        left = dict.fromkeys(members)
+        runs = shards.popleft()
+        is_left = np.ones(len(runs), dtype=bool)
         try:
-            # Not kept in a variable: while the next shard begins, the memory of this one must be free.
-            training = Shard(
-                dataset, [configs[i] for i in members], [prepared[i] for i in members], device
-            ).train()
-            for epochs_done, ended, current in training:
-                for i, _ in ended:
-                    del left[members[i]]
-                yield Progress(done + epochs_done, [(members[i], run) for i, run in ended], current)
+            shard = Shard(dataset, columns.take(runs), device)
+            for epochs_done, ended, current in shard.train():
+                is_left[ended.runs] = False
+                yield Step(done + epochs_done, shard, runs, ended, current)
         except (Exception, SystemExit) as error:
-            todo = list(left)
-            if len(todo) > 1:
-                half = len(todo) // 2
-                shards.extendleft([todo[half:], todo[:half]])
+            left = runs[is_left]
+            if len(left) > 1:
+                half = len(left) // 2
+                shards.extendleft([left[half:], left[:half]])
             else:
-                left.clear()
-                yield Progress(done + configs[todo[0]].epochs, [(todo[0], Failure.of(error))], None)
-        done += sum(configs[i].epochs for i in members if i not in left)
+                is_left[:] = False
+                end = done + int(columns.epochs[left].sum())
+                yield Step(end, None, left, None, None, Failure.of(error))
+        done += int(columns.epochs[runs[~is_left]].sum())
 
 
-def shards_of(
-    dataset: Dataset, configs: Sequence[RunConfig], prepared: Sequence[Prepared]
-) -> Iterator[list[int]]:
-    """Yield the positions of runs that train together: of one shape, and few enough for memory."""
+def groups_of(configs: Sequence[RunConfig], prepared: Sequence[Prepared]) -> Iterable[list[int]]:
+    """Return the positions of runs of one shape, group by group."""
     groups: dict[tuple[Hashable, ...], list[int]] = {}
-    for i, config in enumerate(configs):
-        groups.setdefault(_shape(config, prepared[i]), []).append(i)
-    for group in groups.values():
-        config, data = configs[group[0]], prepared[group[0]]
-        epochs = max(configs[i].epochs for i in group)
-        kept = epochs // config.weights_every if config.weights_every else 0
-        # The run's curves, all copies of its weights, and its rows if they are not shared.
-        floats = 5 * (epochs // config.log_every + 2) + (kept + 7) * weight_count(dataset, config)
-        if any(prepared[i] is not data for i in group):
-            floats += data.X.size + data.X_val.size + data.X_test.size
-        size = max(engine.N_LANES, min(MAX_SHARD, SHARD_BYTES // (8 * floats)))
-        # Sorted by length, so that the lanes of a block end together.
-        group.sort(key=lambda i: (configs[i].epochs, configs[i].seed))
-        yield from (group[start : start + size] for start in range(0, len(group), size))
+    for i, (config, data) in enumerate(zip(configs, prepared, strict=True)):
+        groups.setdefault((*shape(config, data), irregular(config)), []).append(i)
+    return groups.values()
 
 
-def _shape(config: RunConfig, data: Prepared) -> tuple[Hashable, ...]:
+def shards_of(dataset: Dataset, columns: Columns, most: int) -> Iterator[IntArray]:
+    """Yield the positions of runs that train together, few enough for memory."""
+    like, data = columns.like, columns.data[0]
+    epochs = int(columns.epochs.max())
+    kept = epochs // like.weights_every if like.weights_every else 0
+    # The run's curves, all copies of its weights, and its rows if they are not shared.
+    floats = 5 * (epochs // like.log_every + 2) + (kept + 7) * weight_count(dataset, like)
+    if len(columns.data) > 1:
+        floats += data.X.size + data.X_val.size + data.X_test.size
+    size = max(engine.N_LANES, min(most, SHARD_BYTES // (8 * floats)))
+    # Sorted by length, so that the lanes of a block end together.
+    order = np.lexsort((columns.seed, columns.epochs))
+    yield from (order[start : start + size] for start in range(0, len(order), size))
+
+
+def shape(config: RunConfig, data: Prepared) -> tuple[Hashable, ...]:
     """Return what all runs of a batch must share; they may differ in initialisation, rates, seeds and length.
 
-    Runs whose last epoch is not a regular logging point batch only with each other: an additional logging
-    point would check for divergence at an epoch at which the run alone does not.
+    Runs of different lengths must also have the same `irregular`.
     """
     return (
         config.dataset,
@@ -118,5 +156,13 @@ def _shape(config: RunConfig, data: Prepared) -> tuple[Hashable, ...]:
         *(len(rows) for rows in (data.X, data.X_val, data.X_test)),
         config.log_every,
         config.weights_every,
-        config.epochs if config.epochs % config.log_every else None,
     )
+
+
+def irregular(config: RunConfig) -> int:
+    """Return the epochs of a run whose last is not a regular logging point, 0 for all others.
+
+    Such runs batch only with each other: an additional logging point would check for divergence at an epoch
+    at which the run alone does not.
+    """
+    return config.epochs if config.epochs % config.log_every else 0

@@ -6,7 +6,6 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
@@ -86,7 +85,8 @@ def test_a_report_shows_the_question_the_command_the_ranges_and_the_counts():
     for text in ("What is best?", tags["nnexp.command"], "init", "he, ones", "sweep: 24 runs"):
         assert text in seen.texts
     assert "MemoryError: no room" in seen.texts
-    assert "runs 30 done 23 failed 1 diverged 1 not run 6" in " ".join(" ".join(seen.texts).split())
+    counts = "30 runs, 23 done, 1 failed, 1 diverged, 6 not run"
+    assert counts in " ".join(" ".join(seen.texts).split()).replace(" ,", ",")
 
 
 def test_the_best_runs_come_first_and_diverged_ones_last():
@@ -103,19 +103,42 @@ def test_losses_of_different_data_sets_are_not_compared():
     assert found.best(1)[["dataset", "seed"]].to_numpy().tolist() == [["gender", 21], ["xor", 20]]
 
 
-def test_the_best_numbers_are_given_for_each_choice_of_words():
-    rows = [(init, rate, seed) for init in ("he", "ones") for rate in (0.1, 1, 10) for seed in range(4)]
-    init, rate, seed = map(list, zip(*rows, strict=True))
-    loss = [abs(np.log10(r) - (i == "he")) + s / 100 for i, r, s in rows]
-    runs = runs_of(
-        24, init=init, learning_rate=rate, seed=seed, loss=loss, status="FINISHED", outcome="finished"
-    )
-    assert [setting for setting, _ in findings(runs).answers] == [
-        "init=ones: learning_rate=1",
-        "init=he: learning_rate=10",
-    ]
-    assert findings(runs.assign(learning_rate=1.0)).answers[0][0] == "init=ones"
-    assert findings(runs.head(4)).answers == []
+def swept(loss, datasets=("xor",), rates=(0.1, 1, 10), seeds=8):
+    """Make runs over data sets, learning rates and seeds, with the loss of each by a function of these."""
+    rows = [(data, rate, seed) for data in datasets for rate in rates for seed in range(seeds)]
+    columns = dict(zip(("dataset", "learning_rate", "seed"), map(list, zip(*rows, strict=True)), strict=True))
+    ended = {"status": "FINISHED", "outcome": "finished"}
+    return runs_of(len(rows), **columns, **ended, loss=[loss(*row) for row in rows])
+
+
+def test_the_best_setting_is_named_with_its_rivals_and_how_many_seeds_would_tell_them_apart():
+    def loss(_, rate, seed):
+        return {0.1: 1 + seed / 100, 1: 0.1 + (seed * 5) % 8 / 100, 10: 0.105 + (seed * 3) % 8 / 100}[rate]
+
+    found = findings(swept(loss))
+    (answer,) = found.answers
+    assert (answer.of, answer.setting) == ("", "learning_rate=1")
+    assert answer.median.startswith("0.135, 95% interval 0.1")
+    assert [setting for setting, _ in answer.rivals] == ["learning_rate=10"]
+    assert answer.open.startswith("not separable with 8 seeds; ")
+    shown = " ".join(" ".join(Page(page(found, [])).texts).split())
+    assert "★ learning_rate=1 has the lowest median loss: 0.135, 95% interval" in shown
+    assert "~ 1 cannot be told from it: learning_rate=10 ( 0.14" in shown.replace("(", "( ")
+    assert note(found, [], "1").count("has the lowest median loss") == 1
+    assert findings(runs_of(4)).answers == []  # two seeds each
+
+
+def test_each_data_set_has_its_own_best_setting_and_its_own_open_question():
+    def loss(data, rate, seed):
+        return rate + seed / 100 if data == "xor" else (seed * (3 if rate == 1 else 5)) % 8 / 100
+
+    found = findings(swept(loss, ("gender", "xor"), rates=(1, 10)))
+    gender, xor = found.answers
+    assert (gender.of, xor.of) == ("dataset=gender", "dataset=xor")
+    assert (xor.setting, xor.rivals, xor.open) == ("learning_rate=1", (), "")
+    assert len(gender.rivals) == 1
+    assert "would be needed" in gender.open
+    assert "All other settings are worse" in " ".join(Page(page(found, [])).texts)
 
 
 def test_a_report_names_what_was_held_fixed_the_metric_that_decides_and_what_is_open():
@@ -127,8 +150,17 @@ def test_a_report_names_what_was_held_fixed_the_metric_that_decides_and_what_is_
     assert found.done["seed"].iloc[0] == 0
     assert found.headline[0][:2] == ("best_median_val_loss", 0)
     seen = " ".join(" ".join(Page(page(found, [])).texts).split())
-    for words in ("Lowest median val_loss", "Everything else", "activation tanh", "Not separable with 1"):
+    for words in ("lowest median val_loss", "Everything else", "activation tanh", "Not separable with 1"):
         assert words in seen
+
+
+def test_a_report_shows_the_data_the_split_and_the_experiments_file():
+    tags = {"nnexp.data": "wine: 178 rows (125 training, 53 validation), 13 features -> cultivar"}
+    text = "# What?\nhidden: [2]\nname: <b>"
+    seen = Page(page(findings(runs_of(), tags=tags), [], text)).texts
+    assert tags["nnexp.data"] in seen
+    assert text in seen
+    assert "The experiment" not in " ".join(Page(page(findings(runs_of()), [])).texts)
 
 
 def test_a_point_that_failed_and_then_finished_is_done():
@@ -226,7 +258,8 @@ def test_a_description_links_to_the_best_run_and_to_the_report():
     assert parts[0] == "**Question:** What is best?"
     assert parts[1] == "**24 runs**: 23 done, 1 failed, 1 diverged"
     assert parts[2].splitlines() == [
-        "- learning_rate=1.1 has the lowest median loss: 0.071, 95% interval 0.045 to 0.167",
+        "- learning_rate=1.1 has the lowest median loss: 0.071, 95% interval 0.045 to 0.167, 100% (74-100) "
+        "solved. Rivals: learning_rate=0.1 (not separable with 12 seeds; about 200 would be needed)",
         f"- Best run: [xor seed=21](#/experiments/7/runs/{21:032x}): loss 0.0417, accuracy 1.00",
     ]
     assert "    nnexp train -m" in parts

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nnexp.analysis import statistics
+from nnexp.analysis import standing, statistics
 from nnexp.analysis.standing import against_best, paired
 
 
@@ -137,3 +137,88 @@ def test_about_as_many_seeds_as_predicted_settle_a_comparison():
     n = int(np.median(predicted))
     found = [against_best(drawn(0, 0.5, 0.5, seeds=n, seed=i), 0).is_worse[1] for i in range(60)]
     assert 0.6 < np.mean(found) <= 1
+
+
+@pytest.mark.parametrize(("share", "n", "m"), [(0.5, 10, 10), (0.8, 5, 20), (0.97, 50, 30), (0.0, 8, 8)])
+def test_the_ends_of_an_improvement_are_a_quantile_of_hanleys_and_mcneils_variance_away(share, n, m):
+    low, high = statistics.superiority_interval(share, n, m)
+    for end in (low, high):
+        q1, q2, pairs = end / (2 - end), 2 * end**2 / (1 + end), (n + m) / 2
+        variance = end * (1 - end) + (pairs - 1) * (q1 + q2 - 2 * end**2)
+        assert abs(share - end) == pytest.approx(
+            stats.norm.ppf(0.975) * math.sqrt(variance / (n * m)), abs=1e-6
+        )
+    mirrored = statistics.superiority_interval(1 - share, n, m)
+    assert [1 - end for end in reversed(mirrored)] == pytest.approx([low, high], abs=1e-8)
+    assert np.isnan(statistics.superiority_interval(share, 2, m)).all()
+
+
+# --- Of many networks, whose statistics come from limits.
+
+
+@pytest.mark.parametrize("name", ["normal", "lognormal", "standard_cauchy"])
+def test_the_interval_of_many_is_about_the_bootstraps(name, monkeypatch):
+    values = getattr(np.random.default_rng(3), name)(size=499)
+    expected = list(map(float, statistics.iqm_interval(values)))
+    monkeypatch.setattr(statistics, "MANY", 499)
+    found = list(map(float, statistics.iqm_interval(values)))
+    width = expected[1] - expected[0]
+    assert found == pytest.approx(expected, abs=0.12 * width)
+    assert found[1] - found[0] > 0.9 * width
+
+
+@pytest.mark.parametrize("share", [0.74, 0.75, 0.76])
+def test_the_interval_of_many_covers_where_a_quartile_falls_between_two_modes(share):
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random((1000, 600)) < share, 0.0, 1.0)
+    # Of the middle half, from 25% to 75%, what is beyond the share is 1.
+    truth = max(0.0, 0.75 - share) / 0.5
+    low, high = statistics.iqm_interval(values)
+    assert ((low <= truth) & (truth <= high)).mean() > 0.92
+
+
+@pytest.mark.parametrize(("diverged", "finite"), [(100, True), (160, False), (300, False)])
+def test_the_interval_of_many_counts_diverged_runs_as_the_worst(diverged, finite):
+    values = np.random.default_rng(0).normal(size=600)
+    values[:diverged] = math.inf
+    low, high = statistics.iqm_interval(values)
+    assert math.isfinite(high) is finite
+    assert math.isfinite(low) is (diverged < 300)
+    assert low <= statistics.iqm(values) <= high
+
+
+@pytest.mark.parametrize("size", [3, 60, 1000])
+def test_the_p_of_many_differences_is_about_the_exact_one(size, monkeypatch):
+    differences = np.random.default_rng(size).integers(-40, 44, 400) / 2
+    expected = statistics.sign_p(differences)
+    monkeypatch.setattr(statistics, "MANY", 400)
+    assert statistics.sign_p(differences) == pytest.approx(expected, abs=0.01)
+
+
+def test_of_many_seeds_luck_is_what_reorderings_say(monkeypatch):
+    values = np.random.default_rng(1).lognormal(size=(8, 300))
+    values[3:] += 0.05
+    expected = standing._behind(values, 0)
+    monkeypatch.setattr(standing, "MANY", 300)
+    found = standing._behind(values, 0)
+    assert found[0] == pytest.approx(expected[0])
+    assert found[1] == pytest.approx(expected[1], abs=0.05)
+    assert found[3][0] == pytest.approx(expected[3][0], rel=0.06)
+
+
+def test_of_many_seeds_independent_samples_are_told_apart_likewise(monkeypatch):
+    values = np.full((3, 900), np.nan)
+    for i in range(3):
+        values[i, 300 * i : 300 * (i + 1)] = np.random.default_rng(i).normal(size=300) + 0.1 * i
+    expected = standing._behind(values, 0)
+    monkeypatch.setattr(standing, "MANY", 300)
+    found = standing._behind(values, 0)
+    assert found[1] == pytest.approx(expected[1], abs=0.06)
+    assert found[3][0] == pytest.approx(expected[3][0], rel=0.08)
+
+
+def test_hundreds_of_settings_of_thousands_of_seeds_are_ranked_without_reorderings():
+    values = np.random.default_rng(0).normal(size=(100, 2000)) + np.linspace(0, 0.5, 100)[:, None]
+    found = against_best(values, 0)
+    assert not found.is_worse[:5].any()
+    assert found.is_worse[50:].all()

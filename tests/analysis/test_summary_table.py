@@ -153,9 +153,9 @@ def test_the_best_row_is_marked_and_those_that_cannot_be_told_from_it():
     ("standing", "needed", "words"),
     [
         (["best", "worse", "worse"], [math.nan] * 3, ""),
-        (["best", "tied", "worse"], [math.nan, 90, math.nan], "the best (*) and 1 row (~); about 90 would"),
-        (["best", "tied", "tied"], [math.nan, 90, 400], "the best (*) and 2 rows (~); about 90 to 400 would"),
-        (["best", "tied", "tied"], [math.nan, 90, math.inf], "about 90 to more than 10,000 would"),
+        (["best", "tied", "worse"], [math.nan, 90, math.nan], "; about 90 would"),
+        (["best", "tied", "tied"], [math.nan, 90, 400], "; about 90 to 400 would"),
+        (["best", "tied", "tied"], [math.nan, 90, math.inf], "; about 90 to more than 10,000 would"),
         (["best", "tied", "worse"], [math.nan, math.inf, math.nan], "; more than 10,000 would be needed"),
         ([None] * 3, [math.nan] * 3, ""),
     ],
@@ -163,9 +163,20 @@ def test_the_best_row_is_marked_and_those_that_cannot_be_told_from_it():
 def test_what_the_seeds_do_not_tell_is_said_with_how_many_would(standing, needed, words):
     table = summary(*[(0.1, 0.1)] * 3).assign(standing=standing, seeds_needed=needed)
     said = summary_table.open_question(table)
-    assert said.startswith("not separable with 10 seeds: " if words else "")
+    assert said.startswith("not separable with 10 seeds; " if words else "")
     assert words in said
     assert bool(said) == bool(words)
+
+
+def test_each_data_set_has_its_own_open_question():
+    table = summary(*[(0.1, 0.1)] * 5, dataset=["gender", "gender", "xor", "xor", "line"])
+    table = table.assign(standing=["best", "tied", "best", "tied", None])
+    table["seeds_needed"] = [math.nan, 29, math.nan, math.inf, math.nan]
+    both = "the best (*) and 1 row (~) are not separable with 10 seeds"
+    assert summary_table.open_questions(table) == [
+        f"dataset=gender: {both}; about 29 would be needed",
+        f"dataset=xor: {both}; more than 10,000 would be needed",
+    ]
 
 
 def test_programs_get_every_digit_and_no_mark():

@@ -240,11 +240,11 @@ def jax_scan(task: Task) -> Callable[[], Array]:
     return lambda: np.asarray(run(start).block_until_ready())
 
 
-def c_function(source: str, name: str, directory: Path) -> Callable[..., None]:
-    """Compile C for this CPU and return one of its functions."""
+def c_function(source: str, name: str, directory: Path, *options: str) -> Callable[..., None]:
+    """Compile C for this CPU and return one of its functions; options: the compiler's."""
     file, library = directory / f"{name}.c", directory / f"{name}.so"
     file.write_text(source)
-    flags = ["-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC"]
+    flags = ["-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC", *options]
     subprocess.run([str(shutil.which("cc")), *flags, "-o", library, file, "-lm"], check=True)
     function: Callable[..., None] = ctypes.CDLL(str(library))[name]
     return function

@@ -61,7 +61,7 @@ def loaded():
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OVERRIDES)
 def test_points_are_composed_as_hydra_composes_them(loaded, job):
     loader, master = loaded

@@ -54,10 +54,10 @@ from nnexp.cli import main as cli
 from nnexp.training import train
 
 class Spoiled(train.Shard):
-    def __init__(self, dataset, configs, prepared):
-        if any(config.seed == {seed} for config in configs):
+    def __init__(self, dataset, columns):
+        if {seed} in columns.seed:
             {what}
-        super().__init__(dataset, configs, prepared)
+        super().__init__(dataset, columns)
 
 train.Shard = Spoiled
 cli.main()

@@ -27,7 +27,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.faults import kills, leaks, neighbours, records, servers, stores, tables, values, writers
+from tests.faults import (
+    kills,
+    leaks,
+    neighbours,
+    populations,
+    records,
+    servers,
+    stores,
+    tables,
+    values,
+    writers,
+)
 from tests.faults.program import TOO_LATE, Cases, Fault, Missing, Trial, Unexpected, expect, scratch, typed
 from tests.faults.standing import (
     EPOCHS,
@@ -51,6 +62,7 @@ def faults(n: int, known: Undisturbed) -> list[Fault]:
     return [
         *writers.rows(n),
         *kills.rows(n, known),
+        *populations.rows(n, known),
         *stores.rows(n),
         *neighbours.rows(n),
         *servers.rows(n),

@@ -14,11 +14,23 @@ from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import copy
-from signal import SIGCONT, SIGSTOP
+from signal import SIGCONT, SIGKILL, SIGSTOP
 from urllib.parse import urlsplit
 
 from tests.faults.kills import known_of
-from tests.faults.program import Fault, Trial, ended, expect, kill, last_line, start, told, typed, until
+from tests.faults.program import (
+    Fault,
+    Trial,
+    ended,
+    expect,
+    kill,
+    last_line,
+    start,
+    struck,
+    told,
+    typed,
+    until,
+)
 from tests.faults.standing import EPOCHS, FEW, FEW_RUNS, check_same, networks_of, read_runs
 from tests.faults.writers import check_told_ended
 from tests.real import free_port, is_up
@@ -60,6 +72,8 @@ def rows(n: int) -> list[Fault]:
     few = max(1, n // 20)
     return [
         Fault("a server that is killed and restarted while a sweep runs", killed, few),
+        Fault("a server with nnexp's app that is killed and restarted while a sweep runs", killed_app, few),
+        Fault("kill -9 of a sweep that a server with nnexp's app records", killed_client, few),
         Fault("a server that answers 503 for a while", stutters, few),
         Fault("a server that answers 503 from some request on", refuses, few),
         Fault("a server that hangs from some request on", hangs, few),
@@ -72,13 +86,14 @@ def rows(n: int) -> list[Fault]:
 class Server:
     """An MLflow server on loopback, on the store of a directory, which also keeps the artifacts."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, app: str | None = None) -> None:
         self.place, self._port = place, free_port()
+        self._app = [] if app is None else ["--app-name", app]
         self.uri = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri"]
+        command = [sys.executable, "-m", "mlflow", "server", *self._app, "--backend-store-uri"]
         command += [
             f"sqlite:///{self.place}/mlflow.db",
             "--artifacts-destination",
@@ -246,6 +261,41 @@ def killed(trial: Trial) -> str:
         server.kill()
         lost(trial, running)
         server.start()
+        left = server.finished(trial)
+        again(trial, server)
+    finally:
+        server.kill()
+    return f"{left} runs"
+
+
+def killed_app(trial: Trial) -> str:
+    """Exit status 1 and advice, unless the sweep was over; once the server is back, the same command
+    completes it: each run once, none RUNNING, with an undisturbed sweep's bits."""
+
+    def strike(server: Server, running: subprocess.Popen[bytes]) -> None:
+        time.sleep(2 * trial.random.random())
+        server.kill()
+        status, said = ended(running), told(trial.place, "first")
+        expect(status == 0 or (status == 1 and LOST in said), f"first: exit status {status}: {said[-300:]}")
+        server.start()
+
+    return _struck_app(trial, strike)
+
+
+def killed_client(trial: Trial) -> str:
+    """The same command completes the sweep: each run once, none RUNNING, with an undisturbed sweep's bits."""
+    return _struck_app(trial, lambda server, running: struck(running, SIGKILL, 2 * trial.random.random()))
+
+
+def _struck_app(trial: Trial, strike: Callable[[Server, subprocess.Popen[bytes]], object]) -> str:
+    """Strike a sweep on a server with nnexp's app when it has begun; type it again, and check the record."""
+    trial.with_store()
+    server = Server(trial.place, "nnexp")
+    try:
+        server.start()
+        running = start(trial.place, "first", few(trial), on(server.uri))
+        until(lambda: read_runs(server.place, trial.place.name), running)
+        strike(server, running)
         left = server.finished(trial)
         again(trial, server)
     finally:

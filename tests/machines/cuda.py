@@ -1,12 +1,14 @@
 """Compare a CUDA device's bits with the CPU's, and measure how fast it trains: make test-cuda.
 
-usage: python -m tests.machines.cuda [CHECK …]      by default all four
+usage: python -m tests.machines.cuda [CHECK …]      by default all
 
 | check | what it does |
 |---|---|
 | canary | the engine's canary |
 | trainings | 1,000 trainings of all kinds |
-| speed | the time of large trainings; their first runs have the CPU's bits |
+| speed | the time of large trainings beside the CPU's; their first runs have the CPU's bits |
+| choice | the time of small networks in both arrangements, and which of them is chosen |
+| population | the time of a million networks from their seeds to their hashes; the first have the CPU's |
 | reruns | records 1,000 runs from the device, and reruns them on the CPU; needs MLflow |
 
 Exit status 1 unless all are equal. Where there is no device, it says so and the status is 0.
@@ -24,13 +26,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from nnexp.config.run import Choice
+from nnexp.dataset.load import Dataset, load
 from nnexp.network.engine.batch import ARTICLES, VERSION, Batch, Lanes, Model
 from nnexp.network.engine.canary import CANARIES, canary, samples, usual_options
 from nnexp.network.engine.cuda.device import CudaDevice, Device, DeviceError
+from nnexp.network.engine.cuda.training import arrangement
+from nnexp.network.engine.draws import Draws
+from nnexp.network.engine.threads import default_threads
+from nnexp.network.reference import unflatten
+from nnexp.network.weights import weights_digests
+from nnexp.training.checks import check
+from nnexp.training.columns import Columns
+from nnexp.training.initial import drawn
+from nnexp.training.lots import MAX_BATCH
+from nnexp.training.train import train_columns
 from tests.network.any_training import any_training, trained
 
-TRAININGS, RERUNS = 1000, 1000
+TRAININGS, RERUNS, MEMBERS = 1000, 1000, 1_000_000
 
 
 def classifier(sizes: tuple[int, ...], activation: str, batch_size: int) -> Model:
@@ -40,19 +55,28 @@ def classifier(sizes: tuple[int, ...], activation: str, batch_size: int) -> Mode
     return Model(sizes, activation, "softmax", "cross_entropy", "adam", batch_size, True)
 
 
-# Model, runs, rows and epochs of each training, and the arrangements to compare.
-BOTH: tuple[Lanes, ...] = ("runs", "neurons")
-SPEEDS: list[tuple[Model, int, int, int, tuple[Lanes, ...]]] = [
-    (ARTICLES, 1_000_000, 4, 1000, ("runs",)),
-    (ARTICLES, 1000, 4, 1000, BOTH),
-    (classifier((64, 64, 10), "relu", 32), 1000, 1797, 20, ("neurons",)),
-    (classifier((2, 8, 1), "tanh", 1), 1000, 50, 100, BOTH),
-    (classifier((2, 8, 1), "tanh", 1), 100_000, 50, 10, BOTH),
-    (classifier((4, 16, 3), "tanh", 10), 1000, 150, 50, BOTH),
-    (classifier((4, 16, 3), "tanh", 10), 50_000, 150, 5, BOTH),
-    (classifier((30, 16, 1), "relu", 32), 1000, 569, 20, BOTH),
-    (classifier((784, 128, 10), "relu", 32), 132, 1000, 1, ("neurons",)),
+# Model, runs, rows and epochs of each training.
+SPEEDS = [
+    (ARTICLES, 1_000_000, 4, 1000),
+    (ARTICLES, 1000, 4, 1000),
+    (classifier((2, 8, 1), "tanh", 1), 100_000, 50, 10),
+    (classifier((30, 16, 1), "relu", 32), 1000, 569, 20),
+    (classifier((64, 64, 10), "relu", 32), 1000, 1797, 20),
+    (classifier((784, 128, 10), "relu", 32), 132, 1000, 1),
 ]
+CHOICES = [
+    *((ARTICLES, runs, 4, 500) for runs in (50, 100, 200, 1000)),
+    *((classifier((2, 2, 1), "sigmoid", 1), runs, 50, 20) for runs in (500, 1000, 2000, 8000)),
+    *((classifier((2, 8, 1), "tanh", 1), runs, 50, 10) for runs in (1000, 4000, 8000, 64_000)),
+    *((classifier((2, 8, 1), "tanh", 10), runs, 50, 10) for runs in (4000, 8000, 64_000)),
+    *((classifier((3, 8, 2), "tanh", 10), runs, 50, 10) for runs in (8000, 64_000)),
+    *((classifier((4, 8, 3), "tanh", 1), runs, 50, 10) for runs in (16_000, 64_000)),
+    *((classifier((4, 8, 3), "tanh", 10), runs, 50, 10) for runs in (16_000, 64_000)),
+    *((classifier((4, 16, 3), "tanh", 10), runs, 150, 5) for runs in (1000, 50_000)),
+]
+NORMAL = Choice("normal", (("scale", 1.0),))
+# How many runs the CPU trains for comparison: enough to fill its vectors, or few of those that take long.
+ON_CPU, ON_CPU_WIDE = 1024, 64
 
 
 class Timed(CudaDevice):
@@ -86,36 +110,124 @@ def check_trainings(device: Device) -> bool:
     return not differing
 
 
+class Training:
+    """A large training, with the same initial weights and orders of rows wherever it is trained."""
+
+    def __init__(self, model: Model, n_runs: int, n: int, epochs: int) -> None:
+        rng = np.random.RandomState(0)
+        self.model, self.n_runs, self.epochs, self.steps = model, n_runs, epochs, epochs * n
+        self._samples = samples(rng, model, n)
+        self._w = rng.normal(size=(n_runs, model.n_weights)) / np.sqrt(max(model.sizes[:-1]))
+        self._order = None
+        if model.batch_size > 1:  # those of a hundred runs, again and again
+            self._order = np.resize(Draws(range(100)).orders(epochs, n), (n_runs, epochs, n))
+
+    def __str__(self) -> str:
+        shape, how = (
+            "-".join(map(str, self.model.sizes)),
+            f"{self.model.optimizer} batch {self.model.batch_size}",
+        )
+        return f"{shape} {how}, {self.n_runs:,} runs of {self.epochs:,} epochs"
+
+    def train(self, first: int, lanes: Lanes | None, device: Device | None) -> tuple[float, Batch]:
+        """Train the first runs; return the seconds and the batch."""
+        w, options = self._w[:first], usual_options(self.model)
+        batch = Batch(self.model, *self._samples, w, 0.01, self.epochs, options, lanes=lanes, device=device)
+        order = None if self._order is None else self._order[:first]
+        began = time.perf_counter()
+        batch.advance(self.epochs, [], order)
+        return time.perf_counter() - began, batch
+
+
 def check_speed(device: Timed) -> bool:
     """Print the time of each training of SPEEDS, and whether its first runs have the CPU's bits."""
+    print(f"the CPU has {default_threads()} threads")
     all_equal = True
-    for model, n_runs, n, epochs, arrangements in SPEEDS:
-        rng, few, options = np.random.RandomState(0), min(n_runs, 64), usual_options(model)
-        X, y = samples(rng, model, n)
-        w = rng.normal(size=(n_runs, model.n_weights)) / np.sqrt(max(model.sizes[:-1]))
-        order = None
-        if model.batch_size > 1:  # of a hundred runs, again and again
-            own = np.argsort(rng.rand(min(n_runs, 100), epochs, n), axis=2).astype(np.int32)
-            order = np.resize(own, (n_runs, epochs, n))
-        on_cpu = Batch(model, X, y, w[:few], 0.01, epochs, options)
-        on_cpu.advance(epochs, [], None if order is None else order[:few])
-        shape = "-".join(map(str, model.sizes))
-        print(f"{shape} {model.optimizer} batch {model.batch_size}, {n_runs:,} runs of {epochs:,} epochs")
-        for lanes in arrangements:
-            batch = Batch(model, X, y, w, 0.01, epochs, options, lanes=lanes, device=device)
-            began, device.seconds = time.perf_counter(), 0.0
-            batch.advance(epochs, [], order)
-            seconds = time.perf_counter() - began
-            is_equal = batch.weights[:few].tobytes() == on_cpu.weights.tobytes()
-            all_equal &= is_equal
-            kernel, a_step = device.seconds, 1e9 / (n_runs * epochs * n)
-            print(
-                f"  lanes={lanes}: {'equal' if is_equal else 'NOT equal'}; {kernel * a_step:.4f} ns a "
-                f"sample-step, {kernel * 1e3 / n_runs:.4f} ms a run, {kernel:.3f} s; "
-                f"with all transfers {seconds:.3f} s",
-                flush=True,
-            )
+    for of in SPEEDS:
+        training = Training(*of)
+        few = min(training.n_runs, ON_CPU if training.model.n_weights < 100 else ON_CPU_WIDE)
+        seconds, on_cpu = min((training.train(few, None, None) for _ in range(2)), key=lambda one: one[0])
+        print(f"{training}\n  cpu ({few:,} runs): {_rate(training, few, seconds)}")
+        device.seconds = 0.0
+        seconds, batch = training.train(training.n_runs, None, device)
+        is_equal = batch.weights[:few].tobytes() == on_cpu.weights.tobytes()
+        all_equal &= is_equal
+        print(
+            f"  device: {_rate(training, training.n_runs, device.seconds)}; {device.seconds:.3f} s, with all "
+            f"transfers {seconds:.3f} s; {'equal' if is_equal else 'NOT equal'}",
+            flush=True,
+        )
     return all_equal
+
+
+def _rate(training: Training, n_runs: int, seconds: float) -> str:
+    a_run = seconds / n_runs
+    return f"{a_run * 1e9 / training.steps:.4f} ns a sample-step, {a_run * 1e3:.5f} ms a run"
+
+
+def check_choice(device: Timed) -> bool:
+    """Print the time of each training of CHOICES in both arrangements, beginning with the chosen one."""
+    for of in CHOICES:
+        training, seconds = Training(*of), dict[Lanes, float]()
+        kernel = arrangement(training.model, training.n_runs, of[2], device.shared_bytes, None)[0]
+        orders: tuple[Lanes, ...] = ("runs", "neurons")
+        for lanes in orders if kernel == "train_narrow" else reversed(orders):
+            device.seconds = 0.0
+            training.train(training.n_runs, lanes, device)
+            seconds[lanes] = device.seconds
+        times = ", ".join(f"lanes={lanes} {1e3 * each:.1f} ms" for lanes, each in seconds.items())
+        chosen = next(iter(seconds.values()))
+        print(f"{training}: {times}; {chosen / min(seconds.values()):.2f} of the faster", flush=True)
+    return True
+
+
+def check_population(device: Timed) -> bool:
+    """Print the time of a population of the articles' networks without its recording, and by which parts."""
+    dataset, columns = _members()
+    parts = [np.arange(start, min(start + MAX_BATCH, MEMBERS)) for start in range(0, MEMBERS, MAX_BATCH)]
+    _hashes(dataset, columns.take(np.arange(32)), device)  # loads what is compiled
+    began, device.seconds = time.perf_counter(), 0.0
+    hashes = [_hashes(dataset, columns.take(part), device) for part in parts]
+    seconds, kernel = time.perf_counter() - began, device.seconds
+    began = time.perf_counter()
+    for part in parts:
+        drawn(NORMAL, ARTICLES.sizes, part)
+    draws = time.perf_counter() - began
+    some = np.arange(1000)
+    is_equal = np.array_equal(hashes[0][some], _hashes(dataset, columns.take(some), None))
+    print(
+        f"population of {MEMBERS:,}: {seconds:.2f} s; on the device {kernel:.2f} s, initial weights "
+        f"{draws:.2f} s with {default_threads()} threads; {'equal' if is_equal else 'NOT equal'}",
+        flush=True,
+    )
+    return is_equal
+
+
+def _members() -> tuple[Dataset, Columns]:
+    """Return the gender table, and for each of the first seeds its network of 1,000 epochs."""
+    from hydra import compose, initialize_config_dir
+
+    from nnexp.config.compose import plain_values
+    from nnexp.config.paths import CONF
+    from nnexp.config.request import split
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = split(plain_values(compose("config", ["log_every=1000"])))[0]
+    dataset = load(config.dataset)
+    one = Columns.of([config], [check(dataset, config)])
+    return dataset, replace(one.take(np.zeros(MEMBERS, dtype=np.int64)), seed=np.arange(MEMBERS))
+
+
+def _hashes(dataset: Dataset, columns: Columns, device: Device | None) -> NDArray[np.uint8]:
+    """Train as a population does; return the hash of each network's weights."""
+    hashes = np.empty((len(columns), 32), dtype=np.uint8)
+    for step in train_columns(dataset, columns, MAX_BATCH, device):
+        assert step.shard is not None
+        assert step.ended is not None
+        if len(step.ended):
+            ended = step.shard.results(step.ended, curves=False, weights=False).ended
+            hashes[step.runs[ended.runs]] = weights_digests(unflatten(ended.weights, ARTICLES.sizes))
+    return hashes
 
 
 def check_reruns(device: Device) -> bool:
@@ -160,6 +272,8 @@ CHECKS: dict[str, Callable[[Timed], bool]] = {
     "canary": check_canary,
     "trainings": check_trainings,
     "speed": check_speed,
+    "choice": check_choice,
+    "population": check_population,
     "reruns": check_reruns,
 }
 

@@ -5,6 +5,7 @@
 #define __device__
 #define __shared__
 #define __forceinline__ inline
+#define __launch_bounds__(...)
 static struct { unsigned x; } threadIdx, blockIdx, blockDim = {1}, gridDim = {1};
 static void __syncthreads() {}
 static bool __syncthreads_or(bool x) { return x; }

@@ -1,7 +1,7 @@
-"""Train a sweep over every code path and print each run's weights hash, then the engine's canary: run by
-test_same_bits.py.
+"""Train a sweep over every code path, once in each arrangement, and print each run's weights hash, then the
+engine's canary: run by test_same_bits.py.
 
-usage: python same_bits.py RUNS BATCH_SIZE SHUFFLE
+usage: python same_bits.py RUNS BATCH_SIZE,SHUFFLE …
 """
 
 import json
@@ -64,17 +64,23 @@ def sweep(count: int) -> list[RunConfig]:
     ]
 
 
-def main() -> None:
-    count, batch_size, shuffle = map(int, sys.argv[1:])
-    configs = sweep(count)
-    order = RandomState(1).permutation(count) if shuffle else range(count)
-    hashes: dict[int, str] = {}
+def hashes(configs: list[RunConfig], batch_size: int, shuffle: int) -> list[str]:
+    """Train the runs in batches, in order or shuffled; return the hash of each run's weights."""
+    order = RandomState(1).permutation(len(configs)) if shuffle else range(len(configs))
+    found: dict[int, str] = {}
     dataset = load(configs[0].dataset)
-    for start in range(0, count, batch_size):
+    for start in range(0, len(configs), batch_size):
         members = list(order)[start : start + batch_size]
         for progress in train(dataset, [configs[i] for i in members]):
-            hashes |= {int(members[i]): weights_sha256(run.final.layers) for i, run in progress.ended}
-    print(json.dumps([*(hashes[i] for i in range(count)), canary()]))
+            found |= {int(members[i]): weights_sha256(run.final.layers) for i, run in progress.ended}
+    return [found[i] for i in range(len(configs))]
+
+
+def main() -> None:
+    configs = sweep(int(sys.argv[1]))
+    arrangements = [map(int, text.split(",")) for text in sys.argv[2:]]
+    last = canary()
+    print(json.dumps([[*hashes(configs, *arrangement), last] for arrangement in arrangements]))
 
 
 if __name__ == "__main__":

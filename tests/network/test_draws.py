@@ -73,3 +73,10 @@ def test_a_seed_draws_the_same_alone_and_among_others() -> None:
 def test_seeds_that_randomstate_does_not_allow_are_refused(seeds: Any) -> None:
     with pytest.raises(ValueError, match="seeds must be"):
         Draws(seeds)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 16, 1000])
+def test_orders_are_those_of_a_stable_sort_of_random_numbers(n: int) -> None:
+    rng, same = (Draws([[seed, 2] for seed in range(40)]) for _ in range(2))
+    assert np.array_equal(rng.orders(3, n), np.argsort(same.random((3, n)), axis=2, kind="stable"))
+    assert np.array_equal(rng.random((3,)), same.random((3,)))

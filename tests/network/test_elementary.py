@@ -9,8 +9,18 @@ from mpmath import mp
 from numba import njit
 from numpy.typing import NDArray
 
-from nnexp.network.engine.elementary import close_log, exp, log, log1p, sigmoid, tanh
-from nnexp.network.engine.lanes import N_LANES, load, pointer, store
+from nnexp.network.engine.elementary import close_log, divide, divisor, exp, log, log1p, sigmoid, tanh
+from nnexp.network.engine.lanes import (
+    N_LANES,
+    OCTET,
+    lanes,
+    load,
+    load_octet,
+    octet,
+    pointer,
+    store,
+    store_octet,
+)
 
 Array = NDArray[np.float64]
 MAX = np.finfo(np.float64).max
@@ -144,3 +154,40 @@ def test_no_multiplication_and_addition_are_fused() -> None:
         assert "mulpd" in assembly
         assert "vfm" not in assembly
         assert "vfnm" not in assembly
+
+
+@njit(error_model="numpy")
+def fill_quotients(x: Array, by: Array, by_lanes: Array, by_octets: Array) -> None:
+    numbers, divisors = pointer(x, 0), pointer(by, 0)
+    for i in range(x.size // N_LANES):
+        divided = divide(load(numbers, i), divisor(load(divisors, i), lanes(0.0)))
+        store(pointer(by_lanes, 0), i, divided)
+    for i in range(x.size // OCTET):
+        divided = divide(load_octet(numbers, i), divisor(load_octet(divisors, i), octet(0.0)))
+        store_octet(pointer(by_octets, 0), i, divided)
+
+
+def test_divide_has_the_bits_of_a_division() -> None:
+    """Among the numbers are the hardest: next to a power of 2, and whose quotient is next to a middle."""
+    rng = np.random.RandomState(0)
+    powers = np.arange(1, 50_001)
+    divisors = np.concatenate(
+        [1 - 0.999**powers, 1 - 0.9**powers, 1 - rng.randint(65, size=50_000) * 2.0**-53, rng.rand(50_000)]
+    )
+    by = np.tile(divisors, 8).reshape(8, -1)
+    x = rng.uniform(1, 2, by.shape)
+    x[1] = by[1] * (x[1] + 2.0**-53)
+    x[2] = np.nextafter(by[2] * x[2], rng.choice([0, 4], x[2].shape))
+    x[3] = 1 + rng.randint(64, size=x[3].shape) * 2.0**-52
+    x[4] = 2 - rng.randint(1, 64, size=x[4].shape) * 2.0**-52
+    x[5:] *= 2.0 ** rng.randint(-1070, 1023, size=x[5:].shape)
+    x[6], x[7, :: N_LANES + 1] = -x[6], rng.choice(EDGES, x[7, :: N_LANES + 1].shape)
+    by[7, :: N_LANES - 1] = rng.choice(EDGES, by[7, :: N_LANES - 1].shape)
+    by_lanes, by_octets = np.empty(x.size), np.empty(x.size)
+    fill_quotients(x.ravel(), by.ravel(), by_lanes, by_octets)
+    with np.errstate(all="ignore"):
+        expected = (x / by).ravel()
+    is_number = ~np.isnan(expected)
+    for got in (by_lanes, by_octets):
+        assert np.array_equal(np.isnan(got), ~is_number)
+        assert got[is_number].tobytes() == expected[is_number].tobytes()

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from nnexp.config.run import Choice
+from nnexp.dataset.load import load
+from nnexp.dataset.prepare import Split, prepare
 from nnexp.network import init
 from nnexp.network.engine.draws import Draws
 from nnexp.network.reference import unflatten
+from nnexp.training.columns import Columns
 from nnexp.training.initial import drawn, initial_weights
 
 SIZES = (2, 3, 2, 1)
@@ -41,9 +44,10 @@ def test_runs_of_many_schemes_and_seeds_start_as_each_alone(configure):
         configure(f"seed={seed}", f"init={name}", f"learning_rate={rate}")
         for seed in (7, 1) for name in ("he", "normal", "zeros") for rate in (1, 2)
     ]  # fmt: skip
-    weights = initial_weights(configs, SIZES)
+    prepared = prepare(load(configs[0].dataset), "articles", Split(), softmax=False)
+    weights = initial_weights(Columns.of(configs, [prepared] * len(configs)), SIZES)
     for config, together in zip(configs, weights, strict=True):
-        assert np.array_equal(initial_weights([config], SIZES)[0], together)
+        assert np.array_equal(initial_weights(Columns.of([config], [prepared]), SIZES)[0], together)
 
 
 @pytest.mark.parametrize(

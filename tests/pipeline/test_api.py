@@ -39,6 +39,7 @@ PUBLIC = [getattr(package, name) for name in package.__all__ if name != "__versi
 @pytest.mark.parametrize(
     "public", [*PUBLIC, results.Run, results.Sweep, results.Rerun], ids=lambda p: p.__name__
 )
+@pytest.mark.usefixtures("blank_pictures")
 def test_every_public_function_and_class_has_examples_and_they_print_what_they_show(public, store):
     runner = doctest.DocTestRunner()
     for example in doctest.DocTestFinder().find(public, public.__name__):

@@ -22,13 +22,11 @@ ORPHAN = "01a201ed0afc7000a94f7af062d203b7"
 
 
 @pytest.fixture(scope="module")
-def recorded(empty_store, tmp_path_factory):
+def recorded(record, tmp_path_factory):
     """A sound store with a sweep of two runs; tests take copies of it."""
     directory = tmp_path_factory.mktemp("recorded") / "store"
     directory.mkdir()
-    shutil.copy(empty_store, directory / "mlflow.db")
-    train = [sys.executable, "-m", "nnexp.cli", "train", "-m", "seed=0,1", "epochs=5", "hidden=[2]"]
-    subprocess.run([*train, f"tracking_uri=sqlite:///{directory}/mlflow.db"], check=True, capture_output=True)
+    record(directory, ["train", "-m", "seed=0,1", "epochs=5", "hidden=[2]"])
     return directory
 
 

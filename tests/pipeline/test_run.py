@@ -125,6 +125,7 @@ def test_a_runs_artifacts_rebuild_its_config_and_its_network(configure, client, 
     assert {name.removeprefix("figures/") for name in names(client, run, "figures")} == {
         "curves.png",
         "decision_surface.png",
+        "hidden_space.png",
         "network.png",
         "surface_over_training.gif",
         "surface_over_training.png",
@@ -257,7 +258,7 @@ def test_a_sweep_is_a_parent_with_its_runs_nested_and_tagged(configure, client, 
         assert names(client, child) == ["config.yaml", "weights.npz"]
 
 
-def test_a_sweeps_parent_has_figures_and_its_best_run_has_the_artifacts_of_a_single_run(
+def test_a_sweeps_parent_has_figures_and_its_best_and_worst_runs_have_the_artifacts_of_a_single_run(
     configure, client, only, record, sweep
 ):
     configs = [configure("epochs=20", f"seed={s}", f"learning_rate={r}") for s in (0, 1) for r in (0.1, 1.0)]
@@ -269,9 +270,9 @@ def test_a_sweeps_parent_has_figures_and_its_best_run_has_the_artifacts_of_a_sin
         "over_seeds.png",
         "figures/solved_curves.png",
     }
-    best = min(children, key=lambda child: child.data.metrics["loss"])
+    best, *_, worst = sorted(children, key=lambda child: child.data.metrics["loss"])
     for child in children:
-        assert ("figures" in names(client, child)) == (child is best)
+        assert ("figures" in names(client, child)) == (child in (best, worst))
     (config,) = [c for c in configs if c.params() == best.data.params]
     record(replace(config, model=False), force=True)
     alone = only()[-1]
@@ -280,7 +281,7 @@ def test_a_sweeps_parent_has_figures_and_its_best_run_has_the_artifacts_of_a_sin
     assert all(artifact(client, best, name) == artifact(client, alone, name) for name in files)
 
 
-def test_a_best_run_whose_weights_are_missing_does_not_stop_a_sweep(
+def test_a_run_whose_weights_are_missing_does_not_stop_a_sweep(
     configure, client, only, monkeypatch, caplog, sweep
 ):
     def gone(*args):
@@ -291,7 +292,7 @@ def test_a_best_run_whose_weights_are_missing_does_not_stop_a_sweep(
     monkeypatch.setattr("nnexp.pipeline.artifacts.read_artifact", gone)
     sweep([configure("epochs=5", f"seed={s}") for s in (0, 1)])
     assert only()[0].info.status == "FINISHED"
-    assert "no figures of the best run" in caplog.text
+    assert "no figures of the run" in caplog.text
 
 
 def test_a_sweep_with_figures_false_has_no_figures(configure, client, only, sweep):

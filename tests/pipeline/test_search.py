@@ -208,6 +208,9 @@ def test_a_key_that_a_chosen_option_lacks_is_ignored_for_it(search):
         (["force=true"], "a search goes on from what its trials gave"),
         (["executor=dask", "executor.address=tcp://127.0.0.1:1"], "no scheduler answers"),
         (["executor=processes", "search.pruner=median"], "it needs executor=inline, not processes"),
+        (["device=auto", "search.pruner=median"], "it needs device=cpu, not auto"),
+        (["search.over=epochs", "search.pruner=median"], "it cannot go with search.over=epochs"),
+        (["record=table"], "record=table: a search records its trials as runs"),
         (["--cfg"], "nnexp search takes key=value"),
     ],
 )

@@ -358,8 +358,8 @@ def test_a_sweep_stops_after_max_failures(nnexp, store, recorded, failing):
 
 
 def killed_sweep(store, condition):
-    """Start a sweep of 1,200 runs, and kill it when the condition holds."""
-    typed = [NNEXP, "train", "-m", "figures=false", "seed=range(1200)", "epochs=50"]
+    """Start a sweep of 600 runs, and kill it when the condition holds."""
+    typed = [NNEXP, "train", "-m", "figures=false", "seed=range(600)", "epochs=50"]
     running = subprocess.Popen(typed, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not condition():
         assert running.poll() is None, "ended before it could be killed"
@@ -369,16 +369,16 @@ def killed_sweep(store, condition):
 
 
 def test_a_killed_sweep_is_finished_by_the_same_command(nnexp, store, recorded, parents):
-    typed = ("train", "-m", "figures=false", "seed=range(1200)", "epochs=50")
-    killed_sweep(store, lambda: len(recorded()) > 200)
+    typed = ("train", "-m", "figures=false", "seed=range(600)", "epochs=50")
+    killed_sweep(store, lambda: len(recorded()) > 100)
     done = len(recorded())
     assert [status for _, status in parents()] == ["RUNNING"]
     ended = nnexp(*typed)
-    assert f"1200 runs: {done} done, {1200 - done} new" in ended.err
+    assert f"600 runs: {done} done, {600 - done} new" in ended.err
     assert [status for _, status in parents()] == ["KILLED", "FINISHED"]
     old, new = (id_ for id_, _ in parents())
     found = recorded()
-    assert len({key for _, key, _ in found}) == len(found) == 1200
+    assert len({key for _, key, _ in found}) == len(found) == 600
     assert {sweep_id for *_, sweep_id in found} == {new}
     client = MlflowClient(f"sqlite:///{store}")
     assert client.get_run(old).data.tags["nnexp.superseded_by"] == new
@@ -403,7 +403,7 @@ def stopped_between_transactions(running, store):
 
 
 def test_a_running_sweep_is_not_touched(nnexp, store, recorded, parents):
-    typed = [NNEXP, "train", "-m", "figures=false", "seed=range(1200)", "epochs=50"]
+    typed = [NNEXP, "train", "-m", "figures=false", "seed=range(600)", "epochs=50"]
     running = subprocess.Popen(typed, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not recorded():
         time.sleep(0.01)

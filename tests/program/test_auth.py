@@ -11,6 +11,11 @@ from contextlib import closing
 
 import pytest
 
+from nnexp.tracking import wire
+from nnexp.tracking.experiments import ensure_experiment
+from nnexp.tracking.find import find_runs
+from nnexp.tracking.runs import Ids, RunRecord
+from nnexp.tracking.store import open_store
 from tests.real import free_port, started, wait_for
 
 pytestmark = pytest.mark.slow
@@ -34,7 +39,7 @@ def answer(uri, content=None, **headers):
 
 @pytest.fixture(scope="module")
 def server(empty_store, tmp_path_factory):
-    """A server as in docs/how-to/servers.md: basic-auth, on loopback."""
+    """A server as in docs/how-to/servers.md: basic-auth with nnexp's app, on loopback."""
     place = tmp_path_factory.mktemp("auth")
     (place / "mlflow.db").write_bytes(empty_store.read_bytes())
     (place / "auth.ini").write_text(
@@ -43,7 +48,7 @@ def server(empty_store, tmp_path_factory):
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "nnexp-basic-auth", "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{place}/mlflow.db", "--host", "127.0.0.1"]
     command += ["--artifacts-destination", str(place / "artifacts"), "--port", str(port)]
     command += ["--allowed-hosts", f"127.0.0.1:{port}"]
@@ -104,9 +109,38 @@ def test_a_user_who_may_only_read_is_refused_before_anything_is_trained(nnexp, s
     )
     as_user("reader", ANOTHER)
     assert nnexp("train", "plan=true").status == 0
-    refused = nnexp(*TRAIN, "seed=3")
-    assert (refused.status, refused.out) == (2, "")
-    assert "does not allow this to 'reader'" in refused.err
+    for command in ([*TRAIN, "seed=3"], [TRAIN[0], "-m", *TRAIN[1:], "seed=3,4"]):
+        refused = nnexp(*command)
+        assert (refused.status, refused.out) == (2, "")
+        assert "does not allow this to 'reader'" in refused.err
+
+
+def basic(name, password):
+    return {"Authorization": f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"}
+
+
+def test_many_runs_in_one_request_need_a_login_and_the_permission_to_create_a_run(nnexp, server, as_user):
+    as_user("admin", PASSWORD)
+    assert nnexp("train", "-m", *TRAIN[1:], "seed=range(10,13)").status == 0
+    store = open_store(server[0])
+    place = ensure_experiment(store, "nnexp")
+    path = f"{server[0]}{wire.PATH}?experiment_id={place.id}"
+    (body,) = wire.bodies({Ids().draw(): RunRecord("x", tags={"nnexp.run_key": "x"}, end_time=1)})
+    kind = {"Content-Type": wire.TYPE}
+    reader, admin = basic("reader", ANOTHER), basic("admin", PASSWORD)
+    for login, status in (({}, 401), (basic("admin", "a-guess"), 401), (reader, 403)):
+        assert answer(path, body, **login, **kind) == status
+        assert answer(path, **login) == status
+    assert answer(path, body, **admin, **{"Content-Type": "text/plain"}) == 400
+    assert answer(path, body[:-1], **admin, **kind) == 400
+    assert answer(path, body, **admin, **kind, Host="evil.example") == 403
+    assert answer(path, body, **admin, **kind, Origin="https://evil.example") == 403
+    assert answer(path.replace(f"={place.id}", "=999"), body, **admin, **kind) == 404
+    keys = {run.tags["nnexp.run_key"] for run in find_runs(store, place, "nnexp.run_key")}
+    assert len(keys) >= 3
+    assert "x" not in keys
+    assert answer(path, body, **admin, **kind) == 200
+    assert "x" in {run.tags["nnexp.run_key"] for run in find_runs(store, place, "nnexp.run_key")}
 
 
 def test_the_server_answers_by_its_own_name_only(server):

@@ -6,7 +6,6 @@ A picture of each visited page is kept in tests/program/screenshots.
 
 import re
 import shutil
-import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -31,9 +30,11 @@ FOLDED = ["experiment_name=folded", "dataset=xor", "seed=1,2", "epochs=200", "fi
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory, empty_store):
+def served(tmp_path_factory, record):
     """A store with a sweep of 200 runs and a single run, and an experiment with only a sweep."""
-    return shutil.copy(empty_store, tmp_path_factory.mktemp("site") / "mlflow.db")
+    place = tmp_path_factory.mktemp("site")
+    record(place, ["train", "-m", *SWEEP], ["train", "weights_every=100"], ["train", "-m", *FOLDED])
+    return place / "mlflow.db"
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,6 @@ def site(served):
     place = served.parent
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{served}")
-        for typed in (["-m", *SWEEP], ["weights_every=100"], ["-m", *FOLDED]):
-            subprocess.run([*NNEXP, "train", *typed], check=True, capture_output=True, cwd=place)
         port = free_port()
         with (place / "log").open("w") as log, started(*NNEXP, "ui", "--port", str(port), log=log):
             wait_for(lambda: is_up(f"http://127.0.0.1:{port}"))
@@ -228,3 +227,18 @@ def test_a_model_shows_its_signature(page, pictured):
     for words in ("signature:", "weight_lb", "height_in", "label"):
         expect(page.locator("pre, code").filter(has_text=words).first).to_be_visible()
     pictured(page, "model")
+
+
+@pytest.mark.parametrize("width", [1300, 400])
+def test_no_cell_of_a_report_is_cut(width, site, served, browser):
+    page = browser.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    (report,) = [file for file in served.parent.rglob("report.html") if "sweep: 200 runs" in file.read_text()]
+    page.goto(report.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    cut = """() => [...document.querySelectorAll("html, .wide, .sorts:not(.cards) th, td, dt, dd, p, img")]
+        .filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth).length"""
+    wait_for(lambda: page.evaluate(cut) == 0, 60)
+    is_whole = "(one) => one.getBoundingClientRect().right <= innerWidth"
+    assert all(cell.evaluate(is_whole) for cell in page.locator("td").all()[:400])
+    page.close()

@@ -149,6 +149,7 @@ class Reader:
 
 
 @pytest.mark.parametrize("page", ALL)
+@pytest.mark.usefixtures("blank_pictures")
 def test_every_block_runs_and_prints_what_the_page_says(page, nnexp, store, monkeypatch):
     reader, printed = Reader(nnexp, monkeypatch), ""
     last: Block | None = None

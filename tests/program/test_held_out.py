@@ -12,6 +12,7 @@ import nnexp as package
 from nnexp.analysis import plots
 from nnexp.pipeline import artifacts
 from nnexp.pipeline import run as runner
+from nnexp.pipeline.diagnose import config_and_data
 
 pytestmark = pytest.mark.slow
 
@@ -170,7 +171,7 @@ def test_figures_do_not_show_test_rows(run, table, monkeypatch):
     )
     run.figure("decision_surface")
     package.train(dataset="csv", **{**KEYS, "figures": True, "seed": 1})
-    answers = artifacts.predictions(run.network, *run._trained)
+    answers = artifacts.predictions(run.network, *config_and_data(run.store, run.run_id))
     shown = [name for name, part in zip(answers["name"], answers["part"], strict=True) if part != "test"]
     assert [list(dataset.names) for dataset in seen] == [shown] * 2
     assert all(len(dataset.X) == len(dataset.y) == 32 for dataset in seen)

@@ -42,6 +42,30 @@ def test_show_prints_all_of_a_run(nnexp, store):
         assert words in ended.out
 
 
+def test_show_and_plot_say_why_a_run_did_not_solve_its_task_beside_a_seed_that_did(nnexp, store, tmp_path):
+    nnexp("train", "-m", "dataset=xor", "learning_rate=0.5", "seed=7,8", "epochs=3000", "figures=false")
+    seed_7, seed_8 = (run_id for run_id in package.load_runs().sort_values("seed")["run_id"])
+    ended = nnexp("show", seed_8)
+    assert ended.status == 0
+    told = " ".join(ended.out.split())
+    assert "why it did not solve the task this run xor lr=0.5 init=normal seed=7, which solved" in told
+    assert "wrong training rows 1 of 4: row 1 0 of 4" in told
+    assert f"1 of 2 runs of this setting solved it, such as {seed_7}" in told
+    assert "did not solve" not in nnexp("show", seed_7).out
+
+    drawn = nnexp("plot", seed_8)
+    assert drawn.status == 0
+    assert "why it did not solve the task" in drawn.out
+    figures = {"curves", "weights", "decision_surface", "network", "hidden_space"}
+    assert {file.stem for file in (tmp_path / seed_8).iterdir()} == figures
+    assert nnexp("plot", seed_7, "hidden_space", "--out", "alone.svg").out == ""
+    assert (tmp_path / "alone.svg").exists()
+    assert nnexp("plot", "last", "loss_over_seeds").status == 0
+    assert (tmp_path / "loss_over_seeds.png").exists()
+    for wrong in (["nonsense"], ["curves", "--out", "x.gif"], ["--metric", "loss"]):
+        assert nnexp("plot", seed_8, *wrong).status == 2
+
+
 def test_predict_applies_a_network_to_new_rows(nnexp, store, tmp_path):
     run_id = nnexp("train", "model=false", "figures=false").out.split("recorded as ")[1].split()[0]
     (tmp_path / "rows.csv").write_text("who,height_in,weight_lb\nEmily,63,128\nFrank,68,155\n")
@@ -114,6 +138,22 @@ def test_leaving_out_the_features_is_the_same_run_as_naming_all_columns(nnexp, s
 def test_an_experiment_with_ranges_sweeps_without_m(nnexp, store):
     ended = nnexp("train", "experiment=articles", "epochs=20", "seed=range(2)")
     assert "2 runs, recorded as sweep" in ended.out
+
+
+def test_a_sweep_keeps_its_experiments_file_without_passwords_and_says_which_rows_are_for_what(
+    nnexp, store, tmp_path
+):
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    text = "# @package _global_\n# How wide?\ntags:\n  password: hunter2\nepochs: 5\ndataset: xor\n"
+    (tmp_path / "conf/experiment/wide.yaml").write_text(text)
+    keys = ["validation_fraction=0.25", "split_seed=1", "figures=false"]
+    nnexp("train", "-m", "experiment=wide", "hidden=[2],[3]", "seed=range(3)", *keys)
+    (kept,) = tmp_path.rglob("artifacts/experiment.yaml")
+    assert kept.read_text() == text.replace("hunter2", "***")
+    report = (kept.parent / "report.html").read_text()
+    assert "xor: 4 rows (3 training, 1 validation), 2 features -&gt; y (classes 0, 1)" in report
+    assert "# How wide?" in report
+    assert "hunter2" not in report
 
 
 def test_equal_points_run_once_and_this_is_logged(nnexp, store):
@@ -223,8 +263,9 @@ def test_output_that_cannot_be_written_ends_in_an_error_line(store):
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
-def test_characters_that_an_encoding_lacks_are_escaped(store, encoding):
-    run_id = shell('"$@" epochs=3')[1].decode().split("recorded as ")[1].split()[0]
+def test_characters_that_an_encoding_lacks_are_escaped(nnexp, store, encoding):
+    trained = nnexp("train", "epochs=3", "figures=false", "model=false")
+    run_id = trained.out.split("recorded as ")[1].split()[0]
     status, out, err = shell(f'"$1" show {run_id}', PYTHONIOENCODING=encoding)
     assert (status, err) == (0, b"")
     assert b"\\u2588" in out  # a bar of the curve

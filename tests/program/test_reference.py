@@ -1,7 +1,6 @@
 """The reference agrees with the program: every key, every verb, and everything that a record contains."""
 
 import re
-import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 import sqlalchemy as sa
 
 from docs.reference.generate import PAGES
-from nnexp.cli.main import main
 from nnexp.cli.main import nnexp as verbs
 from nnexp.config.request import key_names
 
@@ -73,42 +71,32 @@ def section(title: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def all_kinds(empty_store, tmp_path_factory):
+def all_kinds(record, tmp_path_factory):
     """A store with a run, a sweep and its second attempt, reruns and a variation."""
     here = tmp_path_factory.mktemp("all kinds")
-    shutil.copy(empty_store, here / "mlflow.db")
     (here / "own.csv").write_text("a,b,y\n" + "".join(f"{i},{i % 3},{'uvw'[i % 3]}\n" for i in range(9)))
     (here / "new.csv").write_text("name,a,b\none,1,2\n")
     own = ["dataset=csv", "dataset.path=own.csv", "dataset.target=y", "dataset.new_rows=new.csv"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
-        patch.chdir(here)
-        for typed in (
-            ["train", "epochs=60", "weights_every=20", "question=Why?"],
-            [
-                "train",
-                *own,
-                "output_activation=softmax",
-                "loss=cross_entropy",
-                "epochs=20",
-                "validation_fraction=0.3",
-                "test_fraction=0.2",
-                "split_seed=1",
-                "patience=50",
-            ],
-            ["train", "-m", "dataset=xor", "seed=0,1,2", "learning_rate=0.1,1", "epochs=60", "name=some"],
-            ["train", "-m", "dataset=xor", "seed=0,1", "epochs=60", "figures=false", "force=true"],
-            ["rerun", "last"],
-            ["rerun", "last", "learning_rate=0.3", "figures=false"],
-            ["rerun", "--sweep", "last"],
-        ):
-            patch.setattr("sys.argv", ["nnexp", *typed])
-            status = 0
-            try:
-                main()
-            except SystemExit as ended:
-                status = ended.code or 0
-            assert status == 0, typed
+    record(
+        here,
+        ["train", "epochs=60", "weights_every=20", "question=Why?"],
+        [
+            "train",
+            *own,
+            "output_activation=softmax",
+            "loss=cross_entropy",
+            "epochs=20",
+            "validation_fraction=0.3",
+            "test_fraction=0.2",
+            "split_seed=1",
+            "patience=50",
+        ],
+        ["train", "-m", "dataset=xor", "seed=0,1,2", "learning_rate=0.1,1", "epochs=60", "name=some"],
+        ["train", "-m", "dataset=xor", "seed=0,1", "epochs=60", "figures=false", "force=true"],
+        ["rerun", "last"],
+        ["rerun", "last", "learning_rate=0.3", "figures=false"],
+        ["rerun", "--sweep", "last"],
+    )
     return here
 
 

@@ -15,14 +15,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 import nnexp as package
 from nnexp.config.paths import CHECKOUT
 from nnexp.pipeline.provenance import provenance
-from nnexp.tracking import owner
+from nnexp.tracking import owner, wire
 from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import find_runs, get_run, read_artifact
-from nnexp.tracking.runs import RunRecord
+from nnexp.tracking.runs import Ids, RunRecord
+from nnexp.tracking.server import ClientWriter
 from nnexp.tracking.store import open_store
 from nnexp.tracking.write import end_dead, open_writer
 from tests.postgres import find_initdb, postgres_server
@@ -32,14 +34,14 @@ pytestmark = pytest.mark.slow
 
 ALIKE = ["train", "-m", "figures=false", "dataset=gender,xor", "seed=range(3)", "epochs=30"]
 # Runs of ten lengths, which are recorded one after another over a few seconds.
-LONG = ["train", "-m", "figures=false", "dataset=xor", "seed=range(20)", "log_every=200000"]
-LONG += ["epochs=" + ",".join(str(200_000 * i) for i in range(1, 11))]
+LONG = ["train", "-m", "figures=false", "dataset=xor", "seed=range(20)", "log_every=100000"]
+LONG += ["epochs=" + ",".join(str(100_000 * i) for i in range(1, 11))]
 ALONE = ["train", "dataset=gender", "hidden=[3]", "epochs=40", "seed=7", "figures=false", "model=false"]
 
 
 @pytest.fixture(scope="session")
 def postgres():
-    """The server, with a database `made` whose tables three processes made at once."""
+    """The server, with a database `made` whose tables two processes made at once."""
     needs("PostgreSQL", find_initdb())
     with postgres_server() as server:
         server.ask("CREATE DATABASE made")
@@ -48,7 +50,7 @@ def postgres():
         )
         code += "print(experiments.ensure_experiment(s, 'made').id)"
         command = [sys.executable, "-c", code, server.uri("made")]
-        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         server.said = [process.communicate()[0] for process in running]
         server.ended = [process.returncode for process in running]
         yield server
@@ -90,13 +92,14 @@ def test_a_copied_database_records_in_its_own_directory_and_doctor_leaves_the_ot
 
 
 class Server:
-    """An MLflow server in front of PostgreSQL, which also serves the artifacts."""
+    """An MLflow server with nnexp's app in front of PostgreSQL, which also serves the artifacts."""
 
     def __init__(self, postgres, database, directory):
         self._postgres, self._name = postgres, database
         self.database, self._port = postgres.uri(database), free_port()
         self.uri = f"http://127.0.0.1:{self._port}"
-        self._command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.database]
+        self._command = [sys.executable, "-m", "mlflow", "server", "--app-name", "nnexp"]
+        self._command += ["--backend-store-uri", self.database]
         self._command += ["--artifacts-destination", str(directory), "--host", "127.0.0.1"]
         self._command += ["--port", str(self._port), "--workers", "1"]
 
@@ -209,7 +212,7 @@ def assert_reruns(nnexp, run_id):
     sweep_id = runs["sweep_id"].dropna().unique().item()
     listed = json.loads(nnexp("list", "--format", "json").out)
     assert [row["id"] for row in listed][:2] == [run_id, sweep_id]
-    assert listed[1]["best loss"] == runs.loc[runs["sweep_id"] == sweep_id, "loss"].min()
+    assert listed[1]["best"] == runs.loc[runs["sweep_id"] == sweep_id, "loss"].min()
     for name in (run_id[:20], "last"):
         assert f"run {run_id}" in nnexp("show", name).out
     for arguments, words in (
@@ -222,8 +225,8 @@ def assert_reruns(nnexp, run_id):
     assert "identical" in nnexp("show", run_id).out
 
 
-def test_three_processes_at_once_make_the_tables_of_an_empty_database(postgres):
-    assert postgres.ended == [0] * 3
+def test_two_processes_at_once_make_the_tables_of_an_empty_database(postgres):
+    assert postgres.ended == [0] * 2
     assert len(set(postgres.said)) == 1
 
 
@@ -267,10 +270,10 @@ def test_long_texts_are_recorded_in_postgresql_as_in_a_file(nnexp, database, sto
 
 
 def test_two_of_the_same_sweep_at_once_record_each_run_once(database):
-    sweep = ["train", "-m", "figures=false", "seed=range(300)", "epochs=100"]
+    sweep = ["train", "-m", "figures=false", "seed=range(100)", "epochs=100"]
     with started(*NNEXP, *sweep) as one, started(*NNEXP, *sweep) as other:
         assert [one.wait(240), other.wait(240)] == [0, 0]
-    assert finished(database) == 300
+    assert finished(database) == 100
     assert parents(database) == ["FINISHED"] * 2
 
 
@@ -335,15 +338,51 @@ def test_a_server_records_what_a_file_does(nnexp, server, in_a_file, store, monk
     assert nnexp("show", old).out.partition("\nequation")[2].partition("\nprovenance")[0] == show != ""
 
 
+def test_a_server_without_the_app_records_the_same_by_calls(nnexp, server, in_a_file, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ClientWriter, "_takes_many", property(lambda writer: asked.append(writer)))
+    for command in (ALIKE, ALONE):
+        assert nnexp(*command, "experiment_name=called").status == 0
+    assert asked
+    assert_same(recorded(server.uri, "called"), in_a_file)
+
+
+def test_runs_in_one_request_are_recorded_once_though_it_is_repeated(server):
+    store = open_store(server.uri)
+    place = ensure_experiment(store, "repeated")
+    records = {Ids().draw(): RunRecord("x", tags={"nnexp.run_key": str(i)}, end_time=1) for i in range(3)}
+    failed = {Ids().draw(): RunRecord("x", tags={"nnexp.run_key": "f"}, status="FAILED", end_time=1)}
+    with open_writer(store, place) as writer:
+        for body in wire.bodies(records | failed):
+            writer._post(body)
+            writer._post(body)
+        (same,) = wire.bodies({Ids().draw(): record for record in records.values()})
+        writer._post(same)
+    assert {run.run_id for run in find_runs(store, place, "nnexp.run_key")} == set(records | failed)
+
+
+def test_the_app_does_not_record_where_a_client_chose_the_directory(server, tmp_path):
+    client = MlflowClient(server.uri)
+    for name, location in (("elsewhere", "mlflow-artifacts:/1"), ("remote", "s3://bucket/x")):
+        client.create_experiment(name, location)
+        store = open_store(server.uri)
+        with open_writer(store, ensure_experiment(store, name)) as writer:
+            assert not writer._takes_many
+            with pytest.raises(MlflowException, match="no experiment that nnexp can record in"):
+                writer._post(next(wire.bodies({Ids().draw(): RunRecord("x", end_time=1)})))
+
+
 def test_two_of_the_same_sweep_at_once_on_a_server_leave_each_run_once(server):
-    sweep = ["train", "-m", "figures=false", "seed=range(12)", "epochs=20", "experiment_name=at_once"]
+    sweep = ["train", "-m", "figures=false", "seed=range(6)", "epochs=20", "experiment_name=at_once"]
     with started(*NNEXP, *sweep) as one, started(*NNEXP, *sweep) as other:
         assert [one.wait(240), other.wait(240)] == [0, 0]
-    assert finished(server.uri, "at_once") == 12
+    assert finished(server.uri, "at_once") == 6
     assert parents(server.uri, "at_once") == ["FINISHED"] * 2
 
 
-def test_duplicates_that_a_stopped_sweep_left_on_a_server_are_removed_by_the_next_command(nnexp, server):
+def test_duplicates_that_a_stopped_sweep_left_on_a_server_are_removed_by_the_next_command(
+    nnexp, server, monkeypatch
+):
     alone = [*ALONE, "experiment_name=twice"]
     assert nnexp(*alone).status == 0
     store = open_store(server.uri)
@@ -351,6 +390,7 @@ def test_duplicates_that_a_stopped_sweep_left_on_a_server_are_removed_by_the_nex
     (old,) = find_runs(store, place, "nnexp.run_key")
     tags = {key: value for key, value in old.tags.items() if key.startswith("nnexp.")}
     files = {"weights.npz": read_artifact(store, get_run(store, old.run_id), "weights.npz")}
+    monkeypatch.setattr(ClientWriter, "_takes_many", False)
     with open_writer(store, place) as writer:
         writer.write([RunRecord("again", tags=tags, points=[("loss", 0, 1.0)], files=files)] * 3)
     assert len(package.load_runs("twice")) == 4
@@ -374,12 +414,47 @@ def test_a_client_whose_clock_is_ahead_does_not_take_a_live_run_for_dead(server,
         assert writer.finish(run_id, "FINISHED", {}, {}) == run_id
 
 
-def test_ctrl_c_does_not_wait_for_a_server_to_record_the_rest(nnexp, server):
+def test_ctrl_c_does_not_wait_for_a_server_to_record_the_rest(server):
     sweep = ["train", "-m", "figures=false", "seed=range(60)", "epochs=20", "experiment_name=stopped"]
-    with typed(*sweep) as process:
+    by_calls = "from nnexp.tracking.server import ClientWriter; ClientWriter._takes_many = False; "
+    by_calls += "from nnexp.cli import main; main.main()"
+    with Path("said").open("w") as log, started(sys.executable, "-c", by_calls, *sweep, log=log) as process:
         wait_for(lambda: server.count("stopped") > 4)
         process.send_signal(signal.SIGINT)
         assert process.wait(240) == 130
     assert said().splitlines()[-1] == "nnexp: interrupted"
     assert finished(server.uri, "stopped") < 60
     assert parents(server.uri, "stopped") == ["KILLED"]
+
+
+POPULATION = ["train", "-m", "record=table", "dataset=gender", "seed=range(6)", "epochs=30"]
+
+
+def members_of(sweep):
+    """Return what is recorded of the members of a population, without what differs from sweep to sweep."""
+    runs = package.load_runs(sweep=sweep)
+    return runs.drop(columns=["run_id", "sweep_id", "start_time", "seconds"])
+
+
+def test_a_population_in_postgresql_and_on_a_server_is_what_it_is_in_a_file(
+    nnexp, store, database, server, monkeypatch
+):
+    found = []
+    for uri in (f"sqlite:///{store}", database, server.uri):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        name = ["experiment_name=population"]
+        first = nnexp(*POPULATION, *name)
+        assert first.status == 0, first.err
+        again = nnexp(*POPULATION, *name)
+        assert again.err.startswith("6 networks: 6 done, 0 new"), again.err
+        sweep = first.out.split("recorded as sweep ")[1].split()[0]
+        found.append(members_of(sweep))
+        opened = open_store(uri)
+        with open_writer(opened, ensure_experiment(opened, "population")) as writer:
+            writer.resume(sweep)
+            refused = nnexp(*POPULATION, *name)
+            assert (refused.status, "another command is recording it" in refused.err) == (2, True)
+            writer.finish(sweep, "KILLED", {}, {})
+        assert nnexp(*POPULATION, *name).status == 0
+    pd.testing.assert_frame_equal(found[0], found[1])
+    pd.testing.assert_frame_equal(found[0], found[2])

@@ -162,14 +162,28 @@ def test_the_list_has_sweeps_and_single_runs_the_newest_first(nnexp, store, thre
     assert [row["state"] for row in listed] == ["failed", "finished", "finished", "finished"]
     assert [row["experiment"] for row in listed] == ["nnexp", "nnexp", "foo", "nnexp"]
     losses = package.load_runs(sweep=sweep)["loss"]
-    assert listed[2]["best loss"] == losses.min()
+    assert listed[2]["best"] == losses.min()
     with sqlite3.connect(store) as connection:  # as for a running sweep
         connection.execute("DELETE FROM latest_metrics WHERE key = 'best_loss'")
     again = json.loads(nnexp("list", "--format", "json", "--experiment", "foo").out)
-    assert [row["best loss"] for row in again] == [losses.min()]
+    assert [row["best"] for row in again] == [losses.min()]
     table = nnexp("list", "-n", "2").out.splitlines()
-    assert table[0].split() == ["when", "name", "state", "best", "loss", "id"]
+    assert table[0].split() == ["when", "name", "state", "best", "metric", "id"]
     assert len(table) == 4
+
+
+def test_the_list_has_the_metric_that_decides_what_is_best(nnexp, store):
+    split = ["dataset=xor", "validation_fraction=0.25", "split_seed=1"]
+    alone = ran(nnexp("train", *QUICK, *split))
+    sweep = swept(nnexp("train", "-m", *QUICK, *split, "seed=1,2,3"))
+    expected = package.load_runs(sweep=sweep)["val_loss"].min()
+    listed = json.loads(nnexp("list", "--format", "json").out)
+    assert [(row["id"], row["metric"]) for row in listed] == [(sweep, "val_loss"), (alone, "val_loss")]
+    assert listed[0]["best"] == expected
+    with sqlite3.connect(store) as connection:  # as for a running sweep
+        connection.execute("DELETE FROM latest_metrics WHERE key LIKE 'best_%loss'")
+    again = json.loads(nnexp("list", "--format", "json").out)[0]
+    assert (again["metric"], again["best"]) == ("val_loss", expected)
 
 
 def test_a_list_shows_what_it_can_of_a_record_with_wrong_types(nnexp, store):
@@ -178,7 +192,7 @@ def test_a_list_shows_what_it_can_of_a_record_with_wrong_types(nnexp, store):
         connection.execute("UPDATE runs SET start_time = 'long ago', name = NULL")
         connection.execute("UPDATE latest_metrics SET value = 'low'")
     (row,) = json.loads(nnexp("list", "--format", "json").out)
-    assert (row["id"], row["when"], row["best loss"]) == (run_id, "", None)
+    assert (row["id"], row["when"], row["best"]) == (run_id, "", None)
 
 
 def test_an_empty_store_has_an_empty_list(nnexp, store):

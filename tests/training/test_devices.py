@@ -4,13 +4,18 @@ import shutil
 import sys
 from types import ModuleType
 
+import pandas as pd
 import pytest
 
+import nnexp
 from nnexp import load_runs
 from nnexp.config.errors import RequestError
 from nnexp.config.request import Executor
 from nnexp.dataset.load import load
 from nnexp.network.weights import weights_sha256
+from nnexp.pipeline.population import sweep as population_sweep
+from nnexp.tracking.find import get_sweep
+from nnexp.tracking.store import open_store
 from nnexp.training import devices
 from nnexp.training.devices import open_device
 from nnexp.training.train import Failure, train
@@ -72,6 +77,24 @@ def test_a_device_that_fails_ends_its_runs_as_failures(host, configure, monkeypa
     assert [(i, type(run), run.reason) for i, run in ended] == [
         (0, Failure, "ZeroDivisionError: division by zero")
     ]
+
+
+@has_compiler
+def test_a_population_is_the_same_on_a_device(host, store, monkeypatch):
+    monkeypatch.setattr(population_sweep, "open_device", lambda name, _: host if name == "cuda" else None)
+    typed = {
+        "dataset": "line", "output_activation": "identity", "learning_rate": [0.001, 100],
+        "epochs": [30, 50], "seed": range(40),
+    }  # fmt: skip
+    members = []
+    for device in ("cpu", "cuda"):
+        done = nnexp.sweep(**typed, record="table", device=device, experiment_name=device)
+        tags = get_sweep(open_store(create=False), done.sweep_id).tags
+        assert tags["nnexp.device"] == {"cpu": "cpu", "cuda": "host"}[device]
+        members.append(done.runs[["run_key", "weights_sha256", "outcome", "loss", "grad_norm"]])
+    assert len(members[0]) == 160
+    assert members[0]["outcome"].nunique() > 1
+    pd.testing.assert_frame_equal(*members, check_exact=True)
 
 
 def test_a_missing_device_is_refused_before_anything_is_recorded(nnexp, store, monkeypatch):

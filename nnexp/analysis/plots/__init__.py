@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from nnexp.analysis.plots.curves import curves
+from nnexp.analysis.plots.hidden import has_hidden_space, hidden_space
 from nnexp.analysis.plots.style import check_suffix, drawn, png, saved
 from nnexp.analysis.plots.surfaces import (
     decision_surface,
@@ -44,6 +45,7 @@ def of_run(
     title: str,
     kept: Mapping[int, Layers] | None = None,
     only: str | None = None,
+    beside: tuple[Model, str] | None = None,
 ) -> dict[str, Figure]:
     """Draw the figures of one run.
 
@@ -63,12 +65,15 @@ def of_run(
         The weights by epoch, if more of them were kept than the first and the last.
     only : str, optional
         Draw only the figure of this name.
+    beside : tuple of Model and str, optional
+        Another network of the same data set, and its name, whose hidden space is drawn beside this one's.
 
     Returns
     -------
     dict of str to Figure
         The figures by name: `curves` and `weights`; with two inputs also `decision_surface`, and with `kept`
-        weights `surface_over_training`; for a tiny network also `network`, its neurons and edges.
+        weights `surface_over_training`; for a tiny network also `network`, its neurons and edges; with hidden
+        neurons `hidden_space`, the rows as the last hidden layer sees them.
 
     Raises
     ------
@@ -85,6 +90,9 @@ def of_run(
             draw["surface_over_training"] = lambda: surface_over_training(model, dataset, kept, title)
     if is_tiny(model):
         draw["network"] = lambda: drawn_network(model, title)
+    if has_hidden_space(model):
+        named = [(model, "this run"), *([] if beside is None else [beside])]
+        draw["hidden_space"] = lambda: hidden_space(named, dataset, title)
     return drawn(draw, only)
 
 

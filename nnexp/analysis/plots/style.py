@@ -71,10 +71,10 @@ def png(figure: Figure) -> bytes:
     return saved(figure, "png")
 
 
-def check_suffix(file: Path) -> None:
-    """Raise RequestError unless the file's name ends in one of KINDS: .png, .svg or .pdf."""
+def check_suffix(file: Path, option: str = "--plot") -> None:
+    """Raise RequestError, naming the option, unless the name ends in one of KINDS: .png, .svg or .pdf."""
     if file.suffix.removeprefix(".").lower() not in KINDS:
-        raise RequestError(f"--plot {file}: the name must end in {', '.join(f'.{kind}' for kind in KINDS)}")
+        raise RequestError(f"{option} {file}: the name must end in {', '.join(f'.{kind}' for kind in KINDS)}")
 
 
 @styled

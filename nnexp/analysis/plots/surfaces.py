@@ -50,7 +50,7 @@ def has_surface(model: Model) -> bool:
     return len(model.features) == 2
 
 
-def _plane(dataset: Dataset, model: Model) -> Plane:
+def plane_of(dataset: Dataset, model: Model) -> Plane:
     """Choose the plane around all rows and new rows; its resolution depends on the network's size."""
     rows = np.vstack([dataset.X, dataset.X_new])
     low, high = rows.min(axis=0), rows.max(axis=0)
@@ -65,7 +65,7 @@ def _plane(dataset: Dataset, model: Model) -> Plane:
     return Plane((float(low[0]), float(high[0]), float(low[1]), float(high[1])), points, side)
 
 
-def _answers(model: Model, plane: Plane) -> Array:
+def answers(model: Model, plane: Plane) -> Array:
     """Compute the outputs over the plane, of shape (points, outputs); NaN if not finite or too large."""
     with np.errstate(all="ignore"):  # a network that diverged overflows
         return style.drawable(model.outputs(plane.points))
@@ -84,11 +84,11 @@ def decision_surface(model: Model, dataset: Dataset, title: str) -> Figure:
     room = style.Room(right=0.3 if is_regions else 1.2, bottom=0.75 + 0.2 * -(-len(labels) // columns))
     figure, (ax,) = style.grid(1, room, 4.0, 7.0)
     style.heading(figure, title)
-    plane = _plane(dataset, model)
-    outputs = _answers(model, plane)
-    norm = _norm(dataset, outputs)
-    image = _draw_surface(ax, outputs, dataset, plane, norm)
-    handles = _draw_rows(ax, dataset, norm, size=1.0)
+    plane = plane_of(dataset, model)
+    outputs = answers(model, plane)
+    norm = output_norm(dataset, outputs)
+    image = draw_surface(ax, outputs, dataset, plane, norm)
+    handles = draw_rows(ax, dataset, norm, size=1.0)
     _name_new_rows(ax, dataset, plane)
     ax.set_xlabel(style.plain(dataset.features[0]))
     ax.set_ylabel(style.plain(dataset.features[1]))
@@ -109,7 +109,7 @@ def decision_surface(model: Model, dataset: Dataset, title: str) -> Figure:
     return figure
 
 
-def _norm(dataset: Dataset, outputs: Array) -> Normalize:
+def output_norm(dataset: Dataset, outputs: Array) -> Normalize:
     """Return the colour scale: 0 to 1 for classes, the range of outputs and targets for a regression."""
     if dataset.classes:
         return Normalize(0.0, 1.0)
@@ -118,7 +118,7 @@ def _norm(dataset: Dataset, outputs: Array) -> Normalize:
     return style.norm_of([finite.min() if finite.size else 0.0, finite.max() if finite.size else 1.0])
 
 
-def _draw_surface(
+def draw_surface(
     ax: Axes, outputs: Array, dataset: Dataset, plane: Plane, norm: Normalize, shades: int = 256
 ) -> Any:
     """Draw the surface as an image, with a line where classes meet; return the image."""
@@ -162,7 +162,7 @@ def _regions(outputs: Array, side: int) -> Array:
     known = np.nan_to_num(outputs, nan=-np.inf)
     chosen, n = known.argmax(axis=1), outputs.shape[1]
     sure = np.clip((np.take_along_axis(known, chosen[:, None], 1) - 1 / n) / (1 - 1 / n), 0.0, 1.0)
-    colors = np.array([to_rgb(_class_color(i)) for i in range(n)])[chosen]
+    colors = np.array([to_rgb(class_color(i)) for i in range(n)])[chosen]
     pixels: Array = (1 - (0.25 + 0.5 * sure) * (1 - colors)).reshape(side, side, 3)
     return pixels
 
@@ -177,16 +177,16 @@ def _draw_borders(ax: Axes, outputs: Array, plane: Plane) -> None:
             ax.contour(field, levels=[0.0], colors="black", linewidths=1.2, extent=plane.extent)
 
 
-def _class_color(i: int) -> str:
+def class_color(i: int) -> str:
     return style.COLORS[i % len(style.COLORS)]
 
 
-def _class_marker(i: int) -> str:
+def class_marker(i: int) -> str:
     """Return the marker of a class; classes that have the same colour have different markers."""
     return style.MARKERS[(i + i // len(style.COLORS)) % len(style.MARKERS)]
 
 
-def _draw_rows(ax: Axes, dataset: Dataset, norm: Normalize, size: float) -> list[Any]:
+def draw_rows(ax: Axes, dataset: Dataset, norm: Normalize, size: float) -> list[Any]:
     """Draw the rows, coloured by class or target, and the new rows as stars; return handles for a legend."""
     every = -(-len(dataset.X) // MAX_DOTS)
     X, y = dataset.X[::every], dataset.y[::every]
@@ -195,7 +195,7 @@ def _draw_rows(ax: Axes, dataset: Dataset, norm: Normalize, size: float) -> list
     handles = []
     for i, _ in enumerate(dataset.classes):
         rows = X[y == i]
-        look: dict[str, Any] = {"marker": _class_marker(i), "color": _class_color(i)}
+        look: dict[str, Any] = {"marker": class_marker(i), "color": class_color(i)}
         handles.append(ax.scatter(rows[:, 0], rows[:, 1], s=area, **look, **edge))
     if not dataset.classes:
         edge["edgecolor"] = "black"
@@ -243,7 +243,7 @@ def _frames(kept: Mapping[int, Layers], most: int) -> list[int]:
 
 def _surfaces(model: Model, plane: Plane, kept: Mapping[int, Layers], epochs: Sequence[int]) -> list[Array]:
     """Compute the outputs over the plane at each of these epochs."""
-    return [_answers(_with(model, kept[epoch]), plane) for epoch in epochs]
+    return [answers(_with(model, kept[epoch]), plane) for epoch in epochs]
 
 
 def _with(model: Model, layers: Layers) -> Model:
@@ -254,9 +254,9 @@ def _with(model: Model, layers: Layers) -> Model:
 @style.styled
 def surface_over_training(model: Model, dataset: Dataset, kept: Mapping[int, Layers], title: str) -> Figure:
     """Draw the surface at up to MAX_SIDE_BY_SIDE of the epochs whose weights were kept, side by side."""
-    epochs, plane = _frames(kept, MAX_SIDE_BY_SIDE), _plane(dataset, model)
+    epochs, plane = _frames(kept, MAX_SIDE_BY_SIDE), plane_of(dataset, model)
     outputs = _surfaces(model, plane, kept, epochs)
-    norm = _norm(dataset, np.concatenate(outputs))
+    norm = output_norm(dataset, np.concatenate(outputs))
     figure, axes = style.lattice(
         -(-len(epochs) // 3),
         min(3, len(epochs)),
@@ -267,8 +267,8 @@ def surface_over_training(model: Model, dataset: Dataset, kept: Mapping[int, Lay
     )
     style.heading(figure, title)
     for i, (ax, epoch, output) in enumerate(zip(axes, epochs, outputs, strict=True)):
-        _draw_surface(ax, output, dataset, plane, norm)
-        _draw_rows(ax, dataset, norm, size=0.6)
+        draw_surface(ax, output, dataset, plane, norm)
+        draw_rows(ax, dataset, norm, size=0.6)
         ax.set_title(f"epoch {epoch:,}", loc="left")
         _few_ticks(ax, left=i % 3 == 0, bottom=i + 3 >= len(epochs))
     axes[-1].set_xlabel(style.fitted(dataset.features[0], style.inner_width(axes[-1])))
@@ -300,20 +300,20 @@ def surface_animation(model: Model, dataset: Dataset, kept: Mapping[int, Layers]
     bytes
         The content of the GIF file.
     """
-    epochs, plane = _frames(kept, MAX_FRAMES), _plane(dataset, model)
+    epochs, plane = _frames(kept, MAX_FRAMES), plane_of(dataset, model)
     outputs = _surfaces(model, plane, kept, epochs)
-    norm = _norm(dataset, np.concatenate(outputs))
+    norm = output_norm(dataset, np.concatenate(outputs))
     figure, (ax,) = style.grid(1, style.Room(0.3, 0.1, 0.3, 0.3), 2.2, 2.8)
     canvas: Any = FigureCanvasAgg(figure)
     palette = _palette(dataset)
-    _draw_rows(ax, dataset, norm, size=0.8)
+    draw_rows(ax, dataset, norm, size=0.8)
     ax.set(xticks=[], yticks=[])
     ax.set_xlabel(style.fitted(dataset.features[0], 2.3))
     ax.set_ylabel(style.fitted(dataset.features[1], 2.0))
     frames = []
     for epoch, output in zip(epochs, outputs, strict=True):
         rows = set(ax.get_children())
-        _draw_surface(ax, output, dataset, plane, norm, GIF_SHADES)
+        draw_surface(ax, output, dataset, plane, norm, GIF_SHADES)
         ax.set_title(f"epoch {epoch:,}", loc="left")
         canvas.draw()
         frame = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])

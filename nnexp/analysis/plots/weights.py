@@ -23,29 +23,13 @@ MAX_NEURONS, MAX_DRAWN_LAYERS, MAX_EDGES = 8, 5, 60
 MAX_WRITTEN, ALONG = 24, (0.3, 0.45, 0.6, 0.24, 0.38, 0.53, 0.68)
 
 
-def _neuron_names(model: Model) -> list[list[str]]:
-    """Return the names of each layer's neurons, inputs first, as in the equation.
-
-    Inputs are named by their columns, then come h1, h2, … (h1_1, … with several hidden layers) and o1, …, or
-    the classes if there is an output for each.
-    """
-    widths = sizes(model.network.layers)
-    names = [list(model.features)]
-    for i, n in enumerate(widths[1:], 1):
-        is_last = i == len(widths) - 1
-        prefix = "o" if is_last else "h" if len(widths) == 3 else f"h{i}_"
-        outputs = [f"{prefix}{k + 1}" for k in range(n)]
-        names.append(list(model.classes) if is_last and n == len(model.classes) > 1 else outputs)
-    return names
-
-
 @style.styled
 def weights(model: Model, title: str) -> Figure:
     """Draw every layer's weights before training (above) and after (below), biases as the last column.
 
     All have the same colour scale. Of many layers, rows and columns only the first are drawn.
     """
-    names = _neuron_names(model)
+    names = model.neuron_names()
     nets = [_joined(model.initial), _joined(model.network)]
     shown = len(nets[0][:MAX_LAYERS])
     most = max((float(np.nanmax(np.abs(W), initial=0.0)) for net in nets for W in net), default=0.0) or 1.0
@@ -112,7 +96,7 @@ def drawn_network(model: Model, title: str) -> Figure:
     A weight above zero is a solid blue line, one below zero a dashed vermilion line; the further from zero,
     the thicker. Biases are written, and weights where there is room.
     """
-    names = _neuron_names(model)
+    names = model.neuron_names()
     places = [_column(len(layer)) for layer in names]
     tallest = max(map(len, names))
     wide, high = max(6.0, 2.1 + 2.4 * (len(names) - 1)), 0.55 + max(1.6, 0.95 * tallest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,18 +11,45 @@ import pandas as pd
 
 from nnexp.analysis.samples import sign
 from nnexp.analysis.search import confirmed, verdict
-from nnexp.analysis.summary import best_rows, deciding, finished, grouped_by, incomparable, params_of, varying
-from nnexp.analysis.summary_table import is_numeric, open_question, readable, setting
+from nnexp.analysis.summary import (
+    best_rows,
+    comparable,
+    deciding,
+    finished,
+    grouped_by,
+    incomparable,
+    params_of,
+    varying,
+)
+from nnexp.analysis.summary_table import open_question, readable, setting
 from nnexp.config.groups import find_option
 from nnexp.config.text import masked
-from nnexp.tracking.labels import QUESTION
+from nnexp.tracking.labels import DATA, QUESTION
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.searches import Searched
 
 # Metrics that get a column of their own, if a sweep has them.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
+# The longest experiment file that a sweep keeps, in characters.
+MAX_EXPERIMENT = 20_000
 # A swept key with more values than this is shown abbreviated.
 MAX_VALUES = 20
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best setting of one data set and loss function, and the rivals that cannot be told from it.
+
+    `of`: the data set and the loss function, if several were swept; `median`: with its interval and the share
+    that solved; `rivals`: settings and their medians; `open`: how many seeds would probably tell them apart,
+    empty without rivals.
+    """
+
+    of: str
+    setting: str
+    median: str
+    rivals: tuple[tuple[str, str], ...]
+    open: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +95,11 @@ class Findings:
     def question(self) -> str:
         """Return the question that the sweep is to answer; empty if there is none."""
         return self.parent.tags.get(QUESTION, "")
+
+    @property
+    def data(self) -> str:
+        """Return which data sets were used, and how their rows were split; empty in earlier records."""
+        return self.parent.tags.get(DATA, "")
 
     @property
     def command(self) -> str:
@@ -123,17 +155,12 @@ class Findings:
         """Return what a search found; empty for another sweep."""
         return "" if self.search is None else verdict(self.search, self.confirmed)
 
-    @property
-    def open_question(self) -> str:
-        """Return what the runs do not tell, and how many seeds would; empty if there is nothing."""
-        return "" if self.summary is None else open_question(self.summary, "★")
-
     @cached_property
     def fixed(self) -> dict[str, str]:
         """Return the keys that all runs have in common, with their values, and the data set's digest."""
         kept = [name for name in params_of(self.runs) if name not in self.settings and name != "seed"]
         alike = [name for name in kept if self.runs[name].nunique(dropna=False) == 1]
-        return {name: setting([self.runs[name].iloc[0]])[0] for name in alike if len(self.runs)}
+        return {name: setting(self.runs[name].head(1).tolist())[0] for name in alike if len(self.runs)}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -151,25 +178,38 @@ class Findings:
         """Return the params in which the runs differ."""
         return varying(self.runs, over="")
 
-    @property
-    def answers(self) -> list[tuple[str, str]]:
-        """Return the settings with the best median, and that median, as pairs of texts.
-
-        The best numbers are found for each choice of the swept words: ("init=he: learning_rate=0.5", "0.018,
-        95% interval 0.012 to 0.024"). If only words are swept, the best words for each data set and loss.
-        """
+    @cached_property
+    def answers(self) -> list[Answer]:
+        """Return the best setting of each data set and loss function, with its rivals."""
         if self.summary is None:
             return []
-        by = grouped_by(self.summary)
-        words = [name for name in by if not is_numeric(self.summary[name])]
-        given = words if len(words) < len(by) else [name for name in by if name in self.apart]
-        texts, answers = readable(self.summary), []
-        for i in best_rows(self.summary, given):
-            of = ", ".join(f"{name}={texts[name][i]}" for name in given)
-            best = ", ".join(f"{name}={texts[name][i]}" for name in by if name not in given)
+        best, texts = best_rows(self.summary), readable(self.summary)
+        by = [name for name in grouped_by(self.summary) if name not in self.apart]
+        shares = [name for name in ("val_solved", "solved") if name in texts][:1]
+
+        def named(i: int, names: Sequence[str]) -> str:
+            return ", ".join(f"{name}={texts[name][i]}" for name in names)
+
+        def spread(i: int) -> str:
             middle, low, high = (texts[name][i] for name in ("median", "median_low", "median_high"))
-            spread = f"{middle}, 95% interval {low} to {high}" if low != high else middle
-            answers.append((f"{of}: {best}" if of else best, spread))
+            interval = f", 95% interval {low} to {high}" if low != high else ""
+            return f"{middle}{interval}" + "".join(f", {texts[name][i]} solved" for name in shares)
+
+        answers = []
+        for part in comparable(self.summary):
+            table = self.summary.iloc[part]
+            tied = table[table["standing"] == "tied"].sort_values("rank", kind="stable").index
+            answers += [
+                Answer(
+                    named(i, self.apart),
+                    named(i, by) or "all runs",
+                    spread(i),
+                    tuple((named(int(k), by), texts["median"][int(k)]) for k in tied),
+                    open_question(table),
+                )
+                for i in best
+                if i in part
+            ]
         return answers
 
     @property
@@ -202,18 +242,21 @@ def shown_ranges(params: Mapping[str, str]) -> dict[str, str]:
     return shown
 
 
+def experiment_text(experiment: str) -> str:
+    """Return the text of the experiment's YAML file, passwords redacted; empty if there is none."""
+    path = find_option("experiment", experiment)
+    return "" if path is None else masked(path.read_text(encoding="utf-8"))[:MAX_EXPERIMENT]
+
+
 def question(experiment: str) -> str:
     """Return the comment at the top of the experiment's YAML file, passwords redacted; empty if none.
 
     The line `# @package …` does not count.
     """
-    path = find_option("experiment", experiment)
-    if path is None:
-        return ""
     words = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in experiment_text(experiment).splitlines():
         if not line.startswith("#"):
             break
         if not line.startswith("# @package"):
             words.append(line.lstrip("#").strip())
-    return masked(" ".join(words))
+    return " ".join(words)

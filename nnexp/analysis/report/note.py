@@ -38,11 +38,11 @@ def note(found: Findings, artifacts: Collection[str], experiment_id: str) -> str
     counts = f"**{total}**: {', '.join(others)}"
     settings = _best_settings(found) if found.search is None else [f"- {escaped(found.verdict, MAX_TEXT)}"]
     best = "\n".join([*settings, *_best_runs(found, runs)])
-    unsettled = escaped(found.open_question) if found.search is None else ""
+    data = escaped(found.data, MAX_TEXT)
     typed = _typed(found.command, found.ranges)
     links = (f"[{name}]({runs}/{found.parent.run_id}/artifacts/{name})" for name in artifacts)
     files = f"Artifacts: {', '.join(links)}" if artifacts else ""
-    parts = [_asked(found.question), counts, best, unsettled, typed, files]
+    parts = [_asked(found.question), counts, best, data, typed, files]
     room = MAX_NOTE - len(_paragraphs(*parts)) - 2
     table = "" if found.summary is None else _table(found, found.summary, room)
     return _paragraphs(*parts[:-1], table, files)
@@ -64,9 +64,14 @@ def _typed(command: str, ranges: Mapping[str, str]) -> str:
 
 
 def _best_settings(found: Findings) -> Iterable[str]:
-    """Yield a line for each of the best settings."""
-    for setting, middle in found.answers[:MAX_BEST]:
-        yield f"- {escaped(setting)} has the {found.superlative}: {middle}"
+    """Yield a line for the best setting of each data set and loss function, with its rivals."""
+    for answer in found.answers[:MAX_BEST]:
+        of = f"{answer.of}: " * bool(answer.of)
+        line = f"{of}{answer.setting} has the {found.superlative}: {answer.median}"
+        if answer.rivals:
+            rivals = "; ".join(setting for setting, _ in answer.rivals)
+            line += f". Rivals: {rivals} ({answer.open})"
+        yield f"- {escaped(line, MAX_TEXT)}"
 
 
 def _best_runs(found: Findings, runs: str) -> Iterable[str]:

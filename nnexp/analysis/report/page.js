@@ -19,3 +19,17 @@ for (const table of document.querySelectorAll("table.sorts")) {
     head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
   }));
 }
+// A table that is wider than the page becomes a list of cards, each cell with the name of its column.
+const widths = new Map();
+const observer = new ResizeObserver((seen) => seen.forEach(({ target }) => {
+  const width = target.clientWidth;
+  if (!width || widths.get(target) === width) return;
+  widths.set(target, width);
+  const table = target.querySelector("table");
+  table.classList.remove("cards");
+  if (target.scrollWidth <= width) return;
+  const names = [...table.tHead.rows[0].cells].map((head) => head.textContent);
+  for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, i) => { cell.dataset.label = names[i]; });
+  table.classList.add("cards");
+}));
+document.querySelectorAll(".wide").forEach((wide) => observer.observe(wide));

@@ -21,11 +21,13 @@ from markupsafe import Markup
 from nnexp.analysis.report.findings import Findings
 from nnexp.analysis.report.pictures import Picture
 from nnexp.analysis.search import best_trials
-from nnexp.analysis.summary import ranked
+from nnexp.analysis.summary import grouped_by, ranked
 from nnexp.analysis.summary_table import is_numeric, readable, setting, significant
 from nnexp.tracking.searches import Searched
 
 HERE = Path(__file__).parent
+# The columns of a summary that one reads at first; the other statistics are in a table that is folded.
+FIRST = ("n", "diverged", "median", "solved", "val_solved", "test_solved", "epochs_to")
 # Rows in the tables of the best and the worst runs, and of all runs, so that a browser can open the page.
 FEW, MAX_ROWS = 5, 2000
 
@@ -44,7 +46,7 @@ class Column:
 
     name: str
     cells: Sequence[Cell]
-    kind: str = ""  # "number", or "prose" for text that may be long
+    kind: str = ""  # "number", "interval", "id", or "prose" for text that may be long
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,15 @@ class Table:
         return len(self.columns[0].cells)
 
 
-def page(found: Findings, pictures: Sequence[Picture]) -> bytes:
-    """Render the report as HTML in UTF-8."""
+def page(found: Findings, pictures: Sequence[Picture], experiment: str = "") -> bytes:
+    """Render the report as HTML in UTF-8; `experiment` is the text of the experiment's file, if any."""
     text = _template().render(
         found=found,
         pictures=pictures,
+        experiment=experiment,
         summary=None if found.summary is None else _summary(found.summary),
         trials=None if found.search is None else _trials(found, found.search),
+        rest=None if found.summary is None else _rest(found.summary),
         best=_runs(found, found.best(FEW)),
         worst=_runs(found, found.worst(FEW)),
         all_runs=_runs(found, found.done.head(MAX_ROWS)),
@@ -111,9 +115,17 @@ def _digest(text: str) -> str:
 
 
 def _summary(table: pd.DataFrame) -> Table:
-    """Make the table of a summary, the best rows of each data set first."""
+    """Make the table of a summary, the best rows of each data set first: what one reads at first."""
     table = ranked(table)
-    columns = [_column(name, texts, table[name]) for name, texts in readable(table).items()]
+    shown = readable(table)
+    ends = zip(*(shown[name] for name in ("median", "median_low", "median_high")), strict=True)
+    columns = []
+    for name, texts in shown.items():
+        if name in FIRST or name in grouped_by(table):
+            columns.append(_column(name, texts, table[name]))
+        if name == "median":
+            bounds = [f"{low} to {high}" if low and low != high else "" for _, low, high in ends]
+            columns.append(Column("95% interval", [Cell(text) for text in bounds], "interval"))
     return Table(columns, table["standing"].tolist())
 
 
@@ -131,15 +143,26 @@ def _trials(found: Findings, search: Searched) -> Table | None:
     )
 
 
+def _rest(table: pd.DataFrame) -> Table:
+    """Make the table of what a summary has besides: the other statistics."""
+    table = ranked(table)
+    named = {
+        name: texts for name, texts in readable(table).items() if name not in FIRST or name in ("n", "median")
+    }
+    kept = {name: texts for name, texts in named.items() if name not in ("median_low", "median_high")}
+    return Table(
+        [_column(name, texts, table[name]) for name, texts in kept.items()], table["standing"].tolist()
+    )
+
+
 def _runs(found: Findings, runs: pd.DataFrame) -> Table:
     """Make a table of runs: their names, settings, metrics, outcomes and ids."""
     settings = [_column(name, setting(runs[name].tolist()), runs[name]) for name in found.settings]
     metrics = [
         _column(name, [significant(value, 4) for value in runs[name]], runs[name]) for name in found.metrics
     ]
-    return Table(
-        [_text(runs, "run_name"), *settings, *metrics, _text(runs, "outcome"), _text(runs, "run_id")]
-    )
+    named = settings or [_text(runs, "run_name")]
+    return Table([*named, *metrics, _text(runs, "outcome"), _text(runs, "run_id", "id")])
 
 
 def _failures(found: Findings) -> Table:

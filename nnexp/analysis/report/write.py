@@ -11,9 +11,11 @@ from nnexp.analysis.report.pictures import search_pictures, sweep_pictures
 from nnexp.analysis.summary import finished, overall
 from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
+from nnexp.config.text import printable
 from nnexp.tracking.experiments import find_experiment, get_experiment
-from nnexp.tracking.find import get_run, get_sweep, recorded_keys
+from nnexp.tracking.find import EXPERIMENT_FILE, find_artifact, get_sweep
 from nnexp.tracking.named import get_newest, whole_id
+from nnexp.tracking.population import get_network, points_asked
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.searches import find_search
@@ -47,15 +49,20 @@ def write_page(store: Store, parent: Detail, path: Path, option: str, metric: st
     done = finished(runs)
     search = find_search(store, parent)
     metric = metric or (None if search is None else search.metric)
-    found = Findings.of(parent, len(set(recorded_keys(store, parent))), runs, overall(runs, metric), metric)
+    found = Findings.of(parent, points_asked(store, parent), runs, overall(runs, metric), metric)
     pictures = [] if done.empty else sweep_pictures(store, done, metric)
     if search is not None:
         found, pictures = replace(found, search=search), [*search_pictures(search), *pictures]
-    content = page(found, pictures)
+    content = page(found, pictures, experiment_of(store, parent))
     try:
         path.write_bytes(content)
     except OSError as error:
         raise RequestError(f"{option} {path}: cannot be written: {error.strerror}") from error
+
+
+def experiment_of(store: Store, sweep: Detail) -> str:
+    """Return the file of the experiment that made a sweep; empty if there was none, or it was not kept."""
+    return printable((find_artifact(store, sweep, EXPERIMENT_FILE) or b"").decode(errors="replace"))
 
 
 def check_path(option: str, path: Path) -> None:
@@ -69,7 +76,7 @@ def _sweep(store: Store, sweep_id: str) -> Detail:
     """Return the sweep's parent run. Raises RequestError if the id is of a single run, or of none."""
     found = get_sweep(store, sweep_id)
     if found is None:
-        run = get_run(store, sweep_id)  # raises if there is no run with this id
+        run = get_network(store, sweep_id)  # raises if there is no run with this id
         parent = run.tags.get("nnexp.sweep_id")
         other = f"its sweep is {parent}" if parent else f"nnexp show {sweep_id} prints it"
         raise RequestError(f"run {sweep_id} is one trained network, but a report is of a sweep; {other}")

@@ -16,13 +16,11 @@ add over the rows in the order they are visited; the gradient's norm adds over t
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from numba import config
 from numpy.typing import ArrayLike, NDArray
 
 from nnexp.network.engine.choice import is_wide_faster
@@ -41,6 +39,7 @@ from nnexp.network.engine.layout import (
     Runs,
     Settings,
 )
+from nnexp.network.engine.threads import default_threads, in_threads
 from nnexp.network.engine.wide.layout import wide_layers, wide_parts
 
 # What the lanes of vectors are: one number of each run, or of each neuron of one run.
@@ -55,11 +54,6 @@ _EVALUATED_ROWS = 32
 def is_ready() -> bool:
     """Return whether the engine is compiled; if not, the first training takes several seconds longer."""
     return is_compiled(train_blocks)
-
-
-def default_threads() -> int:
-    """Return the number of threads that train: NUMBA_NUM_THREADS, or one per core."""
-    return int(vars(config)["NUMBA_NUM_THREADS"])
 
 
 @dataclass(frozen=True)
@@ -125,17 +119,23 @@ def _with_one_nan(numbers: Array) -> Array:
     return numbers
 
 
+@lru_cache(maxsize=256)
+def _is_articles(model: Model) -> bool:
+    """Tell whether a model trains as ARTICLES does."""
+    return replace(model, is_classification=True) == ARTICLES
+
+
 def _aligned(size: int) -> Array:
     """Return `size` zeros that start on a cache line, so that no vector lies across two lines."""
     line = 64
     raw = np.zeros(8 * size + line, dtype=np.uint8)
-    start = -raw.ctypes.data % line
+    start = -raw.__array_interface__["data"][0] % line
     return raw[start : start + 8 * size].view(np.float64)
 
 
 def _per_run(value: ArrayLike, n_runs: int, dtype: type) -> NDArray[Any]:
     """Return one number for each run, from one number for all or one for each."""
-    return np.broadcast_to(np.asarray(value, dtype=dtype), (n_runs,)).copy()
+    return np.full(n_runs, value, dtype)
 
 
 def _checked(model: Model, X: ArrayLike, y: ArrayLike, n_runs: int) -> tuple[Array, Array]:
@@ -319,8 +319,11 @@ class Batch:
     def shorten(self, epochs: ArrayLike) -> None:
         """Let no run train for more than so many epochs, one number or one for each run.
 
-        A run that has trained for as many ends now, as if it had never been to train for more.
+        A run that has trained for as many ends now, as if it had never been to train for more. Raises
+        ValueError if a device trains the runs, since their epochs are there.
         """
+        if self._resident is not None:
+            raise ValueError("runs on a device cannot be shortened")
         self._runs.epochs[:] = np.minimum(self._runs.epochs, np.maximum(epochs, self.epoch))
 
     def advance(self, until: int, log_epochs: Sequence[int] = (), order: ArrayLike | None = None) -> Curves:
@@ -336,7 +339,8 @@ class Batch:
             raise ValueError(f"{self.epoch} epochs are completed: cannot go back to {until}")
         epochs = np.array(log_epochs, dtype=np.int64)
         first = self.epoch + 1 if self.epoch > 0 else 0
-        if np.any(np.diff(epochs, prepend=first - 1, append=until + 1) < 1):
+        is_outside = len(epochs) > 0 and (epochs[0] < first or epochs[-1] > until)
+        if is_outside or (epochs[1:] <= epochs[:-1]).any():
             raise ValueError(f"log_epochs must ascend from {first} to {until}, not be {log_epochs}")
         n_runs, n = len(self._runs.weights), self._X.shape[1]
         visited = np.zeros((0, 0, 0), dtype=np.int32)
@@ -384,9 +388,8 @@ class Batch:
     def _train(self, until: int, epochs: IntArray, order: NDArray[np.int32], records: Array) -> None:
         """Train the blocks of active runs, shared among the threads."""
         active = self._active()
-        is_classification = self.model.is_classification
         has_decay = bool(self._runs.options[:, COLUMNS["weight_decay"]].any())
-        is_articles = self.model == replace(ARTICLES, is_classification=is_classification) and not has_decay
+        is_articles = _is_articles(self.model) and not has_decay
         if self._resident is not None:
             self._resident.train(active, self.epoch, until, epochs, order, records, has_decay, is_articles)
             self._fetch("diverged", "stopped", "best_epoch")
@@ -394,8 +397,6 @@ class Batch:
         is_wide = self._lanes == "neurons" if self._lanes else self._is_wide_faster(len(active))
         n_lanes = 1 if is_wide else N_LANES
         n_blocks = -(-len(active) // n_lanes)
-        n_tasks = min(n_blocks, 1 if self._threads == 1 else 8 * self._threads)
-
         layers, parts, own_layers, own_parts = _placed(self.model, self._rows, is_wide)
         settings = Settings(
             n_lanes=n_lanes,
@@ -404,13 +405,12 @@ class Batch:
             has_decay=has_decay,
             batch_size=self.model.batch_size,
             rows=self._rows,
-            is_classification=is_classification,
+            is_classification=self.model.is_classification,
             is_articles=is_articles and not is_wide,
             is_wide=is_wide,
         )
 
-        def train(task: int) -> None:
-            first, last = (n_blocks * t // n_tasks for t in (task, task + 1))
+        def train(first: int, last: int) -> None:
             memory, wide_memory = _aligned(parts[-1]), _aligned(own_parts[-1])
             lane_memory = np.zeros(2 * N_LANES, dtype=np.int64)
             train_blocks(
@@ -419,9 +419,4 @@ class Batch:
                 self.epoch, until, epochs, records,
             )  # fmt: skip
 
-        if n_tasks <= 1:
-            for task in range(n_tasks):
-                train(task)
-        else:
-            with ThreadPoolExecutor(self._threads) as pool:
-                list(pool.map(train, range(n_tasks)))
+        in_threads(train, n_blocks, self._threads)

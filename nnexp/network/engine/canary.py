@@ -108,7 +108,9 @@ def _articles_trained(has_own_rows: bool, device: Device | None) -> bytes:
     rng = np.random.RandomState(0)
     X, y = rng.uniform(-6, 6, size=(11, 2)), rng.randint(2, size=(11, 1)).astype(float)
     w, rates, epochs = Draws(range(70)).normal((9,)), rng.uniform(0.01, 0.5, 70), np.arange(1, 71)
-    w[40], rates[50], w[60] = -0.0, 1e300, 1e200
+    rates[50], w[60] = 1e300, 1e200
+    # An output of 1 has gradients of 0, and of -0 where its label is 2. They leave weights of -0 as they are.
+    y[0], w[40:42], w[40, 8], w[41, 4:6] = 2.0, -0.0, 1e3, 1e3
     if has_own_rows:
         X, y = np.repeat(X[np.newaxis], 70, axis=0), np.repeat(y[np.newaxis], 70, axis=0)
     batch = Batch(ARTICLES, X, y, w, rates, epochs, lanes="runs", device=device)

@@ -24,6 +24,11 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _OPTIONS: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "no_rewrites": True}
 
 
+# Whether the CPU multiplies and adds with one rounding; every 64-bit ARM does.
+_MACHINE = cpu_target.target_context.codegen().magic_tuple()
+HAS_FMA = "+fma," in f"{_MACHINE[2]}," or _MACHINE[0].startswith(("aarch64", "arm64"))
+
+
 def compiled(function: _Function) -> _Function:
     """Compile a function as part of the kernel that calls it, without fastmath: each operation as written.
 
@@ -35,6 +40,11 @@ def compiled(function: _Function) -> _Function:
 def inlined(function: _Function) -> _Function:
     """Compile as a part of its only caller: a level of calls less takes seconds less to compile."""
     return cast(_Function, njit(error_model="numpy", inline="always", **_OPTIONS)(function))
+
+
+def placed(function: _Function) -> _Function:
+    """Compile into each of its callers' loops, where vectors stay in registers."""
+    return cast(_Function, njit(error_model="numpy", forceinline=True, **_OPTIONS)(function))
 
 
 def kernel(*sources: ModuleType) -> Callable[[_Function], _Function]:
@@ -62,7 +72,7 @@ def is_compiled(function: Any) -> bool:
 
 def _digest(files: list[str]) -> str:
     """Hash what compiled code depends on: these sources, the CPU as Numba sees it, and the compiler."""
-    digest = hashlib.sha256(repr(cpu_target.target_context.codegen().magic_tuple()).encode())
+    digest = hashlib.sha256(repr(_MACHINE).encode())
     digest.update(llvmlite.__version__.encode())
     for file in files:
         with open(file, "rb") as source:

@@ -7,6 +7,7 @@ million normal numbers 0.06% differ, one by 3 units in the last place, the other
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,8 +17,10 @@ from nnexp.network.engine.compilation import compiled, kernel
 from nnexp.network.engine.elementary import close_log
 from nnexp.network.engine.lanes import N_LANES, Pointer, load, pointer, sqrt, store
 from nnexp.network.engine.layout import Array, IntArray
+from nnexp.network.engine.threads import default_threads, in_threads
 
 Words = NDArray[np.uint32]
+Orders = NDArray[np.int32]
 
 # MT19937: the number of words of its state, the distance of the two words that are mixed, and the masks.
 _WORDS, _DISTANCE = 624, 397
@@ -129,11 +132,42 @@ def _draw(state: Words, position: IntArray, is_normal: bool, out: Array, squares
             numbers[i] *= radii[i // 2]
 
 
+@kernel(lanes, layout)
+def _draw_orders(state: Words, position: IntArray, keys: Array, ends: IntArray, out: Orders) -> None:
+    """Fill each stream's orders in `out`, with room for as many keys and ends as rows.
+
+    A row's key is a random number. Rows are put into as many buckets as there are rows, by their keys, which
+    are spread evenly; then each is moved to its place among its neighbours. Rows of equal keys stay in order.
+    """
+    n = out.shape[2]
+    for run in range(out.shape[0]):
+        words, at = _stream(state, run), position[run]
+        for epoch in range(out.shape[1]):
+            order = out[run, epoch]
+            ends[:] = 0
+            for i in range(n):
+                keys[i], at = _random(words, at)
+                ends[np.int64(keys[i] * n)] += 1
+            for i in range(1, n):
+                ends[i] += ends[i - 1]
+            for i in range(n - 1, -1, -1):
+                bucket = np.int64(keys[i] * n)
+                ends[bucket] -= 1
+                order[ends[bucket]] = i
+            for i in range(1, n):
+                row, place = order[i], i
+                while place > 0 and keys[order[place - 1]] > keys[row]:
+                    order[place] = order[place - 1]
+                    place -= 1
+                order[place] = row
+        position[run] = at
+
+
 class Draws:
     """The streams of `RandomState(seed)`, one for each seed, which advance together.
 
     seeds: whole numbers from 0 to 2^32 - 1, of shape (n,), or (n, k) for the streams of
-    `RandomState([a, b, …])`. Every method takes RandomState's arguments and returns an array of shape
+    `RandomState([a, b, …])`. All but `orders` take RandomState's arguments and return an array of shape
     (n, *size): what each stream draws next. Raises ValueError for other seeds.
     """
 
@@ -150,7 +184,8 @@ class Draws:
             firsts[:n] = words
         self._state = np.empty((blocks, _WORDS, _BLOCK), np.uint32)
         self._position = np.zeros(n, np.int64)
-        _seed(firsts, words if is_array else np.empty((0, 0), np.uint32), self._state)
+        arrays = words if is_array else np.empty((n, 0), np.uint32)
+        self._in_threads(lambda own, state: _seed(firsts[own], arrays[own], state))
         self._left = np.empty((n, 0))  # the second number of a pair, if only one was asked for
 
     def random(self, size: tuple[int, ...]) -> Array:
@@ -169,8 +204,34 @@ class Draws:
         self._left = drawn[:, count:].copy()
         return drawn[:, :count].reshape(len(self._position), *size)
 
+    def orders(self, epochs: int, n: int) -> Orders:
+        """Draw an order of n rows for each epoch, of shape (streams, epochs, n).
+
+        It is that of a stable sort of `random((epochs, n))` along its last axis.
+        """
+        out = np.empty((len(self._position), epochs, n), np.int32)
+
+        def draw(own: slice, state: Words) -> None:
+            _draw_orders(state, self._position[own], np.empty(n), np.empty(n, np.int64), out[own])
+
+        self._in_threads(draw)
+        return out
+
     def _drawn(self, is_normal: bool, count: int) -> Array:
         out = np.empty((len(self._position), count))
-        squares = np.ones(-(-out.size // (2 * N_LANES)) * N_LANES if is_normal else 0)
-        _draw(self._state, self._position, is_normal, out, squares)
+
+        def draw(own: slice, state: Words) -> None:
+            part = out[own]
+            squares = np.ones(-(-part.size // (2 * N_LANES)) * N_LANES if is_normal else 0)
+            _draw(state, self._position[own], is_normal, part, squares)
+
+        self._in_threads(draw)
         return out
+
+    def _in_threads(self, work: Callable[[slice, Words], None]) -> None:
+        """Call `work` for some streams and their blocks at a time, until it has done all."""
+
+        def work_on(first: int, last: int) -> None:
+            work(slice(first * _BLOCK, last * _BLOCK), self._state[first:last])
+
+        in_threads(work_on, len(self._state), default_threads())

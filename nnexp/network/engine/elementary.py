@@ -1,4 +1,4 @@
-"""Compute exp, log and tanh with + - * / and integer operations on bits, for the compiled engine.
+"""Compute exp, log, tanh and quotients with + - * / and integer operations on bits, for the compiled engine.
 
 A library's exp differs from CPU to CPU in its last bits. These functions have the same bits wherever
 there is IEEE arithmetic, and work on every lane of a vector at once. Errors, in units in the last
@@ -9,8 +9,10 @@ The polynomials are Chebyshev fits (mpmath's chebyfit, 60 digits, then rounded).
 below a hundredth of a unit in the last place of the result.
 """
 
-from nnexp.network.engine.compilation import compiled
-from nnexp.network.engine.lanes import Lanes, bits, from_bits, if_greater, lanes
+from typing import Any, NamedTuple
+
+from nnexp.network.engine.compilation import HAS_FMA, compiled, placed
+from nnexp.network.engine.lanes import Lanes, are_between, bits, from_bits, fused, if_greater, lanes
 
 _LOG2_E = float.fromhex("0x1.71547652b82fep+0")
 # ln 2 in two parts: a multiple of the first by an exponent (11 bits) is exact.
@@ -194,3 +196,38 @@ def tanh(x: Lanes) -> Lanes:
     # To first order the low parts change t by -(e_low + t d_low) / d, and 1 / d is (1 + t) / 2.
     t = t - (e_low + t * d_low) * (0.5 + 0.5 * t)
     return from_bits(bits(t) | sign)
+
+
+class Divisor(NamedTuple):
+    """A number by which many are divided, in each lane; and 1 / by, rounded, with what it lacks."""
+
+    by: Any
+    inverse: Any
+    lack: Any
+    low: Any  # `divide` computes quotients of numbers between these bounds by products
+    high: Any
+
+
+@compiled
+def divisor(by: Any, zero: Any) -> Divisor:
+    """Prepare divisions by each lane of `by`; zero: 0 in all lanes."""
+    inverse = 1.0 / by
+    lack = fused(zero - by, inverse, zero + 1.0) * inverse
+    high = if_greater(by, zero + 2.0**-100, zero + 2.0**800, zero)
+    high = if_greater(zero + 2.0**100, by, high, zero)
+    return Divisor(by, inverse, lack, zero + 2.0**-800, high)
+
+
+@placed
+def divide(x: Any, d: Divisor) -> Any:
+    """Compute x / d.by with the bits of a division, but where the CPU can, by products, which take less time.
+
+    q is less than 0.51 units in the last place from the quotient, so that its remainder is a float. With the
+    remainder's part added, the sum before its rounding is less than 0.26 by (by in [1, 2)) times 2^-53 units
+    away, and no quotient that is not the middle of two floats is as near to one as 2^-53 / by (Markstein
+    1990). Within the bounds no number is subnormal or infinite.
+    """
+    if HAS_FMA and are_between(d.low, x, d.high):
+        q = fused(x, d.inverse, x * d.lack)
+        return fused(fused(0.0 - d.by, q, x), d.inverse, q)
+    return x / d.by

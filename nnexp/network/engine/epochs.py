@@ -1,13 +1,25 @@
 """Train a block of networks: the optimizers, an epoch of any network, the articles' network written out."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnexp.network.engine.compilation import compiled
-from nnexp.network.engine.elementary import sigmoid
+from nnexp.network.engine.compilation import compiled, placed
+from nnexp.network.engine.elementary import Divisor, divide, divisor, sigmoid
 from nnexp.network.engine.evaluation import gather_row
-from nnexp.network.engine.lanes import N_LANES, Pointer, if_greater, lanes, load, sqrt, store
+from nnexp.network.engine.lanes import (
+    N_LANES,
+    OCTET,
+    Pointer,
+    if_greater,
+    lanes,
+    load,
+    load_octet,
+    octet,
+    sqrt,
+    store,
+    store_octet,
+)
 from nnexp.network.engine.layout import ADAM, ADAMW, MOMENTUM, SGD, Block, Net, Samples
 from nnexp.network.engine.passes import backward, deriv_loss, forward
 
@@ -32,20 +44,67 @@ def count_step(net: Net, s: Block) -> bool:
     return is_settled
 
 
-@compiled
-def _decay(net: Net, s: Block, first: int, grad: Pointer, at: int, count: int) -> None:
-    """Apply weight decay before the step: adamw shrinks the weights, the others add it to the gradients.
+class Rates(NamedTuple):
+    """The numbers of a step, each in all lanes of a vector or one for each."""
 
-    A run without decay is left as it is: adding 0 w would turn -0.0 into 0.0 and infinity into NaN.
-    """
-    zero, decay = lanes(0.0), load(s.rates, 4)
-    shrink = load(s.rates, 0) * decay
-    for i in range(count):
-        w, g = load(s.w, first + i), load(grad, at + i)
-        if net.optimizer == ADAMW:
-            store(s.w, first + i, if_greater(decay, zero, w - shrink * w, w))
+    learning_rate: Any
+    beta1: Any  # or the momentum
+    beta2: Any
+    epsilon: Any
+    decay: Any
+    rest1: Divisor  # 1 - beta1^t
+    rest2: Divisor
+    zero: Any
+
+
+def _changing(load: Any, store: Any, number: Any, width: int) -> Any:
+    """Define, for vectors of `width` lanes, how the rates of a step are read and how it changes weights."""
+
+    @compiled
+    def rates_of(net: Net, s: Block) -> Rates:
+        """Read the numbers of the step that `count_step` has begun."""
+        step, zero = N_LANES // width, number(0.0)
+        rest1 = rest2 = Divisor(zero, zero, zero, zero, zero)
+        if net.optimizer == ADAM or net.optimizer == ADAMW:
+            rest1 = divisor(1.0 - load(s.rates, 5 * step), zero)
+            rest2 = divisor(1.0 - load(s.rates, 6 * step), zero)
+        return Rates(
+            load(s.rates, 0), load(s.rates, step), load(s.rates, 2 * step), load(s.rates, 3 * step),
+            load(s.rates, 4 * step), rest1, rest2, zero,
+        )  # fmt: skip
+
+    @placed
+    def change(
+        net: Net, s: Block, rates: Rates, is_settled: bool | np.bool, i: Any, grad: Pointer, at: Any
+    ) -> None:
+        """Change vector number i of the weights by its gradient, vector number `at` of grad."""
+        w, g = load(s.w, i), load(grad, at)
+        if net.has_decay:
+            # A run without decay is left as it is: adding 0 w would turn -0.0 into 0.0 and infinity into NaN.
+            if net.optimizer == ADAMW:
+                w = if_greater(rates.decay, rates.zero, w - rates.learning_rate * rates.decay * w, w)
+            else:
+                g = if_greater(rates.decay, rates.zero, g + rates.decay * w, g)
+        if net.optimizer == SGD:
+            store(s.w, i, w - rates.learning_rate * g)
+        elif net.optimizer == MOMENTUM:
+            velocity = rates.beta1 * load(s.m, i) + g
+            store(s.m, i, velocity)
+            store(s.w, i, w - rates.learning_rate * velocity)
         else:
-            store(grad, at + i, if_greater(decay, zero, g + decay * w, g))
+            m = rates.beta1 * load(s.m, i) + (1.0 - rates.beta1) * g
+            v = rates.beta2 * load(s.v, i) + (1.0 - rates.beta2) * (g * g)
+            store(s.m, i, m)
+            store(s.v, i, v)
+            # A division by 1 changes nothing, and takes a fifth of the time of all this.
+            m_hat = m if is_settled else divide(m, rates.rest1)
+            store(s.w, i, w - rates.learning_rate * m_hat / (sqrt(divide(v, rates.rest2)) + rates.epsilon))
+
+    return rates_of, change
+
+
+_rates, _change = _changing(load, store, lanes, N_LANES)
+rates_of_octets, change_octet = _changing(load_octet, store_octet, octet, OCTET)
 
 
 @compiled
@@ -53,31 +112,9 @@ def update(
     net: Net, s: Block, is_settled: bool | np.bool, first: Any, grad: Pointer, at: Any, count: Any
 ) -> None:  # fmt: skip
     """Change `count` weights from number `first` on by their gradients, which begin at number `at`."""
-    if net.has_decay:
-        _decay(net, s, first, grad, at, count)
-    rate = load(s.rates, 0)
-    if net.optimizer == SGD:
-        for i in range(count):
-            store(s.w, first + i, load(s.w, first + i) - rate * load(grad, at + i))
-    elif net.optimizer == MOMENTUM:
-        momentum = load(s.rates, 1)
-        for i in range(count):
-            velocity = momentum * load(s.m, first + i) + load(grad, at + i)
-            store(s.m, first + i, velocity)
-            store(s.w, first + i, load(s.w, first + i) - rate * velocity)
-    else:
-        beta1, beta2 = load(s.rates, 1), load(s.rates, 2)
-        epsilon = load(s.rates, 3)
-        rest1, rest2 = 1.0 - load(s.rates, 5), 1.0 - load(s.rates, 6)
-        for i in range(count):
-            g, w = load(grad, at + i), load(s.w, first + i)
-            m = beta1 * load(s.m, first + i) + (1.0 - beta1) * g
-            v = beta2 * load(s.v, first + i) + (1.0 - beta2) * (g * g)
-            store(s.m, first + i, m)
-            store(s.v, first + i, v)
-            # A division by 1 changes nothing, and takes a fifth of the time of all this.
-            m_hat = m if is_settled else m / rest1
-            store(s.w, first + i, w - rate * m_hat / (sqrt(v / rest2) + epsilon))
+    rates = _rates(net, s)
+    for i in range(count):
+        _change(net, s, rates, is_settled, first + i, grad, at + i)
 
 
 @compiled

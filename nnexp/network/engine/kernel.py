@@ -18,6 +18,7 @@ from nnexp.network.engine.layout import (
     Net,
     Runs,
     Settings,
+    at_run,
     view_block,
     view_net,
     view_samples,
@@ -27,39 +28,39 @@ from nnexp.network.engine.wide import layout as wide_layout
 from nnexp.network.engine.wide import passes as wide_passes
 from nnexp.network.engine.wide import products
 from nnexp.network.engine.wide.epochs import pass_wide
-from nnexp.network.engine.wide.layout import enter, leave, view_wide
+from nnexp.network.engine.wide.layout import exchange, view_wide
 
 
 @compiled
-def _gather(net: Net, s: Block, runs: Runs, lane: int) -> None:
-    """Copy one run's state into its lane."""
+def _exchange(net: Net, s: Block, runs: Runs, lane: int, is_entering: bool | np.bool) -> None:
+    """Copy one run's state into its lane, or back."""
     i = s.run[lane]
-    for j in range(net.n_weights):
-        s.w[j * net.n_lanes + lane] = runs.weights[i, j]
+    for j in range(0 if net.is_wide else net.n_weights):  # a wide network's are those of `runs`
+        at = j * net.n_lanes + lane
+        if is_entering:
+            s.w[at] = runs.weights[i, j]
+        else:
+            runs.weights[i, j] = s.w[at]
         if net.optimizer != SGD:
-            s.m[j * net.n_lanes + lane] = runs.first_moment[i, j]
+            if is_entering:
+                s.m[at] = runs.first_moment[i, j]
+            else:
+                runs.first_moment[i, j] = s.m[at]
         if net.optimizer == ADAM or net.optimizer == ADAMW:
-            s.v[j * net.n_lanes + lane] = runs.second_moment[i, j]
-    s.rates[lane] = runs.learning_rate[i]
-    for j in range(4):
-        s.rates[(1 + j) * net.n_lanes + lane] = runs.options[i, j]
+            if is_entering:
+                s.v[at] = runs.second_moment[i, j]
+            else:
+                runs.second_moment[i, j] = s.v[at]
+    if is_entering:
+        s.rates[lane] = runs.learning_rate[i]
+        for j in range(4):
+            s.rates[(1 + j) * net.n_lanes + lane] = runs.options[i, j]
     for j in range(2):
-        s.rates[(5 + j) * net.n_lanes + lane] = runs.powers[i, j]
-
-
-@compiled
-def _end(net: Net, s: Block, runs: Runs, lane: int) -> None:
-    """Copy a lane's state back to its run; later results of the lane are ignored."""
-    i = s.run[lane]
-    for j in range(net.n_weights):
-        runs.weights[i, j] = s.w[j * net.n_lanes + lane]
-        if net.optimizer != SGD:
-            runs.first_moment[i, j] = s.m[j * net.n_lanes + lane]
-        if net.optimizer == ADAM or net.optimizer == ADAMW:
-            runs.second_moment[i, j] = s.v[j * net.n_lanes + lane]
-    for j in range(2):
-        runs.powers[i, j] = s.rates[(5 + j) * net.n_lanes + lane]
-    s.stop[lane] = -1
+        at = (5 + j) * net.n_lanes + lane
+        if is_entering:
+            s.rates[at] = runs.powers[i, j]
+        else:
+            runs.powers[i, j] = s.rates[at]
 
 
 @compiled
@@ -116,14 +117,17 @@ def _end_lanes(net: Net, s: Block, runs: Runs, epoch: int) -> int:
     """
     next_stop = -1
     for lane in range(net.n_lanes):
+        stop = s.stop[lane]
+        if stop < 0:
+            continue
         i = s.run[lane]
-        if s.stop[lane] == epoch == runs.epochs[i] and not _weights_are_finite(net, s, lane):
+        if stop == epoch == runs.epochs[i] and not _weights_are_finite(net, s, lane):
             runs.diverged[i] = epoch
-        is_over = runs.diverged[i] >= 0 or runs.stopped[i] >= 0
-        if s.stop[lane] >= 0 and (s.stop[lane] == epoch or is_over):
-            _end(net, s, runs, lane)
-        if s.stop[lane] >= 0 and (next_stop < 0 or s.stop[lane] < next_stop):
-            next_stop = s.stop[lane]
+        if stop == epoch or runs.diverged[i] >= 0 or runs.stopped[i] >= 0:
+            _exchange(net, s, runs, lane, np.bool_(False))
+            s.stop[lane] = -1
+        elif next_stop < 0 or stop < next_stop:
+            next_stop = stop
     return next_stop
 
 
@@ -153,9 +157,10 @@ def train_blocks(
             i = block * net.n_lanes + lane
             s.run[lane] = active[min(i, len(active) - 1)]
             s.stop[lane] = min(until, runs.epochs[s.run[lane]]) if i < len(active) else -1
-            _gather(net, s, runs, lane)
+            _exchange(net, s, runs, lane, yes)
         if net.is_wide:
-            enter(wide_net, wide, s)
+            s = at_run(s, runs)
+            exchange(wide_net, wide, s, yes)
         completed, logged = epoch, np.int64(0)  # a plain 0 would compile _record for 0 as well
         while True:
             if logged < len(log_epochs) and log_epochs[logged] == completed:
@@ -186,4 +191,4 @@ def train_blocks(
                     train_epoch(net, s, data, visited, is_shuffled, order_stride)
                 completed += 1
             if net.is_wide:
-                leave(wide_net, wide, s)
+                exchange(wide_net, wide, s, no)

@@ -143,7 +143,7 @@ def if_greater(typing: Any, x: Any, y: Any, a: Any, b: Any) -> Any:
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         return builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[2], args[3])
 
-    return _floats(_floats, _floats, _floats, _floats), lower
+    return x(x, x, x, x), lower
 
 
 @_function
@@ -151,11 +151,39 @@ def sqrt(typing: Any, x: Any) -> Any:
     """Compute the square root, which hardware rounds correctly."""
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
-        kind = ir.FunctionType(_FLOATS, [_FLOATS])
-        function = builder.module.declare_intrinsic(f"llvm.sqrt.v{N_LANES}f64", (), kind)
+        kind = ir.FunctionType(x.vector, [x.vector])
+        function = builder.module.declare_intrinsic(f"llvm.sqrt.v{x.vector.count}f64", (), kind)
         return builder.call(function, args)
 
-    return _floats(_floats), lower
+    return x(x), lower
+
+
+@_function
+def fused(typing: Any, x: Any, y: Any, z: Any) -> Any:
+    """Compute x y + z, rounded once. Only for what has one right result, however it is computed."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        kind = ir.FunctionType(x.vector, [x.vector] * 3)
+        function = builder.module.declare_intrinsic(f"llvm.fma.v{x.vector.count}f64", (), kind)
+        return builder.call(function, args)
+
+    return x(x, x, x), lower
+
+
+@_function
+def are_between(typing: Any, low: Any, x: Any, high: Any) -> Any:
+    """Tell whether low < |x| < high in all lanes."""
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        kind = ir.FunctionType(x.vector, [x.vector])
+        size = builder.call(
+            builder.module.declare_intrinsic(f"llvm.fabs.v{x.vector.count}f64", (), kind), args[1:2]
+        )
+        are = builder.and_(builder.fcmp_ordered("<", args[0], size), builder.fcmp_ordered("<", size, args[2]))
+        mask = ir.IntType(x.vector.count)
+        return builder.icmp_unsigned("==", builder.bitcast(are, mask), mask(2**x.vector.count - 1))
+
+    return types.boolean(x, x, x), lower
 
 
 @_function

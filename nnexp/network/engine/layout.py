@@ -167,3 +167,24 @@ def view_block(memory: Array, parts: IntArray, lane_memory: IntArray) -> Block:
         pointer(lane_memory, 0),
         pointer(lane_memory, lane_memory.size // 2),
     )
+
+
+@compiled
+def at_run(s: Block, runs: Runs) -> Block:
+    """Let the weights and the optimizer's memory of a block of one run be those of `runs` themselves."""
+    i = s.run[0]
+    return Block(
+        pointer(runs.weights, i * runs.weights.shape[1]),
+        s.grad,
+        pointer(runs.first_moment, i * runs.first_moment.shape[1]),
+        pointer(runs.second_moment, i * runs.second_moment.shape[1]),
+        s.rates,
+        s.z,
+        s.a,
+        s.d,
+        s.x,
+        s.y,
+        s.sums,
+        s.run,
+        s.stop,
+    )

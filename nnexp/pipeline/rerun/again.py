@@ -14,12 +14,14 @@ from nnexp.config.recorded import EXACT_PREDICTIONS
 from nnexp.dataset.load import Dataset
 from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import code_files, provenance
-from nnexp.pipeline.records import in_a_tag, rerun_record, verdicts_record
+from nnexp.pipeline.records import in_a_tag, population_record, rerun_record, verdicts_record
 from nnexp.pipeline.rerun.subject import Subject
+from nnexp.pipeline.rerun.table import Compared
 from nnexp.pipeline.rerun.verdict import LOOSE, Verdict, judge
 from nnexp.pipeline.session import tell_of_compiling
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.experiments import get_experiment
+from nnexp.tracking.members import split_member
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Ended, RunRecord, now, origin
 from nnexp.tracking.store import Store
@@ -97,6 +99,13 @@ def record_sweep(store: Store, sweep: Detail, verdicts: Sequence[Verdict]) -> st
     return _record(store, sweep, of_sweep(sweep, verdicts), verdicts_record(sweep, verdicts))
 
 
+def record_population(store: Store, sweep: Detail, found: Compared) -> str | None:
+    """Record the verdict on a population; return the record's id, None if the store refuses it."""
+    causes = found.verdicts[0].causes if found.verdicts else ()
+    verdict = Verdict(sweep.run_id, sweep.name, found.difference(), causes)
+    return _record(store, sweep, verdict, population_record(sweep, found))
+
+
 def of_sweep(sweep: Detail, verdicts: Sequence[Verdict]) -> Verdict:
     """Combine the verdicts on a sweep's runs into one."""
     differ = [verdict for verdict in verdicts if not verdict.is_identical]
@@ -115,7 +124,9 @@ def _record(store: Store, old: Detail, verdict: Verdict, record: RunRecord) -> s
             run_id = writer.start(record)
             with suppress(Ended):  # a database already has it complete and finished
                 writer.finish(run_id, "FINISHED", {}, {})
-            writer.add(old.run_id, {}, {"nnexp.rerun_by": run_id, "nnexp.rerun_verdict": in_a_tag(verdict)})
+            if split_member(old.run_id) is None:  # a member has no tags that could change
+                tags = {"nnexp.rerun_by": run_id, "nnexp.rerun_verdict": in_a_tag(verdict)}
+                writer.add(old.run_id, {}, tags)
     except _refusals(store) as error:
         log.info(f"note: the verdict is not recorded, as the store refuses it: {str(error).splitlines()[0]}")
         return None

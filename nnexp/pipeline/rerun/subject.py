@@ -16,6 +16,7 @@ from nnexp.dataset.load import FRAME, Dataset, Source, locate
 from nnexp.tracking import find
 from nnexp.tracking.evidence import Evidence, kept_data, read_evidence
 from nnexp.tracking.experiments import get_experiment
+from nnexp.tracking.population import Member, get_network
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
 from nnexp.tracking.whole import missing_tag, tell
@@ -52,14 +53,14 @@ class Subject:
 
 
 def find_run(store: Store, run_id: str) -> Evidence:
-    """Return a finished run of the store. Raises RequestError if there is none."""
-    found = find.get_any(store, run_id)
-    if "nnexp.sweep" in found.tags:
+    """Return a finished run of the store, or member of a population. Raises RequestError if there is none."""
+    found = find.get_sweep(store, run_id)
+    if found is not None:
         raise RequestError(f"{run_id} is a sweep: nnexp rerun --sweep {run_id}")
-    run = find.get_run(store, run_id)
+    run = get_network(store, run_id)
     if run.status != "FINISHED":
         raise RequestError(f"run {run_id} did not finish ({run.status.lower()}): there is nothing to compare")
-    return read_evidence(store, [run_id])[0]
+    return run.evidence() if isinstance(run, Member) else read_evidence(store, [run_id])[0]
 
 
 def find_sweep(store: Store, sweep_id: str) -> tuple[Detail, list[Evidence]]:

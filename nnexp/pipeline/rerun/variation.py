@@ -69,13 +69,14 @@ class Variation:
 
     def effect(self, done: Recorded) -> dict[str, tuple[object, object]]:
         """Return loss, epochs, accuracy and outcome, each with its recorded and its new value."""
-        last = {metric: curve[-1] for metric, curve in self.was.evidence.curves.items()}
+        evidence = self.was.evidence
+        last = evidence.metrics
         effect: dict[str, tuple[object, object]] = {
-            "loss": (last["loss"][1], done.last_loss),
-            "epochs": (last["loss"][0], done.epochs),
+            "loss": (last["loss"], done.last_loss),
+            "epochs": (evidence.last_epoch, done.epochs),
         }
         if "accuracy" in last or done.accuracy is not None:
-            effect["accuracy"] = (last.get("accuracy", (0, None))[1], done.accuracy)
+            effect["accuracy"] = (last.get("accuracy"), done.accuracy)
         return effect | {"outcome": (self.was.evidence.tags.get("nnexp.outcome", ""), done.outcome)}
 
     def _source(self) -> Source | None:

@@ -17,14 +17,24 @@ from nnexp.config.recorded import SCHEMA
 from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.bundle import Bundle
+from nnexp.pipeline.networks import as_run
 from nnexp.pipeline.provenance import lock_file
-from nnexp.pipeline.rerun import again
+from nnexp.pipeline.rerun import again, table
 from nnexp.pipeline.rerun.subject import Subject, Subjects, find_run, find_sweep, kept_in, lack
 from nnexp.pipeline.rerun.variation import Variation, is_other, settled
 from nnexp.pipeline.rerun.verdict import Verdict, is_prediction, weights_hash
 from nnexp.tracking.evidence import Evidence
 from nnexp.tracking.find import find_artifact, get_any, get_sweep, recorded_keys
+from nnexp.tracking.members import METRIC, damage
 from nnexp.tracking.named import whole_id
+from nnexp.tracking.population import (
+    Member,
+    Population,
+    get_network,
+    is_population,
+    points_asked,
+    population_of,
+)
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import tell
@@ -90,6 +100,19 @@ class SweepRerun:
 
 
 @dataclass(frozen=True)
+class PopulationRerun:
+    """A recorded population whose members were trained again."""
+
+    store: Store
+    found: Detail
+    compared: table.Compared
+
+    def record(self) -> str | None:
+        """Record the verdict beside the population; return the record's id, None if the store refuses it."""
+        return again.record_population(self.store, self.found, self.compared)
+
+
+@dataclass(frozen=True)
 class Written:
     """An archive that was written, its number of runs, and its size in bytes."""
 
@@ -127,19 +150,28 @@ def one(run_id: str, changes: Sequence[str], dry_run: bool) -> Forecast | Rerun 
     return Rerun(store, subject, trained, verdict)
 
 
-def sweep(sweep_id: str, dry_run: bool) -> Forecast | SweepRerun:
+def sweep(sweep_id: str, dry_run: bool) -> Forecast | SweepRerun | PopulationRerun:
     """Carry out `nnexp rerun --sweep SWEEP_ID`. Raises RequestError."""
     store = open_store(create=False)
-    found, evidence = find_sweep(store, whole_id(store, sweep_id, "sweep"))
+    sweep_id = whole_id(store, sweep_id, "sweep")
     subjects = Subjects(kept_in(store))
+    parent = get_sweep(store, sweep_id)
+    if parent is not None and is_population(parent):
+        members = population_of(store, parent)
+        if dry_run:
+            return _forecast_of_members(members, subjects)
+        return PopulationRerun(store, parent, table.verify(members, subjects))
+    found, evidence = find_sweep(store, sweep_id)
     if dry_run:
         return _forecast([evidence], subjects)
     return SweepRerun(store, found, _verified([evidence], subjects))
 
 
-def bundle(there: Bundle, dry_run: bool) -> Forecast | Reruns:
+def bundle(there: Bundle, dry_run: bool) -> Forecast | Reruns | table.Compared:
     """Carry out `nnexp rerun --bundle FILE` on the open bundle, without a store. Raises RequestError."""
     subjects = Subjects(there.kept(), only_kept=True)
+    if (found := there.population()) is not None:
+        return _forecast_of_members(found, subjects) if dry_run else table.verify(found, subjects)
     return (_forecast if dry_run else _verified)(there.groups(), subjects)
 
 
@@ -150,13 +182,16 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
     store = open_store(create=False)
     some_id = whole_id(store, some_id)
     sweep = get_sweep(store, some_id)
+    if sweep is not None and is_population(sweep):
+        return _write_population(store, population_of(store, sweep), out)
     if sweep is not None:
         _, evidence = find_sweep(store, some_id)
         lacking = {one.run_id: what for one in evidence if (what := lack(one))}
         tell(lacking, "it is left out")
         evidence = [one for one in evidence if one.run_id not in lacking]
     else:
-        evidence = [find_run(store, some_id)]
+        run = get_network(store, some_id)
+        evidence = [as_run(store, run) if isinstance(run, Member) else find_run(store, some_id)]
     if not evidence:
         raise RequestError(f"sweep {some_id}: none of its runs has all that a rerun needs")
     found = sweep or evidence[0]
@@ -174,8 +209,32 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
         log.info(
             f"note: weights.npz of {altered} of the runs is missing, or is not the file that was recorded"
         )
+    more = _code(store, get_sweep(store, found.tags.get("nnexp.sweep_id", "")) or found)
+    out = out or Path(f"{found.run_id}.zip")
+    parents = _parents(store, sweep, evidence)
+    size = bundles.write(out, found.name, evidence, data, more, parents)
+    return Written(out, len(evidence), size)
+
+
+def _write_population(store: Store, found: Population, out: Path | None) -> Written:
+    """Write a population into an archive: its parts that are whole, and its data sets."""
+    parent = found.parent
+    files = {"config.yaml": found.find("config.yaml") or b""}
+    for revisions in found.parts().values():
+        newest = found.newest(revisions)
+        if newest is None:
+            log.info(f"note: {damage(parent, revisions, is_lost=True)}")
+        else:
+            files[newest[0].name] = newest[1]
+    out = out or Path(f"{parent.run_id}.zip")
+    one = bundles.Parent(**vars(parent), keys=b"", files=files)
+    size = bundles.write(out, parent.name, [], found.data, _code(store, parent), [one])
+    return Written(out, points_asked(store, parent), size)
+
+
+def _code(store: Store, holder: Detail) -> dict[str, bytes]:
+    """Return what an archive keeps of the code with which a run or a sweep was recorded."""
     more = {}
-    holder = get_sweep(store, found.tags.get("nnexp.sweep_id", "")) or found
     if (diff := find_artifact(store, holder, "git.diff")) is not None:
         more["git.diff"] = diff
     lock = lock_file()
@@ -183,15 +242,13 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
         more[bundles.LOCK] = lock
     else:
         log.info("note: requirements.lock has changed since this was recorded, and is left out")
-    out = out or Path(f"{found.run_id}.zip")
-    parents = _parents(store, sweep, evidence)
-    size = bundles.write(out, found.name, evidence, data, more, parents)
-    return Written(out, len(evidence), size)
+    return more
 
 
 def _parents(store: Store, sweep: Detail | None, evidence: Sequence[Evidence]) -> list[bundles.Parent]:
     """Return the sweep that is bundled, if it is one, and the other sweeps that its runs belong to."""
-    named = dict.fromkeys(one.tags["nnexp.sweep_id"] for one in evidence if "nnexp.sweep_id" in one.tags)
+    own = [one.own_tags for one in evidence]
+    named = dict.fromkeys(tags["nnexp.sweep_id"] for tags in own if "nnexp.sweep_id" in tags)
     first = [] if sweep is None else [sweep.run_id]
     sweeps = [get_any(store, sweep_id) for sweep_id in dict.fromkeys([*first, *named])]
     keys = {s.run_id: "".join(f"{key}\n" for key in recorded_keys(store, s)).encode() for s in sweeps}
@@ -238,11 +295,14 @@ def _judged(evidence: Sequence[Evidence], subjects: Subjects) -> list[Verdict]:
 
 
 def _extent(evidence: Sequence[Evidence]) -> Counter[str]:
-    """Count the points, curves and predictions of these runs."""
+    """Count the points, curves and predictions of these runs; of members, the last metrics."""
     metrics = [(metric, curve) for one in evidence for metric, curve in one.curves.items()]
     curves = [curve for metric, curve in metrics if not is_prediction(metric)]
-    predictions = len(metrics) - len(curves)
-    return Counter(points=sum(map(len, curves)), curves=len(curves), predictions=predictions)
+    found = Counter(points=sum(map(len, curves)), curves=len(curves), predictions=len(metrics) - len(curves))
+    for row in (one.row for one in evidence if one.row is not None):
+        found["hashes of weights"] += 1
+        found["last metrics"] += sum(name.startswith(METRIC) for name in row)
+    return found
 
 
 # --- Dry runs.
@@ -264,6 +324,20 @@ def _forecast(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> Forec
     return Forecast(total, cannot, doubts)
 
 
+def _forecast_of_members(found: Population, subjects: Subjects) -> Forecast:
+    """Find out which members cannot be trained again, and which may come out differently."""
+    total, cannot, doubts = 0, list[str](), Counter[str]()
+    for count, subject in table.subjects_of(found, subjects):
+        total += count
+        if isinstance(subject, str):
+            cannot.append(subject)
+            continue
+        doubts.update(dict.fromkeys(_doubts(subject), count))
+        if subject.data.dataset is None:
+            cannot += [f"{count:,} members: {subject.data.changed}, and the record keeps no copy"]
+    return Forecast(total, cannot, doubts)
+
+
 def _doubts(subject: Subject) -> Iterator[str]:
     """Yield the reasons why the run may come out differently, or why it cannot be compared."""
     evidence, recorded_engine = subject.evidence, subject.evidence.tags.get("nnexp.engine")
@@ -275,5 +349,6 @@ def _doubts(subject: Subject) -> Iterator[str]:
         yield f"engine: recorded by version {recorded_engine}, but this is version {engine.VERSION}"
     if subject.was.is_migrated:
         yield f"config: schema {subject.was.schema}, migrated to {SCHEMA}"
-    if weights_hash(evidence.weights) != evidence.tags.get("nnexp.weights_sha256"):
+    is_altered = weights_hash(evidence.weights) != evidence.tags.get("nnexp.weights_sha256")
+    if evidence.row is None and is_altered:
         yield "weights: weights.npz is missing, or is not the file that was recorded"

@@ -6,8 +6,9 @@ Pure functions: evidence and training in, a verdict out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from nnexp.config.run import LOCATIONS, added_params
 from nnexp.dataset.load import Dataset
 from nnexp.network import engine
 from nnexp.network.engine import canary
-from nnexp.network.reference import Layers
+from nnexp.network.reference import Layers, flatten
 from nnexp.network.weights import NotWeights, arrays_of, npz, pack, unpack, weights_sha256
 from nnexp.pipeline.artifacts import model_of, points, prediction_points
 from nnexp.pipeline.identity import result_tags
@@ -67,14 +68,19 @@ def judge(
     if evidence.tags.get("nnexp.engine") == ANY_NAN:
         evidence = _with_one_nan(evidence)
     weights = pack(model_of(again, dataset), again.kept)
-    difference = next(_differences(evidence, was, again, dataset, weights), None)
+    found = (
+        _of_run(evidence, was, again, dataset, weights)
+        if evidence.row is None
+        else of_row(evidence, again, dataset)
+    )
+    difference = next(chain(found, _of_both(evidence, was, again)), None)
     if difference is None:
-        is_same = evidence.weights == weights
+        is_same = evidence.row is not None or evidence.weights == weights
         notes = (
             () if is_same else ("weights.npz has other bytes than if written now; its numbers are the same",)
         )
         return Verdict(evidence.run_id, evidence.name, notes=notes)
-    causes = tuple(_causes(evidence, was, again, dataset, here))
+    causes = tuple(likely_causes(evidence, was, weights_sha256(again.final.layers), here))
     return Verdict(evidence.run_id, evidence.name, difference, causes)
 
 
@@ -95,10 +101,13 @@ def _with_one_nan(evidence: Evidence) -> Evidence:
     return replace(evidence, weights=weights, tags=tags)
 
 
-def _differences(
+def _of_run(
     evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset, weights: bytes
 ) -> Iterator[str]:
-    """Yield all differences, in the order in which training makes them; `weights` is the new weights.npz."""
+    """Yield all differences to a run, in the order in which training makes them.
+
+    `weights` is the new weights.npz.
+    """
     if evidence.weights is None:
         yield "weights.npz is missing"
     elif evidence.weights != weights:
@@ -108,6 +117,50 @@ def _differences(
     if evidence.weights is not None and evidence.weights != weights:
         yield from _arrays_differ(evidence.weights, weights, "")
     yield from _predictions_differ(evidence, was, again, dataset)
+
+
+def of_row(evidence: Evidence, again: Trained, dataset: Dataset) -> Iterator[str]:
+    """Yield all differences to the row of a population, in the order in which training makes them."""
+    row = evidence.row or {}
+    if (initial := row.get("weights.initial")) is not None:
+        yield from _weights_differ("initial weights", initial, again.initial.layers)
+    for name, curve in again.curves.items():
+        if (old := row.get(f"curves.{name}")) is not None:
+            yield from _listed_differ(f"{name} at point", old, curve.tolist())
+    new = {metric: value for metric, _, value in [*points(again, 0), *prediction_points(again, dataset)]}
+    for name in dict.fromkeys([*new, *evidence.metrics]):
+        if evidence.metrics.get(name) != new.get(name):
+            was, now = evidence.metrics.get(name), new.get(name)
+            yield (
+                f"{name} is {now!r}, recorded {was!r}"
+                if None in (was, now)
+                else f"{name} is {apart(new[name], evidence.metrics[name])}"
+            )
+    if (final := row.get("weights.final")) is not None:
+        yield from _weights_differ("final weights", final, again.final.layers)
+    for old, (epoch, layers) in zip(row.get("weights.kept") or [], again.kept.items(), strict=False):
+        yield from _weights_differ(f"weights kept at epoch {epoch}", old, layers)
+    if evidence.last_epoch != again.epochs[-1]:
+        yield f"the last epoch is {again.epochs[-1]}, recorded {evidence.last_epoch}"
+
+
+def _weights_differ(what: str, recorded: Sequence[float], layers: Layers) -> Iterator[str]:
+    yield from _listed_differ(f"{what}, number", recorded, flatten(layers).tolist())
+
+
+def _listed_differ(what: str, recorded: Sequence[float | None], now: Sequence[float]) -> Iterator[str]:
+    """Yield the first place at which two lists of numbers differ."""
+    if len(recorded) != len(now):
+        yield f"{what}s: {len(now)}, recorded {len(recorded)}"
+    old = np.array([math.nan if value is None else value for value in recorded])
+    for i, (was, new) in enumerate(zip(old.tolist(), now, strict=False)):
+        if was != new and not (math.isnan(was) and math.isnan(new)):
+            yield f"{what} {i} is {apart(new, was)}"
+            return
+
+
+def _of_both(evidence: Evidence, was: RecordedConfig, again: Trained) -> Iterator[str]:
+    """Yield the differences in tags and params."""
     # That a search ended a run early cannot be seen in the run, which is one of so many epochs.
     ended_early = evidence.tags.get("nnexp.outcome") == "pruned" and again.outcome != "diverged"
     for tag, value in result_tags(replace(again, outcome="pruned") if ended_early else again).items():
@@ -156,7 +209,7 @@ def _first_apart(name: str, old: NDArray[Any], new: NDArray[Any]) -> str:
     where = f"{name}[{', '.join(map(str, at))}]"
     if old.dtype != np.float64:
         return f"{where} is {new[at]}, recorded {old[at]}"
-    return f"{where} is {_apart(float(new[at]), float(old[at]))}"
+    return f"{where} is {apart(float(new[at]), float(old[at]))}"
 
 
 def twice(evidence: Evidence) -> Iterator[str]:
@@ -187,7 +240,7 @@ def _curves_differ(evidence: Evidence, again: Trained) -> Iterator[str]:
         elif now is None:
             yield f"{metric} at epoch {epoch} is recorded as {was!r}, but the rerun has none"
         elif was != now:
-            yield f"{metric} at epoch {epoch} is {_apart(now, was)}"
+            yield f"{metric} at epoch {epoch} is {apart(now, was)}"
 
 
 def _predictions_differ(
@@ -205,10 +258,10 @@ def _predictions_differ(
         if name not in old or name not in new:
             yield f"{name} is {'not recorded' if name not in old else 'recorded, but the rerun has none'}"
         elif old[name] != new[name] and (exact or not math.isclose(old[name], new[name], abs_tol=LOOSE)):
-            yield f"{name} is {_apart(new[name], old[name])}"
+            yield f"{name} is {apart(new[name], old[name])}"
 
 
-def _apart(new: float, old: float) -> str:
+def apart(new: float, old: float) -> str:
     if math.isnan(new) or math.isnan(old):
         return f"{new!r}, recorded {old!r}"
     return f"{new!r}, recorded {old!r} ({ulps(new, old):,} ULP apart)"
@@ -229,15 +282,14 @@ def _rank(value: float) -> int:
 # --- Causes.
 
 
-def _causes(
-    evidence: Evidence, was: RecordedConfig, again: Trained, dataset: Dataset, here: Mapping[str, str]
+def likely_causes(
+    evidence: Evidence, was: RecordedConfig, hash_now: str, here: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yield the likely causes of a difference, the likeliest first."""
+    """Yield the likely causes of a difference, the likeliest first; `hash_now` is that of the new weights."""
     tags = evidence.tags
     if not was.is_migrated and evidence.key != key_of(evidence, was):
         yield "record altered: config.yaml or the tags do not match the run's key"
-    kept = weights_hash(evidence.weights)
-    if kept != tags.get("nnexp.weights_sha256"):
+    if evidence.row is None and weights_hash(evidence.weights) != tags.get("nnexp.weights_sha256"):
         yield "record altered: weights.npz is not the file whose hash is in the tag nnexp.weights_sha256"
     recorded_engine = tags.get("nnexp.engine")
     if recorded_engine != engine.VERSION:
@@ -247,7 +299,7 @@ def _causes(
             f"engine arithmetic: this engine claims to be version {engine.VERSION} but computes other bits "
             "(its canary differs): code in nnexp/network/engine was changed"
         )
-    elif not was.is_migrated and weights_sha256(again.final.layers) == tags.get("nnexp.weights_sha256"):
+    elif not was.is_migrated and hash_now == tags.get("nnexp.weights_sha256"):
         yield "record altered: training again gave exactly the weights whose hash was recorded"
     if was.is_migrated:
         yield f"config migrated: it was recorded in schema {was.schema}"

@@ -17,14 +17,14 @@ from nnexp.pipeline.search import confirm
 from nnexp.pipeline.search.finish import finish
 from nnexp.pipeline.search.plan import Planned, search_record
 from nnexp.pipeline.search.study import Proposals, Verdicts, worst
-from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
+from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling, what_is_left
 from nnexp.pipeline.signals import uninterrupted
-from nnexp.pipeline.sweep import run_points, what_is_left
+from nnexp.pipeline.sweep import run_points
 from nnexp.tracking.find import SWEEP_KEYS, get_sweep
 from nnexp.tracking.reader import Found
 from nnexp.tracking.searches import SEARCH_FILE, SEARCH_KEY, Searched, Trial, find_search
 from nnexp.training.devices import device_name, open_device
-from nnexp.training.distribute import Ended, Training, execute
+from nnexp.training.distribute import EndedPoint, Training, execute
 from nnexp.training.judged import train_judged
 from nnexp.training.plan import Plan, Point, plan
 from nnexp.training.pools import pools
@@ -216,7 +216,7 @@ class _Search:
 
         if flat:
             todo = Plan(len(flat), 0, [], flat, 1, 0.0)
-            self._run(todo, lambda some: train_judged(some, trials, metric, is_over, self._device))
+            self._run(todo, lambda some: train_judged(some, trials, metric, is_over))
         found = {}
         for k, i in enumerate(order):
             own = points[i]
@@ -227,7 +227,7 @@ class _Search:
             found[i] = replace(self._told(batch[i], own, state), curve=curve, rungs=rungs)
         return found
 
-    def _run(self, todo: Plan, train: Callable[[Sequence[Point]], Training]) -> None:
+    def _run(self, todo: Plan, train: Callable[[Sequence[Point]], Training[EndedPoint]]) -> None:
         """Train and record points; note their values and failures."""
         if not todo.todo:
             self.failures += [(point.name, "failed before") for point in todo.failed]
@@ -239,11 +239,11 @@ class _Search:
             self._place, self._parent, todo, training, self._asked.request, self.failures
         )
 
-    def _noting(self, training: Training) -> Training:
+    def _noting(self, training: Training[EndedPoint]) -> Training[EndedPoint]:
         """Yield what a training yields, noting the value of each run; a pruned run is that of its epochs."""
         with closing(training):
             for epochs_done, some in training:
-                ended: Ended = []
+                ended: list[EndedPoint] = []
                 for point, result in some:
                     if isinstance(result, Trained):
                         point = _shortened(point, result.config.epochs)

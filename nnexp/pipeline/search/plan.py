@@ -88,7 +88,7 @@ class Planned:
         if self.request.exclude is None:
             return [True] * len(params)
         out = left_out([own[0] for own in self.configs(params)], self.request.exclude)
-        return [i not in out for i in range(len(params))]
+        return [not is_out for is_out in out.tolist()]
 
 
 def planned(
@@ -138,6 +138,18 @@ def _check(space: Space, request: Request, configs: Sequence[RunConfig]) -> None
             f"search.pruner={search.pruner} compares trials while they train side by side in one process: it "
             f"needs executor=inline, not {request.executor.name}"
         )
+    if search.pruner != "none" and request.device != "cpu":
+        raise RequestError(
+            f"search.pruner={search.pruner} ends trials while they train, which the CPU alone can: it needs "
+            f"device=cpu, not {request.device}"
+        )
+    if search.pruner != "none" and search.over == "epochs":
+        raise RequestError(
+            f"search.pruner={search.pruner} compares trials at the same epochs: it cannot go with "
+            "search.over=epochs"
+        )
+    if request.is_table:
+        raise RequestError("record=table: a search records its trials as runs: leave it out")
     for d in space.dimensions:
         for key in d.name.split():
             if key in _INCOMPARABLE:
@@ -188,6 +200,7 @@ def search_record(asked: Planned, device: str) -> RunRecord:
     trials = f"{asked.trials} trial{'s' * (asked.trials != 1)}"
     title = f"{asked.name}: {trials} over {', '.join(params)}"
     tags = {"nnexp.sweep": asked.name, SEARCH_KEY: asked.key, DEVICE: device}
-    record = parent_record(title, params, tags, asked.corners[:1], asked.request)
+    data = [(point.dataset, point.config) for point in asked.corners[:1]]
+    record = parent_record(title, params, tags, data, asked.request)
     files = {SWEEP_KEYS: b"\n", SEARCH_FILE: asked.begun.content()}
     return replace(record, files={**record.files, **files})

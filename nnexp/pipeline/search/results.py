@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from nnexp.analysis.plots.search import of_search
 from nnexp.analysis.search import confirmed, trials, verdict
 from nnexp.config.errors import RequestError
-from nnexp.pipeline.results import Sweep
+from nnexp.pipeline.results.sweep import Sweep
 from nnexp.tracking.searches import Searched, find_search
 
 # The figures of a search itself; None is the first of them.

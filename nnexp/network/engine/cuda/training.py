@@ -1,12 +1,13 @@
 """Keep the runs of a batch on a device, and train them there with kernels.cu."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnexp.network.engine.batch import Lanes, Model, layers_of
+from nnexp.network.engine.batch import ARTICLES, Lanes, Model, layers_of
 from nnexp.network.engine.cuda.device import Device
 from nnexp.network.engine.layout import LOSSES, OPTIMIZERS, Array, IntArray, Runs
 
@@ -24,9 +25,10 @@ ARGUMENTS = (
 )
 # The arrays of the runs that have a number for each weight.
 OF_WEIGHTS = ("weights", "first_moment", "second_moment", "best_weights")
-# A network of at most so many weights is trained by one thread.
-NARROW_WEIGHTS = 100
-NARROW_THREADS, WARP, WIDE_THREADS = 32, 32, 512
+# A network of at most so many weights, with one row a batch, is trained by one thread if there are so many
+# runs for each weight; see `make test-cuda ONLY=choice`. The articles' network is so for any number of runs.
+NARROW_WEIGHTS, NARROW_RUNS = 70, 150
+NARROW_THREADS, WARP, WIDE_THREADS = 32, 32, 512  # the last as in the launch bounds in kernels.cu
 # The rows that go through a wide network at a time.
 ROWS = 32
 # The global memory that the blocks which run at once may have.
@@ -47,7 +49,7 @@ class Resident:
         self._device, self._model = device, model
         self._n_runs = len(runs.weights)
         n = max(samples[0].shape[1], samples[2].shape[1])
-        self._kernel, self._threads, rows = _arrangement(model, n, device.shared_bytes, lanes)
+        self._kernel, self._threads, rows = arrangement(model, self._n_runs, n, device.shared_bytes, lanes)
         self._is_narrow = self._kernel == "train_narrow"
         table = np.vstack([layers_of(model, rows), _places(model.sizes, self._is_narrow)])
         self._parts = _parts(model, rows, self._is_narrow)
@@ -93,12 +95,8 @@ class Resident:
         """Train the runs `active` from `epoch` completed epochs to `until`, and fill their `records`."""
         if len(active) == 0:
             return
-        device, shared, own = (
-            self._device,
-            0,
-            0,
-        )  # the numbers that a block has in shared and in global memory
-        blocks = len(active)
+        device, blocks = self._device, len(active)
+        shared, own = 0, 0  # the numbers that a block has in shared and in global memory
         if self._is_narrow:
             blocks, shared = -(-blocks // self._threads), int(self._parts[-1]) * self._threads
         elif self._kernel == "train_wide":
@@ -149,9 +147,11 @@ class Resident:
         return self._is_narrow and name in OF_WEIGHTS
 
 
-def _arrangement(model: Model, n: int, shared_bytes: int, lanes: Lanes | None) -> tuple[Kernel, int, int]:
+def arrangement(
+    model: Model, n_runs: int, n: int, shared_bytes: int, lanes: Lanes | None
+) -> tuple[Kernel, int, int]:
     """Return the kernel, the threads of a block, and how many rows go through a network at a time."""
-    if lanes == "runs" or (lanes is None and model.n_weights <= NARROW_WEIGHTS):
+    if lanes == "runs" or (lanes is None and _is_narrow_faster(model, n_runs)):
         fitting = shared_bytes // (8 * int(_parts(model, 1, True)[-1]))
         if fitting > 0:
             return "train_narrow", min(NARROW_THREADS, 2 ** (fitting.bit_length() - 1)), 1
@@ -162,6 +162,14 @@ def _arrangement(model: Model, n: int, shared_bytes: int, lanes: Lanes | None) -
         if 8 * int(_parts(model, fewer, False)[-2]) <= shared_bytes:
             return "train_wide", threads, fewer
     return "train_large", threads, rows
+
+
+def _is_narrow_faster(model: Model, n_runs: int) -> bool:
+    """Tell whether training each run by one thread is faster than by the threads of a block."""
+    if model == replace(ARTICLES, is_classification=model.is_classification):
+        return True
+    is_small = model.n_weights <= NARROW_WEIGHTS and model.batch_size == 1
+    return is_small and n_runs >= NARROW_RUNS * model.n_weights
 
 
 def _places(sizes: tuple[int, ...], is_narrow: bool) -> IntArray:

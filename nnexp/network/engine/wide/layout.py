@@ -23,7 +23,7 @@ class Wide(NamedTuple):
 
     s: Block
     rows: Pointer  # the output layer's totals, then its dL/dz, row by row, as s.a and s.d of other layers
-    block: Pointer  # the gradients of eight inputs' weights
+    block: Pointer  # the gradients of eight inputs' weights to eight neurons
     turned: Pointer  # part of a layer's W as the reference has it, in panels of eight inputs
 
 
@@ -53,7 +53,7 @@ def wide_parts(sizes: Sequence[int]) -> IntArray:
     n = sum((i + 1) * o for i, o in pairwise(heights))
     outputs, last = ROWS * sum(heights[1:]), ROWS * heights[-1]
     block = [n, n, n, n, 7 * N_LANES, last, outputs, outputs, ROWS * sizes[0], last, 3 * N_LANES]
-    lengths = [*block, last, OCTET * max(heights[1:]), 4 * OCTET * max(heights)]
+    lengths = [*block, last, OCTET * OCTET, 4 * OCTET * max(heights)]
     return np.cumsum([0, *(-(-length // N_LANES) * N_LANES for length in lengths)])
 
 
@@ -81,54 +81,37 @@ def place_of(net: Net, layer: int, k: int, j: int) -> Any:
 
 
 @compiled
-def _copy_in(net: Net, flat: Pointer, wide: Pointer) -> None:
-    """Copy numbers of all weights from the order of `network.flatten` to their places."""
+def _exchange(net: Net, wide: Pointer, flat: Pointer, is_entering: bool | np.bool) -> None:
+    """Copy numbers of all weights from the order of `network.flatten` to their places, or back."""
     at = 0
     for layer in range(net.n_layers):
         for k in range(net.sizes[layer + 1]):
+            first = place_of(net, layer, k, 0)
             for j in range(net.sizes[layer]):
-                wide[place_of(net, layer, k, j)] = flat[at]
-                at += 1
+                if is_entering:
+                    wide[first + 8 * j] = flat[at + j]
+                else:
+                    flat[at + j] = wide[first + 8 * j]
+            at += net.sizes[layer]
     for layer in range(net.n_layers):
         for k in range(net.sizes[layer + 1]):
-            wide[net.biases_at[layer] + k] = flat[at]
+            if is_entering:
+                wide[net.biases_at[layer] + k] = flat[at]
+            else:
+                flat[at] = wide[net.biases_at[layer] + k]
             at += 1
 
 
 @compiled
-def _copy_out(net: Net, wide: Pointer, flat: Pointer) -> None:
-    """Copy numbers of all weights from their places into the order of `network.flatten`."""
-    at = 0
-    for layer in range(net.n_layers):
-        for k in range(net.sizes[layer + 1]):
-            for j in range(net.sizes[layer]):
-                flat[at] = wide[place_of(net, layer, k, j)]
-                at += 1
-    for layer in range(net.n_layers):
-        for k in range(net.sizes[layer + 1]):
-            flat[at] = wide[net.biases_at[layer] + k]
-            at += 1
-
-
-@compiled
-def enter(net: Net, wide: Wide, flat: Block) -> None:
-    """Copy a run's state, as `network.flatten` orders it, to its places."""
-    _copy_in(net, flat.w, wide.s.w)
+def exchange(net: Net, wide: Wide, flat: Block, is_entering: bool | np.bool) -> None:
+    """Copy a run's state, as `network.flatten` orders it, to its places; or back, all that changes."""
+    _exchange(net, wide.s.w, flat.w, is_entering)
     if net.optimizer != SGD:
-        _copy_in(net, flat.m, wide.s.m)
+        _exchange(net, wide.s.m, flat.m, is_entering)
     if net.optimizer == ADAM or net.optimizer == ADAMW:
-        _copy_in(net, flat.v, wide.s.v)
+        _exchange(net, wide.s.v, flat.v, is_entering)
     for i in range(7):
-        store(wide.s.rates, i, lanes(flat.rates[i]))
-
-
-@compiled
-def leave(net: Net, wide: Wide, flat: Block) -> None:
-    """Copy a run's state back, except for what never changes."""
-    _copy_out(net, wide.s.w, flat.w)
-    if net.optimizer != SGD:
-        _copy_out(net, wide.s.m, flat.m)
-    if net.optimizer == ADAM or net.optimizer == ADAMW:
-        _copy_out(net, wide.s.v, flat.v)
-    for i in range(5, 7):
-        flat.rates[i] = wide.s.rates[i * N_LANES]
+        if is_entering:
+            store(wide.s.rates, i, lanes(flat.rates[i]))
+        else:
+            flat.rates[i] = wide.s.rates[i * N_LANES]

@@ -8,9 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from nnexp.network.engine.compilation import compiled, inlined
-from nnexp.network.engine.epochs import update
-from nnexp.network.engine.lanes import N_LANES, Pointer, load_octet, octet, shifted, store_octet, transpose
+from nnexp.network.engine.compilation import compiled, inlined, placed
+from nnexp.network.engine.epochs import Rates, change_octet, rates_of_octets
+from nnexp.network.engine.lanes import (
+    N_LANES,
+    Octet,
+    Pointer,
+    load_octet,
+    octet,
+    shifted,
+    store_octet,
+    transpose,
+)
 from nnexp.network.engine.layout import SOFTMAX, Net
 from nnexp.network.engine.passes import activate, deriv_loss, derive, softmax
 from nnexp.network.engine.wide.layout import ROWS, Wide, panels_of
@@ -134,20 +143,70 @@ def backward(
             d = shifted(s.d, net.outputs_at[layer - 1] * N_LANES)
 
 
+@placed
+def _with_row(sums: Any, inputs: Pointer, slope: Octet) -> Any:
+    """Add a row's part to the gradients of eight inputs' weights to eight neurons."""
+    return (
+        sums[0] + inputs[0] * slope, sums[1] + inputs[1] * slope,
+        sums[2] + inputs[2] * slope, sums[3] + inputs[3] * slope,
+        sums[4] + inputs[4] * slope, sums[5] + inputs[5] * slope,
+        sums[6] + inputs[6] * slope, sums[7] + inputs[7] * slope,
+    )  # fmt: skip
+
+
+@compiled
+def _change(
+    net: Net, wide: Wide, rates: Rates, is_settled: bool | np.bool, first: Any, start: Any, stop: Any
+) -> None:
+    """Change octets `start` to `stop`, counted from `first`, by the gradients in the block."""
+    for i in range(start, stop):
+        change_octet(net, wide.s, rates, is_settled, first + i, wide.block, i)
+
+
 @inlined
 def _descend(
     net: Net, wide: Wide, layer: int, inputs: Scalars, slopes: Octets, rows: int, is_settled: bool | np.bool
 ) -> None:
-    """Update a layer's W, the weights of eight inputs at a time."""
+    """Update a layer's W, the weights of eight inputs to eight neurons at a time.
+
+    Adam's square roots and divisions take as long as the products, but in another part of the CPU. So each
+    block's products are mixed with the update of the block before, and most of the latter's time is hidden.
+    """
     n_inputs, n_outputs = panels_of(net, layer)
-    block = Octets(wide.block, 1, 8)
-    height: Any = np.int64(8)
-    for j in range(n_inputs):
-        fill(block, 0.0, height, n_outputs)
-        own = Scalars(shifted(inputs.first, 8 * j), 1, inputs.column)
-        add_product(block, own, slopes, min(8, net.sizes[layer] - 8 * j), n_outputs, rows)
-        for panel in range(n_outputs):
-            first = net.weights_at[layer] + 64 * (panel * n_inputs + j)
-            update(
-                net, wide.s, is_settled, first // N_LANES, wide.block, 64 * panel // N_LANES, 64 // N_LANES
-            )
+    rates, zero = rates_of_octets(net, wide.s), octet(0.0)
+    w_at, whole = net.weights_at[layer] // 8, net.sizes[layer] // 8
+    first, count = np.int64(0), np.int64(0)  # of the block before
+    for panel in range(n_outputs):
+        for j in range(whole):
+            x, d = shifted(inputs.first, 8 * j), shifted(slopes.first, 8 * panel)
+            sums, changed = (zero, zero, zero, zero, zero, zero, zero, zero), np.int64(0)
+            for row in range(0, rows - 3, 4):
+                if changed < count:
+                    change_octet(net, wide.s, rates, is_settled, first + changed, wide.block, changed)
+                    changed += 1
+                for r in range(row, row + 4):
+                    sums = _with_row(sums, shifted(x, r * inputs.column), load_octet(d, r * slopes.row))
+            for r in range(rows - rows % 4, rows):
+                sums = _with_row(sums, shifted(x, r * inputs.column), load_octet(d, r * slopes.row))
+            if changed < count:
+                _change(net, wide, rates, is_settled, first, changed, count)
+            store_octet(wide.block, 0, sums[0])
+            store_octet(wide.block, 1, sums[1])
+            store_octet(wide.block, 2, sums[2])
+            store_octet(wide.block, 3, sums[3])
+            store_octet(wide.block, 4, sums[4])
+            store_octet(wide.block, 5, sums[5])
+            store_octet(wide.block, 6, sums[6])
+            store_octet(wide.block, 7, sums[7])
+            first, count = w_at + 8 * (panel * n_inputs + j), np.int64(8)
+    _change(net, wide, rates, is_settled, first, np.int64(0), count)
+    left = net.sizes[layer] - 8 * whole
+    for panel in range(n_outputs if left > 0 else 0):
+        block = Octets(wide.block, 1, 8)
+        one: Any = np.int64(1)
+        fill(block, 0.0, left, one)
+        own = Scalars(shifted(inputs.first, 8 * whole), 1, inputs.column)
+        mine = Octets(shifted(slopes.first, 8 * panel), slopes.row, 1)
+        add_product(block, own, mine, left, one, rows)
+        first = w_at + 8 * (panel * n_inputs + whole)
+        _change(net, wide, rates, is_settled, first, np.int64(0), left)

@@ -1,17 +1,13 @@
-"""Define what the Python API returns: a recorded run, sweep or rerun, read from the store on demand."""
+"""Define a recorded sweep: many trained networks."""
 
 from __future__ import annotations
 
-import base64
 import html
 import logging
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -22,14 +18,11 @@ from nnexp.analysis.report.write import check_path, write_page
 from nnexp.analysis.summary import deciding, finished, mixed, overall, summarize, varying
 from nnexp.analysis.summary_table import marked
 from nnexp.config.errors import RequestError
-from nnexp.config.run import NOT_RESULT, RunConfig
-from nnexp.dataset.load import Dataset
-from nnexp.network.weights import Model
-from nnexp.pipeline.artifacts import read_back, without_test_rows
-from nnexp.pipeline.identity import run_name
-from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
+from nnexp.pipeline.promote import chosen, of_population
+from nnexp.pipeline.results.run import Run, titled
 from nnexp.tracking.experiments import get_experiment
-from nnexp.tracking.find import get_run, get_sweep, read_model
+from nnexp.tracking.find import get_sweep
+from nnexp.tracking.population import get_population
 from nnexp.tracking.read import read_history, read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
@@ -39,114 +32,6 @@ log = logging.getLogger("nnexp")
 
 # How many rows of a summary a notebook shows.
 MAX_ROWS = 50
-
-
-class Run:
-    """A recorded run: one trained network.
-
-    Attributes
-    ----------
-    run_id : str
-        The id that the MLflow UI and every verb of the command line take.
-    name : str
-        The run's name, such as `xor lr=0.5 init=normal seed=3`.
-    loss, accuracy : float
-        The last values; the last finite ones if the run diverged. `accuracy` is None for a regression.
-    metrics : dict
-        The last value of every metric, such as `val_loss`, `test_loss` or `best_epoch`.
-    epochs : int
-        The number of epochs for which the network was trained; with patience, the best epoch.
-    outcome : str
-        `converged`, `diverged` or `finished`.
-    params : dict
-        Every key that can change the result, with its typed value. Raises RequestError if the data set cannot
-        be found any more.
-    history : pandas.DataFrame
-        The run's curves.
-    network : Model
-        The trained network.
-
-    Examples
-    --------
-    >>> import nnexp
-    >>> run = nnexp.train(dataset="and", seed=1, epochs=100, figures=False, model=False)
-    >>> run.name, run.epochs, run.params["learning_rate"]
-    ('and lr=0.1 init=normal seed=1', 100, 0.1)
-    >>> list(run.history.columns)
-    ['run_id', 'metric', 'epoch', 'value']
-    """
-
-    def __init__(self, store: Store, run_id: str) -> None:
-        self.store, self._record = store, get_run(store, run_id)
-        self.run_id = run_id
-        self.name = self._record.name
-        self.loss = self._record.metrics.get("loss", math.nan)
-        self.accuracy = self._record.metrics.get("accuracy")
-        self.metrics = dict(self._record.metrics)
-        self.outcome = self._record.tags["nnexp.outcome"]
-
-    @property
-    def epochs(self) -> int:
-        return int(self.history["epoch"].max())
-
-    @property
-    def params(self) -> dict[str, Any]:
-        leaves = self._trained[0].leaves()
-        return {key: value for key, value in leaves.items() if key not in NOT_RESULT and value is not None}
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        """The run's curves, as `nnexp.load_history` returns them: columns run_id, metric, epoch, value."""
-        metrics = [name for name in CHARTS if name in self._record.metrics]
-        return read_history(self.store, pd.DataFrame({"run_id": [self.run_id]}), metrics)
-
-    @cached_property
-    def network(self) -> Model:
-        """The trained network; `network.predict` takes a DataFrame with the features among its columns."""
-        return read_model(self.store, self._record)
-
-    def figure(self, name: str = "curves") -> Figure:
-        """Draw a figure of the run.
-
-        Parameters
-        ----------
-        name
-            `curves` or `weights`; with two inputs also `decision_surface` and, if weights were kept while
-            training, `surface_over_training`; for a tiny network also `network`.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-
-        Raises
-        ------
-        RequestError
-            If the run has no figure of this name, or its data set cannot be found any more.
-        """
-        config, dataset = self._trained
-        run = read_back(self.store, self.run_id, config, dataset, self.outcome)
-        title = f"{run_name(config, dataset)}, {self.outcome}"
-        shown = without_test_rows(dataset, config)
-        return plots.of_run(run.model, shown, run.epochs, run.curves, title, run.kept, name)[name]
-
-    @cached_property
-    def _trained(self) -> tuple[RunConfig, Dataset]:
-        """The run's configuration and data set. Raises RequestError if the data set cannot be found."""
-        subject = Subjects(kept_in(self.store)).subject(find_run(self.store, self.run_id))
-        if subject.data.dataset is None:
-            raise RequestError(f"run {self.run_id}: {subject.data.changed}")
-        return subject.config, subject.data.dataset
-
-    def __repr__(self) -> str:
-        """Return one line: `<run 1f0c…: xor lr=0.5 init=normal seed=3, loss 0.0003, converged>`."""
-        return f"<run {self.run_id}: {self.name}, loss {self.loss:.4g}, {self.outcome}>"
-
-    def _repr_html_(self) -> str:
-        values = {"run_id": self.run_id, "loss": f"{self.loss:.4g}"}
-        if self.accuracy is not None:
-            values["accuracy"] = f"{self.accuracy:.3g}"
-        values |= {"epochs": str(self.epochs), "outcome": self.outcome}
-        return _titled(self.name, pd.DataFrame([values]), self.figure())
 
 
 class Sweep:
@@ -277,16 +162,24 @@ class Sweep:
             If the sweep has no figure of this name, if a param or the metric is unknown, or if no run
             finished.
         """
+        if name is not None and by is not None:
+            raise RequestError("by is only for the figure of the summary, which has no name: give name or by")
+        if name is not None:
+            return self.figures(name, metric)[name]
+        done = self._finished()
+        return plots.of_summary(done, varying(done) if by is None else by, metric or deciding(done))
+
+    def figures(self, only: str | None = None, metric: str | None = None) -> dict[str, Figure]:
+        """Draw all figures that the sweep records, or the one of this name, by a metric; return them by name.
+
+        Raises RequestError.
+        """
         done = self._finished()
         metric = deciding(done) if metric is None else metric
-        if name is None:
-            return plots.of_summary(done, varying(done) if by is None else by, metric)
-        if by is not None:
-            raise RequestError("by is only for the figure of the summary, which has no name: give name or by")
         history = None
         if self.store.is_known or len(done) <= MAX_ASKED:
             history = read_history(self.store, done, drawn_metrics(done, metric), epochs_to_draw(done))
-        return plots.of_sweep(done, history, metric, name)[name]
+        return plots.of_sweep(done, history, metric, only)
 
     def report(self, path: str | PathLike[str] = "report.html") -> Path:
         """Write the sweep's report: one HTML file that loads no other file.
@@ -311,6 +204,36 @@ class Sweep:
         write_page(self.store, self._record, path, "report")
         return path
 
+    def promote(
+        self, best: int | None = None, worst: int | None = None, where: str | None = None
+    ) -> list[Run]:
+        """Make members of a population runs of their own, with curves, weights, figures and a model.
+
+        Parameters
+        ----------
+        best, worst
+            How many of the best and of the worst members, by the metric that a summary chooses.
+        where
+            Only members that satisfy this condition, such as `"learning_rate > 0.1"`.
+
+        Returns
+        -------
+        list of Run
+            The runs, the best first.
+
+        Raises
+        ------
+        RequestError
+            If the sweep is not recorded as a table, if nothing is chosen, or if a member, trained again, is
+            not the network that was recorded.
+        """
+        found = get_population(self.store, self.sweep_id)
+        done = of_population(self.store, found, chosen(found, best, worst, where))
+        for one in done:
+            if one.run_id is None:
+                raise RequestError(f"member {one.member_id}: {one.reason}")
+        return [Run(self.store, one.run_id) for one in done if one.run_id is not None]
+
     def _finished(self) -> pd.DataFrame:
         done = finished(self.runs)
         if done.empty:
@@ -331,51 +254,4 @@ class Sweep:
             return html.escape(repr(self))
         shown = pd.DataFrame(marked(table)).head(MAX_ROWS)
         more = f" ({len(table)} rows; sweep.summary() has all)" if len(table) > MAX_ROWS else ""
-        return _titled(f"{self.name}{more}", shown, self.figure())
-
-
-@dataclass(frozen=True, repr=False)
-class Rerun:
-    """A recorded run that was trained again and compared bit by bit.
-
-    Attributes
-    ----------
-    verdict : str
-        `identical` or `differs`.
-    difference : str or None
-        The first difference; None if there is none.
-    causes : tuple of str
-        The likely causes, the likeliest first.
-    notes : tuple of str
-        Further remarks.
-    run_id : str
-        The run that was trained again.
-    recorded_as : str or None
-        The id of the rerun's own record; None if nothing was trained or the store cannot be written to.
-
-    Examples
-    --------
-    >>> import nnexp
-    >>> run = nnexp.train(dataset="and", seed=1, epochs=100, figures=False, model=False)
-    >>> again = nnexp.rerun(run)
-    >>> again.verdict, again.difference, again.causes
-    ('identical', None, ())
-    """
-
-    run_id: str
-    verdict: str
-    difference: str | None
-    causes: tuple[str, ...]
-    notes: tuple[str, ...]
-    recorded_as: str | None
-
-    def __repr__(self) -> str:
-        """Return one line: `<rerun of 1f0c…: identical>`."""
-        return f"<rerun of {self.run_id}: {self.verdict}{f': {self.difference}' if self.difference else ''}>"
-
-
-def _titled(title: str, table: pd.DataFrame, figure: Figure) -> str:
-    """Return a heading, a table and a figure as HTML, with all texts escaped."""
-    source = f"data:image/png;base64,{base64.b64encode(plots.png(figure)).decode()}"
-    rows = table.to_html(index=False, border=0, escape=True)
-    return f'<p><b>{html.escape(title)}</b></p>{rows}<img src="{source}" alt="{html.escape(title)}">'
+        return titled(f"{self.name}{more}", shown, self.figure())
