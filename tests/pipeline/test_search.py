@@ -51,9 +51,9 @@ def test_a_trial_is_judged_by_the_median_of_its_runs(search):
         assert set(runs.loc[list(trial.keys), "hidden"]) == {f"[{trial.params['hidden.0']}]"}
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes", "qmc"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
 def test_an_interrupted_search_has_the_trials_of_an_undisturbed_one(search, monkeypatch, sampler):
-    _, whole = search(f"search={sampler}", "search.trials=12", "experiment_name=whole")
+    _, whole = search(f"search={sampler}", "search.trials=8", "experiment_name=whole")
     record, calls = loop.run_points, []
 
     def dying(*args):
@@ -63,24 +63,24 @@ def test_an_interrupted_search_has_the_trials_of_an_undisturbed_one(search, monk
         return record(*args)
 
     monkeypatch.setattr(loop, "run_points", dying)
-    typed = [f"search={sampler}", "search.trials=12", "experiment_name=again"]
+    typed = [f"search={sampler}", "search.trials=8", "experiment_name=again"]
     search(*typed, status=130)
     search(*typed, status=130)
     _, again = search(*typed)
     assert len(calls) > 4
     assert again.trials == whole.trials
-    assert len({json.dumps(dict(trial.params)) for trial in again.trials}) > 10
+    assert len({json.dumps(dict(trial.params)) for trial in again.trials}) > 6
 
 
 def test_a_larger_number_of_trials_continues_as_if_it_had_been_typed_at_once(search, monkeypatch):
-    _, whole = search("search.trials=11", "search.confirm=0", "experiment_name=whole")
-    search("search.trials=6", "search.confirm=0", "experiment_name=again")
+    _, whole = search("search.trials=7", "search.confirm=0", "experiment_name=whole")
+    search("search.trials=4", "search.confirm=0", "experiment_name=again")
     trained = []
     record = sweeps.child_record
     monkeypatch.setattr(sweeps, "child_record", lambda *args: trained.append(args) or record(*args))
-    _, again = search("search.trials=11", "search.confirm=0", "experiment_name=again")
+    _, again = search("search.trials=7", "search.confirm=0", "experiment_name=again")
     assert told(again) == told(whole)
-    assert len(trained) == 15
+    assert len(trained) == 9
 
 
 def test_the_same_command_does_nothing_when_all_is_done(search):
@@ -103,9 +103,9 @@ def test_runs_that_are_recorded_are_not_trained_again(search, monkeypatch):
     assert [t.value for t in other.trials if t.params == first.trials[0].params] == [first.trials[0].value]
 
 
-@pytest.mark.parametrize("pruner", ["median", "successive_halving", "hyperband"])
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_a_pruned_run_is_the_run_of_as_many_epochs(search, nnexp, pruner):
-    _, found = search("search.trials=24", "epochs=95", f"search.pruner={pruner}", "search.confirm=0")
+    _, found = search("search.trials=16", "epochs=95", f"search.pruner={pruner}", "search.confirm=0")
     pruned = [trial for trial in found.trials if trial.state == "pruned"]
     assert pruned
     runs = load_runs(sweep="last").set_index("run_key")
@@ -131,7 +131,7 @@ def test_a_pruned_run_is_the_run_of_as_many_epochs(search, nnexp, pruner):
 
 
 def test_an_interrupted_search_with_a_pruner_has_the_same_verdicts(search, monkeypatch):
-    typed = ["search.trials=16", "epochs=95", "search.pruner=hyperband", "search.batch=8"]
+    typed = ["search.trials=12", "epochs=95", "search.pruner=hyperband", "search.batch=6"]
     _, whole = search(*typed, "experiment_name=whole")
     record, calls = loop.run_points, []
 
@@ -206,7 +206,6 @@ def test_a_key_that_a_chosen_option_lacks_is_ignored_for_it(search):
         (["loss=mse,bce"], "trials of different loss do not compare"),
         (["dataset=xor,and"], "trials of different dataset do not compare"),
         (["force=true"], "a search goes on from what its trials gave"),
-        (["executor=dask", "executor.address=tcp://127.0.0.1:1"], "no scheduler answers"),
         (["executor=processes", "search.pruner=median"], "it needs executor=inline, not processes"),
         (["device=auto", "search.pruner=median"], "it needs device=cpu, not auto"),
         (["search.over=epochs", "search.pruner=median"], "it cannot go with search.over=epochs"),
@@ -240,8 +239,8 @@ def test_an_interval_in_a_sweep_or_an_experiment_is_a_search(nnexp, store, tmp_p
 
 
 def test_a_search_shows_its_verdict_everywhere(search, nnexp, tmp_path):
-    ended, _ = search("search.trials=12", "figures=true")
-    (line,) = [line for line in ended.out.splitlines() if line.startswith("best of 12 trials: ")]
+    ended, _ = search("search.trials=10", "search.confirm=1", "figures=true")
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("best of 10 trials: ")]
     assert line in nnexp("show", "last").out
     assert nnexp("report", "last", "--out", "report.html").status == 0
     page = (tmp_path / "report.html").read_text()
@@ -252,7 +251,7 @@ def test_a_search_shows_its_verdict_everywhere(search, nnexp, tmp_path):
     for name in ("search_history", "search_slices", "parallel_coordinates", "importances"):
         assert find_artifact(store, parent, f"figures/{name}.png")
         assert name.replace("_", " ") in page
-    assert "best of 12 trials" in parent.tags["mlflow.note.content"]
+    assert "best of 10 trials" in parent.tags["mlflow.note.content"]
 
 
 def test_a_search_from_python_is_the_one_of_the_command_line(search, store):
@@ -292,7 +291,14 @@ def test_a_damaged_record_of_a_search_is_refused(search, nnexp, tmp_path):
         assert (ended.status, "its artifact search.json" in ended.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_trials(search):
-    _, here = search("search.trials=4", "experiment_name=here")
-    _, there = search("search.trials=4", "experiment_name=there", "executor=processes", "executor.workers=1")
+    _, here = search("search.trials=2", "search.confirm=0", "experiment_name=here")
+    _, there = search(
+        "search.trials=2",
+        "search.confirm=0",
+        "experiment_name=there",
+        "executor=processes",
+        "executor.workers=1",
+    )
     assert there.trials == here.trials
