@@ -254,13 +254,13 @@ def test_points_that_fail_are_rows_and_are_run_again_only_if_asked(
     monkeypatch.undo()
 
 
-def failing_lot(dataset, columns, curves, weights):
+def failing_lot(dataset, columns, curves, weights, on_cuda):
     """Train like a worker, but fail for networks whose first hidden layer is 3 wide."""
     from nnexp.training.lots import train_lot
 
     if columns.like.hidden == (3,):
         raise MemoryError("no room")
-    return train_lot(dataset, columns, curves, weights)
+    return train_lot(dataset, columns, curves, weights, on_cuda)
 
 
 def test_failed_points_are_trained_again_in_the_same_population(store, nnexp, monkeypatch):
@@ -268,10 +268,10 @@ def test_failed_points_are_trained_again_in_the_same_population(store, nnexp, mo
 
     shard, typed = train.Shard, ["record=table", "seed=range(4)", *QUICK]
 
-    def failing(dataset, columns):
+    def failing(dataset, columns, device):
         if 2 in columns.seed:
             raise MemoryError("no room")
-        return shard(dataset, columns)
+        return shard(dataset, columns, device)
 
     monkeypatch.setattr(train, "Shard", failing)
     assert nnexp("train", "-m", *typed).status == 1
