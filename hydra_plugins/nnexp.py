@@ -108,6 +108,8 @@ class NnexpDirectory(ConfigSource):
 class GridSweeper(Sweeper):
     """List every combination of the ranges, in Hydra's override grammar, and launch all of them at once.
 
+    An interval has no list of values; then nnexp searches.
+
     Unlike Hydra's own sweeper it does not compose each job first, and writes no multirun.yaml.
     """
 
@@ -123,6 +125,10 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from nnexp.config import compose  # heavy, and Hydra imports this file to look for plugins
 
+        if compose.has_interval(self._context.config_loader, self._params, arguments):
+            from nnexp.cli import train as app
+
+            return [app.run_search(self._context.config_loader, self._config, arguments)]
         points = compose.grid_points(self._context.config_loader, self._config, self._params, arguments)
         return [self._launcher.launch(points, initial_job_idx=0)]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nnexp.analysis.compare import compare
     from nnexp.analysis.summary import summarize
     from nnexp.config.errors import RequestError
-    from nnexp.pipeline.api import rerun, sweep, train
+    from nnexp.pipeline.api import load_study, rerun, search, sweep, train
     from nnexp.pipeline.networks import load_network
     from nnexp.tracking.read import load_history, load_runs
 
@@ -25,7 +25,9 @@ __all__ = [
     "load_history",
     "load_network",
     "load_runs",
+    "load_study",
     "rerun",
+    "search",
     "summarize",
     "sweep",
     "train",
@@ -33,7 +35,7 @@ __all__ = [
 
 # The module of each name, imported on first use, since importing MLflow and pandas takes seconds.
 _PLACES = {
-    **dict.fromkeys(("rerun", "sweep", "train"), "nnexp.pipeline.api"),
+    **dict.fromkeys(("load_study", "rerun", "search", "sweep", "train"), "nnexp.pipeline.api"),
     **dict.fromkeys(("load_history", "load_runs"), "nnexp.tracking.read"),
     "load_network": "nnexp.pipeline.networks",
     "compare": "nnexp.analysis.compare",

@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from nnexp.cli import main as cli
 from nnexp.config.compose import plain_values
+from nnexp.config.groups import load_option
 from nnexp.config.paths import CONF
 from nnexp.config.request import Request, build_request, split
 from nnexp.config.run import RunConfig
@@ -177,8 +178,10 @@ def asked() -> Callable[..., Request]:
         "tags": None,
     }
 
+    groups = {"executor": {"name": "inline"}, "search": load_option("search", "tpe")}
+
     def made(**values: Any) -> Request:
-        return build_request({**defaults, "executor": {"name": "inline"}, **values})
+        return build_request({**defaults, **groups, **values})
 
     return made
 

@@ -25,6 +25,27 @@ experiment=articles, needs no -m. A conf/ in the working directory, or DIR, adds
 experiments and defaults.
 """
 
+SEARCH = """\
+usage: nnexp search [--config-dir DIR] key=RANGE [key=value …]
+
+Search for the best values of the keys that have a range, with Optuna, and record every trial in MLflow:
+learning_rate='tag(log,interval(0.001,1))' hidden='choice([4],[16],[16,8])' epochs='range(50,201,50)'
+seed='range(5)' search.trials=100. A trial is judged over the values of search.over, the seeds. The same
+command goes on where it was interrupted, and a larger search.trials continues. nnexp train --help lists all
+other keys.
+"""
+
+
+def search_help() -> str:
+    """Return the page of `nnexp search --help`: the keys of a search."""
+    rules = {key: (allowed, meaning) for key, allowed, meaning in key_help()}
+    values = load_option("search", "tpe")
+    lines = [SEARCH, *_entry("search=tpe", f"the sampler. Allowed: {', '.join(options('search'))}")]
+    for key, (allowed, meaning) in rules.items():
+        if key.startswith("search."):
+            lines += _entry(f"{key}={_shown(values[key[7:]])}", f"{meaning}. Allowed: {allowed}")
+    return "\n".join(lines)
+
 
 def help_text() -> str:
     """Return the whole page."""

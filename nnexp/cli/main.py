@@ -71,6 +71,17 @@ def train(arguments: tuple[str, ...]) -> None:
     train_command(list(arguments))
 
 
+@nnexp.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="Search for the best values of keys, with Optuna.",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def search(arguments: tuple[str, ...]) -> None:
+    from nnexp.cli.search import search_command
+
+    search_command(list(arguments))
+
+
 @nnexp.command("list")
 @click.option("--experiment", help="List only this MLflow experiment.")
 @click.option("-n", "--number", type=click.IntRange(1), default=20, show_default=True, help="How many.")

@@ -31,6 +31,7 @@ from nnexp.tracking.find import get_curve, get_sweep, read_model
 from nnexp.tracking.named import entries, whole_id
 from nnexp.tracking.population import Member, get_network, points_asked
 from nnexp.tracking.reader import Detail
+from nnexp.tracking.searches import Searched, find_search
 from nnexp.tracking.store import Store, open_store, resolve_uri
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from nnexp.pipeline.population.sweep import Population
+    from nnexp.pipeline.search.loop import Done
     from nnexp.pipeline.sweep import Sweep
 
 log = logging.getLogger("nnexp")
@@ -110,6 +112,28 @@ def sweep(config: RunConfig, done: Sweep) -> None:
     failed = f", {len(done.failures)} failed" if done.failures else ""
     print(f"{len(set(done.keys))} runs{failed}, recorded as sweep {done.sweep_id}")
     _next(config, ["summarize", "--sweep", done.sweep_id], ["report", done.sweep_id])
+
+
+def search(config: RunConfig, done: Done) -> None:
+    """Print the best trials of a search that has just ended, its failures, and the verdict."""
+    from nnexp.tracking.read import load_runs  # imports pandas
+
+    told = _told(done.searched, load_runs(sweep=done.search_id, tracking_uri=config.tracking_uri))
+    if done.failures:
+        names, reasons = map(list, zip(*done.failures, strict=True))
+        print(as_text({"failed": names, "reason": reasons}) + "\n")
+    print(told)
+    print(f"recorded as search {done.search_id}")
+    _next(config, ["show", done.search_id], ["report", done.search_id])
+
+
+def _told(search: Searched, runs: pd.DataFrame) -> str:
+    """Return the best trials of a search, and what they tell."""
+    from nnexp.analysis import search as searches
+
+    again = searches.confirmed(search, runs)
+    table = as_text(searches.best_trials(search, again)) + "\n\n" if search.best_first else ""
+    return f"{table}{searches.verdict(search, again)}"
 
 
 def population(config: RunConfig, done: Population) -> None:
@@ -278,13 +302,17 @@ def _show_sweep(store: Store, parent: Detail) -> None:
     from nnexp.tracking.read import read_runs
 
     runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
-    found = Findings.of(parent, points_asked(store, parent), runs, overall(runs))
+    search = find_search(store, parent)
+    summary = overall(runs) if search is None else None
+    found = Findings.of(parent, points_asked(store, parent), runs, summary)
     print(on_one_line(f"{parent.name}   {parent.status.lower()}"))
     counts = ", ".join(f"{n:,} {kind}" for kind, n in found.counts.items())
     print(f"sweep {parent.run_id}: {counts}")
     if found.question:
         print(on_one_line(f"question: {found.question}"))
     _section("ranges", found.ranges)
+    if search is not None:
+        print(f"\nbest trials\n{_told(search, runs)}")
     if found.summary is not None:
         print("\nsummary")
         print_summary(found.summary)
@@ -335,7 +363,8 @@ def write(text: str, out: Path | None) -> None:
 def plot(typed: str, name: str | None, metric: str | None, out: Path | None) -> None:
     """Carry out `nnexp plot`."""
     from nnexp.analysis import plots  # matplotlib takes long to import
-    from nnexp.pipeline.results import Run, Sweep
+    from nnexp.pipeline.results.run import Run
+    from nnexp.pipeline.results.sweep import Sweep
 
     if name is not None and out is not None:
         plots.check_suffix(out, "--out")

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
@@ -27,7 +29,7 @@ from nnexp.pipeline.points import alone, split_values, sweep_points, without
 
 def train_command(arguments: list[str]) -> None:
     """Run `nnexp train …`: one run or a sweep. Raises RequestError, or SystemExit if Hydra ends early."""
-    arguments, directory = _without_config_dir(arguments)
+    arguments, directory = without_config_dir(arguments)
     try:
         with searching(directory), plain_errors():
             if {"--help", "-h"} & set(arguments):
@@ -38,7 +40,7 @@ def train_command(arguments: list[str]) -> None:
         raise raised.error from None
 
 
-def _without_config_dir(arguments: list[str]) -> tuple[list[str], str | None]:
+def without_config_dir(arguments: list[str]) -> tuple[list[str], str | None]:
     """Split off the directory that --config-dir or Hydra's -cd names, if any. Raises RequestError."""
     others, directory = [], None
     rest = iter(arguments)
@@ -127,6 +129,17 @@ def run_sweep(
         raise SystemExit(1)
     key_of = dict(zip(chosen, done.keys, strict=True))
     return [done.losses.get(key_of.get(config, "")) for config in configs]
+
+
+def run_search(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str]) -> list[JobReturn]:
+    """Search, for Hydra's sweeper; its jobs are none of Hydra's. Raises as `run_sweep` does."""
+    from nnexp.cli import search  # imports Optuna
+
+    try:
+        search.run_search(loader, config, overrides)
+    except Exception as error:
+        raise _Raised(error) from error
+    return []
 
 
 def _run_population(loader: ConfigLoaderImpl, config: DictConfig, grid: Grid, name: str | None) -> None:

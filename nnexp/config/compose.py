@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from itertools import chain
 from typing import Any
 
 import hydra
@@ -33,7 +34,9 @@ from nnexp.config.paths import CONF
 from nnexp.config.request import GROUPS
 
 # Text that Hydra's grammar always reads as a whole number or a decimal fraction.
-_NUMBER = re.compile(r"(?P<key>[a-z_]+)=(?P<value>-?(?:0|[1-9][0-9]*)(?P<fraction>\.[0-9]+)?)", re.ASCII)
+_NUMBER = re.compile(
+    r"(?P<key>[a-z_]+(?:\.[a-z0-9_]+)*)=(?P<value>-?(?:0|[1-9][0-9]*)(?P<fraction>\.[0-9]+)?)", re.ASCII
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +74,11 @@ class _Choice:
             values = dict(self._values)
             for setting in settings:
                 *path, last = setting.key.split(".")
-                parent = values
+                parent: Any = values
                 for name in path:
-                    parent[name] = dict(parent[name])
+                    parent[name] = copy.copy(parent[name])
                     parent = parent[name]
-                parent[last] = setting.value
+                parent[int(last) if isinstance(parent, list) else last] = setting.value
             return values
         point = copy.deepcopy(self._config)
         self._loader._apply_overrides_to_config([setting.override for setting in settings], point)
@@ -91,56 +94,67 @@ class _Choice:
         )
 
     def _has(self, key: str) -> bool:
-        """Return whether the key has a value that is not a mapping."""
+        """Return whether the key has a value that is not a mapping. The keys of a list are its indices."""
         value: Any = self._values
         for name in key.split("."):
-            if not isinstance(value, dict) or name not in value:
+            if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+                value = value[int(name)]
+            elif isinstance(value, dict) and name in value:
+                value = value[name]
+            else:
                 return False
-            value = value[name]
         return not isinstance(value, dict)
 
 
-def points(
-    loader: ConfigLoaderImpl, config: DictConfig, job_overrides: Sequence[Sequence[str]]
-) -> Iterator[tuple[Any, list[str]]]:
-    """Compose each list of overrides; yield its resolved values, without Hydra's own, and the ignored keys.
+class Composer:
+    """Compose points, and remember what they share."""
 
-    A key that only some of the swept options have is ignored for a point whose option lacks it. Raises
-    Hydra's errors and RequestError.
-    """
-    parser = OverridesParser.create(config_loader=loader)
+    def __init__(self, loader: ConfigLoaderImpl, config: DictConfig) -> None:
+        parser = OverridesParser.create(config_loader=loader)
 
-    @lru_cache(maxsize=65536)
-    def read(text: str) -> _Setting:
-        # A sweep has many numbers, and Hydra's grammar takes a millisecond to read one.
-        if number := _NUMBER.fullmatch(text):
-            like = read(f"{number['key']}=zero")
-            value = float(number["value"]) if number["fraction"] else int(number["value"])
-            return _Setting.of(replace(like.override, _value=value, input_line=text), like.chooses)
-        (override,) = parser.parse_overrides([text])
-        is_group = loader.repository.group_exists(override.key_or_group)
-        return _Setting.of(
-            override,
-            chooses=override.is_hydra_override() or (is_group and not isinstance(override.value(), dict)),
-        )
+        @lru_cache(maxsize=65536)
+        def read(text: str) -> _Setting:
+            # A sweep has many numbers, and Hydra's grammar takes a millisecond to read one.
+            if number := _NUMBER.fullmatch(text):
+                like = read(f"{number['key']}=zero")
+                value = float(number["value"]) if number["fraction"] else int(number["value"])
+                return _Setting.of(replace(like.override, _value=value, input_line=text), like.chooses)
+            (override,) = parser.parse_overrides([text])
+            is_group = loader.repository.group_exists(override.key_or_group)
+            return _Setting.of(
+                override,
+                chooses=override.is_hydra_override() or (is_group and not isinstance(override.value(), dict)),
+            )
 
-    @cache
-    def composed(choices: tuple[str, ...]) -> _Choice:
-        return _Choice(loader, config, choices)
+        @cache
+        def composed(choices: tuple[str, ...]) -> _Choice:
+            return _Choice(loader, config, choices)
 
-    def choice(settings: Iterable[_Setting]) -> _Choice:
-        return composed(tuple(str(s.override.input_line) for s in settings if s.chooses))
+        self._read, self._composed = read, composed
 
-    @cache
-    def is_anywhere(setting: _Setting) -> bool:
-        return any(not choice(map(read, texts)).lacks(setting) for texts in job_overrides)
+    def points(
+        self, job_overrides: Sequence[Sequence[str]], others: Sequence[Sequence[str]] = ()
+    ) -> Iterator[tuple[Any, list[str]]]:
+        """Compose each list of overrides; yield its values, without Hydra's own, and the ignored keys.
 
-    for texts in job_overrides:
-        settings = [read(text) for text in texts]
-        here = choice(settings)
-        left_out = [s for s in settings if not s.chooses and here.lacks(s) and is_anywhere(s)]
-        values = here.point([s for s in settings if not s.chooses and s not in left_out])
-        yield values, [s.key for s in left_out]
+        A key that only some of the swept options have is ignored for a point whose option lacks it; the
+        options of `others` count, too. Raises Hydra's errors and RequestError.
+        """
+
+        @cache
+        def is_anywhere(setting: _Setting) -> bool:
+            some = chain(job_overrides, others)
+            return any(not self._choice(map(self._read, texts)).lacks(setting) for texts in some)
+
+        for texts in job_overrides:
+            settings = [self._read(text) for text in texts]
+            here = self._choice(settings)
+            left_out = [s for s in settings if not s.chooses and here.lacks(s) and is_anywhere(s)]
+            values = here.point([s for s in settings if not s.chooses and s not in left_out])
+            yield values, [s.key for s in left_out]
+
+    def _choice(self, settings: Iterable[_Setting]) -> _Choice:
+        return self._composed(tuple(str(s.override.input_line) for s in settings if s.chooses))
 
 
 def _refers(value: Any) -> bool:
@@ -170,6 +184,13 @@ def loading() -> Iterator[ConfigLoaderImpl]:
                 Singleton._instances.pop(kind, None)
             else:
                 Singleton._instances[kind] = instance
+
+
+def has_interval(loader: ConfigLoader, params: DictConfig, overrides: Sequence[str]) -> bool:
+    """Return whether a range is an interval, which can be searched but not listed."""
+    ranges = [f"{key!s}={value}" for key, value in params.items()]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*ranges, *overrides])
+    return any(override.is_sweep_override() and not override.is_discrete_sweep() for override in parsed)
 
 
 def grid_points(

@@ -17,6 +17,8 @@ from nnexp.config.request import GROUPS, key_names
 ALL = (*GROUPS, "experiment")
 # Hydra's settings that a file may have. None names code to import, as a directory may come from anyone.
 _HYDRA = ("launcher", "mode", "output_subdir", "run", "sweep", "sweeper", "verbose")
+# The option of a group that has all keys; other options need not repeat them.
+_WHOLE = {"dataset": "csv", "search": "tpe"}
 
 
 def options(group: str) -> list[str]:
@@ -117,13 +119,13 @@ def read(directory: Path, group: str, path: Path) -> dict[str, Any]:
     """Read and check a configuration file. Raises RequestError, which names the file.
 
     A group's option, such as `dataset: csv` in an experiment or in config.yaml, is moved to the defaults
-    list. Keys that a data set's file leaves out are taken from csv. Relative paths become absolute, starting
-    from the directory that holds the configuration directory.
+    list. Keys that the file of a data set leaves out are taken from csv, those of a search from tpe. Relative
+    paths become absolute, starting from the directory that holds the configuration directory.
     """
     values = _load(path)
     if group in GROUPS:
         _check_keys(path, f"{group}.", values)
-        open_ends = _load(CONF / "dataset" / "csv.yaml") if group == "dataset" else {}
+        open_ends = _load(CONF / group / f"{_WHOLE[group]}.yaml") if group in _WHOLE else {}
         values = {**open_ends, "name": path.stem, **values}
         if directory != CONF:
             values |= _absolute(values, directory.parent) if group == "dataset" else {}

@@ -61,11 +61,39 @@ class Executor:
     address: str | None = None
 
 
+SAMPLERS = ("random", "tpe", "gp", "cmaes", "qmc", "grid")
+PRUNERS = ("none", "median", "successive_halving", "hyperband")
+# What a search may be judged by: not the test rows, which are no test of what was chosen by them.
+METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a search chooses its trials, judges them and ends them early. `name` is the sampler's."""
+
+    name: str
+    trials: int | None = keyed(optional(whole(1), "all points of a grid"), "how many trials")
+    batch: int = keyed(
+        whole(1, 10_000), "trials that are chosen and trained at a time; the next ones learn from them"
+    )
+    metric: str | None = keyed(
+        optional(one_of(*METRICS), "val_loss where there are validation rows, else loss"),
+        "what a trial is judged by, at its end",
+    )
+    pruner: str = keyed(one_of(*PRUNERS), "which trials end early, by their metric at the recorded epochs")
+    over: str = keyed(
+        text("a key"), "the key over whose values a trial is judged, by the median; diverged runs are worst"
+    )
+    confirm: int = keyed(whole(0), "how many of the best trials are run again on as many fresh seeds")
+    seed: int = keyed(whole(0, 2**32 - 1), "seed of the sampler")
+
+
 @dataclass(frozen=True)
 class Request:
     """How a command runs its points. Build it with `split`."""
 
     executor: Executor
+    search: Search
     device: str = keyed(
         one_of("cpu", "cuda", "auto"),
         "what trains, with the same bits: the CPU, a CUDA device, or that device where there is one",
@@ -152,7 +180,7 @@ def build_request(values: Mapping[str, Any]) -> Request:
     """Build a Request from plain values. Raises RequestError."""
     refuse_other_keys(values.keys(), [f.name for f in fields(Request)])
     parsed = {name: checked(name, values[name], rule) for name, (rule, _) in own_keys().items()}
-    request = Request(executor=_executor(values["executor"]), **parsed)
+    request = Request(executor=_executor(values["executor"]), search=_search(values["search"]), **parsed)
     for key in ("curves", "weights"):
         if not request.is_table and parsed[key] is not None:
             typed = str(parsed[key]).lower()
@@ -175,10 +203,29 @@ def _executor(values: Any) -> Executor:
     return Executor(name, **options)
 
 
-def own_keys() -> dict[str, tuple[Rule, str]]:
-    """Return the rule and the meaning of each key of a request, except the executor's."""
-    keys = {f.name: f.metadata for f in fields(Request) if f.name != "executor"}
+def _search(values: Any) -> Search:
+    """Build a Search from plain values. Raises RequestError."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
+        raise RequestError(f"search={values}: must be the name of one of conf/search/")
+    if values["name"] not in SAMPLERS:
+        raise unknown("search", values["name"], SAMPLERS)
+    keys = _keyed(Search)
+    refuse_other_keys(values.keys(), ["name", *keys], "search.")
+    parsed = {name: checked(f"search.{name}", values[name], rule) for name, (rule, _) in keys.items()}
+    if parsed["trials"] is None and values["name"] != "grid":
+        raise RequestError(f"search.trials=null: search={values['name']} has no end: give a number of trials")
+    return Search(values["name"], **parsed)
+
+
+def _keyed(kind: type) -> dict[str, tuple[Rule, str]]:
+    """Return the rule and the meaning of each field of a dataclass that has them."""
+    keys = {f.name: f.metadata for f in fields(kind) if f.metadata}
     return {name: (metadata["rule"], metadata["meaning"]) for name, metadata in keys.items()}
+
+
+def own_keys() -> dict[str, tuple[Rule, str]]:
+    """Return the rule and the meaning of each key of a request, except those of its groups."""
+    return _keyed(Request)
 
 
 def key_help() -> list[tuple[str, str, str]]:
@@ -186,13 +233,15 @@ def key_help() -> list[tuple[str, str, str]]:
     keys = own_keys()
     for taken in EXECUTORS.values():
         keys |= {f"executor.{option}": known for option, known in taken.items()}
+    keys |= {f"search.{option}": known for option, known in _keyed(Search).items()}
     return [*config.key_help(), *((key, rule.allowed, meaning) for key, (rule, meaning) in keys.items())]
 
 
 def key_names() -> list[str]:
     """Return every key that can be typed, in reading order: the run's keys come first."""
     of_executor = [f"executor.{option}" for taken in EXECUTORS.values() for option in taken]
-    return [*config.key_names(), *own_keys(), "executor", *of_executor]
+    of_search = [f"search.{option}" for option in _keyed(Search)]
+    return [*config.key_names(), *own_keys(), "executor", *of_executor, "search", *of_search]
 
 
-GROUPS = (*config.GROUPS, "executor")
+GROUPS = (*config.GROUPS, "executor", "search")

@@ -7,10 +7,15 @@ not run again.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hydra.types import RunMode
+
+from nnexp.config import compose
 from nnexp.config.errors import RequestError
+from nnexp.config.overrides import parse, plain_errors
 from nnexp.config.request import Request
+from nnexp.config.text import shortened
 from nnexp.pipeline import run as runner
 from nnexp.pipeline import sweep as sweeper
 from nnexp.pipeline.keywords import typed
@@ -19,9 +24,17 @@ from nnexp.pipeline.population.space import space_of
 from nnexp.pipeline.population.sweep import Population, population
 from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
-from nnexp.pipeline.results import Rerun, Run, Sweep
+from nnexp.pipeline.results.rerun import Rerun
+from nnexp.pipeline.results.run import Run
+from nnexp.pipeline.results.sweep import Sweep
+from nnexp.pipeline.search.results import Search
+from nnexp.tracking.find import get_sweep
 from nnexp.tracking.named import whole_id
+from nnexp.tracking.searches import find_search
 from nnexp.tracking.store import open_store
+
+if TYPE_CHECKING:
+    from optuna import Study
 
 log = logging.getLogger("nnexp")
 
@@ -126,6 +139,95 @@ def sweep(**keys: Any) -> Sweep:
         done = sweeper.sweep(without(configs, request.exclude), request, name, source)
     assert done is not None  # only a plan is none
     return Sweep(open_store(configs[0].tracking_uri, create=False), done.sweep_id, done.failures)
+
+
+def search(**keys: Any) -> Search:
+    """Search for the best values of keys with Optuna, and record every trial, or go on with such a search.
+
+    Parameters
+    ----------
+    **keys
+        As for `sweep`: a list, a range or an array gives the values to choose from. A distribution of Optuna
+        gives a range: `learning_rate=optuna.distributions.FloatDistribution(1e-3, 1, log=True)`. The values
+        of the seed (`search.over`) are those that a trial is judged over. `search` gives the sampler's name,
+        or a mapping with its settings: `search={"name": "tpe", "trials": 50, "pruner": "hyperband"}`.
+
+    Returns
+    -------
+    Search
+        The recorded search, with its trials, its best and what they tell.
+
+    Raises
+    ------
+    RequestError
+        If a key, a value or a range is wrong; then nothing is run or recorded.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> from optuna.distributions import FloatDistribution
+    >>> found = nnexp.search(
+    ...     dataset="xor", learning_rate=FloatDistribution(0.1, 5, log=True), hidden=[[2], [4]],
+    ...     seed=range(5), epochs=200, search={"trials": 20}, figures=False,
+    ... )
+    >>> len(found.trials), found.trials["state"].unique().tolist()
+    (20, ['complete'])
+    """
+    overrides, source = typed(keys, sweeps=True)
+    with compose.loading() as loader:
+        with plain_errors():
+            parse(overrides)
+            config = loader.load_configuration("config", overrides, RunMode.MULTIRUN, from_shell=False)
+        from nnexp.pipeline.search import loop, plan  # imports Optuna
+
+        name = config.hydra.runtime.choices.get("experiment")
+        asked = plan.planned(loader, config, overrides, name, source)
+        _refuse_plan(asked.request)
+        done = loop.search(asked)
+    assert done is not None  # only a plan is none
+    return Search(open_store(asked.config.tracking_uri, create=False), done.search_id, done.failures)
+
+
+def load_study(search: str, *, tracking_uri: str | None = None) -> Study:
+    """Load a recorded search as a study of Optuna, for Optuna's own plots and dashboard.
+
+    Parameters
+    ----------
+    search
+        The search: its id, the beginning of its id, or `last`.
+    tracking_uri
+        The store; if None, MLFLOW_TRACKING_URI or the default store.
+
+    Returns
+    -------
+    optuna.Study
+        The trials that have ended, in their order. The user attribute `run_keys` has the keys of a trial's
+        runs, which are in the column `run_key` of `nnexp.load_runs`.
+
+    Raises
+    ------
+    RequestError
+        If there is no such search.
+
+    Examples
+    --------
+    >>> import nnexp
+    >>> from optuna.distributions import FloatDistribution
+    >>> rate = FloatDistribution(0.1, 5)
+    >>> few = {"trials": 3, "confirm": 0}
+    >>> found = nnexp.search(dataset="and", learning_rate=rate, epochs=50, search=few, figures=False)
+    >>> study = nnexp.load_study(found.sweep_id)
+    >>> len(study.trials), study.direction.name
+    (3, 'MINIMIZE')
+    """
+    store = open_store(tracking_uri, create=False)
+    parent = get_sweep(store, whole_id(store, search, "sweep"))
+    found = None if parent is None else find_search(store, parent)
+    if parent is None or found is None:
+        raise RequestError(f"{shortened(search)!r} is not the id of a search; nnexp search records one")
+    from nnexp.pipeline.search.study import study_of  # imports Optuna
+
+    return study_of(found, parent.name)
 
 
 def rerun(run: str | Run, *, tracking_uri: str | None = None) -> Rerun:

@@ -168,7 +168,7 @@ def _check_run(subject: Subject) -> None:
         raise RequestError(f"{run}: {subject.data.changed}")
     if not ({"nnexp.run_key", "nnexp.rerun_key"} & tags.keys() and "nnexp.sweep" not in tags):
         raise RequestError(f"{run}: its tags are not those of one trained network")
-    if tags.get("nnexp.outcome") not in ("converged", "diverged", "finished"):
+    if tags.get("nnexp.outcome") not in ("converged", "diverged", "finished", "pruned"):
         raise RequestError(f"{run}: its tag nnexp.outcome is not one of a finished run")
     if not was.is_migrated and one.key != key_of(one, was):
         raise RequestError(f"{run}: config.yaml does not match the run's key")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -57,7 +57,7 @@ def typed(keys: Mapping[str, Any], *, sweeps: bool) -> tuple[list[str], Source |
     source = _source(flat)
     known = [*key_names(), "experiment"]
     for key in flat:
-        if key not in known:
+        if re.sub(r"\.\d+$", "", key) not in known:  # hidden.0 is an item of a list
             raise unknown("key", key, known)
     return [f"{key}={_text(key, value, sweeps)}" for key, value in flat.items()], source
 
@@ -101,7 +101,9 @@ def _is_frame(value: Any) -> TypeGuard[pd.DataFrame]:
 
 
 def _text(key: str, value: Any, sweeps: bool) -> str:
-    """Write a value, or the several values of a sweep."""
+    """Write a value, the several values of a sweep, or a range of a search."""
+    if sweeps and type(value).__name__ in _DISTRIBUTIONS and hasattr(value, "single"):
+        return _DISTRIBUTIONS[type(value).__name__](key, value)
     values = _several(key, value)
     if values is None:
         return _one(key, _plain(value))
@@ -110,6 +112,31 @@ def _text(key: str, value: Any, sweeps: bool) -> str:
     if isinstance(values, range):
         return f"range({values.start},{values.stop},{values.step})" if len(values) > 1 else str(values[0])
     return ",".join(_one(key, item) for item in values)
+
+
+def _bounds(key: str, value: Any) -> str:
+    """Write a distribution of numbers."""
+    whole = type(value).__name__ == "IntDistribution"
+    low, high = _number(key, value.low), _number(key, value.high)
+    if value.step is not None and not (whole and value.step == 1):
+        end = value.high + value.step / 2 if not whole else value.high + 1
+        return f"range({low},{_number(key, end)},{_number(key, value.step)})"
+    interval = f"interval({low},{high})"
+    interval = f"int({interval})" if whole else interval
+    return f"tag(log,{interval})" if value.log else interval
+
+
+def _choices(key: str, value: Any) -> str:
+    """Write a distribution of choices."""
+    return ",".join(_one(key, item) for item in value.choices)
+
+
+# How Optuna's distributions are written, by their names: Optuna takes long to import.
+_DISTRIBUTIONS: Mapping[str, Callable[[str, Any], str]] = {
+    "FloatDistribution": _bounds,
+    "IntDistribution": _bounds,
+    "CategoricalDistribution": _choices,
+}
 
 
 def _several(key: str, value: Any) -> Sequence[Any] | None:

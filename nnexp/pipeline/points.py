@@ -101,30 +101,47 @@ def sweep_points(
     numbers: Sequence[int] | None = None,
     total: int | None = None,
 ) -> tuple[list[RunConfig], Request]:
-    """Compose and validate every point of a sweep, and their one request. Raises RequestError.
-
-    `numbers` and `total`: where in a larger sweep the points are, for errors.
-    """
+    """Compose and validate every point of a sweep, see `valid_points`. Raises RequestError."""
     if not overrides:
         raise RequestError("the sweep has no points: one of its ranges is empty")
+    composer = compose.Composer(loader, config)
+    with Meter("composing", len(overrides), "runs") as meter:
+        return valid_points(composer, overrides, source, numbers=numbers, total=total, meter=meter)
+
+
+def valid_points(
+    composer: compose.Composer,
+    overrides: Sequence[Sequence[str]],
+    source: Source | None = None,
+    others: Sequence[Sequence[str]] = (),
+    *,
+    numbers: Sequence[int] | None = None,
+    total: int | None = None,
+    meter: Meter | None = None,
+) -> tuple[list[RunConfig], Request]:
+    """Compose and validate each list of overrides, and their one request. Raises RequestError.
+
+    `others` are overrides of other points, which may have options whose keys are ignored here. `numbers` and
+    `total`: where in a larger sweep the points are, for errors.
+    """
     configs, requests = [], set()
     without_key: dict[tuple[str, str], None] = {}
     shared: dict[str, Any] = {}  # the points' groups: most are the same, and each is kept once
-    with Meter("composing", len(overrides), "runs") as meter:
-        for i, (values, left_out) in enumerate(compose.points(loader, config, overrides), 1):
-            try:
-                point, request = split_values(values, source)
-            except RequestError as error:
-                at = i if numbers is None else numbers[i - 1] + 1
-                raise RequestError(f"point {at} of {total or len(overrides)}: {error}") from error
-            groups = {name: getattr(point, name) for name in RUN_GROUPS}
-            groups = {name: shared.setdefault(repr(group), group) for name, group in groups.items()}
-            configs.append(replace(point, **groups))
-            group_of = {key: key.partition(".")[0] for key in left_out}
-            without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in group_of.items()}
-            requests.add(request)
+    for i, (values, left_out) in enumerate(composer.points(overrides, others), 1):
+        try:
+            point, request = split_values(values, source)
+        except RequestError as error:
+            at = i if numbers is None else numbers[i - 1] + 1
+            raise RequestError(f"point {at} of {total or len(overrides)}: {error}") from error
+        groups = {name: getattr(point, name) for name in RUN_GROUPS}
+        groups = {name: shared.setdefault(repr(group), group) for name, group in groups.items()}
+        configs.append(replace(point, **groups))
+        group_of = {key: key.partition(".")[0] for key in left_out}
+        without_key |= {(key, f"{g}={values[g]['name']}"): None for key, g in group_of.items()}
+        requests.add(request)
+        if meter is not None:
             meter.update(i)
-    for key, option in without_key:
+    for key, option in without_key if not others else ():
         log.info(f"{option} has no {key}: it is ignored there, and equal points run once")
     if len(requests) > 1:
         names = ", ".join(f.name for f in fields(Request))
@@ -137,15 +154,20 @@ def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig
     """Return the configs for which the condition over the keys does not hold. Raises RequestError."""
     if exclude is None:
         return list(configs)
-    import pandas as pd  # takes long to import
-
-    left_out = excluded(pd.DataFrame([config.leaves() for config in configs]), exclude)
-    kept = [config for config, is_out in zip(configs, left_out, strict=True) if not is_out]
+    out = left_out(configs, exclude)
+    kept = [config for i, config in enumerate(configs) if not out[i]]
     if not kept:
         raise RequestError(f"exclude={exclude}: leaves no point of {len(configs)}")
     if len(kept) < len(configs):
         log.info(f"{len(configs) - len(kept)} of {len(configs)} points are left out by exclude")
     return kept
+
+
+def left_out(configs: Sequence[RunConfig], exclude: str) -> NDArray[np.bool_]:
+    """Return for each config whether the condition holds. Raises RequestError."""
+    import pandas as pd  # takes long to import
+
+    return excluded(pd.DataFrame([config.leaves() for config in configs]), exclude)
 
 
 def excluded(frame: pd.DataFrame, exclude: str) -> NDArray[np.bool_]:

@@ -86,9 +86,6 @@ def sweep_record(
 
     `data` has each data set with a config that says how its rows are split.
     """
-    from nnexp.analysis.report.findings import experiment_text, question, shown_ranges  # imports pandas
-    from nnexp.analysis.report.note import MAX_NOTE, begun
-
     # A text that is too long for a param gives way to the number of values.
     params = {
         key: text if len(text) <= MAX_PARAM else f"{len(values)} values"
@@ -96,7 +93,21 @@ def sweep_record(
         for text in [", ".join(values[:MAX_PARAM])]
     }
     title = f"{name}: {total} runs over {', '.join(varied) or 'one point'}"
-    tags = {**origin(), **provenance(), "nnexp.sweep": name, "nnexp.sweep_key": key}
+    return parent_record(title, params, {"nnexp.sweep": name, "nnexp.sweep_key": key}, data, request)
+
+
+def parent_record(
+    title: str,
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+    data: Iterable[tuple[Dataset, RunConfig]],
+    request: Request,
+) -> RunRecord:
+    """Return the record of a run with others under it, as it begins; `tags` has its name, `nnexp.sweep`."""
+    from nnexp.analysis.report.findings import experiment_text, question, shown_ranges  # imports pandas
+    from nnexp.analysis.report.note import MAX_NOTE, begun
+
+    name, tags = tags["nnexp.sweep"], {**origin(), **provenance(), **tags}
     if asks := question(name):
         tags[QUESTION] = asks[:MAX_NOTE]
     pairs = list(data)

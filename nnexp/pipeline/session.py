@@ -22,6 +22,7 @@ from nnexp.tracking.members import RECORD, TABLE
 from nnexp.tracking.owner import HEARTBEAT, OWNER
 from nnexp.tracking.reader import Experiment, Found
 from nnexp.tracking.runs import Ended, RunRecord, Writer, identity
+from nnexp.tracking.searches import SEARCH_KEY
 from nnexp.tracking.store import Store, StoreLost, open_store, told_if_lost
 from nnexp.tracking.whole import missing, tell
 from nnexp.tracking.write import end_dead, open_writer, settled
@@ -111,9 +112,8 @@ def _found(store: Store, experiment: Experiment) -> tuple[list[Found], list[Foun
     """Find the runs and the sweeps recorded in the experiment."""
     ours = [OWNER, HEARTBEAT, "nnexp.sweep_id", "nnexp.attempt", "nnexp.reason"]
     runs = find_runs(store, experiment, "nnexp.run_key", ours)
-    return runs, find_runs(
-        store, experiment, "nnexp.sweep", [*ours, "nnexp.sweep_key", "nnexp.outcome", RECORD]
-    )
+    keys = ["nnexp.sweep_key", SEARCH_KEY, "nnexp.outcome", RECORD]
+    return runs, find_runs(store, experiment, "nnexp.sweep", [*ours, *keys])
 
 
 class TrainingError(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -66,12 +66,17 @@ class Sweep:
     summary: pd.DataFrame | None  # None if every point failed
 
 
-def _points(configs: Sequence[RunConfig], source: Source | None) -> list[Point]:
-    """Return one checked point for each config. Raises RequestError, naming the point."""
+def points_of(
+    configs: Sequence[RunConfig], source: Source | None, varied: Collection[str] | None = None
+) -> list[Point]:
+    """Return one checked point for each config. Raises RequestError, naming the point.
+
+    `varied` are the keys that its name shows, by default those that vary.
+    """
     refuse_other_places(configs)
     loaded = {c: datasets.load(c, source) for c in dict.fromkeys(config.dataset for config in configs)}
     settled = {c: datasets.settled(c, dataset) for c, dataset in loaded.items()}
-    named = ranges(configs)
+    named = ranges(configs) if varied is None else varied
     result = []
     for i, config in enumerate(configs, 1):
         dataset = loaded[config.dataset]
@@ -100,7 +105,7 @@ def sweep(
         raise RequestError("record=table: cannot be one of several values, nor go with another sweeper")
     if request.require_clean:
         refuse_dirty()
-    all_points = _points(configs, source)
+    all_points = points_of(configs, source)
     keys = [point.key for point in all_points]
     asked = list({point.key: point for point in all_points}.values())
     if len(asked) < len(keys):
@@ -132,12 +137,12 @@ def sweep(
                 if old.status in ("KILLED", "FAILED", "LOST"):
                     place.writer.adopt(old.run_id, parent)
                     place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
-            stopped = _run_points(place, parent, todo, training, request, failures)
+            stopped = run_points(place, parent, todo, training, request, failures)
             place.writer.settle(parent)
-            done = _finished_sweep(place, parent, keys, failures)
-            found = _found(place, done, len(asked))
+            done = finished_sweep(place, parent, keys, failures)
+            found = found_of(place, done, len(asked))
             pictures = _draw(place, found, asked) if any(config.figures for config in configs) else []
-            _finish_parent(place, found, failures, stopped, pictures)
+            finish_parent(place, found, failures, stopped, pictures)
         return done
 
 
@@ -150,7 +155,7 @@ def _record(name: str, key: str, asked: Sequence[Point], request: Request, devic
     return replace(record, tags={**record.tags, DEVICE: device}, files=files)
 
 
-def _run_points(
+def run_points(
     place: Place,
     parent: str,
     todo: Plan,
@@ -263,13 +268,13 @@ def _complete(
 
     Its report and its description, which contain them, are written again.
     """
-    done, labels = _finished_sweep(place, parent, keys, failures), tags_of(request)
+    done, labels = finished_sweep(place, parent, keys, failures), tags_of(request)
     if request.name is not None:
         labels[NAME] = name_of(request, "")
     if not labels.items() <= _parent(place, parent).tags.items():
         with uninterrupted():
             place.writer.add(parent, {}, labels)
-        found = _found(place, done, len(asked))
+        found = found_of(place, done, len(asked))
         figures = any(config.figures for config in configs)
         pictures = _draw(place, found, asked) if figures else []
         files, tags = _results(place, found, failures, pictures)
@@ -278,7 +283,7 @@ def _complete(
     return done
 
 
-def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
+def finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
     """Read the sweep back from the store. Raises Ended if its parent was deleted meanwhile."""
     _parent(place, parent)
     runs = read_runs(place.store, place.experiment, parent)
@@ -287,7 +292,7 @@ def _finished_sweep(place: Place, parent: str, keys: list[str], failures: list[t
     return Sweep(parent, keys, failures, losses, runs, overall(runs))
 
 
-def _found(place: Place, done: Sweep, total: int) -> Findings:
+def found_of(place: Place, done: Sweep, total: int) -> Findings:
     """Collect the sweep's findings. Raises Ended if its parent was deleted meanwhile."""
     return Findings.of(_parent(place, done.sweep_id), total, done.runs, done.summary)
 
@@ -313,7 +318,7 @@ def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Pictur
     return sweep_pictures(place.store, runs)
 
 
-def _finish_parent(
+def finish_parent(
     place: Place,
     found: Findings,
     failures: Sequence[tuple[str, str]],

@@ -27,8 +27,8 @@ CHUNK_SECONDS, CHUNK_STEPS = 0.2, 200_000
 # A regression has converged when it explains this share of the target's variance.
 CONVERGED_R2 = 0.99
 # How a training can end, in the order of the codes by which columns say it.
-OUTCOMES = ("converged", "diverged", "finished")
-CONVERGED, DIVERGED, FINISHED = range(3)
+OUTCOMES = ("converged", "diverged", "finished", "pruned")
+CONVERGED, DIVERGED, FINISHED, PRUNED = range(4)
 CURVES = ("loss", "accuracy", "grad_norm", "val_loss", "val_accuracy")
 
 
@@ -46,7 +46,7 @@ class Trained:
     initial: Network
     final: Network
     kept: dict[int, Layers]  # the weights every `weights_every` epochs
-    outcome: str  # converged, diverged or finished
+    outcome: str  # converged, diverged, finished, or pruned if a search ended it early
     # What is recorded once, at the end: test_loss, test_accuracy, best_epoch, trained_epochs; if any.
     once: dict[str, float] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ class Shard:
     """Runs that train together as lanes of one engine batch."""
 
     def __init__(self, dataset: Dataset, columns: Columns, device: Device | None = None) -> None:
-        self._columns, self._epochs, like = columns, columns.epochs, columns.like
+        self._columns, self._epochs, like = columns, columns.epochs.copy(), columns.like
         leads, self._lane = columns.lanes()
         led = columns.take(leads)
         longest = np.zeros(len(led), dtype=np.int64)
@@ -128,45 +128,71 @@ class Shard:
         self._points = log_epochs(int(longest.max()), like.log_every, np.unique(self._epochs).tolist())
         self._curves: dict[str, Array] = {}  # (lanes, points)
         self._kept: dict[int, Array] = {}  # the weights of all lanes, by epoch
+        self._chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, self._n_lanes)))
 
     def train(self) -> Iterator[tuple[int, Ended, Ended | None]]:
         """Yield (epochs done, ended runs, the run under way if it is the only one) a few times a second."""
-        batch, every = self._batch, self._columns.like.weights_every
-        stops = np.unique(self._epochs)
-        if every:
-            stops = np.union1d(stops, np.arange(0, stops[-1] + 1, every))
-            self._kept[0] = batch.weights
         waiting = np.ones(len(self._columns), dtype=bool)
-        chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, self._n_lanes)))
         while waiting.any():
-            started = time.monotonic()
-            until = min(batch.epoch + chunk, int(stops[np.searchsorted(stops, batch.epoch, side="right")]))
-            self._advance(until)
-            # Chunks are so short that the caller can show progress, and an interrupt arrives, at once.
-            pace = CHUNK_SECONDS / max(time.monotonic() - started, 1e-6)
-            chunk = max(1, int(chunk * min(4.0, max(0.25, pace))))
-            weights = batch.weights
-            if every and until % every == 0:
-                self._kept[until] = weights
-            found, stopped, best = (
-                of_lane[self._lane] for of_lane in (batch.diverged, batch.stopped, batch.best_epoch)
-            )
-            over = np.maximum(found, stopped)  # a run diverges or stops, and never does both
-            ends = np.where(over < 0, self._epochs, np.minimum(self._epochs, over))
-            is_diverged = (found >= 0) & (found <= ends)
-            # With patience the network is that of the best epoch so far, and what came later is left out.
-            at = np.where(is_diverged | (best < 0), np.minimum(ends, until), best)
-            if self._has_patience:
-                weights = np.where(batch.diverged[:, None] < 0, batch.best_weights, weights)
-            ended = np.flatnonzero(waiting & (ends <= until))
-            waiting &= ends > until
+            until = self._advance_a_little(int(self._epochs.max()))
+            has_ended = self.ends <= until
+            ended = np.flatnonzero(waiting & has_ended)
+            waiting &= ~has_ended
             alone = len(waiting) == 1 and bool(waiting[0])
-            done = int(np.minimum(self._epochs, until).sum())
-            yield (
-                done,
-                self._ended(ended, at, ends, is_diverged, weights, is_over=True),
-                self._ended(np.array([0]), at, ends, is_diverged, weights, is_over=False) if alone else None,
-            )
+            yield self.epochs_done, self.ended(ended), self.ended(np.array([0])) if alone else None
+
+    def advance(self, until: int) -> Iterator[None]:
+        """Train all runs up to `until` completed epochs; yield a few times a second."""
+        while self._batch.epoch < min(until, int(self._epochs.max())):
+            self._advance_a_little(until)
+            yield
+
+    def shorten(self, runs: IntArray) -> None:
+        """Let these runs end now, as if they had been configured for as many epochs."""
+        self._epochs[runs] = self._batch.epoch
+        longest = np.zeros(self._n_lanes, dtype=np.int64)
+        np.maximum.at(longest, self._lane, self._epochs)
+        self._batch.shorten(longest)
+
+    @property
+    def epoch(self) -> int:
+        """Return the epochs that the runs have completed, unless they have ended before."""
+        return self._batch.epoch
+
+    @property
+    def epochs_done(self) -> int:
+        """Return the epochs that all runs have trained together."""
+        return int(np.minimum(self._epochs, self._batch.epoch).sum())
+
+    @property
+    def ends(self) -> IntArray:
+        """Return the epoch at which each run ends, as far as is known: (runs,)."""
+        over = np.maximum(self._batch.diverged, self._batch.stopped)[self._lane]  # a run never does both
+        return np.where(over < 0, self._epochs, np.minimum(self._epochs, over))
+
+    def measured(self, metric: str) -> Array:
+        """Return each run's metric now, as its result would have it; nan if it diverged: (runs,)."""
+        at, is_diverged = self._at()
+        return np.where(is_diverged, np.nan, self._curves[metric][self._lane, self._last_points(at)])
+
+    def ended(self, runs: IntArray) -> Ended:
+        """Collect these runs as they are now, and test them if all of them have ended."""
+        if not len(runs):
+            return Ended(runs, runs, runs, self._initial[:0], {})
+        at, is_diverged = self._at()
+        ends, batch = self.ends, self._batch
+        weights = batch.weights
+        if self._has_patience:
+            weights = np.where(batch.diverged[:, None] < 0, batch.best_weights, weights)
+        epochs, diverged, w = at[runs], is_diverged[runs], weights[self._lane[runs]]
+        once = dict[str, Array]()
+        if (ends[runs] <= batch.epoch).all():
+            once |= self._tested(runs, w)
+            waited = (self._columns.patience[runs] > 0) & ~diverged
+            if waited.any():
+                once["best_epoch"] = np.where(waited, epochs, np.nan)
+                once["trained_epochs"] = np.where(waited, ends[runs], np.nan)
+        return Ended(runs, epochs, self._outcomes(runs, epochs, diverged), w, once)
 
     def trained(self, ended: Ended, configs: Sequence[RunConfig]) -> Iterator[Trained]:
         """Yield each of these runs as an object of its own, given the configurations of all."""
@@ -239,6 +265,36 @@ class Shard:
         """
         return np.searchsorted(self._points, at, side="right") - 1
 
+    def _at(self) -> tuple[IntArray, NDArray[np.bool_]]:
+        """Return the epoch of each run's network now, and whether the run has diverged.
+
+        With patience the network is that of the best epoch so far, and what came later is left out.
+        """
+        ends, found, best = self.ends, self._batch.diverged[self._lane], self._batch.best_epoch[self._lane]
+        is_diverged = (found >= 0) & (found <= ends)
+        return np.where(is_diverged | (best < 0), np.minimum(ends, self._batch.epoch), best), is_diverged
+
+    def _advance_a_little(self, until: int) -> int:
+        """Train for about CHUNK_SECONDS, at most to `until` or the next epoch at which a run ends.
+
+        Returns the epoch. Chunks are so short that the caller can show progress, and an interrupt arrives, at
+        once.
+        """
+        batch, every = self._batch, self._columns.like.weights_every
+        if every:
+            until = min(until, (batch.epoch // every + 1) * every)
+            if batch.epoch == 0:
+                self._kept[0] = batch.weights
+        next_end = self._epochs[self._epochs > batch.epoch].min(initial=until)
+        until = min(until, int(next_end), batch.epoch + self._chunk)
+        started = time.monotonic()
+        self._advance(until)
+        pace = CHUNK_SECONDS / max(time.monotonic() - started, 1e-6)
+        self._chunk = max(1, int(self._chunk * min(4.0, max(0.25, pace))))
+        if every and until % every == 0:
+            self._kept[until] = batch.weights
+        return until
+
     def _advance(self, until: int) -> None:
         """Train all lanes up to `until` completed epochs, and add the measures to the curves."""
         batch, since = self._batch, self._batch.epoch
@@ -257,27 +313,6 @@ class Shard:
                 if name not in self._curves:
                     self._curves[name] = np.full(shape, np.nan)
                 self._curves[name][:, between] = values
-
-    def _ended(
-        self,
-        runs: IntArray,
-        at: IntArray,
-        ends: IntArray,
-        is_diverged: NDArray[np.bool_],
-        weights: Array,
-        *,
-        is_over: bool,
-    ) -> Ended:
-        """Collect these runs, given of all runs the epochs, and the weights of all lanes."""
-        epochs, diverged, w = at[runs], is_diverged[runs], weights[self._lane[runs]]
-        once = dict[str, Array]()
-        if is_over and len(runs):
-            once |= self._tested(runs, w)
-            waited = (self._columns.patience[runs] > 0) & ~diverged
-            if waited.any():
-                once["best_epoch"] = np.where(waited, epochs, np.nan)
-                once["trained_epochs"] = np.where(waited, ends[runs], np.nan)
-        return Ended(runs, epochs, self._outcomes(runs, epochs, diverged), w, once)
 
     def _outcomes(self, runs: IntArray, at: IntArray, is_diverged: NDArray[np.bool_]) -> IntArray:
         """Return whether these runs converged, diverged or just finished, as codes of OUTCOMES."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,11 +71,8 @@ def train(dataset: Dataset, configs: Sequence[RunConfig], device: Device | None 
     """
     prepared = [check(dataset, config) for config in configs]
     most = MAX_SHARD if device is None else DEVICE_SHARD
-    groups: dict[tuple[Hashable, ...], list[int]] = {}
-    for i, config in enumerate(configs):
-        groups.setdefault((*shape(config, prepared[i]), irregular(config)), []).append(i)
     done = 0
-    for group in groups.values():
+    for group in groups_of(configs, prepared):
         columns = Columns.of([configs[i] for i in group], [prepared[i] for i in group])
         for step in train_columns(dataset, columns, most, device):
             if step.shard is None or step.ended is None:
@@ -98,7 +95,7 @@ def train_columns(
     halved until the run that does it is alone; that run ends as a Failure, and the others go on.
     So a device's memory bounds its shards, too.
     """
-    done, shards = 0, deque(_shards(dataset, columns, most))
+    done, shards = 0, deque(shards_of(dataset, columns, most))
     while shards:
         runs = shards.popleft()
         is_left = np.ones(len(runs), dtype=bool)
@@ -119,7 +116,15 @@ def train_columns(
         done += int(columns.epochs[runs[~is_left]].sum())
 
 
-def _shards(dataset: Dataset, columns: Columns, most: int) -> Iterator[IntArray]:
+def groups_of(configs: Sequence[RunConfig], prepared: Sequence[Prepared]) -> Iterable[list[int]]:
+    """Return the positions of runs of one shape, group by group."""
+    groups: dict[tuple[Hashable, ...], list[int]] = {}
+    for i, (config, data) in enumerate(zip(configs, prepared, strict=True)):
+        groups.setdefault((*shape(config, data), irregular(config)), []).append(i)
+    return groups.values()
+
+
+def shards_of(dataset: Dataset, columns: Columns, most: int) -> Iterator[IntArray]:
     """Yield the positions of runs that train together, few enough for memory."""
     like, data = columns.like, columns.data[0]
     epochs = int(columns.epochs.max())

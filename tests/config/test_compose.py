@@ -69,9 +69,9 @@ def test_points_are_composed_as_hydra_composes_them(loaded, job):
         expected = loader.load_sweep_config(master, list(job))
     except (HydraException, ValueError) as error:
         with pytest.raises(type(error)):
-            list(compose.points(loader, master, [job]))
+            list(compose.Composer(loader, master).points([job]))
         return
-    ((point, left_out),) = compose.points(loader, master, [job])
+    ((point, left_out),) = compose.Composer(loader, master).points([job])
     assert left_out == []
     theirs = OmegaConf.to_container(expected, resolve=False)
     theirs.pop("hydra")
@@ -84,7 +84,7 @@ def test_a_choice_of_groups_is_composed_once_and_points_do_not_share_changes(loa
     load = loader.load_sweep_config
     monkeypatch.setattr(loader, "load_sweep_config", lambda *a: composed.append(a) or load(*a))
     jobs = [[f"init={init}", f"seed={seed}"] for init in ("he", "normal") for seed in range(5)]
-    points = [point for point, _ in compose.points(loader, master, jobs)]
+    points = [point for point, _ in compose.Composer(loader, master).points(jobs)]
     assert len(composed) == 2
     assert [point["seed"] for point in points] == [0, 1, 2, 3, 4] * 2
 
@@ -92,8 +92,8 @@ def test_a_choice_of_groups_is_composed_once_and_points_do_not_share_changes(loa
 def test_a_key_that_only_some_swept_options_have_is_ignored_for_the_others(loaded):
     loader, master = loaded
     jobs = [[f"optimizer={name}", f"optimizer.beta1={b}"] for name in ("sgd", "adam") for b in (0.5, 0.9)]
-    points = list(compose.points(loader, master, jobs))
+    points = list(compose.Composer(loader, master).points(jobs))
     assert [point["optimizer"].get("beta1") for point, _ in points] == [None, None, 0.5, 0.9]
     assert [left_out for _, left_out in points] == [["optimizer.beta1"]] * 2 + [[]] * 2
     with pytest.raises(HydraException):
-        list(compose.points(loader, master, jobs[:2]))
+        list(compose.Composer(loader, master).points(jobs[:2]))

@@ -48,12 +48,12 @@ import time
 from pathlib import Path
 from nnexp.cli import main as cli
 from nnexp.pipeline import sweep as sweeper
-finish = sweeper._finish_parent
+finish = sweeper.finish_parent
 def waiting(*arguments):
     while not Path("looked").exists():
         time.sleep(0.05)
     finish(*arguments)
-sweeper._finish_parent = waiting
+sweeper.finish_parent = waiting
 cli.main()
 """
 AHEAD = """

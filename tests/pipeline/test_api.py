@@ -14,7 +14,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 
 import nnexp as package
-from nnexp.pipeline import results
+from nnexp.pipeline.results.rerun import Rerun
+from nnexp.pipeline.results.run import Run
+from nnexp.pipeline.results.sweep import Sweep
+from nnexp.pipeline.search.results import Search
 from nnexp.tracking.find import get_run, read_artifact
 from nnexp.tracking.store import open_store
 from tests.conftest import FLOWERS, QUICK
@@ -36,9 +39,7 @@ def flowers(tmp_path):
 PUBLIC = [getattr(package, name) for name in package.__all__ if name != "__version__"]
 
 
-@pytest.mark.parametrize(
-    "public", [*PUBLIC, results.Run, results.Sweep, results.Rerun], ids=lambda p: p.__name__
-)
+@pytest.mark.parametrize("public", [*PUBLIC, Run, Sweep, Search, Rerun], ids=lambda p: p.__name__)
 @pytest.mark.usefixtures("blank_pictures")
 def test_every_public_function_and_class_has_examples_and_they_print_what_they_show(public, store):
     runner = doctest.DocTestRunner()

@@ -13,7 +13,8 @@ import nnexp as package
 from nnexp.cli import main as cli
 from nnexp.config.errors import RequestError
 from nnexp.network.reference import flatten
-from nnexp.pipeline.results import Run, Sweep
+from nnexp.pipeline.results.run import Run
+from nnexp.pipeline.results.sweep import Sweep
 from nnexp.tracking import members
 from nnexp.tracking.experiments import find_experiment
 from nnexp.tracking.members import Part

@@ -427,7 +427,7 @@ def test_a_running_sweep_is_not_touched(nnexp, store, recorded, parents):
 def test_a_sweep_that_was_ended_or_deleted_meanwhile_fails_and_says_so(
     nnexp, store, recorded, parents, monkeypatch, change, words
 ):
-    train = sweeper._run_points
+    train = sweeper.run_points
 
     def meanwhile(*args):
         stopped = train(*args)
@@ -436,11 +436,11 @@ def test_a_sweep_that_was_ended_or_deleted_meanwhile_fails_and_says_so(
         return stopped
 
     sweep = ["train", "-m", "seed=0,1", "epochs=20", "figures=false"]
-    monkeypatch.setattr(sweeper, "_run_points", meanwhile)
+    monkeypatch.setattr(sweeper, "run_points", meanwhile)
     ended = nnexp(*sweep)
     assert (ended.status, words in ended.err, "Traceback" in ended.err) == (1, True, False)
     assert ended.err.endswith("what is recorded is kept; the same command finishes the rest\n")
-    monkeypatch.setattr(sweeper, "_run_points", train)
+    monkeypatch.setattr(sweeper, "run_points", train)
     assert "2 runs: 2 done, 0 new" in nnexp(*sweep).err
     assert [status for status, _, _ in recorded()] == ["FINISHED"] * 2
     assert parents()[-1][1] == "FINISHED"

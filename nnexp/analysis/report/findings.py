@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nnexp.analysis.samples import sign
+from nnexp.analysis.search import confirmed, verdict
 from nnexp.analysis.summary import (
     best_rows,
     comparable,
@@ -25,6 +26,7 @@ from nnexp.config.groups import find_option
 from nnexp.config.text import masked
 from nnexp.tracking.labels import DATA, QUESTION
 from nnexp.tracking.reader import Detail
+from nnexp.tracking.searches import Searched
 
 # Metrics that get a column of their own, if a sweep has them.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
@@ -56,7 +58,8 @@ class Findings:
 
     `parent` is the sweep's parent run, `total` its number of points. `runs` has the run that counts of each
     point that has ended, with the columns of `load_runs`. `summary` is the summary of the runs that finished,
-    None if none did, and `metric` the metric that it is of and by which runs are compared.
+    None if none did, and `metric` the metric that it is of and by which runs are compared. `search`
+    is the record of a search.
     """
 
     parent: Detail
@@ -64,6 +67,7 @@ class Findings:
     runs: pd.DataFrame
     summary: pd.DataFrame | None
     metric: str
+    search: Searched | None = None
 
     @classmethod
     def of(
@@ -139,6 +143,17 @@ class Findings:
         named = {"median": f"best_median_{self.metric}", "solved": "best_solved", "val_solved": "best_solved"}
         shown = [(name, 0, float(row[column])) for column, name in named.items() if column in row]
         return [metric for metric in shown if np.isfinite(metric[2])]
+
+    @cached_property
+    def confirmed(self) -> pd.DataFrame:
+        """Return how the best trials of a search did on fresh seeds, see `analysis.search.confirmed`."""
+        assert self.search is not None
+        return confirmed(self.search, self.runs)
+
+    @property
+    def verdict(self) -> str:
+        """Return what a search found; empty for another sweep."""
+        return "" if self.search is None else verdict(self.search, self.confirmed)
 
     @cached_property
     def fixed(self) -> dict[str, str]:

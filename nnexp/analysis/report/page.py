@@ -20,8 +20,10 @@ from markupsafe import Markup
 
 from nnexp.analysis.report.findings import Findings
 from nnexp.analysis.report.pictures import Picture
+from nnexp.analysis.search import best_trials
 from nnexp.analysis.summary import grouped_by, ranked
 from nnexp.analysis.summary_table import is_numeric, readable, setting, significant
+from nnexp.tracking.searches import Searched
 
 HERE = Path(__file__).parent
 # The columns of a summary that one reads at first; the other statistics are in a table that is folded.
@@ -70,6 +72,7 @@ def page(found: Findings, pictures: Sequence[Picture], experiment: str = "") -> 
         pictures=pictures,
         experiment=experiment,
         summary=None if found.summary is None else _summary(found.summary),
+        trials=None if found.search is None else _trials(found, found.search),
         rest=None if found.summary is None else _rest(found.summary),
         best=_runs(found, found.best(FEW)),
         worst=_runs(found, found.worst(FEW)),
@@ -124,6 +127,20 @@ def _summary(table: pd.DataFrame) -> Table:
             bounds = [f"{low} to {high}" if low and low != high else "" for _, low, high in ends]
             columns.append(Column("95% interval", [Cell(text) for text in bounds], "interval"))
     return Table(columns, table["standing"].tolist())
+
+
+def _trials(found: Findings, search: Searched) -> Table | None:
+    """Make the table of a search's best trials; None if no trial was completed."""
+    columns = best_trials(search, found.confirmed, "★")
+    if not columns["trial"]:
+        return None
+    numbers = {"trial", found.metric}
+    return Table(
+        [
+            Column(name, [Cell(str(text)) for text in texts], "number" if name in numbers else "")
+            for name, texts in columns.items()
+        ]
+    )
 
 
 def _rest(table: pd.DataFrame) -> Table:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from nnexp.analysis.summary import deciding
 from nnexp.tracking.read import read_history
+from nnexp.tracking.searches import Searched
 from nnexp.tracking.store import Store
 from nnexp.training.shard import log_epochs
 
@@ -59,6 +60,14 @@ def sweep_pictures(store: Store, runs: pd.DataFrame, metric: str | None = None) 
         history = read_history(store, runs, drawn_metrics(runs, metric), epochs_to_draw(runs))
     figures = plots.of_sweep(runs, history, metric)
     return [Picture(name, in_words(figure), plots.png(figure)) for name, figure in figures.items()]
+
+
+def search_pictures(found: Searched) -> list[Picture]:
+    """Draw the figures of a search, from its trials."""
+    from nnexp.analysis import plots
+    from nnexp.analysis.plots.search import of_search
+
+    return [Picture(name, in_words(figure), plots.png(figure)) for name, figure in of_search(found).items()]
 
 
 def drawn_metrics(runs: pd.DataFrame, metric: str) -> list[str]:

@@ -316,6 +316,16 @@ class Batch:
         """Return whether every run has ended: trained all its epochs, stopped, or diverged."""
         return len(self._active()) == 0
 
+    def shorten(self, epochs: ArrayLike) -> None:
+        """Let no run train for more than so many epochs, one number or one for each run.
+
+        A run that has trained for as many ends now, as if it had never been to train for more. Raises
+        ValueError if a device trains the runs, since their epochs are there.
+        """
+        if self._resident is not None:
+            raise ValueError("runs on a device cannot be shortened")
+        self._runs.epochs[:] = np.minimum(self._runs.epochs, np.maximum(epochs, self.epoch))
+
     def advance(self, until: int, log_epochs: Sequence[int] = (), order: ArrayLike | None = None) -> Curves:
         """Train up to `until` completed epochs, and measure at `log_epochs`.
 

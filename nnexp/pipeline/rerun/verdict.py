@@ -161,7 +161,9 @@ def _listed_differ(what: str, recorded: Sequence[float | None], now: Sequence[fl
 
 def _of_both(evidence: Evidence, was: RecordedConfig, again: Trained) -> Iterator[str]:
     """Yield the differences in tags and params."""
-    for tag, value in result_tags(again).items():
+    # That a search ended a run early cannot be seen in the run, which is one of so many epochs.
+    ended_early = evidence.tags.get("nnexp.outcome") == "pruned" and again.outcome != "diverged"
+    for tag, value in result_tags(replace(again, outcome="pruned") if ended_early else again).items():
         if evidence.tags.get(tag) != value:
             yield f"{tag} is {value}, recorded {evidence.tags.get(tag)}"
     if not was.is_migrated:

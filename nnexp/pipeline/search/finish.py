@@ -1,0 +1,36 @@
+"""End a search: read its runs back, draw its figures, and record what it found on its parent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nnexp.pipeline.search.plan import Planned
+from nnexp.pipeline.search.study import importances
+from nnexp.pipeline.session import Place
+from nnexp.pipeline.signals import uninterrupted
+from nnexp.pipeline.sweep import finish_parent, finished_sweep, found_of
+from nnexp.tracking.searches import SEARCH_FILE, Searched
+
+
+def finish(
+    place: Place,
+    parent: str,
+    asked: Planned,
+    searched: Searched,
+    failures: Sequence[tuple[str, str]],
+    stopped: bool,
+) -> None:
+    """Record the results of a search, and end its parent run."""
+    searched = replace(searched, importances=importances(searched))
+    with uninterrupted():
+        place.writer.add(parent, {SEARCH_FILE: searched.content()}, {})
+    keys = [key for trial in searched.trials for key in (*trial.keys, *trial.confirmed)]
+    done = finished_sweep(place, parent, keys, list(failures))
+    found = replace(found_of(place, done, len(set(keys))), search=searched)
+    pictures = []
+    if asked.config.figures:
+        from nnexp.analysis.report.pictures import search_pictures
+
+        pictures = search_pictures(searched)
+    finish_parent(place, found, failures, stopped, pictures)

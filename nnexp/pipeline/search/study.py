@@ -1,0 +1,270 @@
+"""Ask Optuna: which trials come next, which end early, what mattered. Optuna is imported only here.
+
+A study is rebuilt from the trials before each batch, and the sampler's random state follows from search.seed
+and the number of trials, so that an interrupted search asks for the same trials as one that was not.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from nnexp.config.errors import RequestError
+from nnexp.config.request import Search
+from nnexp.config.space import Dimension, Space, Value
+from nnexp.tracking.searches import Searched, Trial
+
+VERSION = optuna.__version__
+# Samplers that keep more in the study than its trials: all batches are asked for anew, one after another.
+_KEEP = ("cmaes", "qmc")
+_STATES = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "excluded": TrialState.FAIL,
+}
+# Hyperband and successive halving keep one trial of so many.
+HALVING = 3
+
+
+def direction(metric: str) -> Literal["minimize", "maximize"]:
+    """Return whether Optuna is to minimize or maximize the metric."""
+    return "minimize" if metric.endswith("loss") else "maximize"
+
+
+def worst(metric: str) -> float:
+    """Return the value of a trial that diverged."""
+    return np.inf if metric.endswith("loss") else -np.inf
+
+
+def check_sampler(name: str) -> None:
+    """Raise RequestError if what the sampler needs is not installed."""
+    if name == "gp" and importlib.util.find_spec("torch") is None:
+        raise RequestError("search=gp needs PyTorch, which is not installed; search=tpe needs nothing more")
+
+
+class Proposals:
+    """The trials that a sampler asks for, batch after batch."""
+
+    def __init__(self, space: Space, search: Search, metric: str, key: str) -> None:
+        self._search, self._metric, self._key = search, metric, key
+        self._dimensions = {d.name: d for d in space.dimensions}
+        self._distributions = distributions(space.dimensions)
+        self._grid = space.grid() if search.name == "grid" else []
+        self._kept: optuna.Study | None = None
+        self._asked: list[optuna.trial.Trial] = []
+
+    def after(self, trials: Sequence[Trial]) -> list[dict[str, Value]]:
+        """Return the params of the rest of the batch that these trials have begun, or of the next one.
+
+        Fewer trials than a batch are left if a search ended there and is to go on: it goes on with the same.
+        """
+        whole = len(trials) // self._search.batch * self._search.batch
+        return self._batch(trials[:whole])[len(trials) - whole :]
+
+    def _batch(self, trials: Sequence[Trial]) -> list[dict[str, Value]]:
+        if self._search.name == "grid":
+            order = np.random.RandomState(self._search.seed).permutation(len(self._grid))
+            return [self._grid[i] for i in order[len(trials) : len(trials) + self._search.batch]]
+        with _quietly():
+            study = self._replayed(trials) if self._search.name in _KEEP else self._rebuilt(trials)
+            self._asked = [study.ask(self._distributions) for _ in range(self._search.batch)]
+        return [
+            {name: self._dimensions[name].plain(value) for name, value in trial.params.items()}
+            for trial in self._asked
+        ]
+
+    def _rebuilt(self, trials: Sequence[Trial]) -> optuna.Study:
+        """Return a study of these trials whose sampler begins anew."""
+        study = optuna.create_study(
+            study_name=self._key,
+            direction=direction(self._metric),
+            sampler=self._sampler(len(trials)),
+            pruner=optuna.pruners.NopPruner(),
+        )
+        study.add_trials([_frozen(trial, self._distributions) for trial in trials])
+        return study
+
+    def _replayed(self, trials: Sequence[Trial]) -> optuna.Study:
+        """Return the study that has asked for these trials, batch by batch, and knows what became of them."""
+        if self._kept is None:
+            self._kept = self._rebuilt([])
+        batch, study = self._search.batch, self._kept
+        while (n := len(study.get_trials(deepcopy=False))) < len(trials) or self._asked:
+            if not self._asked:
+                study.sampler = self._sampler(n)
+                self._asked = [study.ask(self._distributions) for _ in range(batch)]
+                n += batch
+            for asked, trial in zip(self._asked, trials[n - batch : n], strict=True):
+                plain = {name: self._dimensions[name].plain(value) for name, value in asked.params.items()}
+                if plain != trial.params:
+                    raise RequestError(
+                        f"search={self._search.name}: Optuna {VERSION} asks for other trials than the Optuna "
+                        "that began this search: use that one, or begin another search with search.seed"
+                    )
+                for epoch, value in _curve(trial).items():
+                    asked.report(value, epoch)
+                _tell(study, asked, trial)
+            self._asked = []
+        study.sampler = self._sampler(len(trials))
+        return study
+
+    def _sampler(self, told: int) -> optuna.samplers.BaseSampler:
+        """Return the sampler of the batch after so many trials."""
+        search = self._search
+        seed = int(np.random.SeedSequence([search.seed, told]).generate_state(1)[0])
+        if search.name == "random":
+            return optuna.samplers.RandomSampler(seed)
+        if search.name == "tpe":
+            return optuna.samplers.TPESampler(seed=seed)
+        if search.name == "gp":
+            return optuna.samplers.GPSampler(seed=seed)
+        if search.name == "qmc":  # one sequence, whose points are numbered
+            return optuna.samplers.QMCSampler(seed=search.seed, scramble=True)
+        pruned = search.pruner != "none"
+        return optuna.samplers.CmaEsSampler(
+            seed=seed, consider_pruned_trials=pruned, warn_independent_sampling=False
+        )
+
+
+class Verdicts:
+    """A pruner's verdicts on the trials of one batch, given the trials before it."""
+
+    def __init__(
+        self,
+        dimensions: Sequence[Dimension],
+        search: Search,
+        metric: str,
+        key: str,
+        epochs: int,
+        log_every: int,
+        before: Sequence[Trial],
+        batch: Sequence[Trial],
+    ) -> None:
+        known = distributions(dimensions)
+        with _quietly():
+            self._study = optuna.create_study(
+                study_name=key,
+                direction=direction(metric),
+                sampler=optuna.samplers.RandomSampler(0),
+                pruner=_pruner(search.pruner, epochs, log_every),
+            )
+            self._study.add_trials([_frozen(trial, known) for trial in before])
+            for trial in batch:
+                self._study.enqueue_trial(dict(trial.params))
+            self._trials = [self._study.ask(known) for _ in batch]
+
+    def __call__(self, trial: int, epoch: int, value: float) -> bool:
+        """Report a trial's value at an epoch; return whether it is to end there."""
+        asked = self._trials[trial]
+        asked.report(value, epoch)
+        return asked.should_prune()
+
+    def noted(self, trial: int) -> tuple[dict[int, float], dict[str, float]]:
+        """Return a trial's values by epoch, and what the pruner noted on it."""
+        found = self._study.get_trials(deepcopy=False)[self._trials[trial].number]
+        notes = {k: float(v) for k, v in found.system_attrs.items() if k.startswith("completed_rung_")}
+        return dict(found.intermediate_values), notes
+
+    def tell(self, trial: int, told: Trial) -> None:
+        """Tell what became of a trial, for the verdicts on those that still train."""
+        with _quietly():
+            _tell(self._study, self._trials[trial], told)
+
+
+def _pruner(name: str, epochs: int, log_every: int) -> optuna.pruners.BasePruner:
+    """Return the pruner. The first rung is a share of the epochs, at a recorded one."""
+    if name == "median":
+        return optuna.pruners.MedianPruner()
+    rungs = int(np.log(epochs / log_every) / np.log(HALVING)) if epochs > log_every else 0
+    first = max(log_every, epochs // HALVING ** min(rungs, 4))
+    first -= first % log_every
+    if name == "successive_halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=HALVING)
+    return optuna.pruners.HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=HALVING)
+
+
+def distributions(dimensions: Sequence[Dimension]) -> dict[str, BaseDistribution]:
+    """Return Optuna's distribution of each dimension."""
+    return {d.name: _distribution(d) for d in dimensions}
+
+
+def _distribution(d: Dimension) -> BaseDistribution:
+    if d.kind == "choice":
+        return CategoricalDistribution(d.choices)
+    if d.kind == "int":
+        return IntDistribution(int(d.low), int(d.high), log=d.log, step=int(d.step or 1))
+    return FloatDistribution(d.low, d.high, log=d.log, step=d.step)
+
+
+def _frozen(trial: Trial, known: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    """Return a trial as Optuna keeps it."""
+    state = _STATES[trial.state]
+    return optuna.create_trial(
+        state=state,
+        value=trial.value if state == TrialState.COMPLETE else None,
+        params=dict(trial.params),
+        distributions=dict(known),
+        intermediate_values=_curve(trial),
+        system_attrs=dict(trial.rungs),
+    )
+
+
+def _curve(trial: Trial) -> dict[int, float]:
+    """Return the values that a pruned trial is ranked by: its curve, or its last value."""
+    return dict(trial.curve) if trial.curve or trial.value is None else {trial.epochs: trial.value}
+
+
+def _tell(study: optuna.Study, asked: optuna.trial.Trial, trial: Trial) -> None:
+    state = _STATES[trial.state]
+    study.tell(asked, trial.value if state == TrialState.COMPLETE else None, state)
+
+
+def study_of(found: Searched, name: str) -> optuna.Study:
+    """Return a study of a recorded search, for Optuna's own plots; its trials carry their run keys."""
+    known = distributions(found.dimensions)
+    with _quietly():
+        study = optuna.create_study(study_name=name, direction=direction(found.metric))
+        for trial in found.trials:
+            if trial.state in _STATES:
+                frozen = _frozen(trial, known)
+                frozen.user_attrs = {"run_keys": list(trial.keys)}
+                study.add_trial(frozen)
+    return study
+
+
+def importances(found: Searched) -> dict[str, float]:
+    """Return how much each dimension decides whether a trial is among the best, as shares of 1.
+
+    It is PED-ANOVA (Watanabe et al. 2023, Quantifying and visualizing hyperparameter importance).
+
+    It is empty for fewer than ten completed trials, and for a single dimension.
+    """
+    study = study_of(found, "importances")
+    good = [t.value for t in found.trials if t.state == "complete" and np.isfinite(t.value or 0)]
+    if len(good) < 10 or len(found.dimensions) < 2 or len(set(good)) < 2:
+        return {}
+    with _quietly():
+        shares = optuna.importance.get_param_importances(study)
+    return {name: float(share) for name, share in shares.items() if np.isfinite(share)}
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep Optuna from logging, and from warning that a part of it is experimental."""
+    level: Any = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)
