@@ -5,7 +5,7 @@ from __future__ import annotations
 from nnexp.analysis.tables import as_text
 from nnexp.config.text import on_one_line
 from nnexp.pipeline.diagnose import diagnosis_of, is_solved, read_run, siblings_of
-from nnexp.tracking.find import get_run
+from nnexp.tracking.population import get_network
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
 
@@ -17,7 +17,7 @@ def print_why(store: Store, record: Detail) -> None:
     found = siblings_of(store, record)
     columns = {"this run": diagnosis_of(read_run(store, record)).texts()}
     if found.example is not None:
-        other = get_run(store, found.example)
+        other = get_network(store, found.example)
         columns[f"{other.name}, which solved"] = diagnosis_of(read_run(store, other)).texts()
     names = list(columns["this run"])
     table = {"": names} | {head: [texts[name] for name in names] for head, texts in columns.items()}
