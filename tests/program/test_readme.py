@@ -69,8 +69,9 @@ def test_the_experiment_shown_in_the_docs_is_the_shipped_one():
     shown = re.findall(
         r"^```yaml (experiments/\S+)\n(.+?)^```$", "".join(PAGES.values()), re.MULTILINE | re.DOTALL
     )
-    assert len(shown) == 1
-    for file, text in shown:
+    shipped = [(file, text) for file, text in shown if (PROJECT / file).exists()]  # others the reader writes
+    assert len(shipped) == 1
+    for file, text in shipped:
         assert (PROJECT / file).read_text() == text, file
 
 
