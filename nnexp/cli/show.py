@@ -145,7 +145,7 @@ def population(config: RunConfig, done: Population) -> None:
         names, reasons = map(list, zip(*done.failures[:MOST_SHOWN], strict=True))
         print(as_text({"failed": names, "reason": reasons}) + "\n")
     failed = f", {done.failed} failed" if done.failed else ""
-    print(f"{done.total} networks{failed}, recorded as sweep {done.sweep_id}")
+    print(f"{done.total:,} network{'s' * (done.total != 1)}{failed}, recorded as sweep {done.sweep_id}")
     _next(config, ["summarize", "--sweep", done.sweep_id], ["show", done.sweep_id])
 
 
