@@ -18,6 +18,9 @@ from nnexp.analysis.statistics import Floats
 from nnexp.analysis.summary import deciding, finished, incomparable, params_of, varying
 from nnexp.config.errors import RequestError, unknown
 
+# Of two independent samples of many values, so many of each are paired with each other.
+MOST_PAIRED = 2000
+
 
 def compare(
     runs: pd.DataFrame,
@@ -195,12 +198,23 @@ def by_seeds(x: Floats, y: Floats) -> Difference:
 
 def by_samples(x: Floats, y: Floats) -> Difference:
     """Compare two independent samples by all pairs of their values; lower is better."""
-    apart = _minus(x[:, None], y[None, :]).ravel()
-    better = float((apart < 0).mean() + (apart == 0).mean() / 2)
+    ordered = np.sort(y)
+    below, upto = (np.searchsorted(ordered, x, side=side) for side in ("left", "right"))
+    better = float((len(y) - (below + upto) / 2).mean() / len(y))
+    apart = _minus(_thinned(x)[:, None], _thinned(y)[None, :]).ravel()
     low, high = _shift_interval(apart, len(x), len(y))
     ends = statistics.superiority_interval(better, len(x), len(y))
     n, middle = min(len(x), len(y)), float(statistics.median(apart))
     return Difference(n, middle, low, high, better, *ends)
+
+
+def _thinned(values: Floats) -> Floats:
+    """Return the values, or of many MOST_PAIRED of them: their quantiles at equal steps."""
+    if len(values) <= MOST_PAIRED:
+        return values
+    at = ((np.arange(MOST_PAIRED) + 0.5) / MOST_PAIRED * len(values)).astype(int)
+    thinned: Floats = np.sort(values)[at]
+    return thinned
 
 
 def _minus(x: Floats, y: Floats) -> Floats:
@@ -223,7 +237,8 @@ def _shift_interval(apart: Floats, n: int, m: int) -> tuple[float, float]:
     if min(n, m) < statistics.FEWEST_FOR_MEDIAN:
         return float("nan"), float("nan")
     ordered = np.sort(apart)
-    rank = max(0, int(np.floor(n * m / 2 - statistics.Z * np.sqrt(n * m * (n + m + 1) / 12))))
+    share = 0.5 - statistics.Z * np.sqrt((n + m + 1) / (12 * n * m))
+    rank = max(0, int(np.floor(len(apart) * share)))
     return float(ordered[rank]), float(ordered[-1 - rank])
 
 
@@ -285,16 +300,23 @@ def effects(runs: pd.DataFrame, metric: str | None = None, *, over: str = "seed"
     return pd.DataFrame(rows, columns=columns)
 
 
+def _written(column: pd.Series) -> pd.Series:
+    """Return the values of a param as texts, each distinct one written once."""
+    codes, values = pd.factorize(column, use_na_sentinel=False)
+    texts = np.array([repr(value) for value in values.tolist()], dtype=object)
+    return pd.Series(texts[codes], index=column.index)
+
+
 def _effect(
     part: pd.DataFrame, name: str, others: Sequence[str], over: str, better: int
 ) -> list[dict[str, Any]]:
     """Return the rows of one param."""
     # As text, since a value may be missing, and a pivot leaves out what is.
-    places = part.assign(**{other: part[other].map(repr) for other in [*others, name]})
+    places = part.assign(**{other: _written(part[other]) for other in [*others, name]})
     table = places.pivot_table(index=[over, *others], columns=name, values="_value", aggfunc="mean")
     values = table.to_numpy(dtype=float)
     table = table[np.isfinite(values).all(axis=1)]
-    of = {repr(value): value for value in part[name].tolist()}
+    of = {repr(value): value for value in part[name].unique().tolist()}
     if table.empty:
         return []
     apart = table.sub(table.mean(axis=1), axis=0).groupby(level=over).mean()

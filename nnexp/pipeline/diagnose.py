@@ -13,7 +13,7 @@ from nnexp.pipeline.artifacts import Whole, read_back, without_test_rows
 from nnexp.pipeline.networks import member_again
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
 from nnexp.tracking.experiments import get_experiment
-from nnexp.tracking.find import read_weights
+from nnexp.tracking.find import get_sweep, read_weights
 from nnexp.tracking.population import Member
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Detail
@@ -54,8 +54,10 @@ def diagnosis_of(run: Whole) -> Diagnosis:
 
 
 def siblings_of(store: Store, record: Detail) -> Siblings:
-    """Find the runs of a run's setting in its sweep, or, of a single run, in its experiment."""
-    runs = read_runs(store, get_experiment(store, record.experiment_id), record.tags.get("nnexp.sweep_id"))
+    """Find the runs of a run's setting in its sweep; in its experiment if it has none, or it was deleted."""
+    parent = get_sweep(store, record.tags.get("nnexp.sweep_id", ""))
+    place = get_experiment(store, record.experiment_id)
+    runs = read_runs(store, place, None if parent is None else parent.run_id)
     return siblings(runs, record.run_id)
 
 

@@ -176,7 +176,8 @@ def _as_text(values: Any) -> Any:
     if isinstance(values, pa.ChunkedArray | pa.Array):
         return values.to_pandas()
     if isinstance(values, pd.Categorical) and isinstance(values.categories.dtype, pd.StringDtype):
-        return values.astype(values.categories.dtype)
+        codes = pa.array(values.codes, mask=values.codes < 0)
+        return pa.DictionaryArray.from_arrays(codes, values.categories.tolist()).cast("string").to_pandas()
     return values
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pandas as pd
@@ -229,3 +230,17 @@ def test_settings_and_sweeps_are_compared_from_the_shell(nnexp, store, tmp_path)
     }.items():
         refused = nnexp("compare", *wrong)
         assert (refused.status, words in refused.err) == (2, True), refused.err
+
+
+def test_many_independent_values_are_compared_by_their_quantiles(monkeypatch):
+    module = sys.modules["nnexp.analysis.compare"]  # the package's name `compare` is the function
+    x, y = (np.random.default_rng(i).lognormal(size=900 + 100 * i) + 0.1 * i for i in range(2))
+    expected = module.by_samples(x, y)
+    monkeypatch.setattr(module, "MOST_PAIRED", 300)
+    found = module.by_samples(x, y)
+    width = expected.high - expected.low
+    assert (found.better, found.better_low, found.better_high) == tuple(expected[-3:])
+    assert (found.middle, found.low, found.high) == pytest.approx(
+        (expected.middle, expected.low, expected.high), abs=0.1 * width
+    )
+    assert expected.better == pytest.approx((x[:, None] < y).mean())

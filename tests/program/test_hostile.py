@@ -25,7 +25,7 @@ ENDS = {
     "weights": {"show": 2, "predict": 2, "rerun": 1},
     "elsewhere": {"show": 2, "predict": 2, "dry rerun": 2},
     "type": {"show": 2, "predict": 2, "dry rerun": 2, "bundle": 2} | dict.fromkeys(TABLES, 2),
-    "time": dict.fromkeys(TABLES, 2),
+    "time": {"show": 2} | dict.fromkeys(TABLES, 2),  # show looks for runs of the same setting
     "run id": {"show": 2, "predict": 2, "dry rerun": 2},
     # An interpolation in a text stays text; the data set is the copy that the record keeps.
     "config: environment": {},

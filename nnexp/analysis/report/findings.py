@@ -21,7 +21,7 @@ from nnexp.analysis.summary import (
     params_of,
     varying,
 )
-from nnexp.analysis.summary_table import open_question, readable, setting
+from nnexp.analysis.summary_table import is_numeric, open_question, readable, setting
 from nnexp.config.groups import find_option
 from nnexp.config.text import masked
 from nnexp.tracking.labels import DATA, QUESTION
@@ -211,6 +211,30 @@ class Findings:
                 if i in part
             ]
         return answers
+
+    @property
+    def by_words(self) -> list[tuple[str, str, str]]:
+        """Return the best numbers for each choice of the swept words, and their median, as texts.
+
+        Such as ("init=he", "learning_rate=1", "0.018"). Empty unless both words and numbers were swept.
+        """
+        if self.summary is None:
+            return []
+        by = grouped_by(self.summary)
+        words = [name for name in by if not is_numeric(self.summary[name])]
+        if len(words) == len(by) or set(words) <= set(self.apart):
+            return []
+        texts = readable(self.summary)
+        able = self.summary.reset_index(drop=True).dropna(subset="standing")
+        best = able.groupby(words, dropna=False, sort=False)["rank"].idxmin()
+        return [
+            (
+                ", ".join(f"{name}={texts[name][i]}" for name in words),
+                ", ".join(f"{name}={texts[name][i]}" for name in by if name not in words),
+                texts["median"][i],
+            )
+            for i in best
+        ]
 
     @property
     def metrics(self) -> list[str]:

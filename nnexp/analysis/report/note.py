@@ -36,7 +36,9 @@ def note(found: Findings, artifacts: Collection[str], experiment_id: str) -> str
     runs = f"#/experiments/{experiment_id}/runs"
     total, *others = (f"{n:,} {kind}" for kind, n in found.counts.items())
     counts = f"**{total}**: {', '.join(others)}"
-    settings = _best_settings(found) if found.search is None else [f"- {escaped(found.verdict, MAX_TEXT)}"]
+    settings = [*_best_settings(found), *_best_by_words(found)]
+    if found.search is not None:
+        settings = [f"- {escaped(found.verdict, MAX_TEXT)}"]
     best = "\n".join([*settings, *_best_runs(found, runs)])
     data = escaped(found.data, MAX_TEXT)
     typed = _typed(found.command, found.ranges)
@@ -72,6 +74,12 @@ def _best_settings(found: Findings) -> Iterable[str]:
             rivals = "; ".join(setting for setting, _ in answer.rivals)
             line += f". Rivals: {rivals} ({answer.open})"
         yield f"- {escaped(line, MAX_TEXT)}"
+
+
+def _best_by_words(found: Findings) -> Iterable[str]:
+    """Yield a line for the best numbers of each choice of the swept words."""
+    for words, numbers, middle in found.by_words[:MAX_BEST]:
+        yield f"- {escaped(f'{words}: {numbers} is best, median {middle}', MAX_TEXT)}"
 
 
 def _best_runs(found: Findings, runs: str) -> Iterable[str]:
