@@ -36,9 +36,9 @@ def note(found: Findings, artifacts: Collection[str], experiment_id: str) -> str
     runs = f"#/experiments/{experiment_id}/runs"
     total, *others = (f"{n:,} {kind}" for kind, n in found.counts.items())
     counts = f"**{total}**: {', '.join(others)}"
-    settings = [*_best_settings(found), *_best_by_words(found)]
-    if found.search is not None:
-        settings = [f"- {escaped(found.verdict, MAX_TEXT)}"]
+    settings: Iterable[str] = [f"- {escaped(found.verdict, MAX_TEXT)}"]
+    if found.search is None:
+        settings = [*_best_settings(found), *_best_by_words(found)]
     best = "\n".join([*settings, *_best_runs(found, runs)])
     data = escaped(found.data, MAX_TEXT)
     typed = _typed(found.command, found.ranges)
