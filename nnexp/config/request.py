@@ -72,7 +72,7 @@ class Search:
     """How a search chooses its trials, judges them and ends them early. `name` is the sampler's."""
 
     name: str
-    trials: int | None = keyed(optional(whole(1), "all points of a grid"), "how many trials")
+    trials: int | None = keyed(optional(whole(1, 1_000_000), "all points of a grid"), "how many trials")
     batch: int = keyed(
         whole(1, 10_000), "trials that are chosen and trained at a time; the next ones learn from them"
     )
@@ -84,7 +84,7 @@ class Search:
     over: str = keyed(
         text("a key"), "the key over whose values a trial is judged, by the median; diverged runs are worst"
     )
-    confirm: int = keyed(whole(0), "how many of the best trials are run again on as many fresh seeds")
+    confirm: int = keyed(whole(0, 10_000), "how many of the best trials are run again on as many fresh seeds")
     seed: int = keyed(whole(0, 2**32 - 1), "seed of the sampler")
 
 
