@@ -54,10 +54,10 @@ from nnexp.cli import main as cli
 from nnexp.training import train
 
 class Spoiled(train.Shard):
-    def __init__(self, dataset, columns):
+    def __init__(self, dataset, columns, device):
         if {seed} in columns.seed:
             {what}
-        super().__init__(dataset, columns)
+        super().__init__(dataset, columns, device)
 
 train.Shard = Spoiled
 cli.main()

@@ -18,6 +18,9 @@ from nnexp.dataset.load import load
 from nnexp.network import engine
 from nnexp.pipeline import sweep as sweeper
 from nnexp.pipeline.identity import run_key
+from nnexp.tracking import database
+from nnexp.tracking import rows as reading
+from nnexp.tracking.store import open_store
 from nnexp.training import distribute as sweep
 from nnexp.training.plan import Point, plan
 
@@ -497,3 +500,26 @@ def test_worker_processes_and_the_main_process_give_the_same_results(configure):
     assert {k: r.curves["loss"].tolist() for k, r in here.items()} == {
         k: r.curves["loss"].tolist() for k, r in there.items()
     }
+
+
+def test_a_sweep_that_is_stopped_while_it_reads_its_runs_does_not_wait_for_itself(nnexp, store, monkeypatch):
+    monkeypatch.setattr(database, "TRY_SECONDS", 0.1)
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0.5)
+    read_runs, decode, read = sweeper.read_runs, json.loads, []
+
+    def decoded(text):
+        read.append(text)
+        if len(read) == 100:  # in the midst of the runs
+            raise KeyboardInterrupt
+        return decode(text)
+
+    def stopping(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(reading.json, "loads", decoded)
+            return read_runs(*arguments)
+
+    monkeypatch.setattr(sweeper, "read_runs", stopping)
+    ended = nnexp("train", "-m", "dataset=and", "seed=range(300)", "epochs=1", "figures=false")
+    assert (ended.status, len(read)) == (130, 100)
+    (parent,) = open_store(create=False).reader.entries("sweep", 9, None)
+    assert parent.status == "KILLED"
