@@ -90,6 +90,12 @@ def test_the_core_does_not_need_hydra_mlflow_matplotlib_or_click(module):
     assert not FORBIDDEN & loaded_by(f"nnexp.{module}")
 
 
+@pytest.mark.slow
+def test_one_run_does_without_pandas_and_the_other_heavy_packages():
+    heavy = {"pandas", "pyarrow", "matplotlib", "mlflow", "optuna", "cupy"}
+    assert not heavy & loaded_by("nnexp.cli.train", "nnexp.cli.show", "nnexp.pipeline.run")
+
+
 def test_no_module_is_longer_than_450_lines():
     lengths = {name_of(path): len(path.read_text().splitlines()) for path in modules("")}
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}

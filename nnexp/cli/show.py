@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnexp.analysis.tables import Columns, apart, as_text
-from nnexp.cli.why import print_why
 from nnexp.config.endings import table_format
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.run import RunConfig
@@ -270,6 +269,8 @@ def run(typed: str) -> None:
     if curve:
         epochs, losses = zip(*curve, strict=True)
         print(f"\nloss over epochs 0 to {epochs[-1]} (log scale)\n  {spark(losses)}")
+    from nnexp.cli.why import print_why  # imports pandas, which `nnexp train` of one run does without
+
     print_why(store, record)
     if model is not None:
         names = [on_one_line(name) for name in model.input_names()]
@@ -363,6 +364,7 @@ def write(text: str, out: Path | None) -> None:
 def plot(typed: str, name: str | None, metric: str | None, out: Path | None) -> None:
     """Carry out `nnexp plot`."""
     from nnexp.analysis import plots  # matplotlib takes long to import
+    from nnexp.cli.why import print_why
     from nnexp.pipeline.results.run import Run
     from nnexp.pipeline.results.sweep import Sweep
 
