@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -162,17 +161,8 @@ def going_on(place: Place, record: RunRecord, old: str | None = None) -> Iterato
             is_typed = isinstance(error, KeyboardInterrupt)
             reason = "interrupted (Ctrl-C)" if is_typed else "terminated (SIGTERM)"
         with uninterrupted(), suppress(Ended):
-            _release(error)
             writer.finish(run_id, "KILLED" if is_killed else "FAILED", files, {"nnexp.reason": reason})
         raise
-
-
-def _release(error: BaseException) -> None:
-    """Release what an exception's frames hold: a cursor that was being read keeps an SQLite file locked."""
-    cause: BaseException | None = error
-    while cause is not None:
-        traceback.clear_frames(cause.__traceback__)
-        cause = cause.__context__
 
 
 @contextmanager

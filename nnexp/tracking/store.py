@@ -9,13 +9,14 @@ import logging
 import os
 import socket
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import sqlalchemy as sa
@@ -85,7 +86,7 @@ class Store:
         if not self.uri.startswith(SQLITE):
             return sa.create_engine(self.uri)
         # Opening a file takes no time; a pool would leave its connections to the garbage collector.
-        arguments = {"timeout": BUSY_SECONDS}
+        arguments = {"timeout": BUSY_SECONDS, "factory": _Connection}
         return sa.create_engine(existing(self.uri), connect_args=arguments, poolclass=sa.NullPool)
 
     def each(self, ask: Callable[[_Item], _Answer], items: Iterable[_Item]) -> list[_Answer]:
@@ -109,6 +110,28 @@ class Store:
             if _is_gone(error):
                 raise StoreLost(line) from error
             raise RequestError(f"{line}; nnexp doctor says more") from error
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that closes its cursors when it is closed.
+
+    Otherwise a query that was interrupted keeps the file locked until its cursor is collected, and the frames
+    of the exception, which have it, may live as long as the process.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._cursors = weakref.WeakSet[sqlite3.Cursor]()
+
+    def cursor(self, *arguments: Any) -> Any:
+        cursor = super().cursor(*arguments)
+        self._cursors.add(cursor)
+        return cursor
+
+    def close(self) -> None:
+        for cursor in list(self._cursors):
+            cursor.close()
+        super().close()
 
 
 def resolve_uri(tracking_uri: str | None) -> str:
