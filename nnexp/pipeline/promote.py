@@ -12,11 +12,11 @@ from nnexp.dataset.load import Dataset
 from nnexp.network.weights import pack, weights_sha256
 from nnexp.pipeline import artifacts
 from nnexp.pipeline.identity import result_tags
-from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import code_files, provenance
 from nnexp.pipeline.records import run_record
+from nnexp.pipeline.rerun.again import train_again
 from nnexp.pipeline.rerun.subject import Subject, Subjects, kept_in
-from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling
+from nnexp.pipeline.session import Place, going_on, opened
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.frames import read_frame
@@ -26,7 +26,7 @@ from nnexp.tracking.population import MEMBER, Population, get_population
 from nnexp.tracking.store import Store, open_store
 from nnexp.training.plan import Point
 from nnexp.training.shard import Trained
-from nnexp.training.train import Failure, train
+from nnexp.training.train import Failure
 
 log = logging.getLogger("nnexp")
 
@@ -124,24 +124,13 @@ def of_population(store: Store, found: Population, numbers: Sequence[int]) -> li
 
 
 def _made(place: Place, found: Population, ready: Sequence[Subject]) -> Iterator[tuple[str, Promoted]]:
-    """Train members again, those of a data set together; record each as a run as it ends."""
-    tell_of_compiling()
-    groups = dict[Dataset, list[Subject]]()
-    for subject in ready:
-        assert subject.data.dataset is not None  # as the caller has found
-        groups.setdefault(subject.data.dataset, []).append(subject)
-    done = 0
-    with Meter("promote", len(ready), "members") as meter:
-        for dataset, subjects in groups.items():
-            for progress in train(dataset, [subject.config for subject in subjects]):
-                for i, again in progress.ended:
-                    one, done = subjects[i].evidence, done + 1
-                    reason = _objection(subjects[i], again)
-                    run_id = None
-                    if isinstance(again, Trained) and not reason:
-                        run_id = _record(place, found, subjects[i], dataset, again)
-                    yield one.run_id, Promoted(one.run_id, one.name, run_id, reason=reason)
-                    meter.update(done)
+    """Train members again; record each as a run as it ends."""
+    for subject, dataset, again in train_again(ready, "promote", "members"):
+        one, reason = subject.evidence, _objection(subject, again)
+        run_id = None
+        if isinstance(again, Trained) and not reason:
+            run_id = _record(place, found, subject, dataset, again)
+        yield one.run_id, Promoted(one.run_id, one.name, run_id, reason=reason)
 
 
 def _objection(subject: Subject, again: Trained | Failure) -> str:

@@ -34,34 +34,44 @@ log = logging.getLogger("nnexp")
 # --- Training.
 
 
-def verify(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Trained | None, Verdict]]:
-    """Train the runs again, all runs of a data set together; yield each with its verdict as it ends.
+def train_again(
+    subjects: Sequence[Subject], doing: str, unit: str
+) -> Iterator[tuple[Subject, Dataset, Trained | Failure]]:
+    """Train runs again, all runs of a data set together; yield each with its data set as it ends.
 
-    The trained network is None if the run could not be trained.
+    Those whose data have changed are left out. `doing` and `unit` are for the progress line.
     """
     tell_of_compiling()
-    here, groups = provenance(), dict[Dataset, list[Subject]]()
+    groups = dict[Dataset, list[Subject]]()
     for subject in subjects:
-        if subject.data.dataset is None:
-            yield (
-                subject,
-                None,
-                _verdict(subject, "the run was not trained, because its data have changed", ()),
-            )
-        else:
+        if subject.data.dataset is not None:
             groups.setdefault(subject.data.dataset, []).append(subject)
     done = 0
-    with Meter("rerun", len(subjects), "runs") as meter:
+    with Meter(doing, len(subjects), unit) as meter:
         for dataset, members in groups.items():
             for progress in train(dataset, [subject.config for subject in members]):
                 for i, again in progress.ended:
-                    subject, done = members[i], done + 1
-                    if isinstance(again, Failure):
-                        yield subject, None, _verdict(subject, f"training failed: {again.reason}", ())
-                        continue
-                    verdict = judge(subject.evidence, subject.was, again, dataset, here)
-                    yield subject, again, _verdict(subject, verdict.difference, verdict.causes, verdict.notes)
+                    done += 1
+                    yield members[i], dataset, again
                 meter.update(done)
+
+
+def verify(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Trained | None, Verdict]]:
+    """Train the runs again; yield each with its verdict as it ends.
+
+    The trained network is None if the run could not be trained.
+    """
+    here = provenance()
+    for subject in subjects:
+        if subject.data.dataset is None:
+            why = "the run was not trained, because its data have changed"
+            yield subject, None, _verdict(subject, why, ())
+    for subject, dataset, again in train_again(subjects, "rerun", "runs"):
+        if isinstance(again, Failure):
+            yield subject, None, _verdict(subject, f"training failed: {again.reason}", ())
+            continue
+        verdict = judge(subject.evidence, subject.was, again, dataset, here)
+        yield subject, again, _verdict(subject, verdict.difference, verdict.causes, verdict.notes)
 
 
 def _verdict(
