@@ -27,6 +27,7 @@ from nnexp.pipeline.networks import member_again, network_of
 from nnexp.pipeline.run import Recorded
 from nnexp.tracking.experiments import find_experiment
 from nnexp.tracking.find import get_curve, get_sweep, read_model
+from nnexp.tracking.members import split_member
 from nnexp.tracking.named import entries, whole_id
 from nnexp.tracking.population import Member, get_network
 from nnexp.tracking.reader import Detail
@@ -74,7 +75,8 @@ def recorded(config: RunConfig, done: Recorded) -> None:
     epochs = f"{done.epochs} epoch{'' if done.epochs == 1 else 's'}"
     if "trained_epochs" in done.others:
         epochs += f", the best of {done.others['trained_epochs']:.0f}"
-    line = f"loss {done.first_loss:.4g} -> {done.last_loss:.4g} in {epochs}, {done.outcome}"
+    first = "" if done.first_loss is None else f"{done.first_loss:.4g} -> "
+    line = f"loss {first}{done.last_loss:.4g} in {epochs}, {done.outcome}"
     if done.accuracy is not None:
         line += f", accuracy {done.accuracy:.3g}"
     print(line)
@@ -95,6 +97,11 @@ def remark(done: Recorded, what: str) -> None:
     """Log that a run was recorded by an earlier command, if it was."""
     if done.added:
         log.info(f"already recorded, and not run again; added to it: {' and '.join(done.added)}")
+    elif split_member(done.run_id) is not None:
+        log.info(
+            f"{what} is already recorded, as a member of a population, and is not run again; "
+            f"nnexp promote {done.run_id} makes it a run, force=true runs it again"
+        )
     elif done.is_old:
         log.info(f"{what} is already recorded and is not run again; force=true runs it again")
 

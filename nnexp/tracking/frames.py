@@ -157,7 +157,7 @@ def _heads(
         columns["run_key"] = _hex(table["run_key"])
     if asked is None:
         columns["weights_sha256"] = _hex(table["weights_sha256"])
-        columns["data_sha256"] = _data(found, table)
+        columns["data_sha256"] = _category(table["data_sha256"])
         columns["engine"] = _repeated(found.parent.tags.get("nnexp.engine", ""), n)
     else:
         # Eight bytes tell a hash from all others.
@@ -224,22 +224,6 @@ def _typed(column: pa.ChunkedArray) -> Any:
     words = found.categories.tolist()
     values = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce")
     return values.to_numpy()[found.codes] if len(words) and values.notna().all() else found
-
-
-def _data(found: Population, table: pa.Table) -> Any:
-    """Return the hash of each member's data set, found once for each of the data sets."""
-    names = [name for name in table.column_names if name.startswith(f"{PARAM}dataset")]
-    codes = np.zeros(len(table), dtype=np.int64)
-    for name in names:
-        values = _typed(table[name])
-        of_name = values.codes if hasattr(values, "codes") else np.unique(values, return_inverse=True)[1]
-        codes = np.unique(codes * (1 + int(of_name.max(initial=0))) + of_name, return_inverse=True)[1]
-    texts = []
-    for i in np.unique(codes, return_index=True)[1].tolist():
-        (row,) = table.slice(i, 1).to_pylist()
-        texts.append(found.data_of(found.config(row), row["run_key"].hex()))
-    words = list(dict.fromkeys(texts))
-    return _coded(np.array([words.index(text) for text in texts])[codes], words)
 
 
 def _names(found: Population, table: pa.Table) -> Any:

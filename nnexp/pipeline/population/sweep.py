@@ -22,7 +22,7 @@ from nnexp.pipeline.identity import ranges
 from nnexp.pipeline.population.known import Known
 from nnexp.pipeline.population.parts import Recorder, Standing
 from nnexp.pipeline.population.rows import Contents
-from nnexp.pipeline.population.space import Space
+from nnexp.pipeline.population.space import Points, Space
 from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import DEVICE
 from nnexp.pipeline.records import sweep_record
@@ -41,6 +41,9 @@ from nnexp.training.lots import EndedLot, execute_lots
 from nnexp.training.plan import ROW_SECONDS, WEIGHT_SECONDS, described
 
 log = logging.getLogger("nnexp")
+
+# The keys of so many parts are kept from the plan until they are trained, 3 MB each.
+MOST_AHEAD = 32
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ def population(space: Space, request: Request, name: str | None) -> PopulationRe
         before = Standing.of(place.store, space, parent, retries)
         known = Known(place, contents, None if old is None else old.run_id, is_again)
         attempt = 1 + max((identity(one.tags)[1] for one in same), default=0) if is_again else 1
-        todo = space.count - before.done - before.failed - _count_known(space, before, known)
+        n_known, ahead = _look_ahead(space, before, known)
+        todo = space.count - before.done - before.failed - n_known
         log.info(_plan(space, before, todo, attempt))
         if request.plan:
             return None
@@ -84,7 +88,7 @@ def population(space: Space, request: Request, name: str | None) -> PopulationRe
             return PopulationResult(old.run_id, space.count, *failed, found.summary)
         if not place.writer.take(key[:32]):
             raise _busy("has just begun to record")
-        recorder = Recorder(place, space, contents, before, known, attempt, retries)
+        recorder = Recorder(place, space, contents, before, known, attempt, retries, ahead)
         # Both raise RequestError if what they need is unavailable.
         device = open_device(request.device, request.executor) if todo else None
         training = execute_lots(recorder.lots(), request.executor, device)
@@ -217,12 +221,18 @@ def _busy(what: str) -> RequestError:
     return RequestError(f"another command {what}: when it has ended, this one does what is left")
 
 
-def _count_known(space: Space, before: Standing, known: Known) -> int:
-    """Count the points that are recorded elsewhere, of the parts that need work."""
-    if not len(known):
-        return 0
-    parts = (space.points(number * PART, (number + 1) * PART) for number in before.todo)
-    return sum(int(known.is_known(points).sum()) for points in parts)
+def _look_ahead(space: Space, before: Standing, known: Known) -> tuple[int, dict[int, Points]]:
+    """Count the points that are recorded elsewhere, of the parts that need work.
+
+    Returns also the points of the first MOST_AHEAD of these parts, as computing their keys takes long.
+    """
+    count, ahead = 0, dict[int, Points]()
+    for number in before.todo if len(known) else ():
+        points = space.points(number * PART, (number + 1) * PART)
+        count += int(known.is_known(points).sum())
+        if len(ahead) < MOST_AHEAD:
+            ahead[number] = points
+    return count, ahead
 
 
 def _plan(space: Space, before: Standing, todo: int, attempt: int) -> str:
@@ -244,7 +254,7 @@ def _record(space: Space, request: Request, name: str, key: str, attempt: int, d
         varied[of_key] = list(texts)
     varied = {of_key: varied[of_key] for of_key in key_names() if of_key in varied}
     data = [(cell.dataset, cell.config) for cell in space.cells]
-    record = sweep_record(name, key, varied, space.count, data, request)
+    record = sweep_record(name, key, varied, space.count, data, request, "networks")
     tags = {**record.tags, RECORD: TABLE, DEVICE: device, "nnexp.runs": str(space.count)}
     tags |= {"nnexp.attempt": str(attempt)} if attempt > 1 else {}
     return replace(record, tags=tags, files={**record.files, "config.yaml": _shared(space)})
