@@ -84,7 +84,7 @@ def train(**keys: Any) -> Run:
     done = runner.run(config, request, source)
     assert done is not None  # only a plan is none
     if done.is_old:
-        log.info(f"run {done.run_id} is already recorded and is not run again; force=True runs it again")
+        log.info("this run is already recorded and is not run again; force=True runs it again")
     return Run(open_store(config.tracking_uri, create=False), done.run_id)
 
 
