@@ -34,6 +34,7 @@ from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.searches import Searched, find_search
 from nnexp.tracking.store import Store
+from nnexp.tracking.view import CHARTS
 
 # Metrics that get a column of their own, if a sweep has them.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
@@ -88,7 +89,7 @@ class Findings:
         metric = metric or (None if search is None else search.metric)
         if is_population(parent):
             population = population_of(store, parent)
-            also = ("number", "reason", "epochs", "log_every", *METRICS)
+            also = ("number", "reason", "epochs", "log_every", *METRICS, *CHARTS)
             runs = read_frame(population, needed(metric, also))
         else:
             runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
