@@ -1,5 +1,6 @@
 """Everything that reads runs reads a population's members: as frames, one by one, again, in an archive."""
 
+import io
 import re
 import shutil
 from pathlib import Path
@@ -172,6 +173,15 @@ def test_settings_of_a_population_are_compared(nnexp, sweep_id):
     words = ["learning_rate=0.1,dataset=xor", "learning_rate=0.5,dataset=xor", "--format", "csv"]
     of_runs = nnexp("compare", "--experiment", "runs", *words)
     assert nnexp("compare", "--sweep", sweep_id, *words).out == of_runs.out
+
+
+def test_a_population_is_compared_with_a_sweep_of_runs(nnexp, sweep_id):
+    store = open_store(create=False)
+    ordinary = entries(store, "sweep", 1, find_experiment(store, "runs"))[0].run_id
+    ended = nnexp("compare", sweep_id, ordinary, "--format", "csv")
+    assert ended.status == 0, ended.err
+    (row,) = pd.read_csv(io.StringIO(ended.out)).to_dict("records")
+    assert (row["n"], row["difference"], row["improvement"]) == (3, 0, 0.5)
 
 
 def test_a_population_has_a_report_and_figures(nnexp, sweep_id, here):
@@ -403,7 +413,8 @@ def test_a_member_that_is_another_network_now_is_not_made_a_run(nnexp, here, swe
     [
         (["{}"], "say which members"),
         (["{}", "--where", "seed > 9"], "no finished member satisfies"),
-        (["{}", "--best", "1", "--metric", "los"], "metric"),
+        (["{}", "--best", "1", "--metric", "los"], "unknown metric 'los'. Known: accuracy, grad_norm, loss"),
+        (["{}", "--best", "1", "--metric", "number"], "unknown metric 'number'"),
         (["{}/1", "--best", "1"], "name either one population, or its members"),
         (["{}/1", "{}"], "name either one population, or its members"),
     ],
@@ -433,7 +444,9 @@ def test_a_population_is_bundled_verified_and_imported(nnexp, here, sweep_id, em
 
 
 def test_parts_are_imported_one_at_a_time(nnexp, recorded, tmp_path, empty_store, monkeypatch):
-    for module in ("pipeline.population.parts", "pipeline.population.sweep", "pipeline.intake"):
+    for module in (
+        "pipeline.population.parts", "pipeline.population.sweep", "pipeline.intake", "tracking.frames"
+    ):  # fmt: skip
         monkeypatch.setattr(f"nnexp.{module}.PART", 4)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     assert nnexp("train", "-m", *QUICK, "record=table", "seed=range(10)").status == 0
