@@ -153,7 +153,10 @@ class Population:
         import pyarrow.compute as pc
 
         name = members.member_id(self.parent.run_id, number)
-        revisions = self.parts().get(number // PART, [])
+        parts = self.parts()
+        revisions, last = parts.get(number // PART, []), max(parts, default=-1)
+        if number // PART > last:
+            raise RequestError(f"no member {name}: none of so high a number is recorded")
         found = self.newest(revisions)
         if found is None:
             what = "is missing" if not revisions else f"{revisions[0].name} is damaged"
@@ -162,7 +165,9 @@ class Population:
         table = members.from_bytes(content)
         rows = table.filter(pc.equal(table["number"], number))
         if not len(rows):
-            raise RequestError(f"no member {name}: this point was left out, or repeats another one")
+            is_high = part.number == last and number > (pc.max(table["number"]).as_py() or 0)
+            why = "none of so high a number is recorded" if is_high else "it was left out, or repeats another"
+            raise RequestError(f"no member {name}: {why}")
         return self.as_member(part, rows.to_pylist()[0], table.schema.metadata)
 
     def as_member(self, part: Part, row: Mapping[str, Any], notes: Mapping[bytes, bytes]) -> Member:

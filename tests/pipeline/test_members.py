@@ -223,8 +223,8 @@ def test_a_member_is_named_by_its_sweep_and_its_number(sweep_id, typed):
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("{}/24", "this point was left out, or repeats another one"),
-        ("{}/70000", "its part is missing"),
+        ("{}/24", "none of so high a number is recorded"),
+        ("{}/70000", "none of so high a number is recorded"),
         ("{}/x", "no run"),
         ("f" * 32 + "/1", "no sweep"),
     ],

@@ -188,6 +188,7 @@ def test_points_that_repeat_or_are_excluded_keep_their_numbers_free(store, nnexp
     assert "3 of 12 points are left out by exclude" in done.err
     (sweep_id,) = sweep_ids()
     assert [row["number"] for row in rows_of(sweep_id)] == [0, 6, 9]
+    assert "it was left out, or repeats another" in nnexp("show", f"{sweep_id}/5").err
 
 
 @pytest.mark.parametrize(
