@@ -42,8 +42,8 @@ from nnexp.training.plan import ROW_SECONDS, WEIGHT_SECONDS, described
 
 log = logging.getLogger("nnexp")
 
-# The keys of so many parts are kept from the plan until they are trained, 3 MB each.
-MOST_AHEAD = 32
+# The points of so many parts are kept from the plan until they are trained, some 5 MB each.
+MOST_AHEAD = 16
 
 
 @dataclass(frozen=True)
