@@ -1,6 +1,7 @@
 """Say how initial weights are drawn. Each public function is a scheme, `init=<its name>` in a configuration.
 
-It returns how each weight of a layer is drawn, given the numbers of inputs and neurons; `engine.initial` draws.
+It returns how each weight of a layer of `fan_out` neurons with `fan_in` inputs is drawn; `engine.initial`
+draws them.
 """
 
 import math

@@ -23,7 +23,7 @@ from nnexp.training.initial import initial_weights
 Array = NDArray[np.float64]
 # The seconds of work between two yields; the first chunk has so many steps of one sample, a guess.
 CHUNK_SECONDS, CHUNK_STEPS = 0.2, 200_000
-# The bytes that a chunk's orders of shuffled rows may take.
+# The bytes that the orders of a chunk's shuffled rows may take.
 ORDER_BYTES = 128 * 2**20
 # A regression has converged when it explains this share of the target's variance.
 CONVERGED_R2 = 0.99
@@ -129,7 +129,6 @@ class Shard:
         self._curves: dict[str, Array] = {}  # (lanes, points)
         self._kept: dict[int, Array] = {}  # the weights of all lanes, by epoch
         self._chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, self._n_lanes)))
-        # The orders of shuffled rows are drawn for a chunk at a time, four bytes a row.
         fitting = ORDER_BYTES // (4 * self._n * self._n_lanes) if like.shuffle else int(longest.max())
         self._longest_chunk = max(1, fitting)
 

@@ -12,6 +12,7 @@ from nnexp import load_runs
 from nnexp.config.errors import RequestError
 from nnexp.config.request import Executor
 from nnexp.dataset.load import load
+from nnexp.network.engine import batch, initial
 from nnexp.network.weights import weights_sha256
 from nnexp.pipeline.population import sweep as population_sweep
 from nnexp.tracking.find import get_sweep
@@ -84,11 +85,14 @@ def test_a_device_that_fails_ends_its_runs_as_failures(host, configure, monkeypa
 def test_a_population_is_the_same_on_a_device(host, store, monkeypatch):
     monkeypatch.setattr(population_sweep, "open_device", lambda name, _: host if name == "cuda" else None)
     typed = {
-        "dataset": "line", "output_activation": "identity", "learning_rate": [0.001, 100],
-        "epochs": [30, 50], "seed": range(40),
+        "dataset": "line", "output_activation": "identity", "learning_rate": [0.001, 100], "shuffle": True,
+        "init": ["normal", "he"], "epochs": [30, 50], "seed": range(20),
     }  # fmt: skip
     members = []
     for device in ("cpu", "cuda"):
+        if device == "cuda":  # where the CPU draws nothing
+            monkeypatch.setattr(batch, "Draws", None)
+            monkeypatch.setattr(initial, "Draws", None)
         done = nnexp.sweep(**typed, record="table", device=device, experiment_name=device)
         tags = get_sweep(open_store(create=False), done.sweep_id).tags
         assert tags["nnexp.device"] == {"cpu": "cpu", "cuda": "host"}[device]

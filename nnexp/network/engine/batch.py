@@ -279,7 +279,7 @@ class Batch:
         self._threads = default_threads() if threads is None else threads
         self._lanes = lanes
         if shuffle is not None and len(np.asarray(shuffle)) != n_runs:
-            raise ValueError(f"shuffle must have {n_runs} seeds")
+            raise ValueError(f"shuffle must be seeds of {n_runs} runs")
         self._draws = None if shuffle is None or device is not None else Draws(shuffle)
         self._resident = None
         if device is not None:

@@ -56,7 +56,7 @@ class Resident:
     ) -> None:
         self._device, self._model = device, model
         self._n_runs, self._n = len(runs.weights), samples[0].shape[1]
-        n = max(samples[0].shape[1], samples[2].shape[1])
+        n = max(self._n, samples[2].shape[1])
         self._kernel, self._threads, rows = arrangement(model, self._n_runs, n, device.shared_bytes, lanes)
         self._is_narrow = self._kernel == "train_narrow"
         table = np.vstack([layers_of(model, rows), _places(model.sizes, self._is_narrow)])
