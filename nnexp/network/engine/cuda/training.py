@@ -1,4 +1,4 @@
-"""Keep the runs of a batch on a device, and train them there with kernels.cu."""
+"""Keep the runs of a batch on a device: draw and train them there with kernels.cu."""
 
 from dataclasses import replace
 from itertools import pairwise
