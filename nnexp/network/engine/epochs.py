@@ -74,7 +74,9 @@ def _changing(load: Any, store: Any, number: Any, width: int) -> Any:
         )  # fmt: skip
 
     @placed
-    def begin(net: Net, s: Block, rates: Rates, is_settled: bool | np.bool, i: Any, g: Any) -> tuple[Any, Any]:
+    def begin(
+        net: Net, s: Block, rates: Rates, is_settled: bool | np.bool, i: Any, g: Any
+    ) -> tuple[Any, Any]:
         """Bring the optimizer's memory of vector number i of the weights up to date with its gradient.
 
         Return the step that the weights are to take, and the mean square by whose root Adam divides it.

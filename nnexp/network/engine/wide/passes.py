@@ -166,9 +166,9 @@ def _store_four(block: Pointer, sums: Any) -> None:
 def _change(
     net: Net, wide: Wide, rates: Rates, is_settled: bool | np.bool, begun: Any, known: Any, k: Any
 ) -> None:
-    """End the change of octet k of the block that is `begun`, begin that of the one whose gradients are known.
+    """End the change of octet k of one block, and begin that of the block after, whose gradients are known.
 
-    Both are the number of the block's first octet among the weights, or -1 if there is none.
+    begun, known: the number of each block's first octet among the weights, or -1 if there is none.
     """
     steps, squares = shifted(wide.block, 8 * OCTET), shifted(wide.block, 16 * OCTET)
     if begun >= 0:
@@ -182,7 +182,14 @@ def _change(
 
 @compiled
 def _change_several(
-    net: Net, wide: Wide, rates: Rates, is_settled: bool | np.bool, begun: Any, known: Any, first: Any, last: Any
+    net: Net,
+    wide: Wide,
+    rates: Rates,
+    is_settled: bool | np.bool,
+    begun: Any,
+    known: Any,
+    first: Any,
+    last: Any,
 ) -> None:
     """Call _change for octets `first` to `last`."""
     for k in range(first, last):

@@ -6,9 +6,8 @@ are summed at a time: enough that none waits for another, and few enough for the
 
 from typing import NamedTuple
 
-from nnexp.network.engine.compilation import HAS_LONG_REGISTERS, compiled
-from nnexp.network.engine.lanes import Pointer, load_octet, octet, shifted, store_octet
-
+from nnexp.network.engine.compilation import HAS_LONG_REGISTERS, compiled, placed
+from nnexp.network.engine.lanes import Pointer, load_octet, octet, pinned, shifted, store_octet
 
 # How many octets are summed at a time: enough that none waits for another, and few enough for the registers.
 SUMS = 8 if HAS_LONG_REGISTERS else 4
@@ -39,17 +38,22 @@ def _add_one(c: Pointer, a: Scalars, at: int, b: Octets, b_at: int, count: int) 
     store_octet(c, 0, total)
 
 
+@placed
+def _row(a: Scalars, at: int, i: int) -> Pointer:
+    """Point to the element i rows below `at`, in a register of its own."""
+    return pinned(shifted(a.first, at + i * a.row))
+
+
 @compiled
 def _add_four_rows(c: Pointer, c_row: int, a: Scalars, at: int, b: Octets, b_at: int, count: int) -> None:
     """Add four rows of a panel to the octets from c on."""
     s0, s1 = load_octet(c, 0), load_octet(c, c_row)
     s2, s3 = load_octet(c, 2 * c_row), load_octet(c, 3 * c_row)
+    a0, a1, a2, a3 = _row(a, at, 0), _row(a, at, 1), _row(a, at, 2), _row(a, at, 3)
     for i in range(count):
-        x, j = load_octet(b.first, b_at + i * b.row), at + i * a.column
-        s0 = s0 + a.first[j] * x
-        s1 = s1 + a.first[j + a.row] * x
-        s2 = s2 + a.first[j + 2 * a.row] * x
-        s3 = s3 + a.first[j + 3 * a.row] * x
+        x, j = load_octet(b.first, b_at + i * b.row), i * a.column
+        s0, s1 = s0 + a0[j] * x, s1 + a1[j] * x
+        s2, s3 = s2 + a2[j] * x, s3 + a3[j] * x
     store_octet(c, 0, s0)
     store_octet(c, c_row, s1)
     store_octet(c, 2 * c_row, s2)
@@ -63,16 +67,14 @@ def _add_eight_rows(c: Pointer, c_row: int, a: Scalars, at: int, b: Octets, b_at
     s2, s3 = load_octet(c, 2 * c_row), load_octet(c, 3 * c_row)
     s4, s5 = load_octet(c, 4 * c_row), load_octet(c, 5 * c_row)
     s6, s7 = load_octet(c, 6 * c_row), load_octet(c, 7 * c_row)
+    a0, a1, a2, a3 = _row(a, at, 0), _row(a, at, 1), _row(a, at, 2), _row(a, at, 3)
+    a4, a5, a6, a7 = _row(a, at, 4), _row(a, at, 5), _row(a, at, 6), _row(a, at, 7)
     for i in range(count):
-        x, j = load_octet(b.first, b_at + i * b.row), at + i * a.column
-        s0 = s0 + a.first[j] * x
-        s1 = s1 + a.first[j + a.row] * x
-        s2 = s2 + a.first[j + 2 * a.row] * x
-        s3 = s3 + a.first[j + 3 * a.row] * x
-        s4 = s4 + a.first[j + 4 * a.row] * x
-        s5 = s5 + a.first[j + 5 * a.row] * x
-        s6 = s6 + a.first[j + 6 * a.row] * x
-        s7 = s7 + a.first[j + 7 * a.row] * x
+        x, j = load_octet(b.first, b_at + i * b.row), i * a.column
+        s0, s1 = s0 + a0[j] * x, s1 + a1[j] * x
+        s2, s3 = s2 + a2[j] * x, s3 + a3[j] * x
+        s4, s5 = s4 + a4[j] * x, s5 + a5[j] * x
+        s6, s7 = s6 + a6[j] * x, s7 + a7[j] * x
     store_octet(c, 0, s0)
     store_octet(c, c_row, s1)
     store_octet(c, 2 * c_row, s2)
