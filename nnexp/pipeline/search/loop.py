@@ -93,7 +93,7 @@ def _recorded(place: Place, same: Sequence[Found], asked: Planned) -> Searched:
         detail = get_sweep(place.store, parent.run_id)
         found = None if detail is None else find_search(place.store, detail)
         if found is not None and len(found.trials) > len(best.trials):
-            best = replace(best, trials=found.trials, importances=found.importances, optuna=found.optuna)
+            best = replace(best, trials=found.trials, optuna=found.optuna)
     return best
 
 

@@ -1,4 +1,4 @@
-"""Ask Optuna: which trials come next, which end early, what mattered. Optuna is imported only here.
+"""Ask Optuna: which trials come next, and which end early.
 
 A study is rebuilt from the trials before each batch, and the sampler's random state follows from search.seed
 and the number of trials, so that an interrupted search asks for the same trials as one that was not.
@@ -7,37 +7,23 @@ and the number of trials, so that an interrupted search asks for the same trials
 from __future__ import annotations
 
 import importlib.util
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
+from nnexp.analysis.study import STATES, curve, direction, distributions, frozen, quietly
 from nnexp.config.errors import RequestError
 from nnexp.config.request import Search
 from nnexp.config.space import Dimension, Space, Value
-from nnexp.tracking.searches import Searched, Trial
+from nnexp.tracking.searches import Trial
 
 VERSION = optuna.__version__
 # Samplers that keep more in the study than its trials: all batches are asked for anew, one after another.
 _KEEP = ("cmaes", "qmc")
-_STATES = {
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-    "excluded": TrialState.FAIL,
-}
-# Hyperband and successive halving keep one trial of so many.
-HALVING = 3
-
-
-def direction(metric: str) -> Literal["minimize", "maximize"]:
-    """Return whether Optuna is to minimize or maximize the metric."""
-    return "minimize" if metric.endswith("loss") else "maximize"
+# Hyperband and successive halving let one trial of so many go on, at no more than so many epochs, the rungs.
+KEPT, MOST_RUNGS = 4, 4
 
 
 def worst(metric: str) -> float:
@@ -74,7 +60,7 @@ class Proposals:
         if self._search.name == "grid":
             order = np.random.RandomState(self._search.seed).permutation(len(self._grid))
             return [self._grid[i] for i in order[len(trials) : len(trials) + self._search.batch]]
-        with _quietly():
+        with quietly():
             study = self._replayed(trials) if self._search.name in _KEEP else self._rebuilt(trials)
             self._asked = [study.ask(self._distributions) for _ in range(self._search.batch)]
         return [
@@ -90,7 +76,7 @@ class Proposals:
             sampler=self._sampler(len(trials)),
             pruner=optuna.pruners.NopPruner(),
         )
-        study.add_trials([_frozen(trial, self._distributions) for trial in trials])
+        study.add_trials([frozen(trial, self._distributions) for trial in trials])
         return study
 
     def _replayed(self, trials: Sequence[Trial]) -> optuna.Study:
@@ -110,7 +96,7 @@ class Proposals:
                         f"search={self._search.name}: Optuna {VERSION} asks for other trials than the Optuna "
                         "that began this search: use that one, or begin another search with search.seed"
                     )
-                for epoch, value in _curve(trial).items():
+                for epoch, value in curve(trial).items():
                     asked.report(value, epoch)
                 _tell(study, asked, trial)
             self._asked = []
@@ -150,14 +136,14 @@ class Verdicts:
         batch: Sequence[Trial],
     ) -> None:
         known = distributions(dimensions)
-        with _quietly():
+        with quietly():
             self._study = optuna.create_study(
                 study_name=key,
                 direction=direction(metric),
                 sampler=optuna.samplers.RandomSampler(0),
                 pruner=_pruner(search.pruner, epochs, log_every),
             )
-            self._study.add_trials([_frozen(trial, known) for trial in before])
+            self._study.add_trials([frozen(trial, known) for trial in before])
             for trial in batch:
                 self._study.enqueue_trial(dict(trial.params))
             self._trials = [self._study.ask(known) for _ in batch]
@@ -176,95 +162,20 @@ class Verdicts:
 
     def tell(self, trial: int, told: Trial) -> None:
         """Tell what became of a trial, for the verdicts on those that still train."""
-        with _quietly():
+        with quietly():
             _tell(self._study, self._trials[trial], told)
 
 
 def _pruner(name: str, epochs: int, log_every: int) -> optuna.pruners.BasePruner:
-    """Return the pruner. The first rung is a share of the epochs, at a recorded one."""
+    """Return the pruner. The first rung is the first recorded epoch, unless there are too many rungs then."""
     if name == "median":
         return optuna.pruners.MedianPruner()
-    rungs = int(np.log(epochs / log_every) / np.log(HALVING)) if epochs > log_every else 0
-    first = max(log_every, epochs // HALVING ** min(rungs, 4))
-    first -= first % log_every
+    first = log_every * (epochs // (KEPT**MOST_RUNGS * log_every) + 1)
     if name == "successive_halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=HALVING)
-    return optuna.pruners.HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=HALVING)
-
-
-def distributions(dimensions: Sequence[Dimension]) -> dict[str, BaseDistribution]:
-    """Return Optuna's distribution of each dimension."""
-    return {d.name: _distribution(d) for d in dimensions}
-
-
-def _distribution(d: Dimension) -> BaseDistribution:
-    if d.kind == "choice":
-        return CategoricalDistribution(d.choices)
-    if d.kind == "int":
-        return IntDistribution(int(d.low), int(d.high), log=d.log, step=int(d.step or 1))
-    return FloatDistribution(d.low, d.high, log=d.log, step=d.step)
-
-
-def _frozen(trial: Trial, known: Mapping[str, BaseDistribution]) -> FrozenTrial:
-    """Return a trial as Optuna keeps it."""
-    state = _STATES[trial.state]
-    return optuna.create_trial(
-        state=state,
-        value=trial.value if state == TrialState.COMPLETE else None,
-        params=dict(trial.params),
-        distributions=dict(known),
-        intermediate_values=_curve(trial),
-        system_attrs=dict(trial.rungs),
-    )
-
-
-def _curve(trial: Trial) -> dict[int, float]:
-    """Return the values that a pruned trial is ranked by: its curve, or its last value."""
-    return dict(trial.curve) if trial.curve or trial.value is None else {trial.epochs: trial.value}
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=KEPT)
+    return optuna.pruners.HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=KEPT)
 
 
 def _tell(study: optuna.Study, asked: optuna.trial.Trial, trial: Trial) -> None:
-    state = _STATES[trial.state]
+    state = STATES[trial.state]
     study.tell(asked, trial.value if state == TrialState.COMPLETE else None, state)
-
-
-def study_of(found: Searched, name: str) -> optuna.Study:
-    """Return a study of a recorded search, for Optuna's own plots; its trials carry their run keys."""
-    known = distributions(found.dimensions)
-    with _quietly():
-        study = optuna.create_study(study_name=name, direction=direction(found.metric))
-        for trial in found.trials:
-            if trial.state in _STATES:
-                frozen = _frozen(trial, known)
-                frozen.user_attrs = {"run_keys": list(trial.keys)}
-                study.add_trial(frozen)
-    return study
-
-
-def importances(found: Searched) -> dict[str, float]:
-    """Return how much each dimension decides whether a trial is among the best, as shares of 1.
-
-    It is PED-ANOVA (Watanabe et al. 2023, Quantifying and visualizing hyperparameter importance).
-
-    It is empty for fewer than ten completed trials, and for a single dimension.
-    """
-    study = study_of(found, "importances")
-    good = [t.value for t in found.trials if t.state == "complete" and np.isfinite(t.value or 0)]
-    if len(good) < 10 or len(found.dimensions) < 2 or len(set(good)) < 2:
-        return {}
-    with _quietly():
-        shares = optuna.importance.get_param_importances(study)
-    return {name: float(share) for name, share in shares.items() if np.isfinite(share)}
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep Optuna from logging, and from warning that a part of it is experimental."""
-    level: Any = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(level)
