@@ -216,7 +216,8 @@ class _Search:
 
         if flat:
             todo = Plan(len(flat), 0, [], flat, 1, 0.0)
-            self._run(todo, lambda some: train_judged(some, trials, metric, is_over))
+            executor, device = asked.request.executor, self._device
+            self._run(todo, lambda some: train_judged(some, trials, metric, is_over, executor, device))
         found = {}
         for k, i in enumerate(order):
             own = points[i]
