@@ -216,8 +216,10 @@ class _Search:
 
         if flat:
             todo = Plan(len(flat), 0, [], flat, 1, 0.0)
+            longest = max(point.config.epochs for point in flat)
+            at = judge.at(longest, {point.config.log_every for point in flat})
             executor, device = asked.request.executor, self._device
-            self._run(todo, lambda some: train_judged(some, trials, metric, is_over, executor, device))
+            self._run(todo, lambda some: train_judged(some, trials, metric, is_over, at, executor, device))
         found = {}
         for k, i in enumerate(order):
             own = points[i]

@@ -7,7 +7,8 @@ and the number of trials, so that an interrupted search asks for the same trials
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import count, takewhile
 
 import numpy as np
 import optuna
@@ -135,13 +136,14 @@ class Verdicts:
         before: Sequence[Trial],
         batch: Sequence[Trial],
     ) -> None:
-        known = distributions(dimensions)
+        known, first = distributions(dimensions), first_rung(epochs, log_every)
+        self._first = None if search.pruner == "median" else first
         with quietly():
             self._study = optuna.create_study(
                 study_name=key,
                 direction=direction(metric),
                 sampler=optuna.samplers.RandomSampler(0),
-                pruner=_pruner(search.pruner, epochs, log_every),
+                pruner=_pruner(search.pruner, first, epochs),
             )
             self._study.add_trials([frozen(trial, known) for trial in before])
             for trial in batch:
@@ -154,23 +156,31 @@ class Verdicts:
         asked.report(value, epoch)
         return asked.should_prune()
 
+    def at(self, longest: int, steps: Collection[int]) -> list[int]:
+        """Return the epochs at which a trial may be ended, of those that are recorded every so many `steps`.
+
+        Those are the pruner's rungs, or all for one without.
+        """
+        if self._first is None:
+            return sorted({epoch for step in steps for epoch in range(step, longest, step)})
+        rungs = list(takewhile(longest.__gt__, (self._first * KEPT**i for i in count())))
+        return sorted({-(-rung // step) * step for step in steps for rung in rungs})
+
     def noted(self, trial: int) -> tuple[dict[int, float], dict[str, float]]:
         """Return a trial's values by epoch, and what the pruner noted on it."""
         found = self._study.get_trials(deepcopy=False)[self._trials[trial].number]
         notes = {k: float(v) for k, v in found.system_attrs.items() if k.startswith("completed_rung_")}
         return dict(found.intermediate_values), notes
 
-    def tell(self, trial: int, told: Trial) -> None:
-        """Tell what became of a trial, for the verdicts on those that still train."""
-        with quietly():
-            _tell(self._study, self._trials[trial], told)
+
+def first_rung(epochs: int, log_every: int) -> int:
+    """Return the first rung: the first recorded epoch, unless there are too many rungs then."""
+    return log_every * (epochs // (KEPT**MOST_RUNGS * log_every) + 1)
 
 
-def _pruner(name: str, epochs: int, log_every: int) -> optuna.pruners.BasePruner:
-    """Return the pruner. The first rung is the first recorded epoch, unless there are too many rungs then."""
+def _pruner(name: str, first: int, epochs: int) -> optuna.pruners.BasePruner:
     if name == "median":
         return optuna.pruners.MedianPruner()
-    first = log_every * (epochs // (KEPT**MOST_RUNGS * log_every) + 1)
     if name == "successive_halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=KEPT)
     return optuna.pruners.HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=KEPT)
