@@ -34,7 +34,7 @@ def trials_of(pruner: str, seed: int, trials: int, table: Path) -> pd.DataFrame:
         seed=range(SEEDS),
         epochs=EPOCHS,
         patience=EPOCHS,
-        log_every=2,
+        log_every=4,
         activation="relu",
         output_activation="sigmoid",
         loss="bce",

@@ -23,6 +23,8 @@ from nnexp.tracking.searches import Trial
 VERSION = optuna.__version__
 # Samplers that keep more in the study than its trials: all batches are asked for anew, one after another.
 _KEEP = ("cmaes", "qmc")
+# Samplers whose trials depend only on their number.
+_BLIND = ("grid", "random")
 # Hyperband and successive halving let one trial of so many go on, at no more than so many epochs, the rungs.
 KEPT, MOST_RUNGS = 4, 4
 
@@ -48,6 +50,11 @@ class Proposals:
         self._grid = space.grid() if search.name == "grid" else []
         self._kept: optuna.Study | None = None
         self._asked: list[optuna.trial.Trial] = []
+
+    @property
+    def learns(self) -> bool:
+        """Return whether the next trials depend on what those before them gave."""
+        return self._search.name not in _BLIND
 
     def after(self, trials: Sequence[Trial]) -> list[dict[str, Value]]:
         """Return the params of the rest of the batch that these trials have begun, or of the next one.
@@ -77,7 +84,8 @@ class Proposals:
             sampler=self._sampler(len(trials)),
             pruner=optuna.pruners.NopPruner(),
         )
-        study.add_trials([frozen(trial, self._distributions) for trial in trials])
+        if self.learns:
+            study.add_trials([frozen(trial, self._distributions) for trial in trials])
         return study
 
     def _replayed(self, trials: Sequence[Trial]) -> optuna.Study:
