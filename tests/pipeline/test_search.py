@@ -116,15 +116,16 @@ def test_runs_that_are_recorded_are_not_trained_again(search, monkeypatch):
     assert [t.value for t in other.trials if t.params == first.trials[0].params] == [first.trials[0].value]
 
 
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_a_pruned_run_is_the_run_of_as_many_epochs(search, nnexp, pruner):
+@pytest.mark.parametrize(("pruner", "rungs"), [("median", range(10, 95, 10)), ("hyperband", [10, 40])])
+def test_a_pruned_run_is_the_run_of_as_many_epochs(search, nnexp, pruner, rungs):
     _, found = search("search.trials=16", "epochs=95", f"search.pruner={pruner}", "search.confirm=0")
     pruned = [trial for trial in found.trials if trial.state == "pruned"]
     assert pruned
     runs = load_runs(sweep="last").set_index("run_key")
     for trial in pruned:
         own = runs.loc[list(trial.keys)]
-        assert trial.epochs < 95
+        assert trial.epochs in rungs
+        assert list(trial.curve) == [epoch for epoch in rungs if epoch <= trial.epochs]
         assert set(own["epochs"]) == {trial.epochs}
         assert set(own["outcome"]) == {"pruned"}
     ended = nnexp("rerun", "--sweep", "last")

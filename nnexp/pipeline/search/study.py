@@ -25,9 +25,9 @@ VERSION = optuna.__version__
 _KEEP = ("cmaes", "qmc")
 # Samplers whose trials depend only on their number.
 _BLIND = ("grid", "random")
-# Hyperband and successive halving let one trial of so many go on at each rung, and the first rung is
-# after one such part of the epochs.
-KEPT, FIRST_SHARE = 4, 256
+# At each rung hyperband and successive halving let one trial of KEPT go on. The first rung comes after more
+# than 1/MOST_TIMES of the epochs, so that there are at most four.
+KEPT, MOST_TIMES = 4, 256
 
 
 def worst(metric: str) -> float:
@@ -183,8 +183,8 @@ class Verdicts:
 
 
 def first_rung(epochs: int, log_every: int) -> int:
-    """Return the first rung: the first recorded epoch after the least share of the epochs."""
-    return log_every * (epochs // (FIRST_SHARE * log_every) + 1)
+    """Return the epochs at the first rung, which are recorded."""
+    return log_every * (epochs // (MOST_TIMES * log_every) + 1)
 
 
 def _pruner(name: str, first: int, epochs: int) -> optuna.pruners.BasePruner:
