@@ -21,7 +21,7 @@ from nnexp.pipeline import sweep as sweeper
 from nnexp.pipeline.keywords import typed
 from nnexp.pipeline.points import experiment_of, one_run, sweep_points, typed_grid, without
 from nnexp.pipeline.population.space import space_of
-from nnexp.pipeline.population.sweep import Population, population
+from nnexp.pipeline.population.sweep import PopulationResult, population
 from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
 from nnexp.pipeline.results.rerun import Rerun
@@ -132,7 +132,7 @@ def sweep(**keys: Any) -> Sweep:
         else:
             configs, request = sweep_points(loader, config, grid, source)
     _refuse_plan(request)
-    done: sweeper.Sweep | Population | None
+    done: sweeper.Sweep | PopulationResult | None
     if is_table:
         done = population(space, request, name)
     else:

@@ -81,10 +81,11 @@ def sweep_record(
     total: int,
     data: Iterable[tuple[Dataset, RunConfig]],
     request: Request,
+    unit: str = "runs",
 ) -> RunRecord:
     """Return the record of a sweep as it begins: its ranges, as texts by key, and its data sets.
 
-    `data` has each data set with a config that says how its rows are split.
+    `data` has each data set with a config that says how its rows are split. `unit`: what its points become.
     """
     # A text that is too long for a param gives way to the number of values.
     params = {
@@ -92,7 +93,7 @@ def sweep_record(
         for key, values in varied.items()
         for text in [", ".join(values[:MAX_PARAM])]
     }
-    title = f"{name}: {total} runs over {', '.join(varied) or 'one point'}"
+    title = f"{name}: {total} {unit} over {', '.join(varied) or 'one point'}"
     return parent_record(title, params, {"nnexp.sweep": name, "nnexp.sweep_key": key}, data, request)
 
 
