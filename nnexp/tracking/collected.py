@@ -135,7 +135,7 @@ class _Words:
             values = numbers.to_numpy()
         if not (codes < 0).any():
             return values[codes]
-        missing = None if values.dtype == object else np.nan
+        missing: Any = None if values.dtype == object else np.nan
         return np.append(values, missing)[codes]
 
 
