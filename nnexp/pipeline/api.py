@@ -225,7 +225,7 @@ def load_study(search: str, *, tracking_uri: str | None = None) -> Study:
     found = None if parent is None else find_search(store, parent)
     if parent is None or found is None:
         raise RequestError(f"{shortened(search)!r} is not the id of a search; nnexp search records one")
-    from nnexp.pipeline.search.study import study_of  # imports Optuna
+    from nnexp.analysis.study import study_of  # imports Optuna
 
     return study_of(found, parent.name)
 

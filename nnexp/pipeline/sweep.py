@@ -285,7 +285,7 @@ def _complete(
 def finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
     """Read the sweep back from the store. Raises Ended if its parent was deleted meanwhile."""
     _parent(place, parent)
-    runs = read_runs(place.store, place.experiment, parent)
+    runs = read_runs(place.store, place.experiment, parent, CHARTS)
     done = finished(runs)
     losses = {} if done.empty else dict(zip(done["run_key"], done["loss"], strict=True))
     return Sweep(parent, keys, failures, losses, runs, overall(runs))

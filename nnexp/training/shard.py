@@ -145,9 +145,13 @@ class Shard:
 
     def advance(self, until: int) -> Iterator[None]:
         """Train all runs up to `until` completed epochs; yield a few times a second."""
-        while self._batch.epoch < min(until, int(self._epochs.max())):
+        while self.is_behind(until):
             self._advance_a_little(until)
             yield
+
+    def is_behind(self, until: int) -> bool:
+        """Return whether any run is still to train before `until` epochs are completed."""
+        return self._batch.epoch < min(until, int(self._epochs.max()))
 
     def shorten(self, runs: IntArray) -> None:
         """Let these runs end now, as if they had been configured for as many epochs."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import nnexp as package
@@ -340,17 +341,30 @@ def test_one_altered_value_is_found_and_named(nnexp, here, sweep_id, column, val
     assert "differs" in single.out
 
 
-def test_one_flipped_bit_is_found_and_named_and_then_only_its_part_is_trained_again(nnexp, here, sweep_id):
-    file = part_of(here)
-    before = package.load_runs(sweep=sweep_id)
+def flip(file, column):
+    """Flip a bit in the middle of a column of a part."""
     content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
+    group = pq.ParquetFile(pa.BufferReader(bytes(content))).metadata.row_group(0)
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    (chunk,) = [one for one in chunks if one.path_in_schema.removesuffix(".list.element") == column]
+    content[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
     file.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("column", ["weights.final", "metrics.loss", "run_key"])
+def test_one_flipped_bit_is_found_and_named(nnexp, here, sweep_id, column):
+    file = part_of(here)
+    flip(file, column)
     for words in (["rerun", "--sweep", sweep_id], ["doctor"]):
         ended = nnexp(*words)
         assert ended.status == 1
         assert f"members/{file.name} is damaged" in ended.out
     assert f"{file.name} is damaged" in nnexp("show", f"{sweep_id}/3").err
+
+
+def test_only_the_members_of_a_damaged_part_are_trained_again(here, nnexp, sweep_id):
+    before = package.load_runs(sweep=sweep_id)
+    flip(part_of(here), "metrics.loss")
     assert nnexp("train", *QUICK, *GRID, "record=table", "curves=true", "weights=all").status == 0
     after = package.load_runs(sweep=sweep_id)
     times = ["start_time", "seconds"]

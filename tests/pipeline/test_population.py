@@ -13,6 +13,7 @@ from nnexp.tracking.find import get_curve, get_sweep
 from nnexp.tracking.store import open_store
 from tests.conftest import FLOWERS
 from tests.pipeline.drawn import check_space, drawn_space, rows_of, sweep_ids
+from tests.training import deadly
 
 QUICK = ["dataset=xor", "epochs=30", "log_every=10", "figures=false"]
 
@@ -325,7 +326,7 @@ def test_points_that_fail_are_rows_and_are_run_again_only_if_asked(
 ):
     typed = ["record=table", "hidden=[2],[3]", "seed=0,1", *QUICK]
     if executor:
-        monkeypatch.setattr("nnexp.training.lots.train_lot", failing_lot)
+        monkeypatch.setattr("nnexp.training.lots.train_lot", deadly.failing_lot)
     done = nnexp("train", "-m", *typed, *executor)
     assert done.status == 1
     (sweep_id,) = sweep_ids()
@@ -339,15 +340,6 @@ def test_points_that_fail_are_rows_and_are_run_again_only_if_asked(
     again = nnexp("train", "-m", *typed)
     assert again.err.startswith("4 networks: 2 done, 2 failed before (retry=failed runs them again), 0 new")
     monkeypatch.undo()
-
-
-def failing_lot(dataset, columns, curves, weights, on_cuda):
-    """Train like a worker, but fail for networks whose first hidden layer is 3 wide."""
-    from nnexp.training.lots import train_lot
-
-    if columns.like.hidden == (3,):
-        raise MemoryError("no room")
-    return train_lot(dataset, columns, curves, weights, on_cuda)
 
 
 def test_failed_points_are_trained_again_in_the_same_population(store, nnexp, monkeypatch):
@@ -381,15 +373,6 @@ def test_max_failures_stops_and_the_same_command_goes_on(store, nnexp, monkeypat
     assert nnexp("train", "-m", *typed).status == 1
     assert sweep_ids() == [sweep_id]
     assert [row["status"] for row in rows_of(sweep_id)] == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
-
-
-@pytest.mark.slow
-def test_workers_give_the_same_rows(store, nnexp):
-    typed = ["learning_rate=0.1,0.5", "seed=range(40)", "curves=true", "weights=all"]
-    record(nnexp, *typed, "experiment_name=here")
-    record(nnexp, *typed, "experiment_name=workers", "executor=processes", "executor.workers=2")
-    here, workers = map(rows_of, sweep_ids())
-    assert here == workers
 
 
 def test_two_at_once_are_refused_in_one_line(store, nnexp):

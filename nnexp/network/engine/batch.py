@@ -276,7 +276,7 @@ class Batch:
             self._X_val, self._y_val = _checked(model, X_val, y_val, n_runs)
         n = max(self._X.shape[1], self._X_val.shape[1])
         self._rows = min(n, max(model.batch_size, _EVALUATED_ROWS))
-        self._threads = default_threads() if threads is None else threads
+        self._threads = threads
         self._lanes = lanes
         if shuffle is not None and len(np.asarray(shuffle)) != n_runs:
             raise ValueError(f"shuffle must be seeds of {n_runs} runs")
@@ -330,12 +330,11 @@ class Batch:
     def shorten(self, epochs: ArrayLike) -> None:
         """Let no run train for more than so many epochs, one number or one for each run.
 
-        A run that has trained for as many ends now, as if it had never been to train for more. Raises
-        ValueError if a device trains the runs, since their epochs are there.
+        A run that has trained for as many ends now, as if it had never been to train for more.
         """
-        if self._resident is not None:
-            raise ValueError("runs on a device cannot be shortened")
         self._runs.epochs[:] = np.minimum(self._runs.epochs, np.maximum(epochs, self.epoch))
+        if self._resident is not None:
+            self._resident.shorten(self._runs.epochs)
 
     def advance(self, until: int, log_epochs: Sequence[int] = (), order: ArrayLike | None = None) -> Curves:
         """Train up to `until` completed epochs, and measure at `log_epochs`.
@@ -376,13 +375,18 @@ class Batch:
             val_accuracy=records[..., 4] if is_classification and self._has_validation else None,
         )
 
+    @property
+    def _n_threads(self) -> int:
+        # Asked for each time, because another process may go on with a batch.
+        return default_threads() if self._threads is None else self._threads
+
     def _is_wide_faster(self, n_runs: int) -> bool:
         """Tell which arrangement trains so many runs faster."""
         model, n = self.model, self._X.shape[1]
         has_curves = model.activation in ("sigmoid", "tanh")
         rows = min(n, model.batch_size)
         return is_wide_faster(
-            model.sizes, has_curves, model.optimizer in ("adam", "adamw"), rows, n_runs, self._threads
+            model.sizes, has_curves, model.optimizer in ("adam", "adamw"), rows, n_runs, self._n_threads
         )
 
     def _active(self) -> IntArray:
@@ -433,4 +437,4 @@ class Batch:
                 self.epoch, until, epochs, records,
             )  # fmt: skip
 
-        in_threads(train, n_blocks, self._threads)
+        in_threads(train, n_blocks, self._n_threads)

@@ -142,6 +142,11 @@ class Resident:
         device.launch(self._kernel, blocks, self._threads, 8 * shared, struct(ARGUMENTS, values))
         records[:] = device.get(there["records"])
 
+    def shorten(self, epochs: IntArray) -> None:
+        """Let the runs end at these epochs."""
+        self._runs = self._runs._replace(epochs=self._device.put(epochs))
+        self._arguments["epochs"] = self._device.address(self._runs.epochs)
+
     def fetch(self, runs: Runs, names: tuple[str, ...]) -> None:
         """Copy these arrays of the runs back from the device, into `runs`."""
         for name in names:
