@@ -17,9 +17,10 @@ def test_what_a_killed_process_left_of_a_part_goes_when_the_part_is_written_with
         raise Killed
 
     folder = os.open(tmp_path, os.O_RDONLY)
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(os, "replace", killed)
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(Killed):
         files.write_file(folder, f"part-000000.001.{'a' * 16}.parquet", b"some", is_synced=False)
+    monkeypatch.undo()
     assert [path.suffix for path in tmp_path.iterdir()] == [".half"]
     files.write_file(folder, f"part-000000.001.{'b' * 16}.parquet", b"more", is_synced=False)
     os.close(folder)
