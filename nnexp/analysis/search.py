@@ -110,7 +110,7 @@ def verdict(found: Searched, again: pd.DataFrame) -> str:
     counts = _counts(found)
     if not len(again):
         if not found.best_first:
-            return f"no trial was completed ({counts})"
+            return f"no trial was completed of {counts}"
         best = found.best_first[0]
         value = significant(found.trials[best].value or 0.0, 4)
         return (

@@ -69,7 +69,7 @@ class Planned:
             return []
         others = [self.space.overrides(corner) for corner in self.space.corners()]
         with plain_errors():
-            configs, _ = valid_points(self.composer, texts, self.source, others)
+            configs, _ = valid_points(self.composer, texts, self.source, others, is_named=False)
         n = len(self.space.over)
         return [configs[i : i + n] for i in range(0, len(configs), n)]
 
@@ -111,17 +111,32 @@ def planned(
         space = space_of(parsed, list(zipped) if isinstance(zipped, ListConfig) else [], over)
         composer = Composer(loader, config)
         texts = [[*space.overrides(corner), *own] for corner in space.corners() for own in space.over]
-        configs, request = valid_points(composer, texts, source)
+        configs, request = valid_points(composer, texts, source, is_named=False)
+        _check_inner(space, composer, texts, source)
         _check(space, request, configs)
         if request.require_clean:
             refuse_dirty()
         points = points_of(configs, source, [d.name for d in space.dimensions])
+        if request.exclude is not None:
+            left_out(configs, request.exclude)  # raises RequestError if it cannot be read
     metric = request.search.metric or _metric(configs)
     _check_metric(metric, points)
     settings = asdict(request.search)
     begun = Searched(settings, metric, space.dimensions, optuna=VERSION)
     key = _key(begun, points, request)
     return Planned(space, request, configs[0], key, name or "search", begun, points, composer, source)
+
+
+def _check_inner(
+    space: Space, composer: Composer, corners: Sequence[Sequence[str]], source: Source | None
+) -> None:
+    """Raise RequestError for an interval of a key that takes whole numbers only, as its ends may be."""
+    try:
+        valid_points(composer, [space.overrides(space.inner())], source, corners, is_named=False)
+    except RequestError as error:
+        raise RequestError(
+            f"{error}; an interval has every number between its ends, int(interval(…)) the whole ones"
+        ) from error
 
 
 def _check(space: Space, request: Request, configs: Sequence[RunConfig]) -> None:
@@ -139,10 +154,16 @@ def _check(space: Space, request: Request, configs: Sequence[RunConfig]) -> None
             f"and so train on CPUs: it needs device=cpu with executor={request.executor.name}, or "
             "executor=inline"
         )
-    if search.pruner != "none" and search.over == "epochs":
+    several = [key for key in ("epochs", "log_every") if len({getattr(c, key) for c in configs}) > 1]
+    if search.pruner != "none" and several:
         raise RequestError(
-            f"search.pruner={search.pruner} compares trials at the same epochs: it cannot go with "
-            "search.over=epochs"
+            f"search.pruner={search.pruner} compares trials at the same epochs: {several[0]} must have one "
+            "value"
+        )
+    if search.pruner != "none" and configs[0].log_every >= configs[0].epochs:
+        raise RequestError(
+            f"search.pruner={search.pruner} ends trials at recorded epochs, and log_every="
+            f"{configs[0].log_every} records none before the last, epochs={configs[0].epochs}"
         )
     if request.is_table:
         raise RequestError("record=table: a search records its trials as runs: leave it out")
