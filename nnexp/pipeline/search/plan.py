@@ -49,6 +49,12 @@ class Planned:
     composer: Composer
     source: Source | None
 
+    def __str__(self) -> str:
+        """Describe the search: `search of 100 trials of 5 runs over learning_rate, hidden.0`."""
+        names = ", ".join(d.name for d in self.space.dimensions)
+        runs = len(self.space.over)
+        return f"search of {_counted(self.trials, 'trial')} of {_counted(runs, 'run')} over {names}"
+
     @property
     def search(self) -> Search:
         return self.request.search
@@ -211,11 +217,14 @@ def _key(begun: Searched, corners: Sequence[Point], request: Request) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
+def _counted(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'s' * (n != 1)}"
+
+
 def search_record(asked: Planned, device: str) -> RunRecord:
     """Return the record of a search as it begins."""
     params = {d.name: str(d) for d in asked.space.dimensions}
-    trials = f"{asked.trials} trial{'s' * (asked.trials != 1)}"
-    title = f"{asked.name}: {trials} over {', '.join(params)}"
+    title = f"{asked.name}: {_counted(asked.trials, 'trial')} over {', '.join(params)}"
     tags = {"nnexp.sweep": asked.name, SEARCH_KEY: asked.key, DEVICE: device}
     data = [(point.dataset, point.config) for point in asked.corners[:1]]
     record = parent_record(title, params, tags, data, asked.request)
