@@ -14,6 +14,7 @@ from nnexp.tracking.find import find_artifact, get_sweep
 from nnexp.tracking.read import load_runs
 from nnexp.tracking.searches import SEARCH_FILE, find_search
 from nnexp.tracking.store import open_store
+from tests.real import statuses
 
 SPACE = ["dataset=xor", "learning_rate=tag(log,interval(0.01,5))", "hidden.0=range(2,5)", "seed=range(3)"]
 QUICK = ["epochs=30", "figures=false", "search.batch=4"]
@@ -51,7 +52,7 @@ def test_a_trial_is_judged_by_the_median_of_its_runs(search):
         assert set(runs.loc[list(trial.keys), "hidden"]) == {f"[{trial.params['hidden.0']}]"}
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
 def test_an_interrupted_search_has_the_trials_of_an_undisturbed_one(search, monkeypatch, sampler):
     _, whole = search(f"search={sampler}", "search.trials=8", "experiment_name=whole")
     record, calls = loop.run_points, []
@@ -219,7 +220,7 @@ def test_a_key_that_a_chosen_option_lacks_is_ignored_for_it(search):
 def test_a_wrong_search_is_refused_before_anything_is_recorded(nnexp, store, typed, words):
     ended = nnexp("search", *SPACE, *QUICK, *typed)
     assert (ended.status, words in ended.err) == (2, True), ended.err
-    assert nnexp("list").out.count("\n") <= 2
+    assert statuses(store) == []
 
 
 def test_a_plan_is_told_and_nothing_is_recorded(nnexp, store):
