@@ -1,6 +1,7 @@
 """A search asks Optuna for batches of trials, records them, and goes on where it stopped."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -277,6 +278,18 @@ def test_a_search_from_python_is_the_one_of_the_command_line(search, store):
     assert [trial.params for trial in study.trials] == [dict(trial.params) for trial in typed.trials]
     assert study.best_value == found.trials["value"].min()
     assert [list(trial.keys) for trial in typed.trials] == [t.user_attrs["run_keys"] for t in study.trials]
+
+
+def test_an_imported_search_is_whole_and_goes_on(search, nnexp, empty_store, tmp_path, monkeypatch):
+    _, there = search("search.trials=4", "search.pruner=successive_halving", "search.confirm=1")
+    assert nnexp("bundle", "last", "--out", "search.zip").status == 0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shutil.copy(empty_store, tmp_path / 'other.db')}")
+    assert nnexp("import", "search.zip").status == 0
+    assert newest() == there
+    assert "imported 0 of 15 runs" in nnexp("import", "search.zip").out
+    ended, more = search("search.trials=8", "search.pruner=successive_halving", "search.confirm=1")
+    assert "8 trials of 3 runs over learning_rate, hidden.0: 4 done" in ended.err
+    assert told(more)[:4] == told(there)
 
 
 def test_load_study_refuses_what_is_no_search(store):

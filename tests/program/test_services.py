@@ -460,30 +460,13 @@ def test_a_population_in_postgresql_and_on_a_server_is_what_it_is_in_a_file(
     pd.testing.assert_frame_equal(found[0], found[2])
 
 
-def trials(study="last"):
-    return [(t.params, t.value, t.user_attrs["run_keys"]) for t in package.load_study(study).trials]
-
-
 @pytest.mark.parametrize("where", ["database", "server"])
-def test_a_search_goes_on_in_a_service_and_in_the_store_that_imports_it(
-    nnexp, where, request, store, monkeypatch
-):
+def test_a_search_goes_on_in_a_service(nnexp, where, request):
     request.getfixturevalue(where)
     search = ["search", "dataset=xor", "learning_rate=interval(0.1,5)", "seed=range(2)", "epochs=30"]
     search += ["figures=false", "search.batch=2", "search.confirm=1", "experiment_name=searched"]
-    search += ["search.pruner=successive_halving"]
     assert nnexp(*search, "search.trials=2").status == 0
-    first = trials()
+    first = [trial.params for trial in package.load_study("last").trials]
     ended = nnexp(*search, "search.trials=4")
-    assert "4 trials of 2 runs over learning_rate: 2 done" in ended.err
-    there = trials()
-    assert there[:2] == first
-    assert nnexp("bundle", "last", "--out", "search.zip").status == 0
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
-    assert nnexp("import", "search.zip").status == 0
-    assert trials() == there
-    assert "runs are identical" in nnexp("rerun", "--sweep", "last").out
-    assert "6 trials of 2 runs over learning_rate: 4 done" in nnexp(*search, "search.trials=6").err
-    assert trials()[:4] == there
-    assert len(trials()) == 6
-    assert "nothing is wrong" in nnexp("doctor").out
+    assert (ended.status, "4 trials of 2 runs over learning_rate: 2 done" in ended.err) == (0, True)
+    assert [trial.params for trial in package.load_study("last").trials][:2] == first
