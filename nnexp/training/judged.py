@@ -51,22 +51,23 @@ def train_judged(
     trials: Sequence[Sequence[int]],
     metric: str,
     judge: Judge,
+    at: Sequence[int],
     executor: Executor,
     device: Device | None = None,
 ) -> Training[EndedPoint]:
     """Return a generator that trains the points; close it to stop early. None is the CPU.
 
-    `trials` are the positions of each trial's runs. The judge is asked about a trial at every recorded epoch
-    before its last, unless a run of it has failed. The runs of a trial end together. Workers train from one
-    such epoch to the next, and send the runs' state back. Raises RequestError at once if the executor is
-    unavailable, and Lost if it is lost during the work.
+    `trials` are the positions of each trial's runs. The judge is asked about a trial `at` these epochs, if it
+    is recorded there and goes on, unless a run of it has failed. The runs of a trial end together. Workers
+    train from one such epoch to the next, and send the runs' state back. Raises RequestError at once if the
+    executor is unavailable, and Lost if it is lost during the work.
     """
     if executor.name == "inline":
         most = MAX_SHARD if device is None else DEVICE_SHARD
-        return _Judged(points, trials, metric, most, device).run(judge, _train_here)
+        return _Judged(points, trials, metric, at, most, device).run(judge, _train_here)
     opened, workers = pools(executor)
     most = min(MAX_SHARD, -(-len(points) // workers))
-    return _judged_there(_Judged(points, trials, metric, most), judge, opened, workers)
+    return _judged_there(_Judged(points, trials, metric, at, most), judge, opened, workers)
 
 
 def _train_here(groups: Sequence[_Group], epoch: int) -> Iterator[list[_Advanced]]:
@@ -133,16 +134,18 @@ class _Judged:
         points: Sequence[Point],
         trials: Sequence[Sequence[int]],
         metric: str,
+        at: Sequence[int],
         most: int,
         device: Device | None = None,
     ) -> None:
         self._points, self._metric, self._most, self._device = points, metric, most, device
+        self._stops = sorted({*at, *(point.config.epochs for point in points)})
         self._waiting = {trial: list(runs) for trial, runs in enumerate(trials)}
         self._failed: set[int] = set()
         self._groups = self._grouped(range(len(points)))
 
     def run(self, judge: Judge, train: _Train) -> Training[EndedPoint]:
-        for epoch in _epochs(self._points):
+        for epoch in self._stops:
             for failures in self._advance(epoch, train):
                 yield self._done, failures
             ended: list[EndedPoint] = []
@@ -251,11 +254,3 @@ class _Judged:
             trained = group.shard.trained(ended, group.configs)
             result += zip([self._points[run] for run in runs], trained, strict=True)
         return result
-
-
-def _epochs(points: Sequence[Point]) -> list[int]:
-    """Return the epochs at which any run is recorded or ends."""
-    found = {point.config.epochs for point in points}
-    for epochs, every in {(point.config.epochs, point.config.log_every) for point in points}:
-        found.update(range(every, epochs + 1, every))
-    return sorted(found)

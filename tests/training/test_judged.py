@@ -29,7 +29,8 @@ def judged(configs, trials, metric, judge, executor=INLINE, device=None):
     """Train the configs as trials; return each one's result by its position."""
     dataset = datasets.load(configs[0].dataset)
     points = [Point(config, dataset, str(i), str(i)) for i, config in enumerate(configs)]
-    training = train_judged(points, trials, metric, judge, executor, device)
+    recorded = range(configs[0].log_every, max(config.epochs for config in configs), configs[0].log_every)
+    training = train_judged(points, trials, metric, judge, recorded, executor, device)
     return {int(point.name): result for _, ended in training for point, result in ended}
 
 
