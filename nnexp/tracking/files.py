@@ -22,19 +22,19 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 def put(place: Path, directory: str, artifacts: Mapping[str, bytes]) -> None:
     """Write artifacts of a run or a model, by their relative names, into its directory below `place`.
 
+    Each file's content is taken from the mapping only when it is written, so it need not hold all of them.
     A new directory appears in one step, with all its files. In an existing one each file replaces its old
     version, which stays until the new one is on the disk. Raises StoreLost if a link is in the way.
     """
     *above, last = directory.split("/")
-    files = {f"artifacts/{name}": content for name, content in artifacts.items()}
     with _opened(place) as top, _inside(place, top, above) as folder:
         where = place.joinpath(*above)
         if _is_there(folder, last):
-            _write(where, folder, last, files, is_synced=True)
+            _write(where, folder, last, artifacts, is_synced=True)
             return
         half = f".{last}.half"
         try:
-            _write(where, folder, half, files, is_synced=False)
+            _write(where, folder, half, artifacts, is_synced=False)
             os.rename(half, last, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             shutil.rmtree(half, ignore_errors=True, dir_fd=folder)
@@ -80,10 +80,10 @@ def write_file(folder: int, name: str, content: bytes, is_synced: bool) -> None:
     os.replace(half, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
-def _write(place: Path, folder: int, directory: str, files: Mapping[str, bytes], is_synced: bool) -> None:
-    for name, content in files.items():
+def _write(place: Path, folder: int, directory: str, artifacts: Mapping[str, bytes], is_synced: bool) -> None:
+    for name, content in artifacts.items():
         *above, last = name.split("/")
-        with _inside(place, folder, [directory, *above]) as inner:
+        with _inside(place, folder, [directory, "artifacts", *above]) as inner:
             write_file(inner, last, content, is_synced)
 
 

@@ -42,16 +42,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Searched:
-    """The record of a search.
-
-    `settings` are those of conf/search/, `importances` the share of each dimension in the value's variation.
-    """
+    """The record of a search; `settings` are those of conf/search/."""
 
     settings: Mapping[str, Any]
     metric: str
     dimensions: tuple[Dimension, ...]
     trials: tuple[Trial, ...] = ()
-    importances: Mapping[str, float] = field(default_factory=dict)
     optuna: str = ""  # the version that asked
 
     def content(self) -> bytes:
@@ -95,8 +91,7 @@ def _search(values: Any) -> Searched:
         raise ValueError
     dimensions = tuple(_dimension(one) for one in values.pop("dimensions"))
     trials = tuple(_trial(one, {d.name for d in dimensions}) for one in values.pop("trials"))
-    importances = {str(name): _number(share) for name, share in values.pop("importances").items()}
-    found = Searched(dimensions=dimensions, trials=trials, importances=importances, **values)
+    found = Searched(dimensions=dimensions, trials=trials, **values)
     if not (
         isinstance(found.metric, str) and isinstance(found.optuna, str) and isinstance(found.settings, dict)
     ):

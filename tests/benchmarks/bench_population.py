@@ -35,7 +35,7 @@ from nnexp.dataset.load import load
 from nnexp.dataset.prepare import Split, prepare
 from nnexp.network import engine
 from nnexp.network.engine.batch import ARTICLES
-from nnexp.training.initial import drawn
+from nnexp.training.initial import networks
 from tests.benchmarks.bench_population import gender
 n, dataset = int(sys.argv[1]), gender()
 data = prepare(dataset, "articles", Split(), False)
@@ -43,7 +43,7 @@ engine.Batch(ARTICLES, data.X, data.y, np.zeros((9, 9)), 0.1, 10).advance(10, [0
 size, seconds, cpu = 32_768, 0.0, 0.0
 for start in range(0, n, size):
     seeds = np.arange(start, min(start + size, n)) // 2
-    w = drawn(Choice("normal", (("scale", 1.0),)), (2, 2, 1), seeds)
+    w = networks(Choice("normal", (("scale", 1.0),)), (2, 2, 1), seeds).weights
     began, used = time.perf_counter(), time.process_time()
     engine.Batch(ARTICLES, data.X, data.y, w, 0.1, 1000).advance(1000, range(0, 1001, 10))
     seconds, cpu = seconds + time.perf_counter() - began, cpu + time.process_time() - used

@@ -133,15 +133,11 @@ def _check(space: Space, request: Request, configs: Sequence[RunConfig]) -> None
             f"retry={request.reruns}: a search goes on from what its trials gave; begin another one with "
             "search.seed, or train single runs again with nnexp train"
         )
-    if search.pruner != "none" and request.executor.name != "inline":
+    if search.pruner != "none" and request.executor.name != "inline" and request.device != "cpu":
         raise RequestError(
-            f"search.pruner={search.pruner} compares trials while they train side by side in one process: it "
-            f"needs executor=inline, not {request.executor.name}"
-        )
-    if search.pruner != "none" and request.device != "cpu":
-        raise RequestError(
-            f"search.pruner={search.pruner} ends trials while they train, which the CPU alone can: it needs "
-            f"device=cpu, not {request.device}"
+            f"search.pruner={search.pruner}: workers send back what they have trained between its verdicts, "
+            f"and so train on CPUs: it needs device=cpu with executor={request.executor.name}, or "
+            "executor=inline"
         )
     if search.pruner != "none" and search.over == "epochs":
         raise RequestError(
