@@ -1,0 +1,43 @@
+"""The parts of the experiments' answers, on networks whose answers are plain."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.answers import emily_and_frank, shift
+from experiments.ask import quantile, share
+from nnexp.analysis.statistics import wilson
+
+
+def test_a_share_and_a_quantile_are_told_with_their_intervals():
+    low, high = wilson(3, 4)
+    assert share([True, True, False, True]) == (0.75, 4, float(low), float(high), ".1%")
+    assert str(quantile(range(101), 0.5, ".0f")) == "50 (40 to 60)"
+
+
+@pytest.mark.parametrize(("w1", "w3", "kind"), [(1, 1, 0), (1, -1, 1), (-1, 1, 1), (-1, -1, 2)])
+def test_a_kind_counts_the_hidden_neurons_that_fire_for_women(w1, w3, kind):
+    # Weights of weight and height for h1 and h2, w5 and w6, three biases: the men are the heavier ones.
+    assert emily_and_frank._kind(np.array([[w1, 0, w3, 0, 0.5, 0.5, 0, 0, 0]])).tolist() == [kind]
+
+
+def test_the_kind_explains_all_of_what_differs_between_kinds_alone():
+    kind = np.repeat([0, 1, 2], 20)
+    assert emily_and_frank._explained(kind * 0.1, kind).value == pytest.approx(1)
+    alike = np.tile([0.0, 1.0], 30)
+    assert emily_and_frank._explained(alike, kind).value == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("center", "is_saturated", "is_blind"),
+    [("none", True, True), ("mean", True, False), ("articles", False, False), ("standardize", False, False)],
+)
+def test_a_neuron_that_has_everybody_on_one_side_is_blind(center, is_saturated, is_blind):
+    runs = pd.DataFrame({"dataset.center": [center], "seed": [7]})
+    found = shift._neurons(runs, np.array([[1.0, 1, 1, 1, 0, 0, 0, 0, 0]]))
+    assert found.to_dict("list") == {
+        "center": [center] * 2,
+        "seed": [7] * 2,
+        "is_saturated": [is_saturated] * 2,
+        "is_blind": [is_blind] * 2,
+    }
