@@ -34,6 +34,7 @@ from nnexp.tracking.members import DIRECTORY, PART, from_bytes
 from nnexp.tracking.population import CONFIG, Population, is_population
 from nnexp.tracking.reader import Experiment
 from nnexp.tracking.runs import RunRecord, Writer
+from nnexp.tracking.searches import SEARCH_FILE, SEARCH_KEY, parsed
 from nnexp.tracking.store import Store, open_store, told_if_lost
 from nnexp.tracking.tables import MAX_NAME, MAX_TAG, RUNS, TAGS, chunks
 from nnexp.tracking.write import open_writer
@@ -42,6 +43,8 @@ from nnexp.tracking.write import open_writer
 _KEY = re.compile(r"[\w.:/ -]{1,250}")
 # MLflow's own tags that are kept: who made a run, from which code, and its description.
 _ORIGIN = re.compile(r"mlflow\.(user|source\.[\w.]+|note\.content)")
+# The tags of which each run or sweep has one that says what it is.
+_KEYS = ("nnexp.run_key", "nnexp.rerun_key", "nnexp.sweep_key", SEARCH_KEY)
 # Tags that are dropped: they name the process that recorded a run, or runs that are not in the archive.
 _LEFT = {"nnexp.owner", "nnexp.heartbeat", "nnexp.rerun_by", "nnexp.rerun_verdict", "nnexp.superseded_by"}
 IMPORTED = "nnexp.imported"
@@ -102,13 +105,15 @@ def _checked(there: Bundle) -> tuple[dict[str, dict[str, bytes]], dict[str, str]
     sweep and run, by id; and the name of the experiment that they were recorded in.
     """
     files: dict[str, dict[str, bytes]] = {}
-    keys = {sweep_id: parent.tags.get("nnexp.sweep_key", "") for sweep_id, parent in there.sweeps.items()}
+    keys = {sweep_id: _key_of(parent) for sweep_id, parent in there.sweeps.items()}
     kept, name = there.kept(), ""
     subjects = Subjects(kept, only_kept=True)
     for parent in there.sweeps.values():
         _check_texts(f"sweep {parent.run_id}", parent.name, parent.params, parent.tags)
         if "nnexp.sweep" not in parent.tags:
             raise RequestError(f"sweep {parent.run_id}: has no tag nnexp.sweep, so it is not a sweep")
+        if SEARCH_KEY in parent.tags:
+            parsed(parent.run_id, parent.search)
     for one in chain.from_iterable(there.groups()):
         subject = subjects.subject(one)
         _check_run(subject)
@@ -201,6 +206,10 @@ def _check_key(run: str, key: str) -> None:
         raise RequestError(f"{run}: {key[:80]!r} is not a name that MLflow accepts")
 
 
+def _key_of(parent: Parent) -> str:
+    return parent.tags.get("nnexp.sweep_key") or parent.tags.get(SEARCH_KEY, "")
+
+
 def _known(store: Store, keys: Mapping[str, str]) -> set[str]:
     """Return which of these ids the store already has. Raises RequestError if it has another run with one.
 
@@ -208,7 +217,7 @@ def _known(store: Store, keys: Mapping[str, str]) -> set[str]:
     """
     known = set[str]()
     r, t = RUNS.c, TAGS.c
-    keyed = (t.run_uuid == r.run_uuid) & t.key.in_(["nnexp.run_key", "nnexp.rerun_key", "nnexp.sweep_key"])
+    keyed = (t.run_uuid == r.run_uuid) & t.key.in_(_KEYS)
     query = sa.select(r.run_uuid, r.lifecycle_stage, t.value).join(TAGS, keyed, isouter=True)
     for some in chunks(list(keys)):
         with store.reading() as connection:
@@ -254,7 +263,8 @@ def _files(there: Bundle, parent: Parent, more: Mapping[str, bytes]) -> Mapping[
     """Return the artifacts that a sweep's record needs, and those of `more`; a population's one at a time."""
     found = there.population()
     if found is None:
-        return {SWEEP_KEYS: parent.keys, **more}
+        search = {} if parent.search is None else {SEARCH_FILE: parent.search}
+        return {SWEEP_KEYS: parent.keys, **search, **more}
     return _Read(found.find, [CONFIG, *found.names(DIRECTORY)], more)
 
 

@@ -68,9 +68,9 @@ class Sweep:
 def points_of(
     configs: Sequence[RunConfig], source: Source | None, varied: Collection[str] | None = None
 ) -> list[Point]:
-    """Return one checked point for each config. Raises RequestError, naming the point.
+    """Return one checked point for each config. Raises RequestError, which names the point in a sweep.
 
-    `varied` are the keys that its name shows, by default those that vary.
+    `varied` are the keys that its name shows: of a search those of its space, of a sweep those that vary.
     """
     refuse_other_places(configs)
     loaded = {c: datasets.load(c, source) for c in dict.fromkeys(config.dataset for config in configs)}
@@ -83,6 +83,8 @@ def points_of(
             check(dataset, config)
             check_names(dataset)
         except RequestError as error:
+            if varied is not None:
+                raise
             raise RequestError(f"point {i} of {len(configs)}: {error}") from error
         # A sweep's runs log neither figures nor models.
         alone = replace(config, dataset=settled[config.dataset], figures=False, model=False)

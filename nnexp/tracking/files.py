@@ -7,6 +7,7 @@ be links, because people keep artifacts on another disk.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from nnexp.tracking.store import StoreLost
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+# The beginning of a hash of the content, in the name of a population's part.
+_HASH = re.compile(r"\.[0-9a-f]{16}(?=\.)")
 
 
 def put(place: Path, directory: str, artifacts: Mapping[str, bytes]) -> None:
@@ -69,7 +72,7 @@ def links_in(directory: str) -> Iterator[str]:
 
 def write_file(folder: int, name: str, content: bytes, is_synced: bool) -> None:
     """Write a file into an open directory: under a temporary name first, then over its old version."""
-    half = f".{name}.half"
+    half = f".{_HASH.sub('', name)}.half"  # the same if the content is another the next time
     with suppress(FileNotFoundError):  # left by a killed process, or a link that somebody put there
         os.unlink(half, dir_fd=folder)
     with open(os.open(half, _NEW, 0o666, dir_fd=folder), "wb") as file:

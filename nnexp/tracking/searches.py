@@ -74,14 +74,18 @@ def find_search(store: Store, parent: Detail) -> Searched | None:
     """
     if SEARCH_KEY not in parent.tags:
         return None
-    content = find_artifact(store, parent, SEARCH_FILE)
+    return parsed(parent.run_id, find_artifact(store, parent, SEARCH_FILE))
+
+
+def parsed(search_id: str, content: bytes | None) -> Searched:
+    """Return the record that an artifact has. Raises RequestError if it is missing or damaged."""
     if content is None:
-        raise RequestError(f"search {parent.run_id}: its artifact {SEARCH_FILE} is missing")
+        raise RequestError(f"search {search_id}: its artifact {SEARCH_FILE} is missing")
     try:
         return _search(json.loads(content))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RequestError(
-            f"search {parent.run_id}: its artifact {SEARCH_FILE} is not one of a search"
+            f"search {search_id}: its artifact {SEARCH_FILE} is not one of a search"
         ) from error
 
 

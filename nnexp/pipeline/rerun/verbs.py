@@ -37,6 +37,7 @@ from nnexp.tracking.population import (
     population_of,
 )
 from nnexp.tracking.reader import Detail
+from nnexp.tracking.searches import SEARCH_FILE, SEARCH_KEY
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import tell
 from nnexp.training.shard import Trained
@@ -264,7 +265,8 @@ def _parents(store: Store, sweep: Detail | None, evidence: Sequence[Evidence]) -
     first = [] if sweep is None else [sweep.run_id]
     sweeps = [get_any(store, sweep_id) for sweep_id in dict.fromkeys([*first, *named])]
     keys = {s.run_id: "".join(f"{key}\n" for key in recorded_keys(store, s)).encode() for s in sweeps}
-    return [bundles.Parent(**vars(s), keys=keys[s.run_id]) for s in sweeps]
+    search = {s.run_id: find_artifact(store, s, SEARCH_FILE) for s in sweeps if SEARCH_KEY in s.tags}
+    return [bundles.Parent(**vars(s), keys=keys[s.run_id], search=search.get(s.run_id)) for s in sweeps]
 
 
 def _without_deleted_sweeps(store: Store, evidence: Sequence[Evidence]) -> list[Evidence]:

@@ -56,10 +56,7 @@ def search(asked: Planned) -> Done | None:
         same = [parent for parent in place.parents if parent.tags.get(SEARCH_KEY) == asked.key]
         before = _recorded(place, same, asked)
         left = asked.trials - sum(trial.state != "asked" for trial in before.trials)
-        log.info(
-            f"search of {asked.trials:,} trials of {len(asked.space.over):,} runs over "
-            f"{', '.join(d.name for d in asked.space.dimensions)}: {asked.trials - max(0, left):,} done"
-        )
+        log.info(f"{asked}: {asked.trials - max(0, left):,} done")
         if request.plan:
             return None
         complete = [p for p in same if p.status == "FINISHED" and p.tags.get("nnexp.outcome") == "complete"]
@@ -152,7 +149,7 @@ class _Search:
         keys = dict.fromkeys(key for trial in trials for key in (*trial.keys, *trial.confirmed))
         files = {
             SEARCH_FILE: self.searched.content(),
-            SWEEP_KEYS: "".join(f"{key}\n" for key in keys).encode(),
+            SWEEP_KEYS: ("\n".join(keys) + "\n").encode(),
         }
         with uninterrupted():
             self._place.writer.add(self._parent, files, {})
