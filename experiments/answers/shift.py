@@ -56,7 +56,7 @@ Without a shift the network does not learn the table. After the articles' {epoch
 learning rate of {rate}, {none_solved} of the networks on raw inputs have all four people right; at
 the best of the rates, {none_best_rate}, it is {none_best}, and if every rate is trained on until it
 times the epochs is {far}, at most {none_long}. Any shift makes the table learnable: at the articles'
-rate {shifted_solved} of {shifted_solved.n:,} networks solve it, with the articles' (135, 66), the
+rate {shifted_solved} of {shifted_solved.n:,} networks solve it, with the articles' `(135, 66)`, the
 mean or standardised inputs.
 
 The shifts differ in speed. At a learning rate of {timed_rate}, half of the networks have all four
