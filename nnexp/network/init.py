@@ -39,6 +39,16 @@ def zeros(rng: Draws, fan_in: int, fan_out: int) -> Array:
     return np.zeros((fan_out, fan_in))
 
 
+def constant(rng: Draws, fan_in: int, fan_out: int, *, value: float, ulps: int) -> Array:
+    """Set every weight to `value`, but the layer's first one `ulps` units in the last place away from 0.
+
+    With `ulps` 0 the neurons of a layer stay alike for ever, as from `ones` and `zeros`.
+    """
+    W = np.full((fan_out, fan_in), value)
+    W.view(np.int64)[0, 0] += ulps  # neighbouring floats of one sign are neighbouring integers
+    return W
+
+
 def xavier(rng: Draws, fan_in: int, fan_out: int, *, scale: float) -> Array:
     """Draw uniformly within `scale` * sqrt(6 / (fan_in + fan_out)): Glorot and Bengio 2010, eq. 16."""
     return uniform(rng, fan_in, fan_out, scale=scale * np.sqrt(6.0 / (fan_in + fan_out)))
