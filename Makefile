@@ -37,8 +37,8 @@ summary: install ## summarise the recorded runs: make summary ARGS="--by init"
 ui: install ## serve the MLflow UI on http://127.0.0.1:5000
 	@$(NNEXP) ui
 
-experiments: install ## run every experiment of experiments/ and write its report
-	@.venv/bin/python -m experiments.report
+experiments: install ## run the experiments, write their reports and docs/findings.md: make experiments QUICK=1 ONLY=shift
+	@.venv/bin/python -m experiments.report $(if $(QUICK),--quick) $(ONLY)
 
 screenshots: install ## take the docs' pictures of the MLflow UI in a real browser
 	@NNEXP_CI=1 .venv/bin/python -m pytest tests/program/test_browser.py

@@ -1,82 +1,94 @@
-"""Run every experiment and write its report: `make experiments`, or `python -m experiments.report NAME`.
+"""Run the experiments, write the report of each, and docs/findings.md: `make experiments`.
 
-A report answers the question in the first comment of the experiment's file, from the recorded runs alone.
+A report answers the question in the first comment of the experiment's file, from the recorded runs alone. Its
+facts are also written as JSON, to six digits, from which docs/findings.md is written. Runs that are recorded
+are not trained again.
+
+usage: python -m experiments.report [--quick] [NAME ...]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import json
+import time
+from importlib import import_module
 from pathlib import Path
 
-import pandas as pd
-from matplotlib.figure import Figure
-
-import nnexp
+from experiments.ask import Answer, Ask, Fact, told
 from nnexp.analysis import plots
-from nnexp.analysis.plots.sweeps import predictions, sweep_lines
 from nnexp.analysis.report.findings import question
-from nnexp.analysis.summary import finished
 from nnexp.analysis.summary_table import as_table
 
 HERE = Path(__file__).parent
-REPORTS = HERE / "reports"
+REPORTS, QUICK = HERE / "reports", HERE / "reports" / "quick"
+FINDINGS = HERE.parent / "docs" / "findings.md"
+# In the order in which docs/findings.md tells them.
+NAMES = ["articles", "learning_rate_init"]
+HEAD = """# Findings
+
+What the harness was built to find out. Each answer comes from recorded runs, and every number in it is put
+there by the program that read them, with its 95% interval. `make experiments` trains all of them and writes
+this page; run again, it only reads. Reruns give the same bits, and so the same page.
+"""
 
 
-def articles(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
-    """Return how often Emily and Frank are told apart, and a figure of their predictions by seed."""
-    told_apart = (runs["prediction/Emily"] >= 0.5) & (runs["prediction/Frank"] < 0.5)
-    emily, frank = runs["prediction/Emily"], runs["prediction/Frank"]
-    answer = (
-        f"Of {len(runs)} seeds, {told_apart.sum()} end with Emily at 0.5 or more and Frank below it. "
-        f"Emily runs from {emily.min():.3f} to {emily.max():.3f}, Frank from {frank.min():.3f} to "
-        f"{frank.max():.3f}; the articles print 0.951 and 0.039."
+def write(name: str, is_quick: bool) -> Path:
+    """Run the experiment and write its report, its figures and its facts; return the report's path."""
+    answer: Answer = import_module(f"experiments.answers.{name}").answer(Ask(name, is_quick))
+    folder = QUICK if is_quick else REPORTS
+    folder.mkdir(exist_ok=True)
+    facts = {key: fact.rounded() for key, fact in answer.facts.items()}
+    record = {
+        "networks": answer.networks, "text": answer.text, "figures": list(answer.figures),
+        "facts": {key: fact._asdict() for key, fact in facts.items()},
+    }  # fmt: skip
+    (folder / f"{name}.json").write_text(
+        json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    return answer, {"predictions": predictions(runs, ["Emily", "Frank"])}
-
-
-def learning_rate_init(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
-    """Return the best learning rate of every initialisation, by data set, and a figure of the loss."""
-    table = nnexp.summarize(runs, ["dataset", "init", "learning_rate"])
-    best = table.loc[table.groupby(["dataset", "init"], sort=False)["rank"].idxmin()]
-    lines = [
-        f"- {row.dataset}, {row.init}: learning rate {row.learning_rate:g}, median loss {row.median:.3g}, "
-        f"{row.solved:.0%} of {row.n} seeds solved"
-        for row in best.itertuples()
-    ]
-    answer = "The learning rate with the lowest median loss:\n\n" + "\n".join(lines)
-    return answer, {"loss": sweep_lines(table, "learning_rate", "init", ["dataset"], loss="mse")}
-
-
-ANSWERS = {"articles": articles, "learning_rate_init": learning_rate_init}
-
-
-def table_alone(runs: pd.DataFrame) -> tuple[str, dict[str, Figure]]:
-    """Return the answer for an experiment without a function in ANSWERS."""
-    return "The summary:", {}
-
-
-def write(name: str) -> Path:
-    """Run the experiment and write its report from the recorded runs; return the report's path."""
-    sweep = nnexp.sweep(experiment=name, experiment_name=f"report {name}")
-    if sweep.failures:
-        raise SystemExit(f"{name}: {len(sweep.failures)} runs failed: nnexp show {sweep.sweep_id}")
-    runs = finished(sweep.runs)
-    answer, figures = ANSWERS.get(name, table_alone)(runs)
-    REPORTS.mkdir(exist_ok=True)
-    text = [f"# {name}", question(name), f"`nnexp train experiment={name}`: {len(runs)} runs.", answer]
-    for title, figure in figures.items():
-        (REPORTS / f"{name}_{title}.png").write_bytes(plots.png(figure))
-        text.append(f"![{title}]({name}_{title}.png)")
-    text.append(as_table(sweep.summary(), style="markdown"))
-    path = REPORTS / f"{name}.md"
+    text = [f"# {name}", question(name), f"{answer.networks:,} networks; `make experiments ONLY={name}`."]
+    text.append(told(answer.text, facts))
+    for title, figure in answer.figures.items():
+        (folder / f"{name}_{title}.png").write_bytes(plots.png(figure))
+        text.append(f"![{title.replace('_', ' ')}]({name}_{title}.png)")
+    if answer.table is not None:
+        text.append(as_table(answer.table, style="markdown"))
+    path = folder / f"{name}.md"
     path.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     return path
 
 
+def findings() -> str:
+    """Return docs/findings.md, from the facts of the last reports."""
+    parts = [HEAD]
+    for name in NAMES:
+        record = json.loads((REPORTS / f"{name}.json").read_text(encoding="utf-8"))
+        facts = {key: Fact(**fact) for key, fact in record["facts"].items()}
+        first = record["figures"][0]
+        parts += [
+            f"## {question(name)}",
+            told(record["text"], facts),
+            f"![{first.replace('_', ' ')}](../experiments/reports/{name}_{first}.png)",
+            f"From {record['networks']:,} networks: `make experiments ONLY={name}`; "
+            f"[the whole report](../experiments/reports/{name}.md).",
+        ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
 def main() -> None:
-    names = sys.argv[1:] or sorted(path.stem for path in HERE.glob("*.yaml"))
-    for name in names:
-        print(f"wrote {write(name).relative_to(HERE.parent)}")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all if none")
+    parser.add_argument("--quick", action="store_true", help="a tenth of each, in experiments/reports/quick")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(NAMES):
+        parser.error(f"{', '.join(sorted(unknown))}: no experiment; there are {', '.join(NAMES)}")
+    for name in arguments.names or NAMES:
+        start = time.monotonic()
+        path = write(name, arguments.quick)
+        print(f"wrote {path.relative_to(HERE.parent)} in {time.monotonic() - start:.0f} s")
+    if not arguments.quick:
+        FINDINGS.write_text(findings(), encoding="utf-8")
+        print(f"wrote {FINDINGS.relative_to(HERE.parent)}")
 
 
 if __name__ == "__main__":

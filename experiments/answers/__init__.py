@@ -1,0 +1,1 @@
+"""Answer each experiment from its recorded runs: the module NAME answers experiments/NAME.yaml."""
