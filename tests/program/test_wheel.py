@@ -98,6 +98,7 @@ def test_one_run_a_sweep_and_an_experiment_train_and_are_found_again(typed, here
     assert (here / "mlflow.db").is_file()
     assert f"recorded as {run_id}" in typed("train", "dataset=xor", "epochs=20")
     assert "as sweep" in typed("train", "-m", "seed=1,2", "epochs=20", *QUICK)
+    assert "recorded as" in typed("train", "dataset=wine", "epochs=20", *QUICK)
     assert "20 runs, recorded as sweep" in typed("train", "experiment=articles", "epochs=20", *QUICK)
     assert all(path.name.startswith(("mlflow.db", "mlartifacts")) for path in here.iterdir())
 
@@ -113,7 +114,8 @@ def test_recorded_runs_are_summarised_reported_shown_and_rerun(typed, here):
 
 
 def test_an_unknown_data_set_is_refused_with_the_shipped_ones_named(typed):
-    assert "Known: alice, and, csv, gender, line, or, xor" in typed("train", "dataset=zzz", status=2)
+    known = "Known: alice, and, breast_cancer, csv, digits, gender, line, or, wine, xor"
+    assert known in typed("train", "dataset=zzz", status=2)
     assert "nnexp is an installed package" in typed("train", "require_clean=true", status=2)
 
 
