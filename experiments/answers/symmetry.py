@@ -52,7 +52,7 @@ ULP is noticed after still more epochs cannot be told.
 
 def answer(ask: Ask) -> Answer:
     """Return whether units that start alike stay so, and how large a difference they notice."""
-    alike = ask.sweep()
+    alike = ask.sweep(**({"learning_rate": [0.1, 1, 10]} if ask.is_quick else {}))
     kept = weights(alike, "kept")
     runs = alike.runs.assign(alike=are_alike(kept).all(axis=1), solved=alike.runs["accuracy"] == 1)
     moved = _moved(ask, 1, np.geomspace(0.01, 10, ask.tenth(200)), EPOCHS)

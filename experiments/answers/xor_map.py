@@ -27,6 +27,8 @@ SCALES = {"small": (0, 1), "middling": (1, 10), "large": (10, np.inf)}
 SAID = {"small": "below 1", "middling": "1 to 10", "large": "10 or more"}
 # Losses near which networks stay: that many of the four rows are right, the others get their mean.
 STAYS = {"eighth": (1 / 8, "1/8"), "sixth": (1 / 6, "1/6"), "quarter": (1 / 4, "1/4"), "half": (1 / 2, "1/2")}
+# The curvature that rounding could feign.
+ROUNDED = 1e-15
 # The four rows of XOR.
 X = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 Y = np.array([0, 1, 1, 0])
@@ -36,27 +38,29 @@ Of {all.n:,} networks, {settings.n:,} settings of learning rate and scale with {
 solve XOR within {early_epochs:,} epochs and {all} within {epochs:,}. It depends on both: of the networks
 with a scale from {block_low} to {block_high} and a learning rate in the same range {block} solve it, of
 those with a scale of {large_from} or more {large}. In {good} settings at least {much:.0%} of the seeds
-solve it, in {none} none does; none of {seeds} seeds leaves room for a share of {room:.1%}.
+solve it, in {none} none does, which leaves room for a share of up to {room:.1%} in each.
 
-Of the unsolved, {solved_late.n:,} drawn at random were trained on to {late_epochs:,} epochs. By
-{mid_epochs:,} epochs {solved_mid} of them have solved XOR, by {late_epochs:,} {solved_late}: {late_small}
-of those that began with a scale below {small_below}, and {late_large} of those with one of {large_from} or
-more. Of the {falling.n:,} still unsolved {falling} have a lower loss than half as many epochs before,
-{fixed} have the very same weights, to the bit, and the others move without getting lower. Most stay near
-one of four losses: {eighth} within a hundredth of an eighth (two rows right, the other two between their
-targets), {sixth} of a sixth, {quarter} of a quarter and {half} of a half (the output is the same for all
-rows, and saturated).
+Of the unsolved, {solved_late.n:,} drawn at random were trained on to {late_epochs:,} epochs. {solved_mid}
+of them have solved XOR by {mid_epochs:,} epochs and {solved_late} by {late_epochs:,}: {late_small} of those
+that began with a scale below {small_below}, and {late_large} of those with one of {large_from} or more. Of
+the {falling.n:,} that are still unsolved, {falling} have a lower loss than half as many epochs before,
+{fixed} have the very same weights, to the bit, and the weights of the others move without the loss getting
+lower: a step is taken for each row, so that at large learning rates they go in circles. {near} are within a
+hundredth of one of four losses: {eighth} of an eighth (two rows are right, the other two between their
+targets), {sixth} of a sixth (one row is right), {quarter} of a quarter and {half} of a half (the output is
+saturated, and the same for all rows).
 
-Hamey (1998) proves that XOR has no local minima for this network; Sprinkhuizen-Kuyper and Boers (1999)
-prove that there are regions of local minima where hidden units are saturated, whose boundary points are
-saddle points, that a strictly decreasing path leads from each finite point to an error of zero, and that
-this explains why experiments of higher precision find fewer. The runs agree with both and decide neither.
-{gradient} of the unsolved have a gradient that is not zero, as no local minimum has; in {zero} it is zero
-in double precision. At {curved} the loss curves down in some direction, which it does at no minimum. Of
-those near an eighth only {curved_eighth} do: there the loss curves up in every direction, and still falls
-in {falling_eighth}, while the weights grow. So these networks are on plateaus that go on for as long as we
-looked, and some of these have no end at finite weights. Whether a network that is unsolved after
-{late_epochs:,} epochs would ever solve XOR by gradient descent cannot be told.
+Are these local minima? Hamey (1998, XOR has no local minima) reports a proof that XOR has none.
+Sprinkhuizen-Kuyper and Boers (1999, The local minima of the error surface of the 2-2-1 XOR network) report
+a proof that there are regions of local minima, where hidden units are saturated, that their boundary points
+are saddle points and that a strictly decreasing path leads from each finite point to an error of zero,
+which explains why experiments of higher precision find fewer. The runs agree with both. {gradient} of the
+unsolved have a gradient that is not zero, so they are not at a minimum; in {zero} it is zero in double
+precision, as the units are saturated. At {curved} the loss curves down in some direction, as it does at no
+minimum. Those near an eighth are the most like minima: at {up_eighth} of them the loss curves up in every
+direction. Yet at {falling_eighth} of them it still falls, and at {growing_eighth} the largest weight still
+grows, as if the minimum lay at infinite weights. So what these runs show are plateaus; whether a network
+that is unsolved after {late_epochs:,} epochs would ever solve XOR by gradient descent, they cannot tell.
 """
 
 
@@ -90,6 +94,8 @@ def _late(on: Sweep) -> pd.DataFrame:
         late[epochs] = by[epochs]["solved"].to_numpy()
     late["is_fixed"] = (end["weights_sha256"] == before["weights_sha256"]).to_numpy()
     late["is_falling"] = (end["loss"] < before["loss"]).to_numpy() & ~late["is_fixed"]
+    largest = [np.abs(np.stack(at["w"])).max(axis=1) for at in (before, end)]
+    late["is_growing"] = largest[1] > largest[0]
     late["curvature"] = least_curvature(np.stack(late["w"]))
     return late
 
@@ -174,15 +180,12 @@ def _late_facts(late: pd.DataFrame) -> dict[str, Fact]:
         **{name: _share(which) for name, which in near.items()},
         "gradient": _share(rest["grad_norm"] > 0, ".2%"),
         "zero": Fact(int((rest["grad_norm"] == 0).sum()), len(rest), style="d"),
-        "curved": _share(_curves_down(rest)),
-        "curved_eighth": _share(_curves_down(rest[near["eighth"]])),
+        "near": _share(np.any(list(near.values()), axis=0)),
+        "curved": _share(rest["curvature"] < -ROUNDED),
+        "up_eighth": _share(rest.loc[near["eighth"], "curvature"] > ROUNDED),
         "falling_eighth": _share(rest.loc[near["eighth"], "is_falling"]),
+        "growing_eighth": _share(rest.loc[near["eighth"], "is_growing"]),
     }  # fmt: skip
-
-
-def _curves_down(networks: pd.DataFrame) -> Any:
-    """Return whether the loss curves down in some direction, by more than rounding could feign."""
-    return networks["curvature"] < -1e-15
 
 
 def _blocks(last: pd.DataFrame) -> pd.DataFrame:
@@ -203,9 +206,11 @@ def _blocks(last: pd.DataFrame) -> pd.DataFrame:
 @style.styled
 def _map(runs: pd.DataFrame) -> Figure:
     """Draw the share of seeds that have solved XOR, over learning rate and scale, by number of epochs."""
-    room = style.Room(top=0.8, right=1.0, left=0.8)
+    room = style.Room(top=0.7, right=1.0, left=0.8)
     figure, axes = style.grid(2, room, 3.6, 9.2)
-    style.heading(figure, "XOR is solved where the initial weights are neither tiny nor large")
+    style.heading(
+        figure, "XOR is solved where neither the initial weights nor the learning rate is tiny or large"
+    )
     for ax, (epochs, part) in zip(axes, runs.groupby("epochs"), strict=True):
         cells = part.pivot_table(index="init.scale", columns="learning_rate", values="solved")
         x, y = (_edges(axis.to_numpy()) for axis in (cells.columns, cells.index))
@@ -232,10 +237,10 @@ def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _trained_on(late: pd.DataFrame) -> Figure:
     """Draw the share solved over the epochs, and the losses at which the others stay."""
     figure, (left, right) = style.grid(2, style.Room(top=0.8, left=0.8), 3.2, 9.2)
-    style.heading(
-        figure,
-        f"{len(late):,} unsolved networks trained on: a few solve XOR late, the others stay near four losses",
+    title = (
+        f"{len(late):,} unsolved networks, trained on: ever fewer solve XOR, most others stay at four losses"
     )
+    style.heading(figure, title)
     for (name, ends), color in zip(SCALES.items(), style.COLORS, strict=False):
         part = late[late["init.scale"].between(*ends, inclusive="left")]
         counts = np.array([part[epochs].sum() for epochs in LATE])
@@ -270,4 +275,4 @@ def _losses(ax: Axes, rest: pd.DataFrame) -> None:
             fontsize=style.SMALL,
         )
     ax.set(xlabel=f"loss (mse) after {LATE[-1]:,} epochs", ylabel="networks that stay unsolved")
-    ax.legend(loc="upper center")
+    ax.legend(loc="upper right")
