@@ -26,12 +26,12 @@ EPOCHS = [1, 10, 100, 1000, 10_000, 100_000]
 DRAWN = [1, 2**20, 2**40, 2**46, 2**50]
 
 TEXT = """
-They do. {alike.n:,} networks 2-2-1 that start from zeros or from ones, on XOR and on the articles' table,
-with three optimizers and {rates} learning rates from {rate_low} to {rate_high}, were trained for {long:,}
-epochs, and their weights were kept at {times} epochs on the way: in {alike} the two hidden units have the
-same weights at all of them, to the bit. So the two are worth one: of {xor.n:,} such networks none solves
-XOR, {xor}, and the lowest loss is {lowest}, above the sixth that one hidden unit can approach; on the
-articles' table, which one unit can learn, {gender} do.
+They do. {alike.n:,} networks 2-2-1 that start from zeros or from ones, on XOR and on the articles' table
+with {rates} learning rates from {rate_low} to {rate_high}, were trained for {long:,} epochs, and their
+weights were kept at {times} epochs on the way: in {alike} the two hidden units have the same weights at all
+of them, to the bit. So the two are worth one: of {xor.n:,} such networks none solves XOR, {xor}, and the
+lowest loss is {lowest}, above one sixth, which a single hidden unit can only approach; on the articles'
+table, which one unit can learn, {gender} do.
 
 Then the first weight of each layer was moved from one by some units in the last place (ULP), for
 {settings.n:,} learning rates in the same range. One ULP sets the units apart to the bit in {apart_one}
@@ -46,7 +46,8 @@ ULP or more, {half_size}, at least half of them do. With {most_ulps:,} ULP, wher
 From zeros no such move lasts: an ULP of zero is {denormal}, and after one epoch the units of {merged.n:,}
 networks moved by up to {most_ulps:,} of them are alike to the bit in {merged}, after {epochs:,} epochs in
 {merged_end}. Weights other than the first, other networks and other data were not tried, and whether one
-ULP is noticed after still more epochs cannot be told.
+ULP is noticed after still more epochs cannot be told. The learning rates are a grid; the intervals are
+those of as many drawn at random.
 """
 
 
@@ -66,7 +67,6 @@ def _moved(ask: Ask, value: float, rates: Array, epochs: list[int]) -> pd.DataFr
     """Train XOR from this value, the first weight of each layer moved; return a row a network and epoch."""
     sweep = ask.sweep(
         dataset="xor",
-        optimizer="sgd",
         init="constant",
         **{"init.value": value, "init.ulps": ULPS},
         learning_rate=[float(f"{rate:.4g}") for rate in rates],
@@ -153,7 +153,7 @@ def _zeros_facts(zeros: pd.DataFrame) -> dict[str, Fact]:
     """Return what a move of some ULP from 0 does."""
     zeros = zeros[zeros["init.ulps"] > 0]
     return {
-        "denormal": Fact(5e-324, style="g"),
+        "denormal": Fact(5e-324, style=".2g"),
         "merged": _share(zeros.loc[zeros["epochs"] == 1, "alike"]),
         "merged_end": _share(zeros.loc[zeros["epochs"] > 1, "alike"]),
     }
@@ -178,7 +178,9 @@ def _table(moved: pd.DataFrame) -> pd.DataFrame:
 def _figure(moved: pd.DataFrame) -> Figure:
     """Draw how far the units are apart over the epochs, and which moves solve XOR."""
     figure, (left, right) = style.grid(2, style.Room(top=0.8, left=0.8), 3.3, 9.2)
-    style.heading(figure, "One ULP sets the units apart to the bit, but takes for ever to be noticed")
+    style.heading(
+        figure, f"One ULP sets the units apart to the bit, but {EPOCHS[-1]:,} epochs do not make it matter"
+    )
     _growth(left, moved)
     _solved(right, moved)
     return figure
@@ -189,13 +191,15 @@ def _growth(ax: Axes, moved: pd.DataFrame) -> None:
     for ulps, color in zip(DRAWN, style.COLORS, strict=False):
         groups = moved[moved["init.ulps"] == ulps].groupby("epochs")["apart"]
         low, middle, high = (groups.quantile(q) for q in (0.05, 0.5, 0.95))
-        ax.plot(middle.index, middle, "o-", ms=4, color=color, label=_power(ulps))
+        ax.plot(middle.index, middle, "o-", ms=4, color=color)
         ax.fill_between(middle.index, low, high, color=color, alpha=0.2, lw=0)
+        place = (EPOCHS[-1] * 1.5, middle.iloc[-1])
+        ax.annotate(_power(ulps), place, color=color, va="center", fontsize=style.SMALL)
     ax.set(
         xscale="log", yscale="log", xlabel="completed epochs", ylabel="largest difference between the units"
     )
-    ax.set_title("median and middle nine tenths, by ULP", loc="left")
-    ax.legend(ncols=3, loc="lower right")
+    ax.set_xlim(right=EPOCHS[-1] * 6)
+    ax.set_title("moved by 1 to $2^{50}$ ULP: median, middle nine tenths", loc="left")
 
 
 def _solved(ax: Axes, moved: pd.DataFrame) -> None:
@@ -206,9 +210,9 @@ def _solved(ax: Axes, moved: pd.DataFrame) -> None:
         at = np.log2(part.mean().index.to_numpy(dtype=float))
         ax.plot(at, part.mean(), color=color, label=f"{epochs:,}")
         ax.fill_between(at, low, high, color=color, alpha=0.2, lw=0)
-    ax.set(xlabel="ULP by which the first weights are moved, as a power of 2", ylim=(-0.02, 1.02))
+    ax.set(xlabel="first weights moved by (power of two of ULP)", xlim=(38, 52.4), ylim=(-0.02, 1.02))
     ax.set_ylabel("share of learning rates that solve XOR")
-    ax.set_title("by epochs", loc="left")
+    ax.set_title("by completed epochs", loc="left")
     ax.legend(loc="upper left")
 
 
