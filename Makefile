@@ -88,6 +88,7 @@ bench: install ## measure the engine beside JAX, scikit-learn, NumPy and C, and 
 	@.venv/bin/python -m tests.benchmarks.bench_floor
 	@.venv/bin/python tests/benchmarks/bench_sweep.py
 	@.venv/bin/python tests/benchmarks/bench_search.py
+	@.venv/bin/python tests/benchmarks/bench_pruning.py
 
 # Without the extra cuda, which is large and of use to few.
 lock: install ## resolve both lock files again

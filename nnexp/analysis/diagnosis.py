@@ -192,10 +192,10 @@ class Siblings:
 
     n: int
     solved: int
-    example: str | None
+    example: Any
 
 
-def siblings(runs: pd.DataFrame, run_id: str, over: str = "seed") -> Siblings:
+def siblings(runs: pd.DataFrame, run_id: Any, over: str = "seed") -> Siblings:
     """Find the finished runs with the params of this run, apart from `over`."""
     done = finished(runs)
     this = done[done["run_id"] == run_id]

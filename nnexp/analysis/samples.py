@@ -98,10 +98,7 @@ class Cells:
         if f"{rows}accuracy" in runs:
             accuracy = runs[f"{rows}accuracy"].to_numpy(dtype=float)
             solved = np.where(np.isnan(accuracy), np.nan, (accuracy == 1) & ~diverged)
-        if "network" in runs:
-            networks = runs["network"].to_numpy(dtype=np.intp)
-        else:
-            networks = _codes(runs, "weights_sha256")
+        networks = _networks(runs)
         return cls(
             values,
             np.where(diverged, worst, values),
@@ -192,6 +189,17 @@ def _numbered(values: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.in
     if (values[1:] > values[:-1]).all():
         return values, np.arange(len(values))
     return np.unique(values, return_inverse=True)
+
+
+def _networks(runs: pd.DataFrame) -> NDArray[np.intp]:
+    """Number the networks by their weights: of runs by the hash, of members by the column `network`."""
+    is_member = runs["network"].notna().to_numpy() if "network" in runs else np.zeros(len(runs), dtype=bool)
+    if len(runs) and is_member.all():
+        return runs["network"].to_numpy(dtype=np.intp)
+    codes = _codes(runs, "weights_sha256")
+    if not is_member.any():
+        return codes
+    return np.where(is_member, 2 * len(runs) + pd.factorize(runs["network"])[0], codes)
 
 
 def _codes(runs: pd.DataFrame, name: str) -> NDArray[np.intp]:

@@ -17,7 +17,7 @@ from nnexp.analysis.standing import FEWEST_SEEDS, against_best
 from nnexp.analysis.summary import finished
 from nnexp.analysis.summary_table import MARKS, setting, significant
 from nnexp.analysis.tables import Columns
-from nnexp.config.space import Value
+from nnexp.config.space import Dimension, Value
 from nnexp.tracking.searches import Searched
 
 # How many of the best trials a table shows.
@@ -73,11 +73,11 @@ def _standing(values: statistics.Floats) -> list[str | None]:
 def params_text(found: Searched, trial: int) -> str:
     """Return a trial's params as they can be typed, numbers with four digits."""
     params = found.trials[trial].params
-    return " ".join(f"{d.name}={_short(params[d.name])}" for d in found.dimensions)
+    return " ".join(text for d in found.dimensions for text in _typed(d, params[d.name]))
 
 
-def _short(value: Value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _typed(d: Dimension, value: Value) -> list[str]:
+    return [f"{d.name}={value:.4g}"] if isinstance(value, float) else d.overrides(value)
 
 
 def best_trials(found: Searched, again: pd.DataFrame, best: str = MARKS["best"]) -> Columns:
@@ -95,7 +95,8 @@ def best_trials(found: Searched, again: pd.DataFrame, best: str = MARKS["best"])
         columns[""].append("" if row is None else marks.get(row["standing"], ""))
         fresh.append("" if row is None else _within(row["median"], row["low"], row["high"]))
     if len(again):
-        columns["on fresh seeds"] = fresh
+        is_over_seeds = found.settings.get("over", "seed") == "seed"
+        columns["on fresh seeds" if is_over_seeds else "with a fresh seed"] = fresh
     return columns
 
 
@@ -110,7 +111,7 @@ def verdict(found: Searched, again: pd.DataFrame) -> str:
     counts = _counts(found)
     if not len(again):
         if not found.best_first:
-            return f"no trial was completed ({counts})"
+            return f"no trial was completed of {counts}"
         best = found.best_first[0]
         value = significant(found.trials[best].value or 0.0, 4)
         return (
@@ -126,9 +127,17 @@ def verdict(found: Searched, again: pd.DataFrame) -> str:
     )
     text = (
         f"best of {counts}: trial {best}, {params_text(found, best)}: {found.metric} "
-        f"{significant(first['median'], 3)}{interval} over {n} fresh seed{'s' * (n != 1)}"
+        f"{significant(first['median'], 3)}{interval} over {_fresh(found, n)}"
     )
     return f"{text}; {_rivals(again)}"
+
+
+def _fresh(found: Searched, n: int) -> str:
+    """Return what the best trials were run again on."""
+    over = found.settings.get("over", "seed")
+    if over == "seed":
+        return f"{n} fresh seed{'s' * (n != 1)}"
+    return f"the same {n} value{'s' * (n != 1)} of {over} with a fresh seed"
 
 
 def _rivals(again: pd.DataFrame) -> str:

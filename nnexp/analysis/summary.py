@@ -204,6 +204,7 @@ def summarize(
 
 def check_metric(runs: pd.DataFrame, metric: str) -> None:
     """Raise RequestError unless the metric is one of the runs' numbers."""
+    runs = runs.drop(columns=["number", "network"], errors="ignore")  # which tell members apart
     if metric not in runs.columns or not pd.api.types.is_numeric_dtype(runs[metric]):
         columns = params_of(runs)
         numeric = [c for c in runs.select_dtypes("number").columns if c not in columns]

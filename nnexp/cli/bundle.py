@@ -16,7 +16,7 @@ from nnexp.pipeline.rerun import verbs
 def write(some_id: str, out: Path | None) -> None:
     """Carry out `nnexp bundle RUN_ID|SWEEP_ID`."""
     done = verbs.write_bundle(some_id, out)
-    runs = f"{done.runs:,} run{'s' * (done.runs != 1)}"
+    runs = f"{done.runs:,} {done.unit}{'s' * (done.runs != 1)}"
     path = str(done.path)
     print(f"wrote {path}: {runs}, {done.size:,} bytes\n  {PROGRAM} rerun --bundle {shlex.quote(path)}")
 
@@ -25,7 +25,8 @@ def bring(path: Path, experiment_name: str | None) -> None:
     """Carry out `nnexp import BUNDLE`."""
     done = intake.bring(path, experiment_name)
     total = done.total
-    print(f"imported {done.new:,} of {total:,} runs of {done.what} into {done.experiment}", end="")
+    unit = "networks" if done.run_id is None else "runs"
+    print(f"imported {done.new:,} of {total:,} {unit} of {done.what} into {done.experiment}", end="")
     print(f"; {total - done.new:,} were there already" if done.new < total else "")
     for run_id in done.left_out:
         print(f"  {run_id} is left out: the experiment has the same run under another id")

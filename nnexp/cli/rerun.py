@@ -134,11 +134,11 @@ def _words(extent: Counter[str]) -> str:
 def _print_forecast(forecast: Forecast) -> bool:
     """Print the result of a dry run; return whether all runs can be trained again."""
     total, cannot = forecast.total, forecast.cannot
-    print(f"{total - len(cannot):,} of {total:,} runs can be trained again and compared")
+    print(f"{total - len(cannot):,} of {total:,} {forecast.unit} can be trained again and compared")
     for reason in cannot[:LISTED]:
         print(on_one_line(f"  cannot: {reason}"))
     for doubt, count in forecast.doubts.items():
-        print(on_one_line(f"  {doubt}" + (f" ({count:,} runs)" if total > 1 else "")))
+        print(on_one_line(f"  {doubt}" + (f" ({count:,} {forecast.unit})" if total > 1 else "")))
     return not cannot
 
 

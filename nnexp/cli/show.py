@@ -25,19 +25,20 @@ from nnexp.network.reference import equation
 from nnexp.network.weights import Model
 from nnexp.pipeline.networks import member_again, network_of
 from nnexp.pipeline.run import Recorded
-from nnexp.tracking.experiments import find_experiment, get_experiment
+from nnexp.tracking.experiments import find_experiment
 from nnexp.tracking.find import get_curve, get_sweep, read_model
+from nnexp.tracking.members import split_member
 from nnexp.tracking.named import entries, whole_id
-from nnexp.tracking.population import Member, get_network, points_asked
+from nnexp.tracking.population import Member, get_network
 from nnexp.tracking.reader import Detail
-from nnexp.tracking.searches import Searched, find_search
+from nnexp.tracking.searches import Searched
 from nnexp.tracking.store import Store, open_store, resolve_uri
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from nnexp.pipeline.population.sweep import Population
+    from nnexp.pipeline.population.sweep import PopulationResult
     from nnexp.pipeline.search.loop import Done
     from nnexp.pipeline.sweep import Sweep
 
@@ -46,7 +47,7 @@ log = logging.getLogger("nnexp")
 # How the program is called from the working directory.
 PROGRAM = "nnexp" if shutil.which("nnexp") else os.path.relpath(Path(sys.executable).with_name("nnexp"))
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
-# How many failures of a population are shown.
+# How many failures of a sweep are shown.
 MOST_SHOWN = 20
 SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -74,7 +75,8 @@ def recorded(config: RunConfig, done: Recorded) -> None:
     epochs = f"{done.epochs} epoch{'' if done.epochs == 1 else 's'}"
     if "trained_epochs" in done.others:
         epochs += f", the best of {done.others['trained_epochs']:.0f}"
-    line = f"loss {done.first_loss:.4g} -> {done.last_loss:.4g} in {epochs}, {done.outcome}"
+    first = "" if done.first_loss is None else f"{done.first_loss:.4g} -> "
+    line = f"loss {first}{done.last_loss:.4g} in {epochs}, {done.outcome}"
     if done.accuracy is not None:
         line += f", accuracy {done.accuracy:.3g}"
     print(line)
@@ -95,6 +97,11 @@ def remark(done: Recorded, what: str) -> None:
     """Log that a run was recorded by an earlier command, if it was."""
     if done.added:
         log.info(f"already recorded, and not run again; added to it: {' and '.join(done.added)}")
+    elif split_member(done.run_id) is not None:
+        log.info(
+            f"{what} is already recorded, as a member of a population, and is not run again; "
+            f"nnexp promote {done.run_id} makes it a run, force=true runs it again"
+        )
     elif done.is_old:
         log.info(f"{what} is already recorded and is not run again; force=true runs it again")
 
@@ -135,7 +142,7 @@ def _told(search: Searched, runs: pd.DataFrame) -> str:
     return f"{table}{searches.verdict(search, again)}"
 
 
-def population(config: RunConfig, done: Population) -> None:
+def population(config: RunConfig, done: PopulationResult) -> None:
     """Print the summary and the failures of a population that has just ended."""
     if done.summary is not None:
         print_summary(done.summary)
@@ -145,7 +152,7 @@ def population(config: RunConfig, done: Population) -> None:
         print(as_text({"failed": names, "reason": reasons}) + "\n")
     failed = f", {done.failed} failed" if done.failed else ""
     print(f"{done.total:,} network{'s' * (done.total != 1)}{failed}, recorded as sweep {done.sweep_id}")
-    _next(config, ["summarize", "--sweep", done.sweep_id], ["show", done.sweep_id])
+    _next(config, ["summarize", "--sweep", done.sweep_id], ["report", done.sweep_id])
 
 
 def print_summary(table: pd.DataFrame) -> None:
@@ -299,29 +306,27 @@ def _curve_and_network(store: Store, record: Detail) -> tuple[list[tuple[int, fl
 def _show_sweep(store: Store, parent: Detail) -> None:
     """Print a sweep: its counts, question, ranges, summary, best run, failures, provenance."""
     from nnexp.analysis.report.findings import Findings  # imports pandas, which a run alone does without
-    from nnexp.analysis.summary import overall
-    from nnexp.tracking.read import read_runs
 
-    runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
-    search = find_search(store, parent)
-    summary = overall(runs) if search is None else None
-    found = Findings.of(parent, points_asked(store, parent), runs, summary)
+    found = Findings.read(store, parent)
     print(on_one_line(f"{parent.name}   {parent.status.lower()}"))
     counts = ", ".join(f"{n:,} {kind}" for kind, n in found.counts.items())
     print(f"sweep {parent.run_id}: {counts}")
     if found.question:
         print(on_one_line(f"question: {found.question}"))
     _section("ranges", found.ranges)
-    if search is not None:
-        print(f"\nbest trials\n{_told(search, runs)}")
-    if found.summary is not None:
+    ends, failed = found.named(found.done.iloc[[0, -1][: len(found.done)]], found.failed.head(MOST_SHOWN))
+    if found.search is not None:
+        print(f"\nbest trials\n{_told(found.search, found.runs)}")
+    elif found.summary is not None:
         print("\nsummary")
         print_summary(found.summary)
-        metric, ends = found.metric, found.done.iloc[[0, -1] if len(found.done) > 1 else [0]]
+        metric, one = found.metric, found.unit.removesuffix("s")
         for which, end in zip(("best", "worst"), ends.to_dict("records"), strict=False):
             value = "diverged" if end["outcome"] == "diverged" else f"{metric} {end[metric]:.4g}"
-            print(f"\n{which} run\n  {on_one_line(end['run_name'])}: {value}, {end['run_id']}")
-    _section("failed", dict(zip(found.failed["run_name"], found.failed["reason"].map(str), strict=True)))
+            print(f"\n{which} {one}\n  {on_one_line(end['run_name'])}: {value}, {end['run_id']}")
+    _section("failed", dict(zip(failed["run_name"], failed["reason"].map(str), strict=True)))
+    if (more := len(found.failed) - len(failed)) > 0:
+        print(f"  … and {more:,} more")
     _section("provenance", {k: v for k, v in sorted(parent.tags.items()) if k.startswith("nnexp.")})
 
 

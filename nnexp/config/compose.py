@@ -112,7 +112,7 @@ class Composer:
     def __init__(self, loader: ConfigLoaderImpl, config: DictConfig) -> None:
         parser = OverridesParser.create(config_loader=loader)
 
-        @lru_cache(maxsize=65536)
+        @lru_cache(maxsize=4096)  # each takes a kilobyte
         def read(text: str) -> _Setting:
             # A sweep has many numbers, and Hydra's grammar takes a millisecond to read one.
             if number := _NUMBER.fullmatch(text):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, Sweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -70,7 +70,7 @@ def _check_option(group: str, value: object) -> None:
     if isinstance(value, ChoiceSweep):
         for item in value.list:
             _check_option(group, _plain_item(item))
-    elif not isinstance(value, Sweep) and value not in options(group):
+    elif not isinstance(value, Sweep | Glob) and value not in options(group):
         raise unknown(group, str(value), options(group))
 
 
@@ -101,6 +101,8 @@ def in_plain_words(error: Exception) -> str:
         typed = found.group(1)
         key = re.split("[.=]", typed.lstrip("+"))[0]
         return f"{typed}: {key} has no such part: write the whole value, {key}=…"
+    if text.startswith("Invalid range values"):
+        return "range(…): the step must lead from the start to the stop, and not be 0"
     if isinstance(error, OverrideParseException):
         return (
             f"cannot read {error.override!r}: write key=value without blanks, lists as [1,2], other text "

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
 
 from nnexp.config.errors import RequestError
+from nnexp.config.request import GROUPS, Request
+from nnexp.config.run import is_item, rules
 from nnexp.config.space import Dimension, Space
+
+# Keys that say how to go about a search, and keys that say where runs are recorded and what is drawn of them.
+SETTINGS = frozenset(f.name for f in fields(Request))
+PLACES = ("experiment_name", "tracking_uri", "figures", "model")
 
 
 def space_of(overrides: Iterable[Override], zipped: Sequence[str], over: str) -> Space:
@@ -26,6 +34,7 @@ def space_of(overrides: Iterable[Override], zipped: Sequence[str], over: str) ->
     found: dict[str, Override] = {override.get_key_element(): override for override in overrides}
     dimensions, fixed, runs = dict[str, Dimension](), list[str](), list[tuple[str, ...]]()
     for key, override in found.items():
+        _check(key, override)
         if not override.is_sweep_override():
             fixed.append(f"{key}={override.get_value_element_as_str()}")
         elif key == over:
@@ -46,29 +55,44 @@ def space_of(overrides: Iterable[Override], zipped: Sequence[str], over: str) ->
     return Space(tuple(dimensions.values()), tuple(fixed), tuple(runs) or ((),))
 
 
+def _check(key: str, override: Override) -> None:
+    """Raise RequestError for a range that no search can have for this key."""
+    value, typed = override.value(), override.input_line
+    if not override.is_sweep_override():
+        return
+    if key.split(".")[0] in SETTINGS or key in PLACES:
+        raise RequestError(f"{typed}: changes no network, so that it must have one value for all trials")
+    if key in GROUPS and isinstance(value, IntervalSweep | RangeSweep):
+        raise RequestError(f"{typed}: a group has no numbers: list some of its options")
+    if key in rules() and isinstance(value, IntervalSweep | RangeSweep) and is_item(rules()[key], 1):
+        raise RequestError(f"{typed}: takes lists; write {key}.0=… for the first number of one")
+    if getattr(value, "shuffle", False):
+        raise RequestError(f"{typed}: the sampler decides the order: leave shuffle() out")
+
+
 def _listed(override: Override) -> list[str]:
     """Return the values of a discrete range. Raises RequestError if there are none, or no end of them."""
-    typed = override.input_line
+    typed, value = override.input_line, override.value()
     if not override.is_discrete_sweep():
         raise RequestError(f"{typed}: trials are judged over listed values or a range(), not an interval")
     try:
         values = list(override.sweep_string_iterator())
-    except ValueError:
+    except (ValueError, HydraException):
         raise RequestError(f"{typed}: a range needs a step other than 0") from None
+    if not values and isinstance(value, RangeSweep):
+        raise RequestError(
+            f"{typed}: the range is empty: from {value.start:g}, steps of {value.step:g} do not lead to "
+            f"{value.stop:g}"
+        )
     if not values:
-        raise RequestError(f"{typed}: the range is empty: it ends before {_end(override)}")
+        raise RequestError(f"{typed}: there are no such values")
     return values
-
-
-def _end(override: Override) -> str:
-    value = override.value()
-    return f"{value.stop:g}, where it starts" if isinstance(value, RangeSweep) else "it begins"
 
 
 def _few(override: Override) -> list[str]:
     """Return the values of a choice, or of a range that has at most two; else nothing.
 
-    Raises RequestError for a range with only one value, whose step does not fit.
+    Raises RequestError for a range with only one value.
     """
     value = override.value()
     if isinstance(value, IntervalSweep):
@@ -78,9 +102,9 @@ def _few(override: Override) -> list[str]:
     start, stop, step = (Decimal(str(number)) for number in (value.start, value.stop, value.step))
     if step and (stop - start) / step > 1:
         return []
-    values = _listed(override)
-    only = f"the range has only the value {values[0]}, as its step of {value.step:g} does not fit"
-    raise RequestError(f"{override.input_line}: {only}")
+    (only,) = _listed(override)
+    after = f"the next one, {start + step}, does not come before its end, {stop}"
+    raise RequestError(f"{override.input_line}: the range has only the value {only}: {after}")
 
 
 def _dimension(key: str, override: Override) -> Dimension:

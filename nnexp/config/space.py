@@ -100,6 +100,14 @@ class Space:
         found.append([values[-1] for values in ends])
         return [dict(zip(names, values, strict=True)) for values in found]
 
+    def inner(self) -> dict[str, Value]:
+        """Return a trial within the ranges, where an interval has no whole number."""
+        share = (5**0.5 - 1) / 2
+        return {
+            d.name: d.choices[0] if d.kind == "choice" else d.plain(d.low + share * (d.high - d.low))
+            for d in self.dimensions
+        }
+
     def grid(self) -> list[dict[str, Value]]:
         """Return every combination. Raises RequestError if there is no end of them, or too many."""
         values = [d.values() for d in self.dimensions]

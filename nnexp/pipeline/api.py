@@ -21,7 +21,7 @@ from nnexp.pipeline import sweep as sweeper
 from nnexp.pipeline.keywords import typed
 from nnexp.pipeline.points import experiment_of, one_run, sweep_points, typed_grid, without
 from nnexp.pipeline.population.space import space_of
-from nnexp.pipeline.population.sweep import Population, population
+from nnexp.pipeline.population.sweep import PopulationResult, population
 from nnexp.pipeline.rerun import again
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
 from nnexp.pipeline.results.rerun import Rerun
@@ -132,7 +132,7 @@ def sweep(**keys: Any) -> Sweep:
         else:
             configs, request = sweep_points(loader, config, grid, source)
     _refuse_plan(request)
-    done: sweeper.Sweep | Population | None
+    done: sweeper.Sweep | PopulationResult | None
     if is_table:
         done = population(space, request, name)
     else:
@@ -225,7 +225,7 @@ def load_study(search: str, *, tracking_uri: str | None = None) -> Study:
     found = None if parent is None else find_search(store, parent)
     if parent is None or found is None:
         raise RequestError(f"{shortened(search)!r} is not the id of a search; nnexp search records one")
-    from nnexp.pipeline.search.study import study_of  # imports Optuna
+    from nnexp.analysis.study import study_of  # imports Optuna
 
     return study_of(found, parent.name)
 

@@ -210,7 +210,7 @@ def model_of(trained: Trained, dataset: Dataset) -> Model:
 
 def run_files(trained: Trained, weights: bytes) -> dict[str, bytes]:
     """Return the artifacts that every run has: config.yaml and weights.npz."""
-    text = "".join(_yaml(name, value) for name, value in vars(trained.config).items())
+    text = "".join(_yaml(name, value) for name, value in trained.config.items())
     return {"config.yaml": f"schema: {SCHEMA}\n{text}".encode(), "weights.npz": weights}
 
 

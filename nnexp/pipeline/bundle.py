@@ -3,9 +3,10 @@
 Its members are SHA256SUMS, with the hash of every other member; bundle.json, which names its runs and sweeps;
 requirements.lock; git.diff if something was not committed; data/…, the data sets; for each run
 runs/ID/run.json (name, params, tags, times), config.yaml, weights.npz and metrics.csv (metric, epoch, value);
-for each sweep that a run belongs to sweeps/ID/run.json and run_keys.txt. The same record gives the same
-bytes. Format 1 had no sweeps and no times; it had a sweep's tags among those of its runs. The archive of a
-population has format 3 and no runs: sweeps/ID/ has its config.yaml and members/part-….parquet.
+for each sweep that a run belongs to sweeps/ID/run.json, run_keys.txt and, of a search, search.json. The same
+record gives the same bytes. Format 1 had no sweeps and no times; it had a sweep's tags among those of its
+runs. The archive of a population has format 3 and no runs: sweeps/ID/ has its config.yaml and
+members/part-….parquet.
 
 An archive may come from anyone: archive.py reads it within bounds, and this module checks its content. Its
 runs are read in groups, so that memory holds only one group at a time.
@@ -43,7 +44,7 @@ HEAD, LOCK = "bundle.json", "requirements.lock"
 _NAME = re.compile(
     rf"{HEAD}|{re.escape(LOCK)}|git\.diff|data/[0-9a-f]{{16}}/(table|new_rows)\.csv"
     r"|runs/[0-9a-f]{32}/(run\.json|config\.yaml|weights\.npz|metrics\.csv)"
-    r"|sweeps/[0-9a-f]{32}/(run\.json|run_keys\.txt|config\.yaml|members/part-[0-9]{6,12}\.[0-9]{3,9}"
+    r"|sweeps/[0-9a-f]{32}/(run\.json|run_keys\.txt|search\.json|config\.yaml|members/part-[0-9]{6,12}\.[0-9]{3,9}"
     r"\.[0-9a-f]{16}\.parquet)"
 )
 # The members of a run.
@@ -64,6 +65,7 @@ class Parent(Detail):
     """A sweep's record, without its figures and its report."""
 
     keys: bytes  # its run_keys.txt; of a population, which has none, empty
+    search: bytes | None = None  # its search.json, if it is one
     files: Mapping[str, bytes] = field(default_factory=dict)  # of a population: config.yaml and its parts
 
 
@@ -88,6 +90,8 @@ def write(
             {**_said(sweep, sweep.tags), "status": sweep.status}
         )
         files = sweep.files or {"run_keys.txt": sweep.keys}
+        if sweep.search is not None:
+            files = {**files, "search.json": sweep.search}
         members |= {f"sweeps/{sweep.run_id}/{name}": content for name, content in files.items()}
     for sha256, source in data.items():
         members |= data_files(sha256, source)
@@ -233,7 +237,8 @@ class Bundle:
         keys = self._archive.read(f"sweeps/{sweep_id}/run_keys.txt")
         if not re.fullmatch(rb"([0-9a-f]{64}\n)*", keys):
             raise ValueError(f"sweeps/{sweep_id}/run_keys.txt: must be a list of run keys, one per line")
-        return Parent(**vars(run), keys=keys)
+        search = self._archive.find(f"sweeps/{sweep_id}/search.json")
+        return Parent(**vars(run), keys=keys, search=search)
 
     def _detail(self, member: str, run_id: str) -> Detail:
         """Read a run.json."""

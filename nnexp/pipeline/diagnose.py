@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from nnexp.analysis.diagnosis import Diagnosis, Siblings, diagnose, has_solved, siblings
+from nnexp.analysis.summary import needed
 from nnexp.config.errors import RequestError
 from nnexp.config.run import RunConfig
 from nnexp.dataset.load import Dataset
@@ -14,7 +17,9 @@ from nnexp.pipeline.networks import member_again
 from nnexp.pipeline.rerun.subject import Subjects, find_run, kept_in
 from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.find import get_sweep, read_weights
-from nnexp.tracking.population import Member
+from nnexp.tracking.frames import read_frame
+from nnexp.tracking.members import member_id
+from nnexp.tracking.population import Member, population_of
 from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.store import Store
@@ -54,7 +59,16 @@ def diagnosis_of(run: Whole) -> Diagnosis:
 
 
 def siblings_of(store: Store, record: Detail) -> Siblings:
-    """Find the runs of a run's setting in its sweep; in its experiment if it has none, or it was deleted."""
+    """Find the runs of a run's setting in its sweep; in its experiment if it has none, or it was deleted.
+
+    Of a member's population, only the columns that are needed are read.
+    """
+    if isinstance(record, Member):
+        runs = read_frame(population_of(store, record.parent), needed("number", "seed"))
+        found = siblings(runs.assign(run_id=runs["number"]), record.row["number"])
+        if found.example is None:
+            return found
+        return replace(found, example=member_id(record.parent.run_id, found.example))
     parent = get_sweep(store, record.tags.get("nnexp.sweep_id", ""))
     place = get_experiment(store, record.experiment_id)
     runs = read_runs(store, place, None if parent is None else parent.run_id)

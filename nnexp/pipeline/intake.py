@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -30,10 +30,11 @@ from nnexp.tracking.evidence import data_files
 from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import SWEEP_KEYS, get_sweep
 from nnexp.tracking.labels import DESCRIPTION
-from nnexp.tracking.members import PART, from_bytes
-from nnexp.tracking.population import Population, is_population, points_asked
+from nnexp.tracking.members import DIRECTORY, PART, from_bytes
+from nnexp.tracking.population import CONFIG, Population, is_population
 from nnexp.tracking.reader import Experiment
 from nnexp.tracking.runs import RunRecord, Writer
+from nnexp.tracking.searches import SEARCH_FILE, SEARCH_KEY, parsed
 from nnexp.tracking.store import Store, open_store, told_if_lost
 from nnexp.tracking.tables import MAX_NAME, MAX_TAG, RUNS, TAGS, chunks
 from nnexp.tracking.write import open_writer
@@ -42,6 +43,8 @@ from nnexp.tracking.write import open_writer
 _KEY = re.compile(r"[\w.:/ -]{1,250}")
 # MLflow's own tags that are kept: who made a run, from which code, and its description.
 _ORIGIN = re.compile(r"mlflow\.(user|source\.[\w.]+|note\.content)")
+# The tags of which each run or sweep has one that says what it is.
+_KEYS = ("nnexp.run_key", "nnexp.rerun_key", "nnexp.sweep_key", SEARCH_KEY)
 # Tags that are dropped: they name the process that recorded a run, or runs that are not in the archive.
 _LEFT = {"nnexp.owner", "nnexp.heartbeat", "nnexp.rerun_by", "nnexp.rerun_verdict", "nnexp.superseded_by"}
 IMPORTED = "nnexp.imported"
@@ -102,13 +105,15 @@ def _checked(there: Bundle) -> tuple[dict[str, dict[str, bytes]], dict[str, str]
     sweep and run, by id; and the name of the experiment that they were recorded in.
     """
     files: dict[str, dict[str, bytes]] = {}
-    keys = {sweep_id: parent.tags.get("nnexp.sweep_key", "") for sweep_id, parent in there.sweeps.items()}
+    keys = {sweep_id: _key_of(parent) for sweep_id, parent in there.sweeps.items()}
     kept, name = there.kept(), ""
     subjects = Subjects(kept, only_kept=True)
     for parent in there.sweeps.values():
         _check_texts(f"sweep {parent.run_id}", parent.name, parent.params, parent.tags)
         if "nnexp.sweep" not in parent.tags:
             raise RequestError(f"sweep {parent.run_id}: has no tag nnexp.sweep, so it is not a sweep")
+        if SEARCH_KEY in parent.tags:
+            parsed(parent.run_id, parent.search)
     for one in chain.from_iterable(there.groups()):
         subject = subjects.subject(one)
         _check_run(subject)
@@ -132,7 +137,7 @@ def _check_population(found: Population) -> str:
     """Raise RequestError unless a population is consistent; return the name of its experiment.
 
     Its parts must be whole, have the numbers that their names say, and of each the first member the key of
-    its configuration.
+    its configuration. The data sets must be there.
     """
     sweep, name = f"sweep {found.parent.run_id}", ""
     if not is_population(found.parent) or not found.parent.tags.get("nnexp.runs", "").isdecimal():
@@ -152,9 +157,12 @@ def _check_population(found: Population) -> str:
             raise RequestError(f"{sweep}: {part.name}: is not a part of a population: {error}") from None
         if (numbers // PART != number).any() or (np.diff(numbers) <= 0).any():
             raise RequestError(f"{sweep}: {part.name}: its numbers are not those of part {number}")
-        if not member.tags["nnexp.data_sha256"]:
+        was, tags = read_config(member.config, member.run_id).config, member.tags
+        if was.run_key(tags["nnexp.data_sha256"], tags["nnexp.engine"]) != tags["nnexp.run_key"]:
             raise RequestError(f"member {member.run_id}: its configuration does not match its key")
-        name = name or read_config(member.config, member.run_id).config.experiment_name
+        if set(table["data_sha256"].unique().to_pylist()) - found.data.keys():
+            raise RequestError(f"{sweep}: the archive lacks a data set of {part.name}")
+        name = name or was.experiment_name
     if not name:
         raise RequestError(f"{sweep}: has no members")
     return name
@@ -198,6 +206,10 @@ def _check_key(run: str, key: str) -> None:
         raise RequestError(f"{run}: {key[:80]!r} is not a name that MLflow accepts")
 
 
+def _key_of(parent: Parent) -> str:
+    return parent.tags.get("nnexp.sweep_key") or parent.tags.get(SEARCH_KEY, "")
+
+
 def _known(store: Store, keys: Mapping[str, str]) -> set[str]:
     """Return which of these ids the store already has. Raises RequestError if it has another run with one.
 
@@ -205,7 +217,7 @@ def _known(store: Store, keys: Mapping[str, str]) -> set[str]:
     """
     known = set[str]()
     r, t = RUNS.c, TAGS.c
-    keyed = (t.run_uuid == r.run_uuid) & t.key.in_(["nnexp.run_key", "nnexp.rerun_key", "nnexp.sweep_key"])
+    keyed = (t.run_uuid == r.run_uuid) & t.key.in_(_KEYS)
     query = sa.select(r.run_uuid, r.lifecycle_stage, t.value).join(TAGS, keyed, isouter=True)
     for some in chunks(list(keys)):
         with store.reading() as connection:
@@ -229,7 +241,7 @@ def _write(writer: Writer, there: Bundle, data: Mapping[str, dict[str, bytes]], 
             parent.name,
             parent.params,
             _tags(parent.tags, there),
-            files={**_files(there, parent), **data.get(sweep_id, {})},
+            files=_files(there, parent, data.get(sweep_id, {})),
             status="KILLED" if parent.status == "RUNNING" else parent.status,
             start_time=parent.start_time,
             end_time=parent.end_time,
@@ -247,13 +259,34 @@ def _write(writer: Writer, there: Bundle, data: Mapping[str, dict[str, bytes]], 
             writer.write([_record(there, subject, data.get(subject.evidence.run_id, {})) for subject in new])
 
 
-def _files(there: Bundle, parent: Parent) -> dict[str, bytes]:
-    """Return the artifacts that a sweep's record needs."""
+def _files(there: Bundle, parent: Parent, more: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Return the artifacts that a sweep's record needs, and those of `more`; a population's one at a time."""
     found = there.population()
     if found is None:
-        return {SWEEP_KEYS: parent.keys}
-    names = ["config.yaml", *found.names("members")]
-    return {name: content for name in names if (content := found.find(name)) is not None}
+        search = {} if parent.search is None else {SEARCH_FILE: parent.search}
+        return {SWEEP_KEYS: parent.keys, **search, **more}
+    return _Read(found.find, [CONFIG, *found.names(DIRECTORY)], more)
+
+
+class _Read(Mapping[str, bytes]):
+    """The artifacts of these names, each read when it is asked for, and those of `more`."""
+
+    def __init__(
+        self, find: Callable[[str], bytes | None], names: Sequence[str], more: Mapping[str, bytes]
+    ) -> None:
+        self._find, self._names, self._more = find, names, more
+
+    def __getitem__(self, name: str) -> bytes:
+        content = self._more.get(name) or self._find(name)
+        if content is None:
+            raise KeyError(name)
+        return content
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self._names, self._more)
+
+    def __len__(self) -> int:
+        return len(self._names) + len(self._more)
 
 
 def _record(there: Bundle, subject: Subject, more: Mapping[str, bytes]) -> RunRecord:
@@ -290,13 +323,10 @@ def _describe(store: Store, experiment: Experiment, writer: Writer, there: Bundl
     """Write new descriptions of the imported sweeps, whose links lead to this store."""
     from nnexp.analysis.report.findings import Findings  # imports pandas
     from nnexp.analysis.report.note import note
-    from nnexp.analysis.summary import overall
-    from nnexp.tracking.read import read_runs
 
     for sweep_id in there.sweeps.keys() - known:
         record = get_sweep(store, sweep_id)
         assert record is not None  # it was just written
-        runs = read_runs(store, experiment, sweep_id)
-        found = Findings.of(record, points_asked(store, record), runs, overall(runs))
+        found = Findings.read(store, record)
         with uninterrupted():
             writer.add(sweep_id, {}, {DESCRIPTION: note(found, (), experiment.id)})

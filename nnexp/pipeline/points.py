@@ -117,12 +117,13 @@ def valid_points(
     *,
     numbers: Sequence[int] | None = None,
     total: int | None = None,
+    is_named: bool = True,
     meter: Meter | None = None,
 ) -> tuple[list[RunConfig], Request]:
     """Compose and validate each list of overrides, and their one request. Raises RequestError.
 
-    `others` are overrides of other points, which may have options whose keys are ignored here. `numbers` and
-    `total`: where in a larger sweep the points are, for errors.
+    `others` are overrides of other points, which may have options whose keys are ignored here. An error says
+    which point is wrong if `is_named`; `numbers` and `total` say where in a larger sweep the points are.
     """
     configs, requests = [], set()
     without_key: dict[tuple[str, str], None] = {}
@@ -131,6 +132,8 @@ def valid_points(
         try:
             point, request = split_values(values, source)
         except RequestError as error:
+            if not is_named:
+                raise
             at = i if numbers is None else numbers[i - 1] + 1
             raise RequestError(f"point {at} of {total or len(overrides)}: {error}") from error
         groups = {name: getattr(point, name) for name in RUN_GROUPS}
@@ -144,8 +147,8 @@ def valid_points(
     for key, option in without_key if not others else ():
         log.info(f"{option} has no {key}: it is ignored there, and equal points run once")
     if len(requests) > 1:
-        names = ", ".join(f.name for f in fields(Request))
-        raise RequestError(f"{names}: each must have one value for the whole sweep")
+        names = [f.name for f in fields(Request) if len({getattr(one, f.name) for one in requests}) > 1]
+        raise RequestError(f"{', '.join(names)}: must have one value for the whole sweep")
     (request,) = requests
     return configs, request
 

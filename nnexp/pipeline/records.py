@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ from nnexp.pipeline.provenance import code_files, command, provenance
 from nnexp.tracking.find import EXPERIMENT_FILE
 from nnexp.tracking.labels import DATA, DESCRIPTION, QUESTION, name_of, tags_of
 from nnexp.tracking.reader import Detail
-from nnexp.tracking.runs import RunRecord, cut, now, origin
+from nnexp.tracking.runs import Points, RunRecord, cut, now, origin
 from nnexp.training.checks import split_of
 from nnexp.training.plan import Point
 from nnexp.training.shard import Trained
@@ -69,7 +70,7 @@ def with_result(
     return replace(
         record,
         tags={**record.tags, **result_tags(trained)},
-        points=[*points(trained, 0), *prediction_points(trained, dataset, y_pred)],
+        points=Points(lambda: chain(points(trained, 0), prediction_points(trained, dataset, y_pred))),
         files=run_files(trained, pack(model_of(trained, dataset), trained.kept)),
     )
 
@@ -81,10 +82,11 @@ def sweep_record(
     total: int,
     data: Iterable[tuple[Dataset, RunConfig]],
     request: Request,
+    unit: str = "runs",
 ) -> RunRecord:
     """Return the record of a sweep as it begins: its ranges, as texts by key, and its data sets.
 
-    `data` has each data set with a config that says how its rows are split.
+    `data` has each data set with a config that says how its rows are split. `unit`: what its points become.
     """
     # A text that is too long for a param gives way to the number of values.
     params = {
@@ -92,7 +94,7 @@ def sweep_record(
         for key, values in varied.items()
         for text in [", ".join(values[:MAX_PARAM])]
     }
-    title = f"{name}: {total} runs over {', '.join(varied) or 'one point'}"
+    title = f"{name}: {total} {unit} over {', '.join(varied) or 'one point'}"
     return parent_record(title, params, {"nnexp.sweep": name, "nnexp.sweep_key": key}, data, request)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from nnexp.pipeline.session import Place, TrainingError, going_on, opened, tell_
 from nnexp.pipeline.signals import uninterrupted
 from nnexp.tracking.find import find_artifact, get_curve, get_run, read_model, read_weights
 from nnexp.tracking.labels import NAME, name_of, run_labels
+from nnexp.tracking.population import Member, get_network
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Writer
 from nnexp.tracking.store import Store
@@ -52,7 +54,7 @@ class Recorded:
     is_old: bool  # recorded by an earlier command
     added: tuple[str, ...]  # what this command added to such a run without training it
     epochs: int
-    first_loss: float
+    first_loss: float | None  # None if the run is a member of a population, whose curve is not looked up
     last_loss: float
     accuracy: float | None
     others: Mapping[str, float]  # val_loss, val_accuracy, and what is recorded once; if any
@@ -77,11 +79,17 @@ def run(
     point = Point(config, dataset, run_key(config, dataset), run_name(config, dataset))
     with opened(config, [point.key]) as place:
         log.info(str(dataset))
+        recorded, member = place.recorded(), None
+        if "FINISHED" not in recorded.get(point.key, ((), 1))[0]:
+            member = place.find_member(point.key)
+            recorded |= {} if member is None else {point.key: ({"FINISHED"}, 1)}
         # A single run that failed is tried again when it is asked for again.
-        todo = plan([point], place.recorded(), "failed" if request.reruns == "none" else request.reruns)
+        todo = plan([point], recorded, "failed" if request.reruns == "none" else request.reruns)
         if request.plan:
             log.info(str(todo))
             return None
+        if not todo.todo and member is not None:
+            return _member(place.store, member)
         if not todo.todo:
             old = [r for r in place.runs if r.status == "FINISHED" and r.tags["nnexp.run_key"] == point.key]
             _relabel(place, old[-1].run_id, request)
@@ -138,6 +146,25 @@ def _relabel(place: Place, run_id: str, request: Request) -> None:
     if labels:
         with uninterrupted():
             place.writer.add(run_id, {}, labels)
+
+
+def _member(store: Store, member_id: str) -> Recorded:
+    """Return a member of a population, from its row alone."""
+    record = get_network(store, member_id)
+    assert isinstance(record, Member)  # by its name
+    last = record.metrics
+    return Recorded(
+        member_id,
+        is_old=True,
+        added=(),
+        epochs=int(record.row["last_epoch"]),
+        first_loss=None,
+        last_loss=last.get("loss", math.nan),
+        accuracy=last.get("accuracy"),
+        others=_others(last),
+        outcome=record.tags["nnexp.outcome"],
+        new_rows={"name": []},
+    )
 
 
 def _shown(place: Place, run_id: str, point: Point) -> Recorded:

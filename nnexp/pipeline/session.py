@@ -20,7 +20,7 @@ from nnexp.tracking.find import find_runs, get_sweep
 from nnexp.tracking.labels import NAME
 from nnexp.tracking.members import RECORD, TABLE
 from nnexp.tracking.owner import HEARTBEAT, OWNER
-from nnexp.tracking.reader import Experiment, Found
+from nnexp.tracking.reader import Detail, Experiment, Found
 from nnexp.tracking.runs import Ended, RunRecord, Writer, identity
 from nnexp.tracking.searches import SEARCH_KEY
 from nnexp.tracking.store import Store, StoreLost, open_store, told_if_lost
@@ -56,6 +56,15 @@ class Place:
             statuses, last = by_key.get(key, (set(), 1))
             by_key[key] = {*statuses, "FINISHED"}, last
         return by_key
+
+    def find_member(self, key: str) -> str | None:
+        """Return the name of a finished member of a population that has this run key; None if none has."""
+        found = _populations(self.store, self.parents)
+        if not found:
+            return None
+        from nnexp.tracking.index import find_member  # imports pyarrow
+
+        return find_member(self.store, found, key)
 
     def renamed(self, points: Sequence[Point]) -> list[Point]:
         """Return the points; the name of a point that is recorded already ends in a number, `… #2`."""
@@ -97,15 +106,21 @@ def opened(config: RunConfig, keys: Collection[str] | None) -> Iterator[Place]:
 
 def _in_tables(store: Store, parents: Sequence[Found], keys: Collection[str]) -> list[str]:
     """Return those of the run keys that finished members of populations have."""
-    found = [get_sweep(store, parent.run_id) for parent in parents if parent.tags.get(RECORD) == TABLE]
+    found = _populations(store, parents)
     if not found or not keys:
         return []
     from nnexp.tracking.index import Index
 
     asked = sorted(keys)
     digests = np.frombuffer(bytes.fromhex("".join(asked)), np.uint8).reshape(-1, 32)
-    at = Index(store, [parent for parent in found if parent is not None]).find(digests)
+    at = Index(store, found).find(digests)
     return [asked[i] for i in np.flatnonzero(at >= 0).tolist()]
+
+
+def _populations(store: Store, parents: Sequence[Found]) -> list[Detail]:
+    """Return those of the sweeps that are populations."""
+    found = [get_sweep(store, parent.run_id) for parent in parents if parent.tags.get(RECORD) == TABLE]
+    return [parent for parent in found if parent is not None]
 
 
 def _found(store: Store, experiment: Experiment) -> tuple[list[Found], list[Found]]:

@@ -31,10 +31,9 @@ from nnexp.pipeline.provenance import DEVICE
 from nnexp.pipeline.records import child_record, sweep_record
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling, what_is_left
 from nnexp.pipeline.signals import uninterrupted
-from nnexp.tracking.find import SWEEP_KEYS, get_curve, get_run, get_sweep
+from nnexp.tracking.find import SWEEP_KEYS, get_sweep
 from nnexp.tracking.labels import DESCRIPTION, NAME, name_of, tags_of
-from nnexp.tracking.members import split_member
-from nnexp.tracking.read import read_runs
+from nnexp.tracking.read import read_history, read_runs
 from nnexp.tracking.reader import Detail
 from nnexp.tracking.runs import Ended, RunRecord, Writer, now
 from nnexp.tracking.view import BEST, CHARTS
@@ -69,9 +68,9 @@ class Sweep:
 def points_of(
     configs: Sequence[RunConfig], source: Source | None, varied: Collection[str] | None = None
 ) -> list[Point]:
-    """Return one checked point for each config. Raises RequestError, naming the point.
+    """Return one checked point for each config. Raises RequestError, which names the point in a sweep.
 
-    `varied` are the keys that its name shows, by default those that vary.
+    `varied` are the keys that its name shows: of a search those of its space, of a sweep those that vary.
     """
     refuse_other_places(configs)
     loaded = {c: datasets.load(c, source) for c in dict.fromkeys(config.dataset for config in configs)}
@@ -84,6 +83,8 @@ def points_of(
             check(dataset, config)
             check_names(dataset)
         except RequestError as error:
+            if varied is not None:
+                raise
             raise RequestError(f"point {i} of {len(configs)}: {error}") from error
         # A sweep's runs log neither figures nor models.
         alone = replace(config, dataset=settled[config.dataset], figures=False, model=False)
@@ -277,7 +278,7 @@ def _complete(
         found = found_of(place, done, len(asked))
         figures = any(config.figures for config in configs)
         pictures = _draw(place, found, asked) if figures else []
-        files, tags = _results(place, found, failures, pictures)
+        files, tags = results(place, found, failures, pictures)
         with uninterrupted():
             place.writer.add(parent, files, tags)
     return done
@@ -286,7 +287,7 @@ def _complete(
 def finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
     """Read the sweep back from the store. Raises Ended if its parent was deleted meanwhile."""
     _parent(place, parent)
-    runs = read_runs(place.store, place.experiment, parent)
+    runs = read_runs(place.store, place.experiment, parent, CHARTS)
     done = finished(runs)
     losses = {} if done.empty else dict(zip(done["run_key"], done["loss"], strict=True))
     return Sweep(parent, keys, failures, losses, runs, overall(runs))
@@ -307,15 +308,14 @@ def _parent(place: Place, sweep_id: str) -> Detail:
 
 def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Picture]:
     """Write the figures of the sweep's best and worst runs; return the sweep's own figures."""
-    runs = finished(found.runs)
-    if runs.empty:
+    if found.done.empty:
         return []
     from nnexp.analysis.report.pictures import sweep_pictures
 
     for run_id, files in illustrations(place.store, found, points).items():
         with uninterrupted():
             place.writer.add(run_id, files, {})
-    return sweep_pictures(place.store, runs)
+    return sweep_pictures(place.store, found)
 
 
 def finish_parent(
@@ -326,16 +326,16 @@ def finish_parent(
     pictures: Sequence[Picture],
 ) -> None:
     """Record a sweep's results and end its parent run: FAILED if a point failed, else FINISHED."""
-    files, tags = _results(place, found, failures, pictures)
+    files, tags = results(place, found, failures, pictures)
     if not stopped:
         tags["nnexp.outcome"] = "complete"
-    curves = [*_best_curves(place, found), *found.headline]
+    curves = [*best_curves(place, found), *found.headline]
     with uninterrupted():
         place.writer.log(found.parent.run_id, curves)
         place.writer.finish(found.parent.run_id, "FAILED" if failures else "FINISHED", files, tags)
 
 
-def _results(
+def results(
     place: Place, found: Findings, failures: Sequence[tuple[str, str]], pictures: Sequence[Picture]
 ) -> tuple[dict[str, bytes], dict[str, str]]:
     """Return the files and tags of a sweep that has ended.
@@ -358,13 +358,23 @@ def _results(
     return files, tags | {"nnexp.runs": str(found.total), "nnexp.failed": str(len(failures))}
 
 
-def _best_curves(place: Place, found: Findings) -> list[tuple[str, int, float]]:
-    """Return the thinned curves of the sweep's best run, as (`best_loss`, epoch, value), … for its parent."""
-    done = found.done
-    if done.empty or done["outcome"][0] == "diverged" or split_member(done["run_id"][0]) is not None:
-        return []  # a population's member is no run, and has no curves of its own
-    best = get_run(place.store, done["run_id"][0])
-    curves = {name: get_curve(place.store, best.run_id, name) for name in CHARTS if name in best.metrics}
+def best_curves(place: Place, found: Findings) -> list[tuple[str, int, float]]:
+    """Return the thinned curves of the sweep's best run, as (`best_loss`, epoch, value), … for its parent.
+
+    Of a population's member without curves, the last values.
+    """
+    (best,) = found.named(found.done.head(1))
+    if best.empty or best["outcome"][0] == "diverged":
+        return []
+    values = {name: float(best[name][0]) for name in CHARTS if name in best and np.isfinite(best[name][0])}
+    points = read_history(place.store, best, list(values))
+    if points.empty:
+        return [(f"{BEST}{name}", 0, value) for name, value in values.items()]
+    curves = {
+        name: list(curve[["epoch", "value"]].itertuples(index=False, name=None))
+        for name in values
+        if len(curve := points[points["metric"] == name])
+    }
     return [
         (f"{BEST}{name}", epoch, value)
         for name, curve in curves.items()

@@ -47,8 +47,8 @@ class ClientReader:
                 raise
             return None
 
-    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Detail]:
-        return [_detail(run) for run in entities(self._store, experiment, "tags.`nnexp.run_key` != ''")]
+    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> Iterator[list[Detail]]:
+        yield [_detail(run) for run in entities(self._store, experiment, "tags.`nnexp.run_key` != ''")]
 
     def curves(self, run_ids: Sequence[str], metrics: Sequence[str] | None = None) -> dict[str, Curves]:
         if metrics is None:

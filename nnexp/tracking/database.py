@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from math import copysign, isfinite, isnan
 from pathlib import Path
 
@@ -39,7 +39,7 @@ TRY_SECONDS, LOCK_SECONDS = 5, 600
 # Rows of one INSERT. Every statement is a round through the driver and the database's interpreter.
 ROWS_AT_ONCE = 500
 # SQLite's page cache in KiB, so large that the index pages that a chunk touches stay in memory.
-CACHE_KIB = 32_768
+CACHE_KIB = 8192
 
 
 class DatabaseWriter:
@@ -241,7 +241,7 @@ class DatabaseWriter:
 
     def _insert_runs(self, connection: sa.Connection, records: Mapping[str, RunRecord]) -> None:
         rows: dict[sa.TableClause, list[tuple[object, ...]]] = {
-            table: [] for table in (RUNS, PARAMS, TAGS, METRICS, LATEST_METRICS, INPUTS, INPUT_TAGS)
+            table: [] for table in (RUNS, PARAMS, TAGS, INPUTS, INPUT_TAGS)
         }
         datasets = self._dataset_ids(connection, records.values())
         experiment = int(self._experiment.id)
@@ -252,9 +252,6 @@ class DatabaseWriter:
             rows[PARAMS] += [(key, value, run_id) for key, value in record.params.items()]
             rows[TAGS] += [(key, value, run_id) for key, value in fitted(record.tags).items()]
             rows[TAGS].append(("mlflow.runName", record.title, run_id))
-            points = _metric_rows(run_id, record.points, end or now())
-            rows[METRICS] += points
-            rows[LATEST_METRICS] += _latest(points)
             if record.data is not None:
                 input_id = uuid.uuid4().hex
                 source = datasets[record.data.name, record.data.digest]
@@ -262,6 +259,9 @@ class DatabaseWriter:
                 rows[INPUT_TAGS].append((input_id, "mlflow.data.context", "training"))
         for table, some in rows.items():
             _insert(connection, table, some)
+        latest: list[MetricRow] = []
+        _insert(connection, METRICS, _all_points(records, latest))
+        _insert(connection, LATEST_METRICS, latest)
 
     def _dataset_ids(
         self, connection: sa.Connection, records: Iterable[RunRecord]
@@ -309,6 +309,14 @@ def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -
         connection.execute(sa.update(RUNS).where(RUNS.c.run_uuid == run_id).values(name=tags[NAME]))
 
 
+def _all_points(records: Mapping[str, RunRecord], latest: list[MetricRow]) -> Iterator[MetricRow]:
+    """Yield the points of all runs, each as a row; append the last of each metric of a run to `latest`."""
+    for run_id, record in records.items():
+        rows = _metric_rows(run_id, record.points, record.end_time or now())
+        latest += _latest(rows)
+        yield from rows
+
+
 def _metric_rows(run_id: str, points: Iterable[Point], timestamp: int) -> list[MetricRow]:
     """Return the points as rows of the metrics table.
 
@@ -333,7 +341,7 @@ def _latest(rows: Iterable[MetricRow]) -> list[MetricRow]:
     return list(last.values())
 
 
-def _insert(connection: sa.Connection, table: sa.TableClause, rows: Sequence[tuple[object, ...]]) -> None:
+def _insert(connection: sa.Connection, table: sa.TableClause, rows: Iterable[tuple[object, ...]]) -> None:
     """Insert rows whose values are in the order of the table's columns.
 
     Like MLflow, skip a point of a metric that is there already.
@@ -347,8 +355,8 @@ def _insert(connection: sa.Connection, table: sa.TableClause, rows: Sequence[tup
         into = f"OR IGNORE {into}"  # quicker than ON CONFLICT
     elif table is METRICS:
         behind = " ON CONFLICT DO NOTHING"
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[start : start + ROWS_AT_ONCE]
+    left = iter(rows)
+    while some := list(islice(left, ROWS_AT_ONCE)):
         sql = f"INSERT {into}{', '.join([marks] * len(some))}{behind}"
         connection.exec_driver_sql(sql, tuple(chain.from_iterable(some)))
 

@@ -7,6 +7,7 @@ be links, because people keep artifacts on another disk.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,24 +18,26 @@ from nnexp.tracking.store import StoreLost
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+# The beginning of a hash of the content, in the name of a population's part.
+_HASH = re.compile(r"\.[0-9a-f]{16}(?=\.)")
 
 
 def put(place: Path, directory: str, artifacts: Mapping[str, bytes]) -> None:
     """Write artifacts of a run or a model, by their relative names, into its directory below `place`.
 
+    Each file's content is taken from the mapping only when it is written, so it need not hold all of them.
     A new directory appears in one step, with all its files. In an existing one each file replaces its old
     version, which stays until the new one is on the disk. Raises StoreLost if a link is in the way.
     """
     *above, last = directory.split("/")
-    files = {f"artifacts/{name}": content for name, content in artifacts.items()}
     with _opened(place) as top, _inside(place, top, above) as folder:
         where = place.joinpath(*above)
         if _is_there(folder, last):
-            _write(where, folder, last, files, is_synced=True)
+            _write(where, folder, last, artifacts, is_synced=True)
             return
         half = f".{last}.half"
         try:
-            _write(where, folder, half, files, is_synced=False)
+            _write(where, folder, half, artifacts, is_synced=False)
             os.rename(half, last, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             shutil.rmtree(half, ignore_errors=True, dir_fd=folder)
@@ -69,7 +72,7 @@ def links_in(directory: str) -> Iterator[str]:
 
 def write_file(folder: int, name: str, content: bytes, is_synced: bool) -> None:
     """Write a file into an open directory: under a temporary name first, then over its old version."""
-    half = f".{name}.half"
+    half = f".{_HASH.sub('', name)}.half"  # the same if the content is another the next time
     with suppress(FileNotFoundError):  # left by a killed process, or a link that somebody put there
         os.unlink(half, dir_fd=folder)
     with open(os.open(half, _NEW, 0o666, dir_fd=folder), "wb") as file:
@@ -80,10 +83,10 @@ def write_file(folder: int, name: str, content: bytes, is_synced: bool) -> None:
     os.replace(half, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
-def _write(place: Path, folder: int, directory: str, files: Mapping[str, bytes], is_synced: bool) -> None:
-    for name, content in files.items():
+def _write(place: Path, folder: int, directory: str, artifacts: Mapping[str, bytes], is_synced: bool) -> None:
+    for name, content in artifacts.items():
         *above, last = name.split("/")
-        with _inside(place, folder, [directory, *above]) as inner:
+        with _inside(place, folder, [directory, "artifacts", *above]) as inner:
             write_file(inner, last, content, is_synced)
 
 

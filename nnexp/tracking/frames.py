@@ -25,38 +25,45 @@ def read_frame(
     only: Collection[str] | None = None,
     keys: Collection[str] | None = None,
     own: bool = False,
+    numbers: Collection[int] | None = None,
 ) -> pd.DataFrame:
     """Return the members as `load_runs` returns runs, in the order of their numbers.
 
     With `only`, the columns are `status`, `outcome`, every param that varies, and the named ones that
     there are; texts are categories, and `network` is a number that members with the same weights share.
-    `keys`: only members with these run keys. `own`: only those trained here, not found elsewhere.
+    `keys`: only members with these run keys; `numbers`: with these numbers. `own`: only those trained here,
+    not found elsewhere.
     """
     asked = None if only is None else frozenset(only)
-    read = _read(found, partial(_is_needed, asked))
+    read = _read(found, partial(_is_needed, asked), numbers)
     if not read:
         return pd.DataFrame({name: [] for name in ("run_id", "run_name", "status", "outcome", "run_key")})
-    parts = [_chosen(part, keys, own) for part in read]
+    parts = [_chosen(part, keys, own, numbers) for part in read]
     table = pa.concat_tables(parts, promote_options="default")
     notes = [(len(part), part.schema.metadata) for part in parts]
     columns = _heads(found, table, notes, asked)
     ours = [f"{PARAM}{key}" for key in key_names() if f"{PARAM}{key}" in table.column_names]
     params = {column.removeprefix(PARAM): _typed(table[column]) for column in ours}
     if asked is None or asked - params.keys():
-        params |= _shared(found, len(table), asked)
+        for name, value in shared_params(found).items():
+            if asked is None or name in asked:
+                params[name.removeprefix(PARAM)] = _repeated(value, len(table))
     params = {key: params[key] for key in key_names() if key in params}
     for key, values in params.items():
         columns[f"{PARAM}{key}" if key == "loss" or key in columns else key] = values
     for column in sorted(name for name in table.column_names if name.startswith(METRIC)):
         key = column.removeprefix(METRIC)
         columns[f"{METRIC}{key}" if key in columns else key] = table[column].to_numpy()
-    if asked is None:
-        columns = {name: _as_text(values) for name, values in columns.items()}
+    is_arrow = (pa.ChunkedArray, pa.Array)
+    columns = {
+        name: _as_text(values) if asked is None or isinstance(values, is_arrow) else values
+        for name, values in columns.items()
+    }
     return pd.DataFrame(columns, copy=False)
 
 
-def _shared(found: Population, n: int, asked: Collection[str] | None) -> dict[str, Any]:
-    """Return the params that all members share, those that are asked for, as columns of n values."""
+def shared_params(found: Population) -> dict[str, Any]:
+    """Return the values of the params that all members share, by the names that columns have."""
     values = dict(found.fixed)
     values.pop("schema", None)
     flat: dict[str, Any] = {}
@@ -65,31 +72,38 @@ def _shared(found: Population, n: int, asked: Collection[str] | None) -> dict[st
             flat |= {key if option == "name" else f"{key}.{option}": v for option, v in value.items()}
         else:
             flat[key] = value
-    shared: dict[str, Any] = {}
-    for key, value in flat.items():
-        name = f"{PARAM}{key}" if key == "loss" else key
-        if value is None or key in NOT_RESULT or (asked is not None and name not in asked):
-            continue
-        if isinstance(value, str | list):
-            shared[key] = _repeated(as_param(value), n)
-        else:
-            shared[key] = np.full(n, value)
-    return shared
+    ordered = (key for key in key_names() if key in flat and key not in NOT_RESULT)
+    return {
+        f"{PARAM}{key}" if key == "loss" else key: as_param(value) if isinstance(value, list) else value
+        for key in ordered
+        if (value := flat[key]) is not None
+    }
 
 
-def _read(found: Population, is_needed: Callable[[str], bool]) -> list[pa.Table]:
-    """Read the columns that are needed of every part that is whole, several parts at a time."""
+def _read(
+    found: Population, is_needed: Callable[[str], bool], numbers: Collection[int] | None
+) -> list[pa.Table]:
+    """Read the columns that are needed of every part that is whole, several parts at a time.
+
+    With `numbers`, only of parts that have one of them.
+    """
 
     def one(revisions: Sequence[Part]) -> pa.Table | None:
         newest = found.newest(revisions)
         return None if newest is None else members.from_bytes(newest[1], is_needed)
 
+    parts, wanted = found.parts(), None if numbers is None else {number // PART for number in numbers}
+    some = [revisions for part, revisions in parts.items() if wanted is None or part in wanted]
     with ThreadPoolExecutor() as pool:
-        return [table for table in pool.map(one, found.parts().values()) if table is not None]
+        return [table for table in pool.map(one, some) if table is not None]
 
 
-def _chosen(table: pa.Table, keys: Collection[str] | None, own: bool) -> pa.Table:
-    """Return the rows of a part that `Population.frame` is asked for."""
+def _chosen(
+    table: pa.Table, keys: Collection[str] | None, own: bool, numbers: Collection[int] | None
+) -> pa.Table:
+    """Return the rows of a part that `read_frame` is asked for."""
+    if numbers is not None:
+        table = table.filter(pc.is_in(table["number"], pa.array(numbers, pa.int64())))
     if own:
         table = table.filter(pc.is_null(table["recorded_as"]))
     if keys is not None:
@@ -137,13 +151,13 @@ def _heads(
         columns["seconds"] = (ended - started) / 1000
         columns["sweep_id"] = _repeated(sweep_id, n)
     columns["outcome"] = _category(table["outcome"])
-    if asked is None:
-        columns["reason"] = table["reason"]
+    if has("reason"):
+        columns["reason"] = table["reason"] if asked is None else _category(table["reason"])
     if has("run_key"):
         columns["run_key"] = _hex(table["run_key"])
     if asked is None:
         columns["weights_sha256"] = _hex(table["weights_sha256"])
-        columns["data_sha256"] = _data(found, table)
+        columns["data_sha256"] = _category(table["data_sha256"])
         columns["engine"] = _repeated(found.parent.tags.get("nnexp.engine", ""), n)
     else:
         # Eight bytes tell a hash from all others.
@@ -158,9 +172,9 @@ def _coded(codes: NDArray[Any], words: Sequence[str]) -> Any:
     return pd.Categorical.from_codes(codes, pd.Index(list(words), dtype="str"))
 
 
-def _repeated(text: str, n: int) -> Any:
-    """Return a column of one text, n times."""
-    return _coded(np.zeros(n, dtype=np.int8), [text])
+def _repeated(value: Any, n: int) -> Any:
+    """Return a column of one value, n times."""
+    return _coded(np.zeros(n, dtype=np.int8), [value]) if isinstance(value, str) else np.full(n, value)
 
 
 def _category(column: pa.ChunkedArray) -> Any:
@@ -210,22 +224,6 @@ def _typed(column: pa.ChunkedArray) -> Any:
     words = found.categories.tolist()
     values = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce")
     return values.to_numpy()[found.codes] if len(words) and values.notna().all() else found
-
-
-def _data(found: Population, table: pa.Table) -> Any:
-    """Return the hash of each member's data set, found once for each of the data sets."""
-    names = [name for name in table.column_names if name.startswith(f"{PARAM}dataset")]
-    codes = np.zeros(len(table), dtype=np.int64)
-    for name in names:
-        values = _typed(table[name])
-        of_name = values.codes if hasattr(values, "codes") else np.unique(values, return_inverse=True)[1]
-        codes = np.unique(codes * (1 + int(of_name.max(initial=0))) + of_name, return_inverse=True)[1]
-    texts = []
-    for i in np.unique(codes, return_index=True)[1].tolist():
-        (row,) = table.slice(i, 1).to_pylist()
-        texts.append(found.data_of(found.config(row), row["run_key"].hex()))
-    words = list(dict.fromkeys(texts))
-    return _coded(np.array([words.index(text) for text in texts])[codes], words)
 
 
 def _names(found: Population, table: pa.Table) -> Any:

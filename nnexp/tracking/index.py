@@ -55,5 +55,19 @@ class Index:
         return np.where((self._keys[at] == keys).all(axis=1), at, -1)
 
 
+def find_member(store: Store, parents: Sequence[Detail], key: str) -> str | None:
+    """Return the name of a finished member of these populations that has the run key; None if none has."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for parent in parents:
+        for _, table in members.read_members(store, parent, ["number", "run_key", "status"]):
+            rows = table.filter(pc.equal(table["run_key"], pa.scalar(bytes.fromhex(key), pa.binary(32))))
+            for row in rows.to_pylist():
+                if row["status"] == "FINISHED":
+                    return members.member_id(parent.run_id, row["number"])
+    return None
+
+
 def _first_words(keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.ascontiguousarray(keys[:, :8]).view(np.uint64).reshape(-1)

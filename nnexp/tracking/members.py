@@ -43,6 +43,7 @@ FIXED = (
     "attempt",
     "last_epoch",
     "weights_sha256",
+    "data_sha256",
     "recorded_as",
 )
 STATUSES = ("FINISHED", "FAILED")

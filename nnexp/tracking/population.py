@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -31,9 +31,6 @@ from nnexp.tracking.reader import Detail, Experiment
 from nnexp.tracking.store import Store
 from nnexp.tracking.tables import MAX_NAME
 from nnexp.tracking.whole import NEEDED_TAGS
-
-if TYPE_CHECKING:
-    pass
 
 CONFIG = "config.yaml"
 # The tag of a run that was made of a member: SWEEP_ID/NUMBER.
@@ -145,15 +142,6 @@ class Population:
                 values.setdefault(group, {})[option] = value
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
 
-    def data_of(self, config: bytes, key: str) -> str:
-        """Return the hash of the data set of a member with this configuration and run key.
-
-        It is that of the copy with which the configuration has this key; empty if there is none.
-        """
-        was = read_config(config, f"sweep {self.parent.run_id}: {CONFIG}").config
-        engine = self.parent.tags.get("nnexp.engine", "")
-        return next((sha256 for sha256 in self.data if was.run_key(sha256, engine) == key), "")
-
     @cached_property
     def data(self) -> dict[str, Source]:
         """The copies of the data sets that the record keeps, by their hashes."""
@@ -165,7 +153,10 @@ class Population:
         import pyarrow.compute as pc
 
         name = members.member_id(self.parent.run_id, number)
-        revisions = self.parts().get(number // PART, [])
+        parts = self.parts()
+        revisions, last = parts.get(number // PART, []), max(parts, default=-1)
+        if number // PART > last:
+            raise RequestError(f"no member {name}: none of so high a number is recorded")
         found = self.newest(revisions)
         if found is None:
             what = "is missing" if not revisions else f"{revisions[0].name} is damaged"
@@ -174,20 +165,21 @@ class Population:
         table = members.from_bytes(content)
         rows = table.filter(pc.equal(table["number"], number))
         if not len(rows):
-            raise RequestError(f"no member {name}: this point was left out, or repeats another one")
+            is_high = part.number == last and number > (pc.max(table["number"]).as_py() or 0)
+            why = "none of so high a number is recorded" if is_high else "it was left out, or repeats another"
+            raise RequestError(f"no member {name}: {why}")
         return self.as_member(part, rows.to_pylist()[0], table.schema.metadata)
 
     def as_member(self, part: Part, row: Mapping[str, Any], notes: Mapping[bytes, bytes]) -> Member:
         """Return the row of a part, which has these notes, as the record of a run."""
         config, parent = self.config(row), self.parent
-        key = row["run_key"].hex()
         name = members.member_id(parent.run_id, row["number"])
         was = read_config(config, f"member {name}: its configuration")
         tags = {
-            "nnexp.run_key": key,
+            "nnexp.run_key": row["run_key"].hex(),
             "nnexp.sweep_id": parent.run_id,
             "nnexp.engine": parent.tags.get("nnexp.engine", ""),
-            "nnexp.data_sha256": self.data_of(config, key),
+            "nnexp.data_sha256": row["data_sha256"],
         }
         if row["status"] == "FINISHED":
             tags |= {"nnexp.outcome": row["outcome"], "nnexp.weights_sha256": row["weights_sha256"].hex()}

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from nnexp.config.errors import RequestError
-from nnexp.config.run import added_params, key_names
+from nnexp.config.run import key_names
 from nnexp.config.text import shortened
+from nnexp.tracking.collected import Collected
 from nnexp.tracking.curves import read_curves
 from nnexp.tracking.experiments import find_experiment, get_experiment
 from nnexp.tracking.find import get_sweep, recorded_keys
 from nnexp.tracking.frames import read_frame
 from nnexp.tracking.named import whole_id
 from nnexp.tracking.population import get_population, is_population, population_of, populations
-from nnexp.tracking.reader import MAX_TIME, Detail, Experiment, wrong_value
+from nnexp.tracking.reader import Detail, Experiment
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import missing_tag, tell
 
@@ -106,7 +106,8 @@ def read_runs(
 ) -> pd.DataFrame:
     """Read runs like `load_runs`, from an open store. Raises RequestError if there is no such sweep.
 
-    `only`: the columns that are needed, of a population; see `frames.read_frame`.
+    `only`: the columns that are needed. Then texts that repeat are categories, and of a population no other
+    columns are read; see `frames.read_frame`.
     """
     if sweep is None:
         runs = _ordinary(store, experiment, None)
@@ -118,7 +119,7 @@ def read_runs(
         if is_population(parent):
             return read_frame(population_of(store, parent), only)
         keys = set(recorded_keys(store, parent))
-        runs, tables = _ordinary(store, experiment, keys), []
+        runs, tables = _ordinary(store, experiment, keys, only is not None), []
         if keys := keys - set(runs["run_key"]):  # recorded in a population, and not trained again
             tables = [read_frame(one, keys=keys) for one in populations(store, experiment)]
     return _joined([runs, *tables])
@@ -145,50 +146,23 @@ def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return first.reset_index(drop=True)
 
 
-def _ordinary(store: Store, experiment: Experiment, keys: Collection[str] | None) -> pd.DataFrame:
+def _ordinary(
+    store: Store, experiment: Experiment, keys: Collection[str] | None, as_categories: bool = False
+) -> pd.DataFrame:
     """Read the experiment's runs, or those of these keys, that MLflow has as such."""
-    runs = store.reader.networks(experiment, list(TAG_COLUMNS))
-    if keys is not None:
-        runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
-    runs = _that_count([run.checked() for run in runs])
-    for run in runs:
-        times = [run.start_time, run.start_time if run.end_time is None else run.end_time]
-        if not all(isinstance(time, int) and 0 <= time < MAX_TIME for time in times):
-            raise wrong_value(run.run_id, times, "its times")
-    runs.sort(key=lambda run: (run.start_time, run.name, run.tags["nnexp.run_key"]))
-    frame = pd.DataFrame(
-        {
-            "run_id": [run.run_id for run in runs],
-            "run_name": [run.name for run in runs],
-            "status": [run.status for run in runs],
-            "start_time": pd.to_datetime([run.start_time for run in runs], unit="ms", utc=True),
-            "seconds": [
-                None if run.end_time is None else (run.end_time - run.start_time) / 1000 for run in runs
-            ],
-        }
-        | {name: [run.tags.get(tag) for run in runs] for tag, name in TAG_COLUMNS.items()}
-    ).astype({"seconds": float})
-    # What an earlier record lacks it has as it was trained, so that it groups with the later ones.
-    params = pd.DataFrame([run.params for run in runs], dtype=object).fillna(added_params())
-    metrics = pd.DataFrame([run.metrics for run in runs], dtype=float)
-    ours = [key for key in key_names() if key in params]
-    # The loss is a param (which function) and a metric (its value); the value keeps the short name.
-    values = {
-        f"params.{key}" if key == "loss" or key in frame else key: _typed(params[key])
-        for key in (*ours, *params.columns.difference(ours))
-    }
-    last_values = {
-        f"metrics.{key}" if key in frame or key in values else key: metrics[key]
-        for key in sorted(map(str, metrics))
-    }
-    return pd.concat([frame, pd.DataFrame(values | last_values)], axis=1)
+    found, lacking = Collected(TAG_COLUMNS), dict[str, str]()
+    for runs in store.reader.networks(experiment, list(TAG_COLUMNS)):
+        if keys is not None:
+            runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
+        found.add(_that_count([run.checked() for run in runs], lacking))
+    tell(lacking, "it is left out")
+    return found.frame(as_categories)
 
 
-def _that_count(runs: list[Detail]) -> list[Detail]:
-    """Leave out, and log, the finished runs whose record is incomplete or was edited."""
+def _that_count(runs: list[Detail], lacking: dict[str, str]) -> list[Detail]:
+    """Leave out the finished runs whose record is incomplete or was edited; note why in `lacking`."""
     numbers = {run.params[key] for run in runs for key in NUMBERS & run.params.keys()}
     odd = {text for text in numbers if not _NUMBER.fullmatch(text)}  # most texts repeat
-    lacking = {}
     for run in runs:
         wrong = [key for key in NUMBERS & run.params.keys() if run.params[key] in odd] if odd else []
         if run.status == "FINISHED" and (what := missing_tag(run.tags)):
@@ -196,7 +170,6 @@ def _that_count(runs: list[Detail]) -> list[Detail]:
         elif run.status == "FINISHED" and wrong:
             text = shortened(run.params[wrong[0]], 40)
             lacking[run.run_id] = f"its param {wrong[0]} is {text!r}, which is not a number"
-    tell(lacking, "it is left out")
     return [run for run in runs if run.run_id not in lacking]
 
 
@@ -255,16 +228,3 @@ def read_history(
     if len(frame) and not frame[["epoch", "value"]].dtypes.map(pd.api.types.is_numeric_dtype).all():
         raise RequestError(f"the curves of {', '.join(metrics)} hold values that are not numbers")
     return frame.sort_values(["run_id", "metric", "epoch"], ignore_index=True)
-
-
-def _typed(texts: pd.Series) -> pd.Series:
-    """Convert texts to numbers or booleans if all of them are. Most repeat, so each is parsed once."""
-    distinct = texts.dropna().unique().tolist()
-    typed: dict[str, Any]
-    if set(distinct) <= {"true", "false"}:
-        typed = {text: text == "true" for text in distinct}
-    elif pd.to_numeric(pd.Series(distinct), errors="coerce").isna().any():
-        typed = {text: text for text in distinct}
-    else:
-        typed = dict(zip(distinct, pd.to_numeric(pd.Series(distinct)).tolist(), strict=True))
-    return pd.Series([typed.get(text) for text in texts])

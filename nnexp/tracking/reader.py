@@ -140,8 +140,8 @@ class Reader(Protocol):
     def details(self, run_ids: Sequence[str]) -> dict[str, Detail]:
         """Return the records of these runs, by id; an unknown id is left out."""
 
-    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Detail]:
-        """Return the trained networks of the experiment, with these tags, and maybe others."""
+    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> Iterator[list[Detail]]:
+        """Yield the trained networks of the experiment, some at a time, with these tags, and maybe others."""
 
     def curves(self, run_ids: Sequence[str], metrics: Sequence[str] | None = None) -> dict[str, Curves]:
         """Return the curves of these runs, by id: of these metrics, or of all.

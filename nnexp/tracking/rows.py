@@ -71,8 +71,12 @@ class DatabaseReader:
         found = [self._details(r.run_uuid.in_(some) & is_active, sa.true()) for some in chunks(run_ids)]
         return {run.run_id: run for runs in found for run in runs}
 
-    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> list[Detail]:
-        return self._details(having(experiment, "nnexp.run_key"), TAGS.c.key.in_(tag_names))
+    def networks(self, experiment: Experiment, tag_names: Sequence[str]) -> Iterator[list[Detail]]:
+        with self._store.reading() as connection:
+            found = connection.execute(sa.select(RUNS.c.run_uuid).where(having(experiment, "nnexp.run_key")))
+            run_ids = sorted(found.scalars())
+        for some in chunks(run_ids):
+            yield self._details(RUNS.c.run_uuid.in_(some), TAGS.c.key.in_(tag_names))
 
     def _details(self, here: sa.ColumnElement[bool], tagged: sa.ColumnElement[bool]) -> list[Detail]:
         """Return the runs that satisfy a condition, with the tags that satisfy another."""

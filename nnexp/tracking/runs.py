@@ -6,7 +6,7 @@ import getpass
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
@@ -16,6 +16,22 @@ from nnexp.tracking.tables import MAX_NAME, MAX_TAG, MAX_USER
 
 # (metric, completed epochs, value)
 Point = tuple[str, int, float]
+
+
+class Points(Collection[Point]):
+    """Points that are made each time they are looped over: they take ten times the memory of their curves."""
+
+    def __init__(self, make: Callable[[], Iterable[Point]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self._make())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, point: object) -> bool:
+        return any(point == one for one in self)
 
 
 @dataclass(frozen=True)
@@ -37,7 +53,7 @@ class RunRecord:
     name: str
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    points: Sequence[Point] = ()
+    points: Collection[Point] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     data: DataInput | None = None
     status: str = "FINISHED"

@@ -42,16 +42,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Searched:
-    """The record of a search.
-
-    `settings` are those of conf/search/, `importances` the share of each dimension in the value's variation.
-    """
+    """The record of a search; `settings` are those of conf/search/."""
 
     settings: Mapping[str, Any]
     metric: str
     dimensions: tuple[Dimension, ...]
     trials: tuple[Trial, ...] = ()
-    importances: Mapping[str, float] = field(default_factory=dict)
     optuna: str = ""  # the version that asked
 
     def content(self) -> bytes:
@@ -78,14 +74,18 @@ def find_search(store: Store, parent: Detail) -> Searched | None:
     """
     if SEARCH_KEY not in parent.tags:
         return None
-    content = find_artifact(store, parent, SEARCH_FILE)
+    return parsed(parent.run_id, find_artifact(store, parent, SEARCH_FILE))
+
+
+def parsed(search_id: str, content: bytes | None) -> Searched:
+    """Return the record that an artifact has. Raises RequestError if it is missing or damaged."""
     if content is None:
-        raise RequestError(f"search {parent.run_id}: its artifact {SEARCH_FILE} is missing")
+        raise RequestError(f"search {search_id}: its artifact {SEARCH_FILE} is missing")
     try:
         return _search(json.loads(content))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RequestError(
-            f"search {parent.run_id}: its artifact {SEARCH_FILE} is not one of a search"
+            f"search {search_id}: its artifact {SEARCH_FILE} is not one of a search"
         ) from error
 
 
@@ -95,8 +95,7 @@ def _search(values: Any) -> Searched:
         raise ValueError
     dimensions = tuple(_dimension(one) for one in values.pop("dimensions"))
     trials = tuple(_trial(one, {d.name for d in dimensions}) for one in values.pop("trials"))
-    importances = {str(name): _number(share) for name, share in values.pop("importances").items()}
-    found = Searched(dimensions=dimensions, trials=trials, importances=importances, **values)
+    found = Searched(dimensions=dimensions, trials=trials, **values)
     if not (
         isinstance(found.metric, str) and isinstance(found.optuna, str) and isinstance(found.settings, dict)
     ):

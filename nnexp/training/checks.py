@@ -110,5 +110,5 @@ def _functions(module: ModuleType, given: set[str]) -> dict[str, set[str]]:
     return {name: taken - given for name, taken in parameters.items() if given <= taken}
 
 
-INITIALISERS = _functions(init, {"rng", "fan_in", "fan_out"})
+INITIALISERS = _functions(init, {"fan_in", "fan_out"})
 OPTIMIZERS = _functions(network, {"w", "grad", "memory", "learning_rate"})

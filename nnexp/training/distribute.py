@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from concurrent.futures import Executor as Pool
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
@@ -20,7 +19,7 @@ from nnexp.dataset.load import Dataset
 from nnexp.network.engine.cuda.device import Device
 from nnexp.training.devices import cuda
 from nnexp.training.plan import Point
-from nnexp.training.pools import Workers, is_loss, pools
+from nnexp.training.pools import Opened, is_loss, pools
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure, train
 
@@ -140,7 +139,7 @@ class Distributed(Generic[Item]):
 
     def __init__(
         self,
-        opened: Callable[[], AbstractContextManager[Workers]],
+        opened: Opened,
         workers: int,
         tasks: Iterator[Task[Item]],
         on_cuda: bool,

@@ -14,7 +14,7 @@ from nnexp.training.checks import weight_count
 RECORD_SECONDS, ROW_SECONDS, WEIGHT_SECONDS = 4e-3, 1e-5, 1e-9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Point:
     """One point of a sweep: the configuration and data of a run, its key and its name."""
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecutor
 from concurrent.futures import Executor as Pool
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import numba
@@ -26,9 +26,10 @@ ANSWER_SECONDS, LOOK_SECONDS, WORKERLESS_SECONDS = 10, 5.0, 60
 
 # A pool of workers, and a function that raises Lost if the pool cannot work any more.
 Workers = tuple[Pool, Callable[[], None]]
+Opened = Callable[[], AbstractContextManager[Workers]]
 
 
-def pools(executor: Executor) -> tuple[Callable[[], AbstractContextManager[Workers]], int]:
+def pools(executor: Executor) -> tuple[Opened, int]:
     """Return a function that opens a pool, and the number of its workers. Raises RequestError."""
     if executor.name == "processes":
         workers = executor.workers or os.cpu_count() or 1
@@ -41,6 +42,33 @@ def is_loss(error: BaseException) -> bool:
     """Return whether the error means a lost worker or connection, rather than training that raised."""
     lost = type(error).__name__ in ("KilledWorker", "ClosedClientError")  # Dask's, which may not be installed
     return lost or isinstance(error, BrokenExecutor | CancelledError)
+
+
+@contextmanager
+def kept(opened: Opened) -> Iterator[Opened]:
+    """Yield a function that opens a pool once, and again only if it breaks; it stays open in between."""
+    with ExitStack() as stack:
+        now: Workers | None = None
+
+        @contextmanager
+        def open_one() -> Iterator[Workers]:
+            nonlocal now
+            if now is None or _is_broken(now[0]):
+                stack.close()
+                now = stack.enter_context(opened())
+            yield now
+
+        yield open_one
+
+
+def _is_broken(pool: Pool) -> bool:
+    try:
+        pool.submit(int)
+    except Exception as error:
+        if is_loss(error):
+            return True
+        raise
+    return False
 
 
 @contextmanager

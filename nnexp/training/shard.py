@@ -15,7 +15,6 @@ from nnexp.dataset.prepare import Prepared
 from nnexp.network import engine
 from nnexp.network import reference as network
 from nnexp.network.engine.cuda.device import Device
-from nnexp.network.engine.draws import Draws
 from nnexp.network.reference import Layers, Network
 from nnexp.training.checks import network_sizes
 from nnexp.training.columns import Columns, IntArray
@@ -24,6 +23,8 @@ from nnexp.training.initial import initial_weights
 Array = NDArray[np.float64]
 # The seconds of work between two yields; the first chunk has so many steps of one sample, a guess.
 CHUNK_SECONDS, CHUNK_STEPS = 0.2, 200_000
+# The bytes that the orders of a chunk's shuffled rows may take.
+ORDER_BYTES = 128 * 2**20
 # A regression has converged when it explains this share of the target's variance.
 CONVERGED_R2 = 0.99
 # How a training can end, in the order of the codes by which columns say it.
@@ -118,17 +119,18 @@ class Shard:
             led.of_lanes("X_val") if has_validation else None,
             led.of_lanes("y_val") if has_validation else None,
             patience=led.patience,
+            shuffle=np.column_stack([led.seed, np.full(len(led), 2)]) if like.shuffle else None,
             device=device,
         )
         self._has_patience = bool(led.patience.any())
         # Of the rows, the variance that an outcome is judged by.
         self._variance = np.array([float(np.mean((data.y - data.y.mean()) ** 2)) for data in columns.data])
-        seeds = np.column_stack([led.seed, np.full(len(led), 2)])
-        self._orders = Draws(seeds) if like.shuffle else None
         self._points = log_epochs(int(longest.max()), like.log_every, np.unique(self._epochs).tolist())
         self._curves: dict[str, Array] = {}  # (lanes, points)
         self._kept: dict[int, Array] = {}  # the weights of all lanes, by epoch
         self._chunk = max(1, CHUNK_STEPS // (self._n * max(engine.N_LANES, self._n_lanes)))
+        fitting = ORDER_BYTES // (4 * self._n * self._n_lanes) if like.shuffle else int(longest.max())
+        self._longest_chunk = max(1, fitting)
 
     def train(self) -> Iterator[tuple[int, Ended, Ended | None]]:
         """Yield (epochs done, ended runs, the run under way if it is the only one) a few times a second."""
@@ -143,9 +145,13 @@ class Shard:
 
     def advance(self, until: int) -> Iterator[None]:
         """Train all runs up to `until` completed epochs; yield a few times a second."""
-        while self._batch.epoch < min(until, int(self._epochs.max())):
+        while self.is_behind(until):
             self._advance_a_little(until)
             yield
+
+    def is_behind(self, until: int) -> bool:
+        """Return whether any run is still to train before `until` epochs are completed."""
+        return self._batch.epoch < min(until, int(self._epochs.max()))
 
     def shorten(self, runs: IntArray) -> None:
         """Let these runs end now, as if they had been configured for as many epochs."""
@@ -178,7 +184,7 @@ class Shard:
     def ended(self, runs: IntArray) -> Ended:
         """Collect these runs as they are now, and test them if all of them have ended."""
         if not len(runs):
-            return Ended(runs, runs, runs, self._initial[:0], {})
+            return Ended(runs, runs, runs, np.empty((0, self._model.n_weights)), {})
         at, is_diverged = self._at()
         ends, batch = self.ends, self._batch
         weights = batch.weights
@@ -199,7 +205,9 @@ class Shard:
         columns, like = self._columns, self._columns.like
         functions = (like.activation, like.output_activation, like.loss)
         lanes = self._lane[ended.runs]
-        final, initial = (network.unflatten(w, self._sizes) for w in (ended.weights, self._initial[lanes]))
+        final, initial = (
+            network.unflatten(w, self._sizes) for w in (ended.weights, self._initial.weights[lanes])
+        )
         kept = {epoch: network.unflatten(w[lanes], self._sizes) for epoch, w in self._kept.items()}
         last = self._last_points(ended.at)
         for i, (run, lane, end) in enumerate(
@@ -224,7 +232,7 @@ class Shard:
             ended,
             self._last_values(ended),
             self._all_curves(ended) if curves else None,
-            self._initial[self._lane[ended.runs]] if weights else None,
+            self._initial.weights[self._lane[ended.runs]] if weights else None,
             self._all_kept(ended) if weights else None,
         )
 
@@ -254,7 +262,7 @@ class Shard:
         epochs = np.array(sorted(self._kept), dtype=np.int64)
         is_there = epochs <= ended.at[:, None]
         if not len(epochs):
-            return is_there.sum(axis=1), np.empty((0, self._initial.shape[1]))
+            return is_there.sum(axis=1), np.empty((0, self._model.n_weights))
         stacked = np.stack([self._kept[epoch][self._lane[ended.runs]] for epoch in epochs.tolist()], axis=1)
         return is_there.sum(axis=1), stacked[is_there]
 
@@ -290,7 +298,7 @@ class Shard:
         started = time.monotonic()
         self._advance(until)
         pace = CHUNK_SECONDS / max(time.monotonic() - started, 1e-6)
-        self._chunk = max(1, int(self._chunk * min(4.0, max(0.25, pace))))
+        self._chunk = max(1, min(self._longest_chunk, int(self._chunk * min(4.0, max(0.25, pace)))))
         if every and until % every == 0:
             self._kept[until] = batch.weights
         return until
@@ -301,10 +309,7 @@ class Shard:
         at = np.flatnonzero((self._points > since) & (self._points <= until))
         if not self._curves:
             at = np.concatenate([[0], at])  # the untrained networks are measured in the first call
-        order = None
-        if self._orders is not None:
-            order = self._orders.orders(until - since, self._n)
-        measured = batch.advance(until, self._points[at].tolist(), order)
+        measured = batch.advance(until, self._points[at].tolist())
         between = slice(at[0], at[-1] + 1) if len(at) else slice(0, 0)
         for name in CURVES:
             values = getattr(measured, name)

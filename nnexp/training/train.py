@@ -6,6 +6,7 @@ import traceback
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from nnexp.training.shard import Ended, Shard, Trained
 MAX_SHARD, SHARD_BYTES = 2048, 128 * 2**20
 # A CUDA device trains small networks faster the more they are.
 DEVICE_SHARD = 1 << 14
+# How many trained networks are objects at a time.
+MAX_ENDED = 256
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,10 @@ def train(dataset: Dataset, configs: Sequence[RunConfig], device: Device | None 
             own = [configs[group[run]] for run in step.runs.tolist()]
             ended = zip(step.runs[step.ended.runs].tolist(), step.shard.trained(step.ended, own), strict=True)
             current = None if step.current is None else next(step.shard.trained(step.current, own))
-            yield Progress(done + step.epochs_done, [(group[run], result) for run, result in ended], current)
+            some = [(group[run], result) for run, result in islice(ended, MAX_ENDED)]
+            yield Progress(done + step.epochs_done, some, current)
+            while more := [(group[run], result) for run, result in islice(ended, MAX_ENDED)]:
+                yield Progress(done + step.epochs_done, more, None)
         done += int(columns.epochs.sum())
 
 

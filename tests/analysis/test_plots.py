@@ -378,7 +378,7 @@ def test_a_heat_map_has_each_median_in_its_cell_and_frames_the_best():
 def test_each_seeds_run_is_a_dot_at_its_loss():
     runs = sweep_of(init=["he", "ones"])
     ax = over_seeds(runs, ["init"]).axes[0]
-    assert ax.lines[0].get_xdata().tolist() == runs[runs["init"] == "he"]["loss"].tolist()
+    assert ax.lines[0].get_xdata().tolist() == sorted(runs[runs["init"] == "he"]["loss"])
     assert ax.lines[1].get_xdata()[0] == runs[runs["init"] == "he"]["loss"].median()
     one = over_seeds(sweep_of(), [])
     assert one.axes[0].lines[-1].get_ydata().tolist() == pytest.approx([1 / 3, 2 / 3, 1])
@@ -434,7 +434,9 @@ def test_a_sweep_gets_the_figures_that_suit_what_varies(params, names):
 
 
 @pytest.mark.parametrize(
-    "loss", [0.0, np.nan, 1e308, -1.0, [0.0, 1.0, 1e-9, 0.0, 3.0, 1e-300]], ids=lambda v: str(v)[:9]
+    "loss",
+    [0.0, np.nan, 1e308, -1.0, [0.0, 1.0, 1e-9, 0.0, 3.0, 1e-300], [1e-9, 9e290, 1e-20, 1e299, 1e-3, 1e90]],
+    ids=lambda v: str(v)[:9],
 )
 def test_a_sweep_of_any_losses_can_be_drawn(loss):
     runs = sweep_of(learning_rate=[0.1, 1.0]).assign(loss=loss, outcome=["finished", "diverged"] * 3)
@@ -443,6 +445,21 @@ def test_a_sweep_of_any_losses_can_be_drawn(loss):
     for figure in figures.values():
         drawn(figure)
     assert plots.of_sweep(runs.assign(outcome="diverged"), history_of(runs)) == {}
+
+
+def test_of_many_networks_only_evenly_spaced_ranks_are_drawn(monkeypatch):
+    monkeypatch.setattr("nnexp.analysis.plots.sweeps.MAX_DOTS", 4)
+    losses = np.arange(1.0, 11.0)
+    frame = pd.DataFrame({"status": "FINISHED", "outcome": "finished", "seed": np.arange(10), "loss": losses})
+    ax = over_seeds(frame.assign(init="he", network=np.arange(10)), ["init"]).axes[0]
+    assert ax.lines[1].get_xdata().tolist() == [1, 4, 7, 10]
+    assert ax.lines[1].get_ydata().tolist() == [0.1, 0.4, 0.7, 1]
+    assert ax.get_ylabel() == "share of networks at or below"
+    both = pd.concat([frame.assign(init="he"), frame.assign(init="ones", loss=losses * 2)])
+    two = over_seeds(both, ["init"]).axes[0]
+    assert [line.get_xdata().tolist() for line in two.lines] == [
+        [1, 4, 7, 10], [5.5, 5.5], [2, 8, 14, 20], [11, 11]
+    ]  # fmt: skip
 
 
 def test_a_sweep_without_the_metric_or_a_history_has_no_figures_of_it():

@@ -11,7 +11,7 @@ import numpy as np
 
 from nnexp.config.run import Choice
 from nnexp.network.engine.draws import Draws
-from nnexp.training.initial import drawn
+from nnexp.training.initial import networks
 
 TURNS = 15
 NORMAL = Choice("normal", (("scale", 1.0),))
@@ -58,7 +58,7 @@ def main() -> None:
     print("| microseconds a network | here | NumPy |\n|---|---|---|")
     for sizes, n in CASES:
         what = f"initial weights of {'-'.join(map(str, sizes))}, {n:,} at once"
-        compare(what, n, lambda: drawn(NORMAL, sizes, range(n)), lambda: numpys(sizes, range(n)))  # noqa: B023
+        compare(what, n, lambda: networks(NORMAL, sizes, range(n)).weights, lambda: numpys(sizes, range(n)))  # noqa: B023
     for runs, epochs, n in SHUFFLED:
         streams = Draws([[run, 2] for run in range(runs)])
         what = f"orders of {n:,} rows in {epochs} epochs, {runs:,} at once"

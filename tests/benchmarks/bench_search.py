@@ -58,13 +58,10 @@ def ours(task: str, extra: list[str], trials: int, epochs: int, place: Path) -> 
         f"seed=range({SEEDS})", f"epochs={epochs}", f"search.trials={trials}", "search.batch=50",
         "search.confirm=0", "figures=false", f"experiment_name={name}", *extra,
     ]  # fmt: skip
+    environment = os.environ | {"MLFLOW_TRACKING_URI": uri}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     start = time.perf_counter()
-    subprocess.run(
-        [NNEXP, "search", *typed],
-        check=True,
-        capture_output=True,
-        env=os.environ | {"MLFLOW_TRACKING_URI": uri},
-    )
+    subprocess.run([NNEXP, "search", *typed], check=True, capture_output=True, env=environment)
     seconds = time.perf_counter() - start
     store = open_store(uri, create=False)
     parent = get_sweep(store, whole_id(store, "last", "sweep"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from nnexp.config import compose
+from nnexp.config.overrides import parse
 from nnexp.config.paths import CONF
 
 OVERRIDES = st.lists(
@@ -97,3 +98,11 @@ def test_a_key_that_only_some_swept_options_have_is_ignored_for_the_others(loade
     assert [left_out for _, left_out in points] == [["optimizer.beta1"]] * 2 + [[]] * 2
     with pytest.raises(HydraException):
         list(compose.Composer(loader, master).points(jobs[:2]))
+
+
+def test_a_sweep_can_name_options_by_a_pattern(loaded):
+    loader, config = loaded
+    typed = ["init=glob([he,n*])"]
+    parse(typed)
+    grid = compose.grid_points(loader, config, {}, typed)
+    assert [list(point) for point in grid] == [["init=he"], ["init=normal"]]

@@ -3,12 +3,14 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from nnexp.config.compose import loading
 from nnexp.config.errors import RequestError
 from nnexp.config.ranges import space_of
 
 
 def space(*typed, zipped=(), over="seed"):
-    return space_of(OverridesParser.create().parse_overrides(list(typed)), zipped, over)
+    with loading() as loader:
+        return space_of(OverridesParser.create(loader).parse_overrides(list(typed)), zipped, over)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,10 @@ def test_a_grid_has_every_combination():
         ("range(5,5)", "the range is empty"),
         ("range(5,1)", "the range is empty"),
         ("range(1,5,0)", "a step other than 0"),
-        ("range(1,10,20)", "only the value 1, as its step of 20 does not fit"),
+        ("range(0.1,1,0)", "a step other than 0"),
+        ("range(1,10,20)", "only the value 1: the next one, 21, does not come before its end, 10"),
+        ("shuffle(choice(0.1,0.5))", r"leave shuffle\(\) out"),
+        ("glob(*)", "there are no such values"),
         ("tag(log,range(1,9,2))", "a log range has a step of 1"),
         ("tag(log,range(0.5,9,1))", "a log range is one of whole numbers"),
         ("0.1,0.5,0.1", "a value occurs twice"),
@@ -106,6 +111,10 @@ def test_a_wrong_range_is_refused_in_plain_words(typed, words):
     ("typed", "zipped", "words"),
     [
         (["epochs=5"], (), "there is nothing to search"),
+        (["init=interval(0,1)"], (), "a group has no numbers"),
+        (["hidden=range(2,9)"], (), "takes lists; write hidden.0=…"),
+        (["search.trials=10,20"], (), "must have one value for all trials"),
+        (["figures=true,false"], (), "must have one value for all trials"),
         (["seed=range(5)"], (), "there is nothing to search"),
         (["epochs=range(1,5)", "seed=interval(0,9)"], (), "judged over listed values"),
         (["epochs=1,2", "init=he,ones,zeros"], ["epochs", "init"], "epochs has 2, init has 3"),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
 import threading
+import time
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tests.faults.program import (
@@ -27,11 +31,12 @@ from tests.faults.program import (
     struck,
     told,
     typed,
+    until,
 )
 from tests.faults.standing import Undisturbed
 
-# A population of 200,000 networks, in four parts, and what it prints after its plan.
-NETWORKS = 200_000
+# A population of 200,000 networks, in four parts.
+NETWORKS, PARTS = 200_000, 4
 POPULATION = ("train", "-m", "record=table", "dataset=gender", "learning_rate=0.05,0.1,0.2,0.5,1",
               "seed=range(40000)", "epochs=100", "log_every=50")  # fmt: skip
 # After so many writes of a part the disk is full.
@@ -79,7 +84,7 @@ def rows(n: int, known: Undisturbed) -> list[Fault]:
     some, few, seconds = max(1, n // 4), max(1, n // 10), 2 * known.seconds
     return [
         Fault("points drawn over every key", drawn),
-        Fault("kill -9 during a population", killed, n, seconds=seconds),
+        Fault("kill -9 during a population of 200,000", killed, n),
         Fault("Ctrl-C during a population", interrupted, some, seconds=seconds),
         Fault("the disk is full while a part is written", disk_full, few),
         Fault("a flipped bit in a part", bit_flipped, few),
@@ -98,45 +103,74 @@ def drawn(trial: Trial) -> Cases:
     return Cases(points, wrong)
 
 
-def undisturbed() -> tuple[str, bytes]:
-    """Return the hash of the members and the summary of the population, recorded once."""
+@dataclass(frozen=True)
+class Recorded:
+    """What a population has recorded: the hash of its members, and its summary."""
+
+    members: str
+    summary: bytes
+
+
+def undisturbed() -> Recorded:
+    """Return what the population records if nothing happens; it is recorded once."""
+    return _undisturbed()[0]
+
+
+def seconds_of_part() -> float:
+    """Return how long an undisturbed population takes for each of its parts, and before and after them."""
+    return _undisturbed()[1] / (PARTS + 2)
+
+
+def _undisturbed() -> tuple[Recorded, float]:
     with _ONCE:
-        return _undisturbed()
+        return _recorded_once()
 
 
 _ONCE = threading.Lock()
 
 
 @cache
-def _undisturbed() -> tuple[str, bytes]:
-    place = scratch()
+def _recorded_once() -> tuple[Recorded, float]:
+    place, began = scratch(), time.monotonic()
     typed(place, "population", POPULATION)
-    return content(place)
+    seconds = time.monotonic() - began
+    found = content(place)
+    shutil.rmtree(place)
+    return found, seconds
 
 
-def content(place: Path) -> tuple[str, bytes]:
-    """Return the hash of all members, each of which must be there once, and the summary.
+def content(place: Path) -> Recorded:
+    """Read what is recorded: one parent run, FINISHED, and each member once.
 
-    Checks that there is one parent run, FINISHED, and that every part is what its name says.
+    The last whole revision of a part counts. No file may be left half written.
     """
     with closing(sqlite3.connect(place / "mlflow.db")) as connection:
         runs = connection.execute("SELECT run_uuid, status FROM runs").fetchall()
     expect(len(runs) == 1 and runs[0][1] == "FINISHED", f"the runs are {runs}")
     (files,) = place.glob(f"mlartifacts/*/*/{runs[0][0]}/artifacts")
-    newest: dict[str, pa.Table] = {}
-    for file in sorted(files.glob("members/part-*")):  # the last revision of each part comes last
-        _, number, _, digest, _ = file.name.replace("-", ".").split(".")
-        found = file.read_bytes()
-        if hashlib.sha256(found).hexdigest()[:16] == digest:
-            newest[number] = pq.read_table(pa.BufferReader(found))
+    newest = {file.name[:11]: pq.read_table(file) for file in parts(place) if is_whole(file)}
     expect(not list(files.rglob("*.half")), "half a file is left")
     table = pa.concat_tables(newest.values()).sort_by("number")
-    counts = table.num_rows, len(set(table["run_key"].to_pylist())), set(table["status"].to_pylist())
-    expect(counts == (NETWORKS, NETWORKS, {"FINISHED"}), f"the members are {counts}")
-    digest_of = hashlib.sha256()
-    for name in table.column_names:
-        digest_of.update(repr(table[name].to_pylist()).encode())
-    return digest_of.hexdigest(), (files / "summary.csv").read_bytes()
+    counts = (
+        table.num_rows,
+        pc.count_distinct(table["run_key"]).as_py(),
+        pc.unique(table["status"]).to_pylist(),
+    )
+    expect(counts == (NETWORKS, NETWORKS, ["FINISHED"]), f"the members are {counts}")
+    plain = pa.schema(
+        (f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in table.schema
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, plain) as stream:
+        stream.write_table(table.cast(plain).combine_chunks())
+    members = hashlib.sha256(sink.getvalue()).hexdigest()
+    return Recorded(members, (files / "summary.csv").read_bytes())
+
+
+def is_whole(part: Path) -> bool:
+    """Return whether the file of a part has the bytes that its name tells."""
+    digest = part.name.split(".")[2]
+    return hashlib.sha256(part.read_bytes()).hexdigest().startswith(digest)
 
 
 def check_completed(trial: Trial) -> None:
@@ -150,12 +184,16 @@ def parts(place: Path) -> list[Path]:
 
 
 def killed(trial: Trial) -> str:
-    """The same command completes the population in the same run: each member once, and the same summary."""
+    """The same command completes the population in the same run: every part can be read, each member is there
+    once, and the summary is, byte for byte, that of an undisturbed one."""
     trial.with_store()
+    before, seconds = trial.random.randrange(PARTS + 1), seconds_of_part() * trial.random.random()
     running = start(trial.place, "first", POPULATION)
-    status = struck(running, signal.SIGKILL, trial.seconds)
+    until(lambda: len(parts(trial.place)) >= before, running)
+    status = struck(running, signal.SIGKILL, seconds / 2 if before == PARTS else seconds)
     left = f"{len(parts(trial.place))} parts"
     check_completed(trial)
+    expect(all(map(is_whole, parts(trial.place))), "a part is damaged")
     return left if status else f"{TOO_LATE}, {left}"
 
 
@@ -173,7 +211,7 @@ def interrupted(trial: Trial) -> str:
 def disk_full(trial: Trial) -> str:
     """It ends with status 1 and says so in a line; the same command completes the population."""
     trial.with_store()
-    left = trial.random.randrange(4)
+    left = trial.random.randrange(PARTS)
     status = ended(start(trial.place, "full", POPULATION, code=FULL.format(left=left)))
     expect(status == 1 and "No space left" in told(trial.place, "full"), f"exit status {status}")
     expect(len(parts(trial.place)) == left, "a part is there that was not written")

@@ -7,6 +7,7 @@ usage: python -m tests.machines.cuda [CHECK …]      by default all
 | canary | the engine's canary |
 | trainings | 1,000 trainings of all kinds |
 | speed | the time of large trainings beside the CPU's; their first runs have the CPU's bits |
+| draws | the time of initial weights and of orders of rows beside the CPU's; all have its bits |
 | choice | the time of small networks in both arrangements, and which of them is chosen |
 | population | the time of a million networks from their seeds to their hashes; the first have the CPU's |
 | reruns | records 1,000 runs from the device, and reruns them on the CPU; needs MLflow |
@@ -33,6 +34,7 @@ from nnexp.dataset.load import Dataset, load
 from nnexp.network.engine.batch import ARTICLES, VERSION, Batch, Lanes, Model
 from nnexp.network.engine.canary import CANARIES, canary, samples, usual_options
 from nnexp.network.engine.cuda.device import CudaDevice, Device, DeviceError
+from nnexp.network.engine.cuda.draws import DeviceDraws
 from nnexp.network.engine.cuda.training import arrangement
 from nnexp.network.engine.draws import Draws
 from nnexp.network.engine.threads import default_threads
@@ -40,7 +42,7 @@ from nnexp.network.reference import unflatten
 from nnexp.network.weights import weights_digests
 from nnexp.training.checks import check
 from nnexp.training.columns import Columns
-from nnexp.training.initial import drawn
+from nnexp.training.initial import networks
 from nnexp.training.lots import MAX_BATCH
 from nnexp.training.train import train_columns
 from tests.network.any_training import any_training, trained
@@ -75,19 +77,25 @@ CHOICES = [
     *((classifier((4, 16, 3), "tanh", 10), runs, 150, 5) for runs in (1000, 50_000)),
 ]
 NORMAL = Choice("normal", (("scale", 1.0),))
+# Layer sizes and networks whose weights are drawn; runs, epochs and rows of orders.
+DRAWN = [((2, 2, 1), 1_000_000), ((64, 64, 10), 1000), ((784, 128, 10), 132)]
+SHUFFLED = [(MAX_BATCH, 100, 4), (1000, 20, 1797)]
 # How many runs the CPU trains for comparison: enough to fill its vectors, or few of those that take long.
 ON_CPU, ON_CPU_WIDE = 1024, 64
 
 
 class Timed(CudaDevice):
-    """A device that adds up the seconds of its kernels."""
+    """A device that adds up the seconds of its kernels, and of those that draw."""
 
-    seconds = 0.0
+    seconds = drawing = 0.0
 
-    def launch(self, *args: Any) -> None:
+    def launch(self, kernel: str, *more: Any) -> None:
         began = time.perf_counter()
-        super().launch(*args)
-        self.seconds += time.perf_counter() - began
+        super().launch(kernel, *more)
+        took = time.perf_counter() - began
+        self.seconds += took
+        if not kernel.startswith("train"):
+            self.drawing += took
 
 
 def check_canary(device: Device) -> bool:
@@ -165,6 +173,44 @@ def _rate(training: Training, n_runs: int, seconds: float) -> str:
     return f"{a_run * 1e9 / training.steps:.4f} ns a sample-step, {a_run * 1e3:.5f} ms a run"
 
 
+def check_draws(device: Timed) -> bool:
+    """Print the time of each of DRAWN and SHUFFLED, and whether all numbers have the CPU's bits."""
+    for draws in (DeviceDraws(device, [[0]]), Draws([[0]])):  # loads what is compiled
+        draws.orders(1, 1)
+    Draws([0]).normal((1,))
+    all_equal = True
+    for sizes, n in DRAWN:
+        device.seconds, on_cpu, is_equal = 0.0, 0.0, True
+        for start in range(0, n, MAX_BATCH):
+            initial = networks(NORMAL, sizes, range(start, min(start + MAX_BATCH, n)))
+            began = time.perf_counter()
+            expected = initial.weights
+            on_cpu += time.perf_counter() - began
+            drawn = device.empty(expected.shape, np.float64)
+            DeviceDraws(device, initial.seeds).weights(initial, drawn, None, expected.shape[1], 1)
+            is_equal &= device.get(drawn).tobytes() == expected.tobytes()
+        what = f"initial weights of {n:,} networks {'-'.join(map(str, sizes))}"
+        all_equal &= _told(what, device.seconds, on_cpu, is_equal)
+    for runs, epochs, n in SHUFFLED:
+        seeds = [[run, 2] for run in range(runs)]
+        began = time.perf_counter()
+        expected_orders = Draws(seeds).orders(epochs, n)
+        on_cpu, device.seconds = time.perf_counter() - began, 0.0
+        is_equal = np.array_equal(device.get(DeviceDraws(device, seeds).orders(epochs, n)), expected_orders)
+        what = f"orders of {n:,} rows in {epochs} epochs of {runs:,} runs"
+        all_equal &= _told(what, device.seconds, on_cpu, is_equal)
+    return all_equal
+
+
+def _told(what: str, seconds: float, on_cpu: float, is_equal: bool) -> bool:
+    print(
+        f"{what}: device {1e3 * seconds:.1f} ms, CPU {1e3 * on_cpu:.1f} ms with {default_threads()} threads; "
+        f"{'equal' if is_equal else 'NOT equal'}",
+        flush=True,
+    )
+    return is_equal
+
+
 def check_choice(device: Timed) -> bool:
     """Print the time of each training of CHOICES in both arrangements, beginning with the chosen one."""
     for of in CHOICES:
@@ -186,18 +232,15 @@ def check_population(device: Timed) -> bool:
     dataset, columns = _members()
     parts = [np.arange(start, min(start + MAX_BATCH, MEMBERS)) for start in range(0, MEMBERS, MAX_BATCH)]
     _hashes(dataset, columns.take(np.arange(32)), device)  # loads what is compiled
-    began, device.seconds = time.perf_counter(), 0.0
-    hashes = [_hashes(dataset, columns.take(part), device) for part in parts]
-    seconds, kernel = time.perf_counter() - began, device.seconds
+    device.seconds = device.drawing = 0.0
     began = time.perf_counter()
-    for part in parts:
-        drawn(NORMAL, ARTICLES.sizes, part)
-    draws = time.perf_counter() - began
+    hashes = [_hashes(dataset, columns.take(part), device) for part in parts]
+    seconds = time.perf_counter() - began
     some = np.arange(1000)
     is_equal = np.array_equal(hashes[0][some], _hashes(dataset, columns.take(some), None))
     print(
-        f"population of {MEMBERS:,}: {seconds:.2f} s; on the device {kernel:.2f} s, initial weights "
-        f"{draws:.2f} s with {default_threads()} threads; {'equal' if is_equal else 'NOT equal'}",
+        f"population of {MEMBERS:,}: {seconds:.2f} s; on the device {device.seconds:.3f} s, of which it drew "
+        f"initial weights for {device.drawing:.3f} s; {'equal' if is_equal else 'NOT equal'}",
         flush=True,
     )
     return is_equal
@@ -272,6 +315,7 @@ CHECKS: dict[str, Callable[[Timed], bool]] = {
     "canary": check_canary,
     "trainings": check_trainings,
     "speed": check_speed,
+    "draws": check_draws,
     "choice": check_choice,
     "population": check_population,
     "reruns": check_reruns,

@@ -8,6 +8,7 @@ import numpy as np
 from nnexp.network.engine.batch import ARTICLES, Batch, Lanes, Model
 from nnexp.network.engine.canary import HEADS, USUAL, samples, stacked
 from nnexp.network.engine.cuda.device import Device
+from nnexp.network.engine.initial import Initial, Spread
 from nnexp.network.engine.layout import OPTIONS
 
 
@@ -15,6 +16,19 @@ class AnyTraining(NamedTuple):
     model: Model
     batch: Mapping[str, Any]  # the arguments of a Batch
     calls: list[tuple[Any, ...]]  # those of each call of advance
+
+
+def any_initial(rng: np.random.RandomState, sizes: tuple[int, ...], n: int) -> Initial:
+    """Draw how n networks are drawn: up to three schemes whose spreads are of any kind."""
+    seeds = rng.choice([0, 1, 2**32 - 1, *rng.randint(2**32, size=5, dtype=np.int64)], n)
+    kinds = [["normal"], ["uniform"], ["constant"], ["normal", "uniform", "constant"]]
+    schemes = []
+    for _ in range(rng.randint(1, 4)):
+        own = kinds[rng.randint(4)]
+        schemes.append(
+            [Spread(rng.choice(own), rng.uniform(0.01, 2), rng.randint(3)) for _ in range(2 * len(sizes) - 2)]
+        )
+    return Initial(sizes, seeds, schemes, rng.randint(len(schemes), size=n))
 
 
 def any_training(seed: int) -> AnyTraining:
@@ -51,7 +65,11 @@ def any_training(seed: int) -> AnyTraining:
     }
     if rng.randint(2):
         batch |= {"X_val": X_val, "y_val": y_val, "patience": rng.randint(0, 4, n_runs)}
+    if rng.randint(2):
+        batch["weights"] = any_initial(rng, model.sizes, n_runs)
     last, is_shuffled = int(epochs.max()), rng.randint(2)
+    if rng.randint(2):
+        batch["shuffle"] = rng.randint(2**32, size=(n_runs, rng.randint(1, 4)), dtype=np.int64)
     calls, since = [], 0
     for until in sorted({int(rng.randint(1, last + 1)), last}):
         logged = [e for e in range(since + (since > 0), until + 1) if rng.randint(3)]

@@ -1,19 +1,27 @@
 """The CUDA kernels, compiled for the CPU, have the engine's bits."""
 
+import ctypes
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from nnexp.config.run import Choice
 from nnexp.network.engine.batch import ARTICLES, VERSION, Model
 from nnexp.network.engine.canary import CANARIES, canary
+from nnexp.network.engine.cuda.device import KERNELS, OPTIONS, SOURCE
+from nnexp.network.engine.cuda.draws import DeviceDraws
 from nnexp.network.engine.cuda.training import arrangement
+from nnexp.network.engine.draws import Draws
+from nnexp.training.checks import INITIALISERS
+from nnexp.training.initial import networks
 from tests.network.any_training import any_training, trained
 from tests.network.host_device import HostDevice
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 
-TRAININGS = 1000
+TRAININGS, DRAWINGS = 1000, 1000
 H100_SHARED = 232_448  # the bytes of shared memory that a block can have on an H100
 
 
@@ -35,6 +43,48 @@ def test_the_kernels_have_the_engines_bits_in_any_training(directory: Path) -> N
 
 def test_the_kernels_have_the_canarys_hash(directory: Path) -> None:
     assert canary(HostDevice(directory)) == CANARIES[VERSION]
+
+
+def test_the_kernels_draw_the_engines_bits_for_any_seeds(directory: Path) -> None:
+    rng, device, differing = np.random.RandomState(0), HostDevice(directory), []
+    for case in range(DRAWINGS):
+        name = sorted(INITIALISERS)[case % len(INITIALISERS)]
+        options = [(option, rng.uniform(0.01, 9)) for option in sorted(INITIALISERS[name])]
+        sizes = (*rng.randint(1, 4 + case % 20, rng.randint(1, 5)).tolist(), rng.randint(1, 4))
+        seeds = [0, 2**32 - 1, *rng.randint(2**32, size=rng.randint(1, 4), dtype=np.int64)]
+        initial = networks(Choice(name, tuple(options)), sizes, seeds)
+        drawn = device.empty(initial.weights.shape, np.float64)
+        DeviceDraws(device, seeds).weights(initial, drawn, None, drawn.shape[1], 1)
+        if drawn.tobytes() != initial.weights.tobytes():
+            differing.append((name, options, sizes, seeds))
+    assert differing == []
+
+
+def test_the_kernels_draw_the_engines_orders_from_one_call_to_the_next(directory: Path) -> None:
+    rng, device, differing = np.random.RandomState(0), HostDevice(directory), []
+    for case in range(DRAWINGS // 10):
+        seeds = [[0, 2], [2**32 - 1, 2], *rng.randint(2**32, size=(2, 2), dtype=np.int64)]
+        here, there = Draws(seeds), DeviceDraws(device, seeds)
+        for epochs, n in rng.randint(1, 4 + case, (3, 2)).tolist():
+            if not np.array_equal(here.orders(epochs, n), there.orders(epochs, n)):
+                differing.append((seeds, epochs, n))
+    assert differing == []
+
+
+def test_the_devices_compiler_takes_the_kernels_and_fuses_nothing() -> None:
+    found = pytest.importorskip("nvidia.cuda_nvrtc", reason="there is no NVRTC: nvidia-cuda-nvrtc-cu12")
+    (library,) = Path(found.__path__[0]).glob("lib/libnvrtc.so.*")
+    nvrtc, program, size = ctypes.CDLL(str(library)), ctypes.c_void_p(), ctypes.c_size_t()
+    options = [option.encode() for option in (*OPTIONS, "-arch=sm_90")]
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), SOURCE.read_bytes(), b"kernels.cu", 0, None, None)
+    status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+    kind = "PTX" if status == 0 else "ProgramLog"
+    nvrtc[f"nvrtcGet{kind}Size"](program, ctypes.byref(size))
+    text = ctypes.create_string_buffer(size.value)
+    nvrtc[f"nvrtcGet{kind}"](program, text)
+    assert status == 0, text.value.decode()
+    assert all(f".entry {kernel}(" in text.value.decode() for kernel in KERNELS)
+    assert "fma.rn.f64" not in text.value.decode()
 
 
 @pytest.mark.parametrize(

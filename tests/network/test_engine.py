@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from nnexp.network.engine.batch import ARTICLES, VERSION, Batch, Model
 from nnexp.network.engine.canary import CANARIES, HEADS, USUAL, canary, samples, stacked, usual_options
+from nnexp.network.engine.draws import Draws
+from nnexp.network.engine.initial import Initial, Spread
 from nnexp.network.engine.lanes import N_LANES
 from nnexp.network.engine.layout import OPTIONS
 from nnexp.network.reference import Network, feedforward, flatten, gradients, loss, step, unflatten
@@ -379,12 +381,24 @@ def test_an_undefined_model_is_refused(change: dict[str, Any], message: str) -> 
         {"patience": 1},
         {"patience": -1, "X_val": np.zeros((1, 2)), "y_val": np.zeros((1, 1))},
         {"threads": 0},
+        {"shuffle": np.zeros((2, 1))},
+        {"weights": Initial((2, 1), np.zeros(1, np.int64), [[Spread("constant", 1)] * 2], np.array([0]))},
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any]) -> None:
     usual = {"X": XOR[0], "y": XOR[1], "weights": np.zeros((1, 9))}
     with pytest.raises(ValueError, match=r"must be|takes the options|has \d+ rows|given together"):
         Batch(ARTICLES, learning_rate=0.1, epochs=1, **{**usual, **arguments})
+
+
+def test_seeds_shuffle_the_rows_in_the_orders_that_they_draw() -> None:
+    seeds, runs = [[7, 2], [0, 2], [7, 1]], np.arange(3)
+    shuffled, ordered, rng = article_batch(runs, 9, shuffle=seeds), article_batch(runs, 9), Draws(seeds)
+    for until in (1, 9):
+        shuffled.advance(until)
+        ordered.advance(until, [], rng.orders(until - ordered.epoch, 4))
+    assert np.array_equal(shuffled.weights, ordered.weights)
+    assert not np.array_equal(shuffled.weights, article_batch(runs, 9).weights)
 
 
 def test_epochs_that_do_not_continue_the_training_are_refused() -> None:

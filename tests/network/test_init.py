@@ -6,13 +6,16 @@ import pytest
 from nnexp.config.run import Choice
 from nnexp.dataset.load import load
 from nnexp.dataset.prepare import Split, prepare
-from nnexp.network import init
 from nnexp.network.engine.draws import Draws
 from nnexp.network.reference import unflatten
 from nnexp.training.columns import Columns
-from nnexp.training.initial import drawn, initial_weights
+from nnexp.training.initial import initial_weights, networks
 
 SIZES = (2, 3, 2, 1)
+
+
+def drawn(choice, sizes, seeds):
+    return networks(choice, sizes, seeds).weights
 
 
 def test_normal_draws_the_articles_numbers_in_the_articles_order():
@@ -25,12 +28,20 @@ def test_normal_draws_the_articles_numbers_in_the_articles_order():
 @pytest.mark.parametrize("name", ["normal", "uniform", "xavier", "he"])
 def test_every_layer_is_drawn_from_one_stream_weights_before_biases(name):
     layers = unflatten(drawn(Choice(name, (("scale", 0.7),)), SIZES, [3])[0], SIZES)
-    rng, scheme = Draws([3]), getattr(init, name)
+    rng = Draws([3])
+
+    def draw(shape, scale):
+        return (
+            scale * rng.normal(shape)[0] if name in ("normal", "he") else rng.uniform(-scale, scale, shape)[0]
+        )
+
     for W, b in layers:
-        assert np.array_equal(W, scheme(rng, W.shape[1], len(b), scale=0.7)[0])
+        fan_in, fan_out = W.shape[1], len(b)
+        gain = {"xavier": np.sqrt(6 / (fan_in + fan_out)), "he": np.sqrt(2 / fan_in)}.get(name, 1)
+        assert np.array_equal(W, draw((fan_out, fan_in), 0.7 * gain))
     for _, b in layers:
         draws_biases = name in ("normal", "uniform")
-        assert np.array_equal(b, scheme(rng, 1, len(b), scale=0.7)[0, :, 0] if draws_biases else 0 * b)
+        assert np.array_equal(b, draw(b.shape, 0.7) if draws_biases else 0 * b)
 
 
 def test_ones_are_ones_and_their_biases_zeros():
@@ -62,9 +73,10 @@ def test_runs_of_many_schemes_and_seeds_start_as_each_alone(configure):
         for seed in (7, 1) for name in ("he", "normal", "zeros") for rate in (1, 2)
     ]  # fmt: skip
     prepared = prepare(load(configs[0].dataset), "articles", Split(), softmax=False)
-    weights = initial_weights(Columns.of(configs, [prepared] * len(configs)), SIZES)
+    weights = initial_weights(Columns.of(configs, [prepared] * len(configs)), SIZES).weights
     for config, together in zip(configs, weights, strict=True):
-        assert np.array_equal(initial_weights(Columns.of([config], [prepared]), SIZES)[0], together)
+        alone = initial_weights(Columns.of([config], [prepared]), SIZES).weights
+        assert np.array_equal(alone[0], together)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +89,9 @@ def test_runs_of_many_schemes_and_seeds_start_as_each_alone(configure):
     ],
 )
 def test_the_spread_is_the_papers_times_the_scale(name, spread):
-    W = getattr(init, name)(Draws([0, 1]), 200, 300, scale=2.0)
-    assert W.shape == (2, 300, 200)
+    weights = drawn(Choice(name, (("scale", 2.0),)), (200, 300), [0, 1])
+    W = weights[:, : 200 * 300]
+    assert weights.shape == (2, 200 * 300 + 300)
     assert W.std() == pytest.approx(spread, rel=0.01)
     assert W.mean() == pytest.approx(0, abs=0.02)
 

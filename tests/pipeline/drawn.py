@@ -39,7 +39,8 @@ def rows_of(sweep_id):
 def by_key(typed):
     """Record the sweep as runs and as a population; return the runs and the members by their run keys."""
     runs = nn.sweep(**typed, experiment_name="runs", figures=False).runs
-    population = nn.sweep(**typed, experiment_name="table", record="table", curves=True, weights="all")
+    table = {"record": "table", "curves": True, "weights": "all", "figures": False}
+    population = nn.sweep(**typed, **table, experiment_name="table")
     rows = rows_of(population.sweep_id)
     history = nn.load_history(runs, CURVES)
     of_run = dict(list(history.groupby("run_id")))

@@ -1,5 +1,6 @@
 """Everything that reads runs reads a population's members: as frames, one by one, again, in an archive."""
 
+import io
 import re
 import shutil
 from pathlib import Path
@@ -7,27 +8,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import nnexp as package
 from nnexp.cli import main as cli
 from nnexp.config.errors import RequestError
 from nnexp.network.reference import flatten
+from nnexp.pipeline.bundle import Bundle
 from nnexp.pipeline.results.run import Run
 from nnexp.pipeline.results.sweep import Sweep
-from nnexp.tracking import members
+from nnexp.tracking import files, members
 from nnexp.tracking.experiments import find_experiment
 from nnexp.tracking.members import Part
 from nnexp.tracking.named import entries, whole_id
 from nnexp.tracking.population import get_network, get_population
 from nnexp.tracking.read import load_columns, read_runs
 from nnexp.tracking.store import Store, open_store
+from tests.conftest import FLOWERS, OWN
 
 QUICK = ["epochs=30", "log_every=10", "figures=false"]
 GRID = ["-m", "dataset=gender,xor", "hidden=[2],[]", "learning_rate=0.1,0.5", "seed=0,1,2"]
 N = 24
 # What a run has of its own, and the reason that it lacks, which is None or nan.
-OWN = ["run_id", "start_time", "seconds", "sweep_id", "reason"]
+OF_ITS_OWN = ["run_id", "start_time", "seconds", "sweep_id", "reason"]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +107,9 @@ def with_column(name, row, value):
 def test_members_have_the_columns_and_values_that_runs_have(both):
     runs, population = both
     assert list(population.columns) == list(runs.columns)
-    pd.testing.assert_frame_equal(population.drop(columns=OWN), runs.drop(columns=OWN), check_dtype=False)
+    pd.testing.assert_frame_equal(
+        population.drop(columns=OF_ITS_OWN), runs.drop(columns=OF_ITS_OWN), check_dtype=False
+    )
     assert {str(d) for d in population.dtypes} <= {str(d) for d in runs.dtypes} | {"int64", "bool"}
 
 
@@ -128,13 +134,19 @@ def test_a_network_that_is_a_run_and_a_member_counts_once_in_its_experiment(here
     assert len(package.load_runs(sweep=sweep_id)) == N
 
 
-def test_only_the_columns_that_are_needed_are_read(sweep_id, monkeypatch):
-    read = []
+@pytest.fixture
+def read(monkeypatch):
+    """The tables that are read of parts, in a list."""
+    tables = []
     monkeypatch.setattr(
         members,
         "from_bytes",
-        lambda content, wanted, f=members.from_bytes: read.append(f(content, wanted)) or read[-1],
+        lambda content, wanted=None, f=members.from_bytes: tables.append(f(content, wanted)) or tables[-1],
     )
+    return tables
+
+
+def test_only_the_columns_that_are_needed_are_read(sweep_id, read):
     frame = load_columns(None, sweep_id, ["loss", "epochs"])
     assert {"loss", "epochs", "learning_rate", "seed", "network"} <= set(frame)
     assert not {"run_id", "run_key", "accuracy", "grad_norm"} & set(frame)
@@ -164,13 +176,32 @@ def test_settings_of_a_population_are_compared(nnexp, sweep_id):
     assert nnexp("compare", "--sweep", sweep_id, *words).out == of_runs.out
 
 
+def test_a_population_is_compared_with_a_sweep_of_runs(nnexp, sweep_id):
+    store = open_store(create=False)
+    ordinary = entries(store, "sweep", 1, find_experiment(store, "runs"))[0].run_id
+    ended = nnexp("compare", sweep_id, ordinary, "--format", "csv")
+    assert ended.status == 0, ended.err
+    (row,) = pd.read_csv(io.StringIO(ended.out)).to_dict("records")
+    assert (row["n"], row["difference"]) == (3, 0)
+
+
 def test_a_population_has_a_report_and_figures(nnexp, sweep_id, here):
     assert nnexp("report", sweep_id, "--out", "r.html").status == 0
     assert nnexp("summarize", "--sweep", sweep_id, "--by", "learning_rate", "--plot", "a.png").status == 0
     assert Path("r.html").stat().st_size > 10_000
     shown = nnexp("show", sweep_id)
-    assert f"sweep {sweep_id}: {N} runs, {N} done" in shown.out
-    assert re.search(rf"best run\n.*{sweep_id}/\d+", shown.out)
+    assert f"sweep {sweep_id}: {N} networks, {N} done" in shown.out
+    assert re.search(rf"best network\n.*{sweep_id}/\d+", shown.out)
+
+
+@pytest.mark.parametrize("words", [["show", "{}"], ["report", "{}", "--out", "r.html"]])
+def test_a_sweep_is_shown_from_the_columns_that_this_takes(nnexp, sweep_id, read, words, blank_pictures):
+    assert nnexp(*(word.format(sweep_id) for word in words)).status == 0
+    assert read
+    every = {name for table in read for name in table.column_names}
+    assert not {name for name in every if name.startswith("weights.")}
+    assert not {"run_key", "data_sha256", "attempt"} & every
+    assert len({name for table in read for name in table.column_names if name.startswith("curves.")}) <= 2
 
 
 def test_members_are_read_through_mlflows_client_too(sweep_id, both):
@@ -193,8 +224,8 @@ def test_a_member_is_named_by_its_sweep_and_its_number(sweep_id, typed):
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("{}/24", "this point was left out, or repeats another one"),
-        ("{}/70000", "its part is missing"),
+        ("{}/24", "none of so high a number is recorded"),
+        ("{}/70000", "none of so high a number is recorded"),
         ("{}/x", "no run"),
         ("f" * 32 + "/1", "no sweep"),
     ],
@@ -242,6 +273,42 @@ def test_a_member_is_exported_only_into_a_directory(nnexp, sweep_id):
     assert Path("model", "MLmodel").is_file()
 
 
+@pytest.fixture
+def unkept(store, nnexp, tmp_path, monkeypatch):
+    """The id of a population whose data are too large to keep, and the file that they are in."""
+    monkeypatch.setattr("nnexp.pipeline.artifacts.MAX_KEPT_DATA", 10)
+    file = tmp_path / "flowers.csv"
+    file.write_text(FLOWERS)
+    typed = ["output_activation=softmax", "loss=cross_entropy", "seed=range(3)"]
+    assert nnexp("train", "-m", *QUICK, *OWN, *typed, "record=table").status == 0
+    return entries(open_store(create=False), "sweep", 1)[0].run_id, file
+
+
+def test_members_are_shown_and_verified_while_the_file_of_their_data_is_there(nnexp, unkept):
+    sweep_id, _ = unkept
+    assert package.load_runs(sweep=sweep_id)["data_sha256"].str.len().tolist() == [64] * 3
+    assert "softmax" in nnexp("show", f"{sweep_id}/1").out
+    assert nnexp("rerun", f"{sweep_id}/1").status == 0
+    assert "3 of 3 members are identical" in nnexp("rerun", "--sweep", sweep_id).out
+    assert nnexp("bundle", sweep_id, "--out", "p.zip").status == 0
+    assert "3 of 3 members are identical" in nnexp("rerun", "--bundle", "p.zip").out
+
+
+def test_members_whose_data_have_changed_or_are_gone_are_named(nnexp, unkept):
+    sweep_id, file = unkept
+    file.write_text(file.read_text() + "1,1,a\n")
+    for words in (["show", f"{sweep_id}/1"], ["bundle", sweep_id]):
+        ended = nnexp(*words)
+        assert ended.status == 2
+        assert "flowers.csv has other bytes" in ended.err
+    assert nnexp("rerun", f"{sweep_id}/1").status == 1
+    file.unlink()
+    for words in (["show", f"{sweep_id}/1"], ["rerun", f"{sweep_id}/1"], ["bundle", sweep_id]):
+        ended = nnexp(*words)
+        assert ended.status == 2
+        assert "its data set is missing" in ended.err
+
+
 # --- Again.
 
 
@@ -249,7 +316,7 @@ def test_every_member_is_the_same_when_it_is_trained_again(nnexp, sweep_id):
     ended = nnexp("rerun", "--sweep", sweep_id)
     assert ended.status == 0, ended.out
     assert f"{N} of {N} members are identical" in ended.out
-    assert nnexp("rerun", "--sweep", sweep_id, "--dry-run").out.startswith(f"{N} of {N} runs can be")
+    assert nnexp("rerun", "--sweep", sweep_id, "--dry-run").out.startswith(f"{N} of {N} members can be")
 
 
 @pytest.mark.parametrize(
@@ -260,15 +327,12 @@ def test_every_member_is_the_same_when_it_is_trained_again(nnexp, sweep_id):
         ("weights.final", lambda x: [x[0], -x[1], *x[2:]], r"weights.final\[1\] is"),
         ("curves.loss", lambda x: [*x[:2], 0.5, *x[3:]], r"curves.loss\[2\] is .*, recorded 0.5"),
         ("outcome", lambda x: "diverged", "outcome is .*, recorded 'diverged'"),
-        ("run_key", lambda x: bytes(32), None),
+        ("run_key", lambda x: bytes(32), "run_key is .*, recorded 0000"),
     ],
 )
 def test_one_altered_value_is_found_and_named(nnexp, here, sweep_id, column, value, words):
     altered(here, with_column(column, 7, value))
     ended = nnexp("rerun", "--sweep", sweep_id)
-    if words is None:  # without its key its data set cannot be told
-        assert ended.status in (1, 2)
-        return
     assert ended.status == 1
     assert f"{N - 1} of {N} members are identical" in ended.out
     assert re.search(rf"{sweep_id}/7 .*{words}", ended.out)
@@ -277,17 +341,30 @@ def test_one_altered_value_is_found_and_named(nnexp, here, sweep_id, column, val
     assert "differs" in single.out
 
 
-def test_one_flipped_bit_is_found_and_named_and_then_only_its_part_is_trained_again(nnexp, here, sweep_id):
-    file = part_of(here)
-    before = package.load_runs(sweep=sweep_id)
+def flip(file, column):
+    """Flip a bit in the middle of a column of a part."""
     content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
+    group = pq.ParquetFile(pa.BufferReader(bytes(content))).metadata.row_group(0)
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    (chunk,) = [one for one in chunks if one.path_in_schema.removesuffix(".list.element") == column]
+    content[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
     file.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("column", ["weights.final", "metrics.loss", "run_key"])
+def test_one_flipped_bit_is_found_and_named(nnexp, here, sweep_id, column):
+    file = part_of(here)
+    flip(file, column)
     for words in (["rerun", "--sweep", sweep_id], ["doctor"]):
         ended = nnexp(*words)
         assert ended.status == 1
         assert f"members/{file.name} is damaged" in ended.out
     assert f"{file.name} is damaged" in nnexp("show", f"{sweep_id}/3").err
+
+
+def test_only_the_members_of_a_damaged_part_are_trained_again(here, nnexp, sweep_id):
+    before = package.load_runs(sweep=sweep_id)
+    flip(part_of(here), "metrics.loss")
     assert nnexp("train", *QUICK, *GRID, "record=table", "curves=true", "weights=all").status == 0
     after = package.load_runs(sweep=sweep_id)
     times = ["start_time", "seconds"]
@@ -350,7 +427,8 @@ def test_a_member_that_is_another_network_now_is_not_made_a_run(nnexp, here, swe
     [
         (["{}"], "say which members"),
         (["{}", "--where", "seed > 9"], "no finished member satisfies"),
-        (["{}", "--best", "1", "--metric", "los"], "metric"),
+        (["{}", "--best", "1", "--metric", "los"], "unknown metric 'los'"),
+        (["{}", "--best", "1", "--metric", "number"], "unknown metric 'number'"),
         (["{}/1", "--best", "1"], "name either one population, or its members"),
         (["{}/1", "{}"], "name either one population, or its members"),
     ],
@@ -365,18 +443,43 @@ def test_a_wrong_promotion_is_refused(nnexp, sweep_id, words, said):
 
 
 def test_a_population_is_bundled_verified_and_imported(nnexp, here, sweep_id, empty_store, monkeypatch):
-    assert f"{N} runs" in nnexp("bundle", sweep_id, "--out", "p.zip").out
+    assert f"{N} networks" in nnexp("bundle", sweep_id, "--out", "p.zip").out
     assert f"{N} of {N} members are identical" in nnexp("rerun", "--bundle", "p.zip").out
     before = package.load_runs(sweep=sweep_id)
     (here / "other").mkdir()
     shutil.copy(empty_store, here / "other" / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/other/mlflow.db")
     ended = nnexp("import", "p.zip")
-    assert f"imported {N} of {N} runs" in ended.out, ended.err
+    assert f"imported {N} of {N} networks" in ended.out, ended.err
     assert f"0 of {N}" in nnexp("import", "p.zip").out
     pd.testing.assert_frame_equal(package.load_runs(sweep=sweep_id), before)
     assert nnexp("rerun", f"{sweep_id}/3").status == 0
     assert "nothing is wrong" in nnexp("doctor").out
+
+
+def test_parts_are_imported_one_at_a_time(nnexp, recorded, tmp_path, empty_store, monkeypatch):
+    for module in (
+        "pipeline.population.parts", "pipeline.population.sweep", "pipeline.intake", "tracking.frames"
+    ):  # fmt: skip
+        monkeypatch.setattr(f"nnexp.{module}.PART", 4)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    assert nnexp("train", "-m", *QUICK, "record=table", "seed=range(10)").status == 0
+    assert nnexp("bundle", "last", "--out", "p.zip").status == 0
+    shutil.copy(empty_store, tmp_path / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    events = []
+
+    def told(does, of, name_of):
+        return lambda *given: events.append((does, name_of(*given)[:19])) or of(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bundle, "find", told("read", Bundle.find, lambda _, name: Path(name).name))
+        patch.setattr(files, "write_file", told("write", files.write_file, lambda _, name, *rest: name))
+        assert "imported 10 of 10 networks" in nnexp("import", "p.zip").out
+    parts = [event for event in events if event[1].startswith("part-")]
+    written = [i for i, (does, _) in enumerate(parts) if does == "write"]
+    assert len(written) == 3
+    assert all(parts[i - 1] == ("read", parts[i][1]) for i in written)
 
 
 def test_a_bundle_with_another_key_is_refused(nnexp, here, sweep_id, empty_store, monkeypatch):

@@ -7,12 +7,15 @@ from contextlib import closing
 import pytest
 
 import nnexp as nn
-from nnexp.tracking.find import get_sweep
+from nnexp.analysis.report.findings import Findings
+from nnexp.pipeline.population.space import Space
+from nnexp.tracking.find import get_curve, get_sweep
 from nnexp.tracking.store import open_store
 from tests.conftest import FLOWERS
 from tests.pipeline.drawn import check_space, drawn_space, rows_of, sweep_ids
+from tests.training import deadly
 
-QUICK = ["dataset=xor", "epochs=30", "log_every=10"]
+QUICK = ["dataset=xor", "epochs=30", "log_every=10", "figures=false"]
 
 
 def files(tmp_path):
@@ -90,6 +93,70 @@ def test_a_population_is_one_run_with_a_row_for_each_network(store, nnexp, tmp_p
     assert parent.params == {"learning_rate": "0.1, 0.5", "seed": "0, 1, 2"}
 
 
+def test_a_population_has_the_report_the_figures_and_the_description_of_a_sweep(
+    store, nnexp, blank_pictures, tmp_path
+):
+    grid = ["learning_rate=0.1,5", "seed=range(3)", "curves=true"]
+    record(nnexp, *grid, "figures=true")
+    (sweep_id,) = sweep_ids()
+    (place,) = tmp_path.rglob(f"{sweep_id}/artifacts")
+    names = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
+    drawn = {"loss_over_seeds", "loss_curves", "solved_curves", "loss_by_learning_rate"}
+    assert {"report.html", "summary.csv", "summary.md", *(f"figures/{n}.png" for n in drawn)} <= names
+    report = (place / "report.html").read_text()
+    assert "6 networks" in report
+    assert f"{sweep_id}/3" in report
+    assert "<dt>optimizer</dt><dd>sgd</dd>" in report  # what all of them share
+    parent = get_sweep(open_store(create=False), sweep_id)
+    assert parent.name == "sweep: 6 networks over learning_rate, seed"
+    told = parent.tags["mlflow.note.content"]
+    assert "**6 networks**: 6 done" in told
+    assert f"- Best network: xor lr=5 init=normal seed=1, {sweep_id}/4: loss" in told
+    assert {"best_loss", "best_accuracy", "best_median_loss"} <= parent.metrics.keys()
+    assert [epoch for epoch, _ in get_curve(open_store(create=False), sweep_id, "best_loss")] == [
+        0,
+        10,
+        20,
+        30,
+    ]
+    again = record(nnexp, *grid, "figures=true", "question=Which rate?")
+    assert again.err.startswith("6 networks: 6 done, 0 new")
+    assert "Which rate?" in (place / "report.html").read_text()
+
+
+def test_a_population_without_figures_has_a_report_all_the_same(store, nnexp, tmp_path):
+    record(nnexp, "seed=range(3)")
+    (report,) = tmp_path.rglob("report.html")
+    assert "3 networks" in report.read_text()
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_population_says_of_a_sweep_what_its_runs_say(store, nnexp):
+    grid = ["dataset=gender,xor", "hidden=[2],[]", "learning_rate=0.1,5", "seed=range(3)"]
+    nnexp("train", "-m", *QUICK, *grid, "experiment_name=runs")
+    record(nnexp, *grid)
+    opened = open_store(create=False)
+    runs, networks = (Findings.read(opened, get_sweep(opened, sweep_id)) for sweep_id in sweep_ids())
+    assert networks.population is not None
+    for said in ("answers", "by_words", "fixed", "settings", "metrics", "ranges", "data", "headline"):
+        assert getattr(networks, said) == getattr(runs, said), said
+    assert list(networks.counts.values()) == list(runs.counts.values())
+    best, worst = networks.named(networks.best(2), networks.worst(2))
+    same = ["run_name", "loss", "seed"]
+    assert best[same].values.tolist() == runs.best(2)[same].values.tolist()
+    assert worst[same].values.tolist() == runs.worst(2)[same].values.tolist()
+
+
+def test_keys_are_computed_once_though_the_experiment_has_another_population(store, nnexp, monkeypatch):
+    record(nnexp, "seed=range(3)")
+    computed, run_keys = [], Space.run_keys
+    monkeypatch.setattr(
+        Space, "run_keys", lambda self, points: computed.append(len(points)) or run_keys(self, points)
+    )
+    record(nnexp, "seed=range(5)")
+    assert computed == [5]
+
+
 def test_the_same_command_has_nothing_left_to_do(store, nnexp, tmp_path):
     first = record(nnexp, "seed=range(4)")
     before = [path.stat().st_mtime_ns for path in files(tmp_path)]
@@ -122,6 +189,7 @@ def test_points_that_repeat_or_are_excluded_keep_their_numbers_free(store, nnexp
     assert "3 of 12 points are left out by exclude" in done.err
     (sweep_id,) = sweep_ids()
     assert [row["number"] for row in rows_of(sweep_id)] == [0, 6, 9]
+    assert "it was left out, or repeats another" in nnexp("show", f"{sweep_id}/5").err
 
 
 @pytest.mark.parametrize(
@@ -157,7 +225,7 @@ def test_one_run_is_no_population(store, nnexp):
 
 
 def test_points_recorded_as_runs_or_in_another_population_are_taken_over(store, nnexp, monkeypatch):
-    assert nnexp("train", "-m", *QUICK, "figures=false", "seed=0,1").status == 0
+    assert nnexp("train", "-m", *QUICK, "seed=0,1").status == 0
     record(nnexp, "seed=2,3")
     trained = count_trained(monkeypatch)
     done = record(nnexp, "seed=range(6)")
@@ -186,9 +254,28 @@ def test_a_point_without_the_curves_that_are_asked_for_is_trained_again(store, n
 
 def test_a_point_of_a_population_is_not_trained_again_as_a_run(store, nnexp):
     record(nnexp, "seed=0,1")
-    done = nnexp("train", "-m", *QUICK, "figures=false", "seed=range(3)")
+    done = nnexp("train", "-m", *QUICK, "seed=range(3)")
     assert done.err.startswith("3 runs: 2 done, 1 new")
     assert "3 runs, recorded as sweep" in done.out
+
+
+def test_a_single_run_that_is_a_member_is_not_trained_again(store, nnexp, monkeypatch):
+    record(nnexp, "seed=0,1")
+    (sweep_id,) = sweep_ids()
+    trained = count_trained(monkeypatch)
+    assert "1 run: 1 done, 0 new" in nnexp("train", *QUICK, "seed=1", "plan=true").err
+    done = nnexp("train", *QUICK, "seed=1")
+    assert done.status == 0, done.err
+    assert f"recorded as {sweep_id}/1" in done.out
+    row = rows_of(sweep_id)[1]
+    assert done.out.startswith(f"loss {row['metrics.loss']:.4g} in 30 epochs, finished, accuracy")
+    assert f"as a member of a population, and is not run again; nnexp promote {sweep_id}/1" in done.err
+    run = nn.train(dataset="xor", epochs=30, log_every=10, seed=1)
+    assert (run.run_id, run.loss) == (f"{sweep_id}/1", row["metrics.loss"])
+    assert trained == []
+    assert nnexp("train", *QUICK, "seed=2").status == 0
+    assert nnexp("promote", f"{sweep_id}/0").status == 0
+    assert f"recorded as {sweep_id}" not in nnexp("train", *QUICK, "seed=0").out  # it is a run now
 
 
 def count_trained(monkeypatch):
@@ -208,6 +295,7 @@ def count_trained(monkeypatch):
 def test_a_damaged_part_is_told_and_only_what_it_lacks_is_trained_again(store, nnexp, tmp_path, monkeypatch):
     monkeypatch.setattr("nnexp.pipeline.population.parts.PART", 4)
     monkeypatch.setattr("nnexp.pipeline.population.sweep.PART", 4)
+    monkeypatch.setattr("nnexp.tracking.frames.PART", 4)
     record(nnexp, "seed=range(10)")
     (sweep_id,) = sweep_ids()
     before = rows_of(sweep_id)
@@ -238,7 +326,7 @@ def test_points_that_fail_are_rows_and_are_run_again_only_if_asked(
 ):
     typed = ["record=table", "hidden=[2],[3]", "seed=0,1", *QUICK]
     if executor:
-        monkeypatch.setattr("nnexp.training.lots.train_lot", failing_lot)
+        monkeypatch.setattr("nnexp.training.lots.train_lot", deadly.failing_lot)
     done = nnexp("train", "-m", *typed, *executor)
     assert done.status == 1
     (sweep_id,) = sweep_ids()
@@ -252,15 +340,6 @@ def test_points_that_fail_are_rows_and_are_run_again_only_if_asked(
     again = nnexp("train", "-m", *typed)
     assert again.err.startswith("4 networks: 2 done, 2 failed before (retry=failed runs them again), 0 new")
     monkeypatch.undo()
-
-
-def failing_lot(dataset, columns, curves, weights, on_cuda):
-    """Train like a worker, but fail for networks whose first hidden layer is 3 wide."""
-    from nnexp.training.lots import train_lot
-
-    if columns.like.hidden == (3,):
-        raise MemoryError("no room")
-    return train_lot(dataset, columns, curves, weights, on_cuda)
 
 
 def test_failed_points_are_trained_again_in_the_same_population(store, nnexp, monkeypatch):
@@ -294,15 +373,6 @@ def test_max_failures_stops_and_the_same_command_goes_on(store, nnexp, monkeypat
     assert nnexp("train", "-m", *typed).status == 1
     assert sweep_ids() == [sweep_id]
     assert [row["status"] for row in rows_of(sweep_id)] == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
-
-
-@pytest.mark.slow
-def test_workers_give_the_same_rows(store, nnexp):
-    typed = ["learning_rate=0.1,0.5", "seed=range(40)", "curves=true", "weights=all"]
-    record(nnexp, *typed, "experiment_name=here")
-    record(nnexp, *typed, "experiment_name=workers", "executor=processes", "executor.workers=2")
-    here, workers = map(rows_of, sweep_ids())
-    assert here == workers
 
 
 def test_two_at_once_are_refused_in_one_line(store, nnexp):

@@ -458,3 +458,15 @@ def test_a_population_in_postgresql_and_on_a_server_is_what_it_is_in_a_file(
         assert nnexp(*POPULATION, *name).status == 0
     pd.testing.assert_frame_equal(found[0], found[1])
     pd.testing.assert_frame_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("where", ["database", "server"])
+def test_a_search_goes_on_in_a_service(nnexp, where, request):
+    request.getfixturevalue(where)
+    search = ["search", "dataset=xor", "learning_rate=interval(0.1,5)", "seed=range(2)", "epochs=30"]
+    search += ["figures=false", "search.batch=2", "search.confirm=1", "experiment_name=searched"]
+    assert nnexp(*search, "search.trials=2").status == 0
+    first = [trial.params for trial in package.load_study("last").trials]
+    ended = nnexp(*search, "search.trials=4")
+    assert (ended.status, "4 trials of 2 runs over learning_rate: 2 done" in ended.err) == (0, True)
+    assert [trial.params for trial in package.load_study("last").trials][:2] == first

@@ -31,6 +31,7 @@ def columns():
         "attempt": pa.array(np.ones(N, dtype=np.int32)),
         "last_epoch": pa.array(np.full(N, 30, dtype=np.int32)),
         "weights_sha256": pa.array([bytes(digests[i]) if i != 3 else None for i in range(N)], pa.binary(32)),
+        "data_sha256": members.labels(np.zeros(N, dtype=np.int64), ["0f" * 32]),
         "recorded_as": pa.array([None, None, "0" * 32, None, None]),
         "params.hidden": members.params(pa.list_(pa.int64()), [(2,), ()], which),
         "params.batch_size": members.params(pa.string(), [1, "full"], which),

@@ -12,6 +12,7 @@ from nnexp import load_runs
 from nnexp.config.errors import RequestError
 from nnexp.config.request import Executor
 from nnexp.dataset.load import load
+from nnexp.network.engine import batch, initial
 from nnexp.network.weights import weights_sha256
 from nnexp.pipeline.population import sweep as population_sweep
 from nnexp.tracking.find import get_sweep
@@ -55,17 +56,18 @@ def test_runs_have_the_same_bits_on_a_device(host):
 @has_compiler
 def test_runs_that_do_not_fit_a_devices_memory_are_trained_in_smaller_shards(host, configure, monkeypatch):
     configs = [configure(f"seed={seed}", "epochs=20") for seed in range(8)]
-    put, sizes = host.put, []
+    empty, sizes = host.empty, []
 
-    def put_a_little(array):
-        sizes.append(array.size)
-        if array.size > 3 * 9:
-            raise MemoryError
-        return put(array)
+    def little(shape, dtype):
+        if shape[0] == 9:
+            sizes.append(shape[1])
+            if shape[1] > 3:
+                raise MemoryError
+        return empty(shape, dtype)
 
-    monkeypatch.setattr(host, "put", put_a_little)
+    monkeypatch.setattr(host, "empty", little)
     assert hashes(configs, host) == hashes(configs, None)
-    assert max(sizes) == 8 * 9
+    assert sizes == [8, 4, 2, 2, 4, 2, 2]
 
 
 @has_compiler
@@ -83,11 +85,14 @@ def test_a_device_that_fails_ends_its_runs_as_failures(host, configure, monkeypa
 def test_a_population_is_the_same_on_a_device(host, store, monkeypatch):
     monkeypatch.setattr(population_sweep, "open_device", lambda name, _: host if name == "cuda" else None)
     typed = {
-        "dataset": "line", "output_activation": "identity", "learning_rate": [0.001, 100],
-        "epochs": [30, 50], "seed": range(40),
+        "dataset": "line", "output_activation": "identity", "learning_rate": [0.001, 100], "shuffle": True,
+        "init": ["normal", "he"], "epochs": [30, 50], "seed": range(20),
     }  # fmt: skip
     members = []
     for device in ("cpu", "cuda"):
+        if device == "cuda":  # where the CPU draws nothing
+            monkeypatch.setattr(batch, "Draws", None)
+            monkeypatch.setattr(initial, "Draws", None)
         done = nnexp.sweep(**typed, record="table", device=device, experiment_name=device)
         tags = get_sweep(open_store(create=False), done.sweep_id).tags
         assert tags["nnexp.device"] == {"cpu": "cpu", "cuda": "host"}[device]
@@ -124,6 +129,22 @@ def test_a_broken_device_is_told_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", NoDriver("cupy"))
     with pytest.raises(RequestError, match="device=cuda: RuntimeError: cudaErrorInsufficientDriver: the dr"):
         open_device("cuda", INLINE)
+
+
+@has_compiler
+@pytest.mark.parametrize("kernel", ["draw_weights", "draw_orders"])
+def test_a_device_that_draws_other_numbers_is_refused(host, monkeypatch, kernel):
+    launch = host.launch
+    monkeypatch.setattr(host, "launch", lambda name, *more: name == kernel or launch(name, *more))
+    monkeypatch.setattr(devices, "CudaDevice", lambda: host)
+    with pytest.raises(RequestError, match="device=cuda: it draws other initial weights or orders of rows"):
+        open_device("cuda", INLINE)
+
+
+@has_compiler
+def test_a_device_that_draws_as_the_cpu_is_opened(host, monkeypatch):
+    monkeypatch.setattr(devices, "CudaDevice", lambda: host)
+    assert open_device("cuda", INLINE) is host
 
 
 def test_a_cluster_trains_on_cpus(monkeypatch):

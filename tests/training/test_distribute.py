@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import nnexp as package
@@ -270,3 +271,72 @@ def test_losing_the_cluster_ends_the_sweep_and_the_same_command_finishes_it(
     assert statuses(store)[0] == "FAILED"
     assert nnexp(*SWEEP).status == 0
     assert bits(package.load_runs()) == inline
+
+
+# --- Populations. Each lot is a second or so of work for one core.
+
+TABLE = [*SWEEP, "record=table", "curves=true", "weights=all"]
+
+
+def rows(experiment):
+    """Return the rows of the experiment's population, without what tells when and how it was recorded."""
+    frame = package.load_runs(experiment)
+    own = ["run_id", "sweep_id", "start_time", "seconds"]
+    curves = package.load_history(frame, ["loss", "accuracy", "grad_norm"])
+    return frame.drop(columns=own), curves.drop(columns="run_id")
+
+
+def check_rows(nnexp):
+    """Check that the population is, to the bit, the one that one process records."""
+    assert nnexp(*TABLE, "experiment_name=here").status == 0
+    for ours, theirs in zip(rows("nnexp"), rows("here"), strict=True):
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
+@contextmanager
+def recording(*how):
+    """Start a population in another process, whose lots are small; yield the process."""
+    code = "from nnexp.training import lots; from nnexp.cli import main; lots.MAX_SENT = 32; main.main()"
+    with (
+        Path("said").open("w") as log,
+        started(sys.executable, "-c", code, *TABLE, *how, log=log) as process,
+    ):
+        yield process
+
+
+def test_a_population_is_the_same_though_one_of_its_worker_processes_is_killed(nnexp, store):
+    with recording(*PROCESSES) as process:
+        wait_for(lambda: len(workers_of(process)) == 2)
+        os.kill(workers_of(process)[0], signal.SIGKILL)
+        assert process.wait(240) == 0, said()
+    assert "Traceback" not in said()
+    check_rows(nnexp)
+
+
+def test_a_population_is_the_same_though_one_of_its_dask_workers_is_killed(nnexp, store, cluster):
+    killed, _ = cluster.have(2)
+    with recording(*cluster.executor) as process:
+        wait_for(lambda: statuses(store))
+        killed.kill()
+        assert process.wait(240) == 0, said()
+    assert not re.search("distributed|tornado|Traceback|Warning", said()), said()
+    check_rows(nnexp)
+
+
+@pytest.mark.parametrize("pool", ["processes", "dask"])
+def test_an_error_in_a_worker_is_a_populations_failure_in_one_line(
+    nnexp, store, cluster, monkeypatch, request, pool
+):
+    cluster.have(1)
+    executor = cluster.executor if pool == "dask" else PROCESSES
+    monkeypatch.setattr("nnexp.training.lots.train_lot", deadly.failing_lot)
+    if pool == "dask":  # whose workers cannot import the tests
+        import cloudpickle  # Dask's
+
+        cloudpickle.register_pickle_by_value(deadly)
+        request.addfinalizer(lambda: cloudpickle.unregister_pickle_by_value(deadly))
+    ended = nnexp("train", "-m", "record=table", "hidden=[2],[3]", "seed=0,1", "epochs=20", *executor)
+    assert ended.status == 1
+    failed = [line for line in ended.err.splitlines() if line.startswith("failed: ")]
+    assert [line.partition(": MemoryError")[2] for line in failed] == [": no room"] * 2
+    assert "Traceback" not in ended.err

@@ -1,33 +1,50 @@
 """Trials that train side by side, and are ended early, have the bits of runs that were configured so."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from nnexp.config.request import Executor
 from nnexp.dataset import load as datasets
 from nnexp.network import engine
 from nnexp.network.engine.batch import ARTICLES
 from nnexp.network.weights import weights_sha256
+from nnexp.training import distribute
+from nnexp.training import judged as judging
 from nnexp.training.judged import train_judged
 from nnexp.training.plan import Point
 from nnexp.training.train import Failure, train
+from tests.network.host_device import HostDevice
+from tests.training import deadly
 
 KEYS = ["dataset=xor", "epochs=95", "log_every=10", "shuffle=true", "batch_size=2"]
+INLINE = Executor("inline")
+has_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 RATES = {0.1: 2, 1: 3, 5: 4}
 
 
-def judged(configs, trials, metric, judge):
+def judged(configs, trials, metric, judge, executor=INLINE, device=None):
     """Train the configs as trials; return each one's result by its position."""
     dataset = datasets.load(configs[0].dataset)
     points = [Point(config, dataset, str(i), str(i)) for i, config in enumerate(configs)]
-    training = train_judged(points, trials, metric, judge)
+    recorded = range(configs[0].log_every, max(config.epochs for config in configs), configs[0].log_every)
+    training = train_judged(points, trials, metric, judge, recorded, executor, device)
     return {int(point.name): result for _, ended in training for point, result in ended}
 
 
 def alone(config):
     (result,) = [r for progress in train(datasets.load(config.dataset), [config]) for _, r in progress.ended]
     return result
+
+
+def are_equal(one, other):
+    return (
+        (one.config, one.outcome) == (other.config, other.outcome)
+        and weights_sha256(one.final.layers) == weights_sha256(other.final.layers)
+        and all(np.array_equal(one.curves[name], values) for name, values in other.curves.items())
+    )
 
 
 @pytest.fixture
@@ -100,11 +117,34 @@ def test_runs_that_differ_only_in_epochs_end_each_by_itself(configure):
         assert weights_sha256(results[i].final.layers) == weights_sha256(run.final.layers)
 
 
-def test_a_batch_of_the_engine_can_be_shortened_where_it_stands():
-    start = np.linspace(-1, 1, 18).reshape(2, 9)
+@pytest.mark.parametrize("where", ["cpu", pytest.param("device", marks=has_compiler)])
+def test_a_batch_of_the_engine_can_be_shortened_where_it_stands(where, tmp_path):
+    device = HostDevice(tmp_path) if where == "device" else None
+    start = np.linspace(-1, 1, 27).reshape(3, 9)
     X, y = np.array([[0.0, 1], [1, 0]]), np.array([[0.0], [1]])
-    whole, short = (engine.Batch(ARTICLES, X, y, start, 0.5, epochs) for epochs in (50, [20, 50]))
+    whole = engine.Batch(ARTICLES, X, y, start, 0.5, 50, device=device)
+    short = engine.Batch(ARTICLES, X, y, start, 0.5, [20, 30, 50])
     whole.advance(20)
-    whole.shorten([20, 50])
+    whole.shorten([20, 30, 50])
     assert np.array_equal(whole.advance(50).loss, short.advance(50).loss)
     assert np.array_equal(whole.weights, short.weights)
+
+
+@has_compiler
+def test_a_device_gives_the_same_bits_to_the_same_verdicts(configs, tmp_path):
+    here, there = (
+        judged(configs, TRIALS, "loss", lambda trial, epoch, _: (trial, epoch) == (1, 40), device=device)
+        for device in (None, HostDevice(tmp_path))
+    )
+    assert all(are_equal(there[i], result) for i, result in here.items())
+
+
+@pytest.mark.slow
+def test_runs_that_kill_their_worker_or_fail_there_leave_the_others_with_their_bits(configs, monkeypatch):
+    monkeypatch.setattr(judging, "advanced", deadly.advanced)
+    monkeypatch.setattr(distribute, "ALLOWED_LOSSES", 1)
+    some, worker = [*configs[3:5], *configs[6:8]], Executor("processes", workers=1)
+    results = judged(some, [[0, 1], [2, 3]], "loss", lambda trial, epoch, _: False, worker)
+    reasons = {i: result.reason for i, result in results.items() if isinstance(result, Failure)}
+    assert {i: reason.split(":")[0] for i, reason in reasons.items()} == {0: "WorkerLost", 3: "MemoryError"}
+    assert all(are_equal(results[i], alone(some[i])) for i in (1, 2))

@@ -237,6 +237,17 @@ def test_patience_is_the_same_alone_in_any_company_and_in_chunks_of_any_length(w
     assert any(run.once["trained_epochs"] < run.config.epochs for run in alone if "best_epoch" in run.once)
 
 
+def test_a_chunk_ends_before_its_orders_of_rows_take_too_much_memory(waiting, monkeypatch):
+    config = waiting("shuffle=true", "epochs=100", "log_every=7")
+    (run,) = trained(config)
+    rows = len(check(load(config.dataset), config).X)
+    monkeypatch.setattr("nnexp.training.shard.CHUNK_STEPS", 1)
+    monkeypatch.setattr("nnexp.training.shard.ORDER_BYTES", 3 * 4 * rows)
+    progress = list(train(load(config.dataset), [config]))
+    assert max(np.diff([p.epochs_done for p in progress])) == 3
+    same(progress[-1].ended[0][1], run)
+
+
 def test_a_run_with_patience_that_diverges_is_the_run_without(waiting):
     config = waiting("patience=100", "learning_rate=1e200", "optimizer=adam")
     (run,), (plain,) = trained(config), trained(replace(config, patience=0))

@@ -97,7 +97,12 @@ def of_run(
 
 
 def of_sweep(
-    runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "loss", only: str | None = None
+    runs: pd.DataFrame,
+    history: pd.DataFrame | None,
+    metric: str = "loss",
+    only: str | None = None,
+    table: pd.DataFrame | None = None,
+    curved: pd.DataFrame | None = None,
 ) -> dict[str, Figure]:
     """Draw the figures that suit what varies in a sweep besides the seed.
 
@@ -111,6 +116,10 @@ def of_sweep(
         The metric to draw.
     only : str, optional
         Draw only the figure of this name.
+    table : DataFrame, optional
+        The summary of the metric by all params that vary, if it is known.
+    curved : DataFrame, optional
+        Those of the runs whose curves the history has, with their `run_id`, if it has not all.
 
     Returns
     -------
@@ -124,7 +133,7 @@ def of_sweep(
     """
     from nnexp.analysis.plots import choice  # imports pandas, which the figures of one run do not need
 
-    return choice.of_sweep(runs, history, metric, only)
+    return choice.of_sweep(runs, history, metric, only, table, curved)
 
 
 def of_summary(runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over: str = "seed") -> Figure:

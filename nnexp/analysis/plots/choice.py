@@ -21,32 +21,42 @@ MAX_GROUPS = 200
 
 
 def of_sweep(
-    runs: pd.DataFrame, history: pd.DataFrame | None, metric: str = "loss", only: str | None = None
+    runs: pd.DataFrame,
+    history: pd.DataFrame | None,
+    metric: str = "loss",
+    only: str | None = None,
+    table: pd.DataFrame | None = None,
+    curved: pd.DataFrame | None = None,
 ) -> dict[str, Figure]:
     """Draw the figures of a sweep; see `plots.of_sweep`."""
-    runs = finished(runs)
-    draw = _drawings(runs, history, metric) if metric in runs and _is_drawn(runs, metric) else {}
+    runs, draw = finished(runs), dict[str, Callable[[], Figure]]()
+    if metric in runs and _is_drawn(runs, metric):
+        draw = _drawings(runs, history, metric, table, runs if curved is None else curved)
     return drawn({re.sub(r"[^\w.-]", "_", name): figure for name, figure in draw.items()}, only)
 
 
 def _drawings(
-    runs: pd.DataFrame, history: pd.DataFrame | None, metric: str
+    runs: pd.DataFrame,
+    history: pd.DataFrame | None,
+    metric: str,
+    summary: pd.DataFrame | None,
+    curved: pd.DataFrame,
 ) -> dict[str, Callable[[], Figure]]:
     """Return a function that draws each figure of a sweep, by the figure's name."""
     by, loss = varying(runs), facets.loss_name(runs)
+    table = summarize(runs, by, metric) if summary is None else summary
     draw = dict[str, Callable[[], Figure]]()
     if facets.count(runs, by) < len(runs):
-        draw[f"{metric}_over_seeds"] = lambda: over_seeds(runs, by, metric, loss=loss)
+        draw[f"{metric}_over_seeds"] = lambda: over_seeds(runs, by, metric, loss=loss, table=table)
     if history is not None and (history["metric"] == metric).any():
-        draw[f"{metric}_curves"] = lambda: _over_training(median_curves, runs, history, by, metric)
+        draw[f"{metric}_curves"] = lambda: _over_training(median_curves, curved, history, by, metric)
         rows = "val_" if metric.startswith("val_") else ""
         if (history["metric"] == f"{rows}accuracy").any():
             draw["solved_curves"] = lambda: _over_training(
-                solved_curves, runs, history, by, f"{rows}accuracy"
+                solved_curves, curved, history, by, f"{rows}accuracy"
             )
     found = _found(runs, by)
     if found is not None:
-        table = summarize(runs, by, metric)
         x, line, panels = found
         draw[f"{metric}_by_{x}"] = lambda: sweep_lines(table, x, line, panels, metric=metric, loss=loss)
         if line is not None:
@@ -63,7 +73,7 @@ def of_summary(runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over
     runs, loss = finished(runs), facets.loss_name(runs)
     found = _found(runs, by)
     if found is None:
-        return over_seeds(runs, by, metric, over, loss)
+        return over_seeds(runs, by, metric, over, loss, table)
     if found.line is not None and facets.is_square(runs, found):
         return heat_map(table, found.x, found.line, found.panels, metric, loss)
     return sweep_lines(table, *found, metric=metric, loss=loss)

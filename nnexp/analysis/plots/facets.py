@@ -32,7 +32,7 @@ class Levels:
     @classmethod
     def of(cls, frame: pd.DataFrame, name: str) -> Levels:
         """Collect the values of a column."""
-        return cls(name, style.in_order(frame[name].tolist()))
+        return cls(name, style.in_order(frame[name].unique().tolist()))
 
     @property
     def words(self) -> list[str]:
@@ -70,7 +70,10 @@ class Levels:
     def codes(self, column: pd.Series) -> NDArray[np.int64]:
         """Return the position of each of the column's values among the levels."""
         place = {value: i for i, value in enumerate(self.values)}
-        return np.array([place[None if style.is_missing(v) else v] for v in column.tolist()], dtype=np.int64)
+        codes, values = pd.factorize(column)
+        # A missing value has the code -1, which is the last place here.
+        places = np.array([*(place[value] for value in values.tolist()), place.get(None, -1)])
+        return places[codes]
 
 
 def key_width(levels: Levels | None, labels: Sequence[str], title: str) -> float:
@@ -167,6 +170,11 @@ def best_groups(frame: pd.DataFrame, by: Sequence[str], metric: str, most: int) 
     rows = chosen.itertuples(index=False, name=None)
     chosen[named] = [", ".join(style.value_text(value, 4) for value in values) for values in rows]
     return frame.merge(chosen, on=list(by)), named
+
+
+def unit(runs: pd.DataFrame) -> str:
+    """Return what a figure calls the rows: networks if they were read from the columns of a population."""
+    return "networks" if "network" in runs else "runs"
 
 
 def count(frame: pd.DataFrame, names: Sequence[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nnexp.analysis.plots import style
 from nnexp.analysis.search import trials
+from nnexp.analysis.study import importances
 from nnexp.config.space import Dimension
 from nnexp.tracking.searches import Searched
 
@@ -30,11 +31,12 @@ def of_search(found: Searched, only: str | None = None) -> dict[str, Figure]:
     if table.empty:
         return {}
     shown = list(found.dimensions)
-    shown.sort(key=lambda d: -found.importances.get(d.name, 0.0))
+    shares = importances(found)
+    shown.sort(key=lambda d: -shares.get(d.name, 0.0))
     shown = shown[:MAX_PARAMS]
     draw: dict[str, Callable[[], Figure]] = {"search_history": lambda: history(found, table)}
-    if found.importances:
-        draw["importances"] = lambda: importances(found)
+    if shares:
+        draw["importances"] = lambda: important(found, shares)
     draw["search_slices"] = lambda: slices(found, table, shown)
     if len(shown) > 1:
         draw["parallel_coordinates"] = lambda: parallel(found, table, shown)
@@ -69,14 +71,14 @@ def history(found: Searched, table: pd.DataFrame) -> Figure:
 
 
 @style.styled
-def importances(found: Searched) -> Figure:
+def important(found: Searched, shares: Mapping[str, float]) -> Figure:
     """Draw each param's share in what tells good trials from the others."""
-    shares = sorted(found.importances.items(), key=lambda item: item[1])[-MAX_PARAMS * 2 :]
-    names = [style.plain(name, 30) for name, _ in shares]
+    largest = sorted(shares.items(), key=lambda item: item[1])[-MAX_PARAMS * 2 :]
+    names = [style.plain(name, 30) for name, _ in largest]
     room = style.Room(left=max(map(style.width, names)) + 0.25)
     figure, (ax,) = style.grid(1, room, 0.4 + 0.28 * len(names))
-    ax.barh(range(len(names)), [share for _, share in shares], color=style.COLORS[0], height=0.6)
-    for i, (_, share) in enumerate(shares):
+    ax.barh(range(len(names)), [share for _, share in largest], color=style.COLORS[0], height=0.6)
+    for i, (_, share) in enumerate(largest):
         ax.text(share, i, f" {share:.0%}", va="center", fontsize=style.SMALL)
     ax.set_yticks(range(len(names)), names)
     ax.set_xlim(0, 1.08)

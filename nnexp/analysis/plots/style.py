@@ -55,8 +55,11 @@ styled = matplotlib.rc_context(STYLE)
 
 # Mark every point of a line with fewer points than this: a single point would not show as a line.
 MARKED = 20
-# Values whose ratio reaches SPANS get a logarithmic axis; beyond LARGEST the axis's own arithmetic overflows.
-SPANS, LARGEST = 10.0, 1e300
+# Values whose ratio reaches SPANS get a logarithmic axis.
+SPANS = 10.0
+# An axis computes ratios of what it shows, and its margins are powers of these: beyond LARGEST and below
+# SMALLEST they overflow.
+LARGEST, SMALLEST = 1e100, 1e-100
 
 
 class NotebookFigure(Figure):
@@ -274,10 +277,11 @@ def legend_room(labels: Sequence[str], title: str) -> float:
 
 
 def drawable(values: ArrayLike) -> NDArray[np.float64]:
-    """Return the values as floats; those that no axis can show become NaN, which leaves a gap."""
+    """Return the values as floats; those that no axis can show become NaN, which leaves a gap, or 0."""
     numbers = np.asarray(values, dtype=float)
     with np.errstate(invalid="ignore"):
-        return np.where(np.abs(numbers) <= LARGEST, numbers, np.nan)
+        shown = np.where(np.abs(numbers) <= LARGEST, numbers, np.nan)
+        return np.where(np.abs(shown) < SMALLEST, 0.0, shown)
 
 
 def spans_decades(values: ArrayLike) -> bool:

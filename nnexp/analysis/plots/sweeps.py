@@ -16,8 +16,8 @@ from nnexp.analysis.plots import facets, style
 from nnexp.analysis.samples import sign
 from nnexp.analysis.summary import summarize
 
-# The most that can be read: rows of dots, cells with numbers in them, panels of dots.
-MAX_ROWS, MAX_NUMBERS, MAX_SLICES = 24, 60, 6
+# The most that can be read: rows of dots, cells with numbers in them, panels of dots, dots in one of these.
+MAX_ROWS, MAX_NUMBERS, MAX_SLICES, MAX_DOTS = 24, 60, 6, 5000
 # On an axis of named places, the total width of the items side by side at one place; places are 1 apart.
 SPREAD = 0.5
 
@@ -212,24 +212,32 @@ def _frame_best(ax: Axes, cells: Any, metric: str) -> None:
 
 @style.styled
 def over_seeds(
-    runs: pd.DataFrame, by: Sequence[str], metric: str = "loss", over: str = "seed", loss: str = ""
+    runs: pd.DataFrame,
+    by: Sequence[str],
+    metric: str = "loss",
+    over: str = "seed",
+    loss: str = "",
+    table: pd.DataFrame | None = None,
 ) -> Figure:
     """Draw the metric of every run as a dot, in a row for each group of `by`, with the median as a bar.
 
-    Of more than MAX_ROWS groups only the best are drawn. A single group is drawn as the share of runs at or
-    below each value.
+    Of more than MAX_ROWS groups only the best are drawn, and of more than MAX_DOTS runs in a row so many of
+    evenly spaced ranks. A single group is drawn as the share of runs at or below each value. `table` is the
+    result of `summary.summarize` by these params, if it is known.
     """
-    parts = list(facets.groups(runs, by))
-    n = f"{len(runs)} runs" if not by else f"{runs[over].nunique()} {over}s"
-    if len(parts) == 1:
-        return _shares(_kept(runs, metric), metric, loss, f"{metric} over {n}")
+    n = f"{len(runs):,} {facets.unit(runs)}" if not by else f"{runs[over].nunique():,} {over}s"
+    if (count := facets.count(runs, by)) == 1:
+        return _shares(runs, metric, loss, f"{metric} over {n}")
     title = f"{metric} over {n}, by {', '.join(by)}"
-    if len(parts) > MAX_ROWS:
-        better = sign(metric) or 1
-        ranked = sorted(parts, key=lambda p: np.nan_to_num(better * _median(p[1], metric), nan=np.inf))
-        best = {id(rows) for _, rows in ranked[:MAX_ROWS]}
-        title += f": the best {MAX_ROWS} of {len(parts)}"
-        parts = [part for part in parts if id(part[1]) in best]
+    table = summarize(runs, by, metric) if table is None else table
+    if count > MAX_ROWS:
+        worth = ((sign(metric) or 1) * table["median"]).fillna(np.inf)
+        table = table.loc[worth.sort_values(kind="stable").index[:MAX_ROWS]]
+        runs = runs.merge(table[list(by)], on=list(by))
+        title += f": the best {MAX_ROWS} of {count:,}"
+    keys = table[list(by)].itertuples(index=False, name=None)
+    medians = dict(zip(map(_key, keys), style.drawable(table["median"]), strict=True))
+    parts = list(facets.groups(runs, by))
     levels = [facets.Levels.of(runs, name) for name in by]
     texts = [", ".join(p.word(value) for p, value in zip(levels, key, strict=True)) for key, _ in parts]
     labels = [style.fitted(text, 2.6, style.SMALL) for text in texts]
@@ -237,12 +245,12 @@ def over_seeds(
     room = style.Room(left=0.35 + style.widest(labels), right=right)
     figure, (ax,) = style.grid(1, room, 0.24 * len(parts) + 0.2)
     everything = []
-    for i, (_, rows) in enumerate(parts):
-        values = _kept(rows, metric)
+    for i, (key, rows) in enumerate(parts):
+        values, _ = _dots(rows, metric)
         everything.append(values)
         look: dict[str, Any] = {"color": style.COLORS[0], "alpha": 0.6, "markeredgewidth": 0, "markersize": 5}
         ax.plot(values, np.full(len(values), i), "o", **look)
-        if np.isfinite(middle := _median(rows, metric)):
+        if np.isfinite(middle := medians[key]):
             ax.plot([middle] * 2, [i - 0.36, i + 0.36], color=style.COLORS[1], lw=2.2)
         diverged = int((rows["outcome"] == "diverged").sum())
         if diverged:
@@ -261,15 +269,19 @@ def over_seeds(
     return figure
 
 
-def _shares(values: Any, metric: str, loss: str, title: str) -> Figure:
-    """Draw the share of runs at or below each value, with a dot for each run."""
+def _key(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the values of a group as `facets.groups` has them: None for a missing one."""
+    return tuple(None if style.is_missing(value) else value for value in values)
+
+
+def _shares(runs: pd.DataFrame, metric: str, loss: str, title: str) -> Figure:
+    """Draw the share of runs at or below each value, with a dot for each run, or for MAX_DOTS of them."""
     figure, (ax,) = style.grid(1, style.Room(), 3.2)
-    values = np.sort(values)
-    shares = np.arange(1, len(values) + 1) / max(1, len(values))
+    values, shares = _dots(runs, metric)
     ax.step(values, shares, where="post", color=style.COLORS[0], lw=1)
     ax.plot(values, shares, "o", color=style.COLORS[0], markersize=4)
     _x_of_metric(ax, values, metric, loss)
-    ax.set(ylabel="share of runs at or below", ylim=(0, 1.03))
+    ax.set(ylabel=f"share of {facets.unit(runs)} at or below", ylim=(0, 1.03))
     style.heading(figure, title)
     return figure
 
@@ -280,15 +292,20 @@ def _x_of_metric(ax: Axes, values: Any, metric: str, loss: str) -> None:
     ax.set_xlabel(style.measured(metric, loss) + (" (0 is left of the axis)" if below else ""))
 
 
-def _kept(rows: pd.DataFrame, metric: str) -> Any:
-    """Return the finite values of the metric of the runs that did not diverge."""
+def _dots(rows: pd.DataFrame, metric: str) -> tuple[Any, Any]:
+    """Return the finite values of the runs that did not diverge, sorted, and the share at or below each.
+
+    Of more than MAX_DOTS values, as many of evenly spaced ranks.
+    """
     values = style.drawable(rows.loc[rows["outcome"] != "diverged", metric])
-    return values[np.isfinite(values)]
+    values = np.sort(values[np.isfinite(values)])
+    shown = _evenly(len(values))
+    return values[shown], (shown + 1) / max(1, len(values))
 
 
-def _median(rows: pd.DataFrame, metric: str) -> float:
-    """Return the median over the runs, as a summary has it: diverged runs count as the worst."""
-    return float(summarize(rows, [], metric)["median"].iloc[0])
+def _evenly(n: int) -> Any:
+    """Return evenly spaced positions among n, with the first and the last: all, or MAX_DOTS."""
+    return np.linspace(0, max(0, n - 1), min(n, MAX_DOTS)).round().astype(int)
 
 
 @style.styled
@@ -296,10 +313,12 @@ def slices(runs: pd.DataFrame, params: Sequence[str], metric: str = "loss", loss
     """Draw the metric of every run against each param on its own: a dot for each run, a star for the best.
 
     It suits a search in which no two runs have a param's value in common. Of more than MAX_SLICES params only
-    the first are drawn.
+    the first are drawn, and of more than MAX_DOTS runs so many of evenly spaced ranks by the metric.
     """
-    shown = list(params)[:MAX_SLICES]
+    shown, n = list(params)[:MAX_SLICES], len(runs)
     runs = runs[runs["outcome"] != "diverged"]
+    if len(runs) > MAX_DOTS:
+        runs = runs.sort_values(metric, kind="stable").iloc[_evenly(int(runs[metric].notna().sum()))]
     figure, axes = style.grid(len(shown), style.Room(), 2.1)
     values = style.drawable(runs[metric])
     best = np.nanargmax(values) if metric.endswith("accuracy") else np.nanargmin(values)
@@ -320,7 +339,9 @@ def slices(runs: pd.DataFrame, params: Sequence[str], metric: str = "loss", loss
         ax.set_xlabel(style.plain(name))
     below = facets.scale_alike(axes, [None] * len(axes), [values] * len(axes))
     style.label_left(axes, style.measured(metric, loss) + ("\n(0 is below)" if below else ""))
-    style.heading(figure, f"{metric} of {len(runs)} runs by each param; the star is the best")
+    style.heading(
+        figure, f"{metric} of {len(runs):,} of {n:,} {facets.unit(runs)} by each param; the star is the best"
+    )
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,15 +18,23 @@ from nnexp.analysis.summary import (
     finished,
     grouped_by,
     incomparable,
+    needed,
+    overall,
     params_of,
     varying,
 )
 from nnexp.analysis.summary_table import is_numeric, open_question, readable, setting
 from nnexp.config.groups import find_option
 from nnexp.config.text import masked
+from nnexp.tracking.experiments import get_experiment
+from nnexp.tracking.frames import read_frame, shared_params
 from nnexp.tracking.labels import DATA, QUESTION
+from nnexp.tracking.population import Population, is_population, points_asked, population_of
+from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Detail
-from nnexp.tracking.searches import Searched
+from nnexp.tracking.searches import Searched, find_search
+from nnexp.tracking.store import Store
+from nnexp.tracking.view import CHARTS
 
 # Metrics that get a column of their own, if a sweep has them.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
@@ -59,7 +67,8 @@ class Findings:
     `parent` is the sweep's parent run, `total` its number of points. `runs` has the run that counts of each
     point that has ended, with the columns of `load_runs`. `summary` is the summary of the runs that finished,
     None if none did, and `metric` the metric that it is of and by which runs are compared. `search`
-    is the record of a search.
+    is the record of a search. Of a `population`, `runs` has only the columns that are needed, with a member's
+    number instead of its name and id: see `named`.
     """
 
     parent: Detail
@@ -68,6 +77,24 @@ class Findings:
     summary: pd.DataFrame | None
     metric: str
     search: Searched | None = None
+    population: Population | None = None
+
+    @classmethod
+    def read(cls, store: Store, parent: Detail, metric: str | None = None) -> Findings:
+        """Read a sweep's results from the store; of a population, only the columns that they take.
+
+        `metric` is by default that of the search, or the one that `summarize` chooses.
+        """
+        search, population = find_search(store, parent), None
+        metric = metric or (None if search is None else search.metric)
+        if is_population(parent):
+            population = population_of(store, parent)
+            also = ("number", "reason", "epochs", "log_every", *METRICS, *CHARTS)
+            runs = read_frame(population, needed(metric, also))
+        else:
+            runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
+        found = cls.of(parent, points_asked(store, parent), runs, overall(runs, metric), metric)
+        return replace(found, search=search, population=population)
 
     @classmethod
     def of(
@@ -85,10 +112,10 @@ class Findings:
         """
         if "loss" not in runs:  # no run has got far enough to record a loss
             runs = runs.assign(loss=np.nan)
-        done = finished(runs)
-        failed = runs[(runs["status"] == "FAILED") & ~runs["run_key"].isin(done["run_key"])]
-        failed = failed.drop_duplicates("run_key", keep="last")
-        counted = pd.concat([done, failed], ignore_index=True)
+        done, failed = finished(runs), runs[runs["status"] == "FAILED"]
+        if "run_key" in runs:
+            failed = failed[~failed["run_key"].isin(done["run_key"])].drop_duplicates("run_key", keep="last")
+        counted = done if failed.empty else pd.concat([done, failed], ignore_index=True)
         return cls(parent, total, counted, summary, metric or deciding(done))
 
     @property
@@ -107,6 +134,11 @@ class Findings:
         return self.parent.tags.get("nnexp.command", "")
 
     @property
+    def unit(self) -> str:
+        """Return what the trained networks are called: runs, or networks if they are a population's."""
+        return "runs" if self.population is None else "networks"
+
+    @property
     def ranges(self) -> Mapping[str, str]:
         """Return the swept keys with their values, as `shown_ranges` abbreviates them."""
         return shown_ranges(self.parent.params)
@@ -120,10 +152,21 @@ class Findings:
     def done(self) -> pd.DataFrame:
         """Return the runs that finished, the best by the metric first; diverged runs come last."""
         done = self.runs[self.runs["status"] == "FINISHED"]
-        order = ["_diverged", "_worth", "run_name", "run_key"]
-        worth = (sign(self.metric) or 1) * done[self.metric]
-        done = done.assign(_diverged=done["outcome"] == "diverged", _worth=worth)
-        return done.sort_values(order, ignore_index=True).drop(columns=order[:2])
+        worth, diverged = (sign(self.metric) or 1) * done[self.metric], done["outcome"] == "diverged"
+        if "run_key" in done:
+            order = ["_diverged", "_worth", "run_name", "run_key"]
+            done = done.assign(_diverged=diverged, _worth=worth)
+            return done.sort_values(order, ignore_index=True).drop(columns=order[:2])
+        return done.iloc[np.lexsort([worth, diverged])].reset_index(drop=True)  # else by their numbers
+
+    def named(self, *tables: pd.DataFrame) -> list[pd.DataFrame]:
+        """Return tables of some of the runs, with the names and ids, which are read only now for members."""
+        if self.population is None or self.runs.empty:
+            return list(tables)
+        names = ["number", "run_id", "run_name"]
+        numbers = pd.concat([table["number"] for table in tables]).unique().tolist()
+        heads = read_frame(self.population, names, numbers=numbers) if numbers else self.runs.head(0)
+        return [table.merge(heads.reindex(columns=names), on="number", how="left") for table in tables]
 
     @property
     def superlative(self) -> str:
@@ -158,9 +201,12 @@ class Findings:
     @cached_property
     def fixed(self) -> dict[str, str]:
         """Return the keys that all runs have in common, with their values, and the data set's digest."""
-        kept = [name for name in params_of(self.runs) if name not in self.settings and name != "seed"]
-        alike = [name for name in kept if self.runs[name].nunique(dropna=False) == 1]
-        return {name: setting(self.runs[name].head(1).tolist())[0] for name in alike if len(self.runs)}
+        first, runs = self.runs.head(1), self.runs
+        if self.population is not None:  # whose `runs` have only the keys that vary
+            first = first.assign(**shared_params(self.population))
+        kept = [name for name in params_of(first) if name not in self.settings and name != "seed"]
+        alike = [name for name in kept if name not in runs or runs[name].nunique(dropna=False) == 1]
+        return {name: setting(first[name].tolist())[0] for name in alike if len(first)}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -171,7 +217,7 @@ class Findings:
             "diverged": int((done["outcome"] == "diverged").sum()),
             "not run": self.total - len(self.runs),
         }
-        return {"runs": self.total, "done": len(done)} | {kind: n for kind, n in news.items() if n}
+        return {self.unit: self.total, "done": len(done)} | {kind: n for kind, n in news.items() if n}
 
     @cached_property
     def settings(self) -> list[str]:
@@ -202,7 +248,7 @@ class Findings:
             answers += [
                 Answer(
                     named(i, self.apart),
-                    named(i, by) or "all runs",
+                    named(i, by) or f"all {self.unit}",
                     spread(i),
                     tuple((named(int(k), by), texts["median"][int(k)]) for k in tied),
                     open_question(table),

@@ -10,6 +10,7 @@ import pandas as pd
 
 from nnexp.analysis.report.findings import Findings
 from nnexp.analysis.summary_table import is_numeric, marked, significant
+from nnexp.tracking.members import split_member
 
 # MLflow's limit on the length of a tag.
 MAX_NOTE = 8000
@@ -83,11 +84,14 @@ def _best_by_words(found: Findings) -> Iterable[str]:
 
 
 def _best_runs(found: Findings, runs: str) -> Iterable[str]:
-    """Yield a line for each best run, with a link to it."""
-    best = found.best(1).head(MAX_RUNS)
+    """Yield a line for each best run, with a link to it, or a member's name, which has no page."""
+    (best,) = found.named(found.best(1).head(MAX_RUNS))
     for row in best[["run_name", "run_id", *found.metrics]].to_dict("records"):
         values = ", ".join(f"{name} {significant(row[name], 3)}" for name in found.metrics)
-        yield f"- Best run: [{escaped(row['run_name'])}]({runs}/{row['run_id']}): {values}"
+        if split_member(row["run_id"]) is not None:
+            yield f"- Best network: {escaped(row['run_name'])}, {row['run_id']}: {values}"
+        else:
+            yield f"- Best run: [{escaped(row['run_name'])}]({runs}/{row['run_id']}): {values}"
 
 
 def _table(found: Findings, summary: pd.DataFrame, room: int) -> str:

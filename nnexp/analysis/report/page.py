@@ -28,7 +28,8 @@ from nnexp.tracking.searches import Searched
 HERE = Path(__file__).parent
 # The columns of a summary that one reads at first; the other statistics are in a table that is folded.
 FIRST = ("n", "diverged", "median", "solved", "val_solved", "test_solved", "epochs_to")
-# Rows in the tables of the best and the worst runs, and of all runs, so that a browser can open the page.
+# Rows in the tables of the best and the worst runs, and of all settings, runs and failures, so that a browser
+# can open the page.
 FEW, MAX_ROWS = 5, 2000
 
 
@@ -67,6 +68,8 @@ class Table:
 
 def page(found: Findings, pictures: Sequence[Picture], experiment: str = "") -> bytes:
     """Render the report as HTML in UTF-8; `experiment` is the text of the experiment's file, if any."""
+    ends = found.best(FEW), found.worst(FEW), found.done.head(MAX_ROWS), found.failed.head(MAX_ROWS)
+    best, worst, every, failed = found.named(*ends)
     text = _template().render(
         found=found,
         pictures=pictures,
@@ -74,10 +77,10 @@ def page(found: Findings, pictures: Sequence[Picture], experiment: str = "") -> 
         summary=None if found.summary is None else _summary(found.summary),
         trials=None if found.search is None else _trials(found, found.search),
         rest=None if found.summary is None else _rest(found.summary),
-        best=_runs(found, found.best(FEW)),
-        worst=_runs(found, found.worst(FEW)),
-        all_runs=_runs(found, found.done.head(MAX_ROWS)),
-        failures=_failures(found),
+        best=_runs(found, best),
+        worst=_runs(found, worst),
+        all_runs=_runs(found, every),
+        failures=_failures(failed),
         provenance=_provenance(found.parent.tags),
         **_own(),
     )
@@ -116,7 +119,7 @@ def _digest(text: str) -> str:
 
 def _summary(table: pd.DataFrame) -> Table:
     """Make the table of a summary, the best rows of each data set first: what one reads at first."""
-    table = ranked(table)
+    table = ranked(table).head(MAX_ROWS)
     shown = readable(table)
     ends = zip(*(shown[name] for name in ("median", "median_low", "median_high")), strict=True)
     columns = []
@@ -145,7 +148,7 @@ def _trials(found: Findings, search: Searched) -> Table | None:
 
 def _rest(table: pd.DataFrame) -> Table:
     """Make the table of what a summary has besides: the other statistics."""
-    table = ranked(table)
+    table = ranked(table).head(MAX_ROWS)
     named = {
         name: texts for name, texts in readable(table).items() if name not in FIRST or name in ("n", "median")
     }
@@ -165,9 +168,8 @@ def _runs(found: Findings, runs: pd.DataFrame) -> Table:
     return Table([*named, *metrics, _text(runs, "outcome"), _text(runs, "run_id", "id")])
 
 
-def _failures(found: Findings) -> Table:
-    """Make the table of the runs that failed, with the reasons."""
-    failed = found.failed
+def _failures(failed: pd.DataFrame) -> Table:
+    """Make the table of runs that failed, with the reasons."""
     return Table([_text(failed, "run_name"), _text(failed, "reason", "prose"), _text(failed, "run_id")])
 
 

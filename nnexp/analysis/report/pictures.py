@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nnexp.analysis.summary import deciding
+from nnexp.analysis.report.findings import Findings
+from nnexp.analysis.summary import finished, varying
+from nnexp.tracking.members import member_id
 from nnexp.tracking.read import read_history
 from nnexp.tracking.searches import Searched
 from nnexp.tracking.store import Store
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 FINEST, COARSEST, MAX_POINTS = 60, 12, 200_000
 # More runs than this are not asked of a server, because it returns one run's curve at a time.
 MAX_ASKED = 100
+# Curves of more members of a population than this are not drawn.
+MAX_CURVED = MAX_POINTS // COARSEST
 
 
 @dataclass(frozen=True)
@@ -45,21 +49,37 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
-def sweep_pictures(store: Store, runs: pd.DataFrame, metric: str | None = None) -> list[Picture]:
-    """Draw the figures of a sweep; `runs` is the result of `summary.finished`.
-
-    They are of the metric, by default of the one that `summarize` chooses.
-
-    There are no curves if reading them from a server would take too long.
-    """
+def sweep_pictures(store: Store, found: Findings) -> list[Picture]:
+    """Draw the figures of a sweep, see `sweep_figures`, and describe each in words."""
     from nnexp.analysis import plots  # matplotlib takes long to import, and is not always needed
 
-    metric = metric or deciding(runs)
-    history = None
-    if store.is_known or len(runs) <= MAX_ASKED:
-        history = read_history(store, runs, drawn_metrics(runs, metric), epochs_to_draw(runs))
-    figures = plots.of_sweep(runs, history, metric)
+    figures = sweep_figures(store, found)
     return [Picture(name, in_words(figure), plots.png(figure)) for name, figure in figures.items()]
+
+
+def sweep_figures(store: Store, found: Findings, only: str | None = None) -> dict[str, Figure]:
+    """Draw all figures of a sweep, or the one of this name, by the metric of its summary.
+
+    There are no curves if reading them from a server would take too long. Those of a population are of at
+    most MAX_CURVED of its members, as many of each setting. Raises RequestError if there is no figure `only`.
+    """
+    from nnexp.analysis import plots
+
+    runs, history = finished(found.runs), None
+    curved = runs if found.population is None else _some(found, runs)
+    if found.population is not None or store.is_known or len(runs) <= MAX_ASKED:
+        history = read_history(store, curved, drawn_metrics(runs, found.metric), epochs_to_draw(curved))
+    return plots.of_sweep(runs, history, found.metric, only, found.summary, curved)
+
+
+def _some(found: Findings, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the members whose curves are drawn: the first few of each setting, with their ids."""
+    by = varying(runs)
+    if by and len(runs) > MAX_CURVED:
+        settings = runs.groupby(by, dropna=False, observed=True, sort=False)
+        runs = settings.head(max(1, MAX_CURVED // settings.ngroups))
+    some = runs.head(MAX_CURVED)
+    return some.assign(run_id=[member_id(found.parent.run_id, number) for number in some["number"].tolist()])
 
 
 def search_pictures(found: Searched) -> list[Picture]:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from nnexp.analysis.report.findings import Findings
 from nnexp.analysis.report.page import page
 from nnexp.analysis.report.pictures import search_pictures, sweep_pictures
-from nnexp.analysis.summary import finished, overall
 from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
 from nnexp.config.text import printable
 from nnexp.tracking.experiments import find_experiment, get_experiment
 from nnexp.tracking.find import EXPERIMENT_FILE, find_artifact, get_sweep
 from nnexp.tracking.named import get_newest, whole_id
-from nnexp.tracking.population import get_network, points_asked
-from nnexp.tracking.read import read_runs
+from nnexp.tracking.population import get_network
 from nnexp.tracking.reader import Detail
-from nnexp.tracking.searches import find_search
 from nnexp.tracking.store import Store, open_store
 
 
@@ -45,14 +41,10 @@ def write(
 
 def write_page(store: Store, parent: Detail, path: Path, option: str, metric: str | None = None) -> None:
     """Write the report of this sweep to the path, which errors call by the option. Raises RequestError."""
-    runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
-    done = finished(runs)
-    search = find_search(store, parent)
-    metric = metric or (None if search is None else search.metric)
-    found = Findings.of(parent, points_asked(store, parent), runs, overall(runs, metric), metric)
-    pictures = [] if done.empty else sweep_pictures(store, done, metric)
-    if search is not None:
-        found, pictures = replace(found, search=search), [*search_pictures(search), *pictures]
+    found = Findings.read(store, parent, metric)
+    pictures = [] if found.done.empty else sweep_pictures(store, found)
+    if found.search is not None:
+        pictures = [*search_pictures(found.search), *pictures]
     content = page(found, pictures, experiment_of(store, parent))
     try:
         path.write_bytes(content)

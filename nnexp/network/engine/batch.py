@@ -26,6 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 from nnexp.network.engine.choice import is_wide_faster
 from nnexp.network.engine.compilation import is_compiled
 from nnexp.network.engine.cuda.device import Device
+from nnexp.network.engine.draws import Draws
+from nnexp.network.engine.initial import Initial
 from nnexp.network.engine.kernel import train_blocks
 from nnexp.network.engine.lanes import N_LANES
 from nnexp.network.engine.layout import (
@@ -192,14 +194,16 @@ class Batch:
     """Runs of one model in training.
 
     weights: (runs, n_weights), the initial weights as `network.flatten` orders them; they are
-    copied. learning_rate and each of `options` (those of the optimizer, and weight_decay, by default
-    0): one number, or one for each run. epochs: how many to train, one number or one for each run.
-    X, y: samples (n, fan_in) and (n, outputs), or (runs, n, fan_in) and (runs, n, outputs) if every
-    run has its own; X_val, y_val likewise. threads: how many, by default Numba's
-    (NUMBA_NUM_THREADS). patience: the number of epochs without a lower validation loss after which
-    a run stops, one number or one for each run; 0: never. The loss is compared at log_epochs. lanes:
-    what the lanes of vectors are, "runs" or "neurons" of one run; by default, whichever is faster.
-    device: trains in place of the CPU, with the same bits.
+    copied. Or an Initial, which is drawn where the runs are trained. learning_rate and each of
+    `options` (those of the optimizer, and weight_decay, by default 0): one number, or one for each
+    run. epochs: how many to train, one number or one for each run. X, y: samples (n, fan_in) and
+    (n, outputs), or (runs, n, fan_in) and (runs, n, outputs) if every run has its own; X_val, y_val
+    likewise. threads: how many, by default Numba's (NUMBA_NUM_THREADS). patience: the number of
+    epochs without a lower validation loss after which a run stops, one number or one for each run;
+    0: never. The loss is compared at log_epochs. lanes: what the lanes of vectors are, "runs" or
+    "neurons" of one run; by default, whichever is faster. shuffle: each run's seed, (runs, k), of
+    the orders in which epochs visit the rows; by default their own order. device: draws and trains
+    in place of the CPU, with the same bits.
 
     Raises ValueError for shapes that do not fit and for missing or unknown options.
     """
@@ -209,7 +213,7 @@ class Batch:
         model: Model,
         X: ArrayLike,
         y: ArrayLike,
-        weights: ArrayLike,
+        weights: ArrayLike | Initial,
         learning_rate: ArrayLike,
         epochs: ArrayLike,
         options: Mapping[str, ArrayLike] | None = None,
@@ -218,8 +222,12 @@ class Batch:
         threads: int | None = None,
         patience: ArrayLike = 0,
         lanes: Lanes | None = None,
+        shuffle: ArrayLike | None = None,
         device: Device | None = None,
     ) -> None:
+        initial = weights if isinstance(weights, Initial) else None
+        if initial is not None:
+            weights = initial.weights if device is None else np.empty((len(initial), sum(initial.lengths)))
         start = np.array(weights, dtype=np.float64, order="C")
         if start.ndim != 2 or start.shape[1] != model.n_weights:
             raise ValueError(f"weights must be (runs, {model.n_weights}), not {start.shape}")
@@ -268,14 +276,17 @@ class Batch:
             self._X_val, self._y_val = _checked(model, X_val, y_val, n_runs)
         n = max(self._X.shape[1], self._X_val.shape[1])
         self._rows = min(n, max(model.batch_size, _EVALUATED_ROWS))
-        self._threads = default_threads() if threads is None else threads
+        self._threads = threads
         self._lanes = lanes
+        if shuffle is not None and len(np.asarray(shuffle)) != n_runs:
+            raise ValueError(f"shuffle must be seeds of {n_runs} runs")
+        self._draws = None if shuffle is None or device is not None else Draws(shuffle)
         self._resident = None
         if device is not None:
             from nnexp.network.engine.cuda.training import Resident
 
             samples = self._X, self._y, self._X_val, self._y_val
-            self._resident = Resident(device, model, self._runs, samples, lanes)
+            self._resident = Resident(device, model, self._runs, samples, lanes, initial, shuffle)
 
     @property
     def weights(self) -> Array:
@@ -319,19 +330,18 @@ class Batch:
     def shorten(self, epochs: ArrayLike) -> None:
         """Let no run train for more than so many epochs, one number or one for each run.
 
-        A run that has trained for as many ends now, as if it had never been to train for more. Raises
-        ValueError if a device trains the runs, since their epochs are there.
+        A run that has trained for as many ends now, as if it had never been to train for more.
         """
-        if self._resident is not None:
-            raise ValueError("runs on a device cannot be shortened")
         self._runs.epochs[:] = np.minimum(self._runs.epochs, np.maximum(epochs, self.epoch))
+        if self._resident is not None:
+            self._resident.shorten(self._runs.epochs)
 
     def advance(self, until: int, log_epochs: Sequence[int] = (), order: ArrayLike | None = None) -> Curves:
         """Train up to `until` completed epochs, and measure at `log_epochs`.
 
         log_epochs must ascend and be greater than `epoch` and at most `until`; before the first
         epoch 0 is allowed, for the untrained networks. order: the rows in the order in which each
-        epoch visits them, integers of shape (runs, until - epoch, n); by default their own order.
+        epoch visits them, integers of shape (runs, until - epoch, n); by default as `shuffle` says.
         The results do not depend on how a training is split into calls. Raises ValueError for
         arguments that break these rules.
         """
@@ -343,13 +353,15 @@ class Batch:
         if is_outside or (epochs[1:] <= epochs[:-1]).any():
             raise ValueError(f"log_epochs must ascend from {first} to {until}, not be {log_epochs}")
         n_runs, n = len(self._runs.weights), self._X.shape[1]
-        visited = np.zeros((0, 0, 0), dtype=np.int32)
+        visited = None
         if order is not None:
             visited = np.ascontiguousarray(order, dtype=np.int32)
             if visited.shape != (n_runs, until - self.epoch, n):
                 raise ValueError(f"order must be {(n_runs, until - self.epoch, n)}")
             if visited.size and (visited.min() < 0 or visited.max() >= n):
                 raise ValueError(f"order must be of rows 0 to {n - 1}")
+        elif self._draws is not None:
+            visited = self._draws.orders(until - self.epoch, n)
         records = np.full((n_runs, len(epochs), 5), np.nan)
         self._train(until, epochs, visited, records)
         self.epoch, records = until, _with_one_nan(records)
@@ -363,13 +375,18 @@ class Batch:
             val_accuracy=records[..., 4] if is_classification and self._has_validation else None,
         )
 
+    @property
+    def _n_threads(self) -> int:
+        # Asked for each time, because another process may go on with a batch.
+        return default_threads() if self._threads is None else self._threads
+
     def _is_wide_faster(self, n_runs: int) -> bool:
         """Tell which arrangement trains so many runs faster."""
         model, n = self.model, self._X.shape[1]
         has_curves = model.activation in ("sigmoid", "tanh")
         rows = min(n, model.batch_size)
         return is_wide_faster(
-            model.sizes, has_curves, model.optimizer in ("adam", "adamw"), rows, n_runs, self._threads
+            model.sizes, has_curves, model.optimizer in ("adam", "adamw"), rows, n_runs, self._n_threads
         )
 
     def _active(self) -> IntArray:
@@ -385,7 +402,7 @@ class Batch:
         if self._resident is not None:
             self._resident.fetch(self._runs, names)
 
-    def _train(self, until: int, epochs: IntArray, order: NDArray[np.int32], records: Array) -> None:
+    def _train(self, until: int, epochs: IntArray, order: NDArray[np.int32] | None, records: Array) -> None:
         """Train the blocks of active runs, shared among the threads."""
         active = self._active()
         has_decay = bool(self._runs.options[:, COLUMNS["weight_decay"]].any())
@@ -394,6 +411,7 @@ class Batch:
             self._resident.train(active, self.epoch, until, epochs, order, records, has_decay, is_articles)
             self._fetch("diverged", "stopped", "best_epoch")
             return
+        visited = np.zeros((0, 0, 0), dtype=np.int32) if order is None else order
         is_wide = self._lanes == "neurons" if self._lanes else self._is_wide_faster(len(active))
         n_lanes = 1 if is_wide else N_LANES
         n_blocks = -(-len(active) // n_lanes)
@@ -414,9 +432,9 @@ class Batch:
             memory, wide_memory = _aligned(parts[-1]), _aligned(own_parts[-1])
             lane_memory = np.zeros(2 * N_LANES, dtype=np.int64)
             train_blocks(
-                layers, settings, self._runs, self._X, self._y, self._X_val, self._y_val, order,
+                layers, settings, self._runs, self._X, self._y, self._X_val, self._y_val, visited,
                 memory, parts, lane_memory, own_layers, wide_memory, own_parts, active, first, last,
                 self.epoch, until, epochs, records,
             )  # fmt: skip
 
-        in_threads(train, n_blocks, self._threads)
+        in_threads(train, n_blocks, self._n_threads)

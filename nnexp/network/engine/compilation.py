@@ -27,6 +27,8 @@ _OPTIONS: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "no_rewri
 # Whether the CPU multiplies and adds with one rounding; every 64-bit ARM does.
 _MACHINE = cpu_target.target_context.codegen().magic_tuple()
 HAS_FMA = "+fma," in f"{_MACHINE[2]}," or _MACHINE[0].startswith(("aarch64", "arm64"))
+# Whether there are 32 registers of eight floats.
+HAS_LONG_REGISTERS = "+avx512f," in f"{_MACHINE[2]},"
 
 
 def compiled(function: _Function) -> _Function:

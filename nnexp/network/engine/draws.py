@@ -23,7 +23,7 @@ Words = NDArray[np.uint32]
 Orders = NDArray[np.int32]
 
 # MT19937: the number of words of its state, the distance of the two words that are mixed, and the masks.
-_WORDS, _DISTANCE = 624, 397
+WORDS, _DISTANCE = 624, 397
 _UPPER, _LOWER, _MATRIX = 0x80000000, 0x7FFFFFFF, 0x9908B0DF
 # The seed with which init_by_array begins.
 _BEFORE_AN_ARRAY = 19650218
@@ -33,12 +33,12 @@ _BLOCK = 16
 
 @kernel(lanes, layout)
 def _seed(firsts: Words, arrays: Words, state: Words) -> None:
-    """Fill `state`, (blocks, _WORDS, _BLOCK): init_genrand, and init_by_array if `arrays` has columns."""
+    """Fill `state`, (blocks, WORDS, _BLOCK): init_genrand, and init_by_array if `arrays` has columns."""
     for block in range(state.shape[0]):
-        words = pointer(state, block * _WORDS * _BLOCK)
+        words = pointer(state, block * WORDS * _BLOCK)
         for lane in range(_BLOCK):
             words[lane] = firsts[block * _BLOCK + lane]
-        for i in range(1, _WORDS):
+        for i in range(1, WORDS):
             for lane in range(_BLOCK):
                 folded = _folded(words[(i - 1) * _BLOCK + lane])
                 words[i * _BLOCK + lane] = np.uint32(1812433253) * folded + np.uint32(i)
@@ -54,35 +54,35 @@ def _folded(word: int) -> np.uint32:
 @compiled
 def _stream(state: Words, run: int) -> Pointer:
     """Return the first word of a stream; each of the others lies _BLOCK words after the last."""
-    return pointer(state, run // _BLOCK * _WORDS * _BLOCK + run % _BLOCK)
+    return pointer(state, run // _BLOCK * WORDS * _BLOCK + run % _BLOCK)
 
 
 @compiled
 def _mix_in(words: Pointer, array: Pointer, length: int) -> None:
     """Do what init_by_array does after init_genrand."""
     i, j = 1, 0
-    for _ in range(max(_WORDS, length)):
+    for _ in range(max(WORDS, length)):
         folded = np.int64(_folded(words[(i - 1) * _BLOCK]))
         words[i * _BLOCK] = (words[i * _BLOCK] ^ (folded * 1664525)) + array[j] + j
         i, j = i + 1, j + 1
-        if i == _WORDS:
-            words[0], i = words[(_WORDS - 1) * _BLOCK], 1
+        if i == WORDS:
+            words[0], i = words[(WORDS - 1) * _BLOCK], 1
         if j == length:
             j = 0
-    for _ in range(_WORDS - 1):
+    for _ in range(WORDS - 1):
         folded = np.int64(_folded(words[(i - 1) * _BLOCK]))
         words[i * _BLOCK] = (words[i * _BLOCK] ^ (folded * 1566083941)) - i
         i += 1
-        if i == _WORDS:
-            words[0], i = words[(_WORDS - 1) * _BLOCK], 1
+        if i == WORDS:
+            words[0], i = words[(WORDS - 1) * _BLOCK], 1
     words[0] = _UPPER
 
 
 @compiled
 def _word(words: Pointer, at: int) -> int:
     """Replace word `at` of the state by the next one, and return that tempered."""
-    after = at + 1 if at + 1 < _WORDS else 0
-    distant = at + _DISTANCE if at + _DISTANCE < _WORDS else at + _DISTANCE - _WORDS
+    after = at + 1 if at + 1 < WORDS else 0
+    distant = at + _DISTANCE if at + _DISTANCE < WORDS else at + _DISTANCE - WORDS
     y: int = (words[at * _BLOCK] & _UPPER) | (words[after * _BLOCK] & _LOWER)
     y = words[distant * _BLOCK] ^ (y >> 1) ^ (-(y & 1) & _MATRIX)
     words[at * _BLOCK] = y
@@ -97,7 +97,7 @@ def _random(words: Pointer, at: int) -> tuple[float, int]:
     """Return a number of 53 bits from 0 to below 1, made from the words `at` and `at` + 1, and where the next
     begins."""
     high, low = _word(words, at) >> 5, _word(words, at + 1) >> 6
-    return ((high << 26) + low) * 2.0**-53, at + 2 if at + 2 < _WORDS else 0
+    return ((high << 26) + low) * 2.0**-53, at + 2 if at + 2 < WORDS else 0
 
 
 @kernel(lanes, elementary, layout)
@@ -163,6 +163,14 @@ def _draw_orders(state: Words, position: IntArray, keys: Array, ends: IntArray, 
         position[run] = at
 
 
+def seed_words(seeds: ArrayLike) -> Words:
+    """Return seeds as MT19937 takes them. Raises ValueError for seeds that RandomState does not allow."""
+    given = np.asarray(seeds, dtype=np.int64)
+    if given.ndim not in (1, 2) or (given.size and not 0 <= given.min() <= given.max() < 2**32):
+        raise ValueError(f"seeds must be whole numbers from 0 to {2**32 - 1}, (n,) or (n, k)")
+    return given.astype(np.uint32)
+
+
 class Draws:
     """The streams of `RandomState(seed)`, one for each seed, which advance together.
 
@@ -172,21 +180,22 @@ class Draws:
     """
 
     def __init__(self, seeds: ArrayLike) -> None:
-        given = np.asarray(seeds, dtype=np.int64)
-        if given.ndim not in (1, 2) or (given.size and not 0 <= given.min() <= given.max() < 2**32):
-            raise ValueError(f"seeds must be whole numbers from 0 to {2**32 - 1}, (n,) or (n, k)")
-        words = given.astype(np.uint32)
+        words = seed_words(seeds)
         is_array = words.ndim == 2
         n = len(words)
         blocks = -(-n // _BLOCK)
         firsts = np.full(blocks * _BLOCK, _BEFORE_AN_ARRAY, np.uint32)
         if not is_array:
             firsts[:n] = words
-        self._state = np.empty((blocks, _WORDS, _BLOCK), np.uint32)
+        self._state = np.empty((blocks, WORDS, _BLOCK), np.uint32)
         self._position = np.zeros(n, np.int64)
         arrays = words if is_array else np.empty((n, 0), np.uint32)
         self._in_threads(lambda own, state: _seed(firsts[own], arrays[own], state))
         self._left = np.empty((n, 0))  # the second number of a pair, if only one was asked for
+
+    def __len__(self) -> int:
+        """Return the number of streams."""
+        return len(self._position)
 
     def random(self, size: tuple[int, ...]) -> Array:
         """Draw uniformly from 0 to below 1, as RandomState.random_sample."""

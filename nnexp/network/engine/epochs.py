@@ -74,37 +74,45 @@ def _changing(load: Any, store: Any, number: Any, width: int) -> Any:
         )  # fmt: skip
 
     @placed
-    def change(
-        net: Net, s: Block, rates: Rates, is_settled: bool | np.bool, i: Any, grad: Pointer, at: Any
-    ) -> None:
-        """Change vector number i of the weights by its gradient, vector number `at` of grad."""
-        w, g = load(s.w, i), load(grad, at)
-        if net.has_decay:
+    def begin(
+        net: Net, s: Block, rates: Rates, is_settled: bool | np.bool, i: Any, g: Any
+    ) -> tuple[Any, Any]:
+        """Bring the optimizer's memory of vector number i of the weights up to date with its gradient.
+
+        Return the step that the weights are to take, and the mean square by whose root Adam divides it.
+        """
+        if net.has_decay and net.optimizer != ADAMW:
             # A run without decay is left as it is: adding 0 w would turn -0.0 into 0.0 and infinity into NaN.
-            if net.optimizer == ADAMW:
-                w = if_greater(rates.decay, rates.zero, w - rates.learning_rate * rates.decay * w, w)
-            else:
-                g = if_greater(rates.decay, rates.zero, g + rates.decay * w, g)
+            g = if_greater(rates.decay, rates.zero, g + rates.decay * load(s.w, i), g)
         if net.optimizer == SGD:
-            store(s.w, i, w - rates.learning_rate * g)
-        elif net.optimizer == MOMENTUM:
+            return rates.learning_rate * g, rates.zero
+        if net.optimizer == MOMENTUM:
             velocity = rates.beta1 * load(s.m, i) + g
             store(s.m, i, velocity)
-            store(s.w, i, w - rates.learning_rate * velocity)
-        else:
-            m = rates.beta1 * load(s.m, i) + (1.0 - rates.beta1) * g
-            v = rates.beta2 * load(s.v, i) + (1.0 - rates.beta2) * (g * g)
-            store(s.m, i, m)
-            store(s.v, i, v)
-            # A division by 1 changes nothing, and takes a fifth of the time of all this.
-            m_hat = m if is_settled else divide(m, rates.rest1)
-            store(s.w, i, w - rates.learning_rate * m_hat / (sqrt(divide(v, rates.rest2)) + rates.epsilon))
+            return rates.learning_rate * velocity, rates.zero
+        m = rates.beta1 * load(s.m, i) + (1.0 - rates.beta1) * g
+        v = rates.beta2 * load(s.v, i) + (1.0 - rates.beta2) * (g * g)
+        store(s.m, i, m)
+        store(s.v, i, v)
+        # A division by 1 changes nothing, and takes a fifth of the time of all this.
+        m_hat = m if is_settled else divide(m, rates.rest1)
+        return rates.learning_rate * m_hat, divide(v, rates.rest2)
 
-    return rates_of, change
+    @placed
+    def end(net: Net, s: Block, rates: Rates, i: Any, step: Any, square: Any) -> None:
+        """Let vector number i of the weights take the step that `begin` has returned."""
+        w = load(s.w, i)
+        if net.has_decay and net.optimizer == ADAMW:
+            w = if_greater(rates.decay, rates.zero, w - rates.learning_rate * rates.decay * w, w)
+        if net.optimizer == ADAM or net.optimizer == ADAMW:
+            step = step / (sqrt(square) + rates.epsilon)
+        store(s.w, i, w - step)
+
+    return rates_of, begin, end
 
 
-_rates, _change = _changing(load, store, lanes, N_LANES)
-rates_of_octets, change_octet = _changing(load_octet, store_octet, octet, OCTET)
+_rates, _begin, _end = _changing(load, store, lanes, N_LANES)
+rates_of_octets, begin_octet, end_octet = _changing(load_octet, store_octet, octet, OCTET)
 
 
 @compiled
@@ -114,7 +122,8 @@ def update(
     """Change `count` weights from number `first` on by their gradients, which begin at number `at`."""
     rates = _rates(net, s)
     for i in range(count):
-        _change(net, s, rates, is_settled, first + i, grad, at + i)
+        change, square = _begin(net, s, rates, is_settled, first + i, load(grad, at + i))
+        _end(net, s, rates, first + i, change, square)
 
 
 @compiled

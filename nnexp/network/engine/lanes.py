@@ -248,6 +248,21 @@ def shifted(typing: Any, floats: Any, by: Any) -> Any:
 
 
 @_function
+def pinned(typing: Any, floats: Any) -> Any:
+    """Return a pointer as it is, but let the compiler compute it once, in a register of its own.
+
+    An x86 CPU takes an operand that lies at a register and a constant together with the operation; one whose
+    address is a sum of registers takes a place of its own among those that the CPU looks ahead at.
+    """
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        kind = ir.FunctionType(args[0].type, [args[0].type])
+        return builder.call(ir.InlineAsm(kind, "", "=r,0"), args)
+
+    return floats(floats), lower
+
+
+@_function
 def transpose(typing: Any, source: Any, step: Any, target: Any, target_step: Any) -> Any:
     """Transpose eight octets that lie `step` octets apart into eight that lie `target_step` apart."""
 

@@ -114,7 +114,10 @@ class Recorder:
         known: Known,
         attempt: int,
         retries: bool,
+        ahead: dict[int, Points],
     ) -> None:
+        """Record in this place; `ahead` has the points of some parts, which are taken out of it."""
+        self._ahead = ahead
         self._place, self._space, self._contents = place, space, contents
         self._before, self._known, self._attempt, self._retries = before, known, attempt, retries
         self._parent: Detail | None = None
@@ -178,7 +181,7 @@ class Recorder:
 
     def _work(self, number: int) -> Work:
         """Find what is recorded of a part, here or elsewhere, and what is left to train."""
-        points = self._space.points(number * PART, (number + 1) * PART)
+        points = self._ahead.pop(number, None) or self._space.points(number * PART, (number + 1) * PART)
         tables = []
         if number in self._before.whole and self._parent is not None:
             content = members.read_part(self._place.store, self._parent, self._before.whole[number])

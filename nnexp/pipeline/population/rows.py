@@ -64,7 +64,7 @@ class Contents:
         types = dict(
             zip(
                 members.FIXED,
-                (pa.int64(), hash, text, text, pa.string(), pa.int32(), pa.int64(), hash, pa.string()),
+                (pa.int64(), hash, text, text, pa.string(), pa.int32(), pa.int64(), hash, text, pa.string()),
                 strict=True,
             )
         )
@@ -197,6 +197,9 @@ def placed(space: Space, contents: Contents, points: Points, columns: Mapping[st
 
     given = dict(columns)
     given |= {"number": pa.array(points.numbers), "run_key": members.hashes(points.keys)}
+    data = list(dict.fromkeys(cell.dataset.sha256 for cell in space.cells))
+    of_cell = np.array([data.index(cell.dataset.sha256) for cell in space.cells])
+    given["data_sha256"] = members.labels(of_cell[points.cell], data)
     for key, type in contents.params.items():
         values, which = space.column(points, key)
         given[f"{members.PARAM}{key}"] = members.params(type, values, which)

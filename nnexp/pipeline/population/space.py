@@ -82,8 +82,10 @@ class Space:
         values: Mapping[str, Sequence[Any]],
         cells: Sequence[Cell],
         exclude: str | None,
+        figures: bool = False,
     ) -> None:
         self.grid, self.cells, self.exclude = grid, cells, exclude
+        self.figures = figures  # whether figures of all its points are asked for
         self.values = values  # the validated values of each key on an inner axis
         self._inner = {j: [values.key for values in grid.axes[j].ranges] for j in inner}
         lengths = grid.shape
@@ -254,7 +256,8 @@ def space_of(
         if of_key.numbers is not None  # as `_is_inner` has found
     }
     cells = _cells(configs, values, numbers, len(grid), source)
-    return Space(grid, inner, values, cells, request.exclude), request
+    figures = any(config.figures for config in configs)
+    return Space(grid, inner, values, cells, request.exclude, figures), request
 
 
 def _is_inner(axis: Axis) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,8 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from nnexp.analysis.summary import overall
-from nnexp.analysis.summary_table import as_table
+from nnexp.analysis.report.findings import Findings
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import SCHEMA
 from nnexp.config.request import Request
@@ -24,19 +22,18 @@ from nnexp.pipeline.identity import ranges
 from nnexp.pipeline.population.known import Known
 from nnexp.pipeline.population.parts import Recorder, Standing
 from nnexp.pipeline.population.rows import Contents
-from nnexp.pipeline.population.space import Space
+from nnexp.pipeline.population.space import Points, Space
 from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import DEVICE
 from nnexp.pipeline.records import sweep_record
 from nnexp.pipeline.session import Place, going_on, opened, tell_of_compiling, what_is_left
 from nnexp.pipeline.signals import uninterrupted
+from nnexp.pipeline.sweep import best_curves, results
 from nnexp.tracking.find import MAX_BYTES, get_any
 from nnexp.tracking.labels import NAME, name_of, tags_of
 from nnexp.tracking.members import PART, RECORD, TABLE
-from nnexp.tracking.read import read_runs
 from nnexp.tracking.reader import Found
 from nnexp.tracking.runs import RunRecord, identity
-from nnexp.tracking.view import BEST, CHARTS
 from nnexp.training.checks import weight_count
 from nnexp.training.devices import device_name, open_device
 from nnexp.training.distribute import Training
@@ -45,10 +42,13 @@ from nnexp.training.plan import ROW_SECONDS, WEIGHT_SECONDS, described
 
 log = logging.getLogger("nnexp")
 
+# The points of so many parts are kept from the plan until they are trained, some 5 MB each.
+MOST_AHEAD = 16
+
 
 @dataclass(frozen=True)
-class Population:
-    """A recorded population."""
+class PopulationResult:
+    """What a command has recorded of a population."""
 
     sweep_id: str
     total: int
@@ -57,7 +57,7 @@ class Population:
     summary: pd.DataFrame | None  # None if every point failed
 
 
-def population(space: Space, request: Request, name: str | None) -> Population | None:
+def population(space: Space, request: Request, name: str | None) -> PopulationResult | None:
     """Train the points of a space that are not recorded yet, and record all as rows of one table.
 
     Returns None if only the plan was asked for. A point that fails does not stop the others. Raises
@@ -77,17 +77,18 @@ def population(space: Space, request: Request, name: str | None) -> Population |
         before = Standing.of(place.store, space, parent, retries)
         known = Known(place, contents, None if old is None else old.run_id, is_again)
         attempt = 1 + max((identity(one.tags)[1] for one in same), default=0) if is_again else 1
-        todo = space.count - before.done - before.failed - _count_known(space, before, known)
+        n_known, ahead = _look_ahead(space, before, known)
+        todo = space.count - before.done - before.failed - n_known
         log.info(_plan(space, before, todo, attempt))
         if request.plan:
             return None
         if old is not None and old.tags.get("nnexp.outcome") == "complete" and not before.todo:
-            _label(place, old.run_id, request)
-            summary = _summary(place, old.run_id)
-            return Population(old.run_id, space.count, before.failed, before.failures, summary)
+            failed = before.failed, before.failures
+            found = _label(place, old.run_id, request, space, *failed)
+            return PopulationResult(old.run_id, space.count, *failed, found.summary)
         if not place.writer.take(key[:32]):
             raise _busy("has just begun to record")
-        recorder = Recorder(place, space, contents, before, known, attempt, retries)
+        recorder = Recorder(place, space, contents, before, known, attempt, retries, ahead)
         # Both raise RequestError if what they need is unavailable.
         device = open_device(request.device, request.executor) if todo else None
         training = execute_lots(recorder.lots(), request.executor, device)
@@ -96,9 +97,9 @@ def population(space: Space, request: Request, name: str | None) -> Population |
         with what_is_left(), going_on(place, record, None if old is None else old.run_id) as sweep_id:
             recorder.begin(sweep_id)
             stopped = _run(recorder, training, space, request)
-            summary = _summary(place, sweep_id)
-            _finish(place, sweep_id, recorder, space, summary, stopped)
-        return Population(sweep_id, space.count, recorder.failed, recorder.failures, summary)
+            found = _found(place, sweep_id)
+            _finish(place, found, space, recorder.failed, recorder.failures, stopped)
+        return PopulationResult(sweep_id, space.count, recorder.failed, recorder.failures, found.summary)
 
 
 def _run(recorder: Recorder, training: Training[EndedLot], space: Space, request: Request) -> bool:
@@ -117,39 +118,66 @@ def _run(recorder: Recorder, training: Training[EndedLot], space: Space, request
     return False
 
 
-def _label(place: Place, sweep_id: str, request: Request) -> None:
-    """Give a population that is complete the name, the question and the tags of this command."""
+def _label(
+    place: Place,
+    sweep_id: str,
+    request: Request,
+    space: Space,
+    failed: int,
+    failures: Sequence[tuple[str, str]],
+) -> Findings:
+    """Give a population that is complete the name, the question and the tags of this command.
+
+    Its report and its description, which contain them, are written again. Returns its results.
+    """
     labels = tags_of(request)
     if request.name is not None:
         labels[NAME] = name_of(request, "")
-    if not labels.items() <= get_any(place.store, sweep_id).tags.items():
-        with uninterrupted():
-            place.writer.add(sweep_id, {}, labels)
+    if labels.items() <= get_any(place.store, sweep_id).tags.items():
+        return _found(place, sweep_id)
+    with uninterrupted():
+        place.writer.add(sweep_id, {}, labels)
+    found = _found(place, sweep_id)
+    files, tags = _results(place, found, space, failed, failures)
+    with uninterrupted():
+        place.writer.add(sweep_id, files, tags)
+    return found
 
 
-def _summary(place: Place, sweep_id: str) -> pd.DataFrame | None:
-    """Summarise a recorded population; read only the columns that this takes."""
-    return overall(read_runs(place.store, place.experiment, sweep_id, [*CHARTS, "status"]))
+def _found(place: Place, sweep_id: str) -> Findings:
+    """Read a recorded population's results, of which only some columns are needed."""
+    return Findings.read(place.store, get_any(place.store, sweep_id))
 
 
 def _finish(
-    place: Place, sweep_id: str, recorder: Recorder, space: Space, summary: pd.DataFrame | None, stopped: bool
+    place: Place,
+    found: Findings,
+    space: Space,
+    failed: int,
+    failures: Sequence[tuple[str, str]],
+    stopped: bool,
 ) -> None:
-    """End the population's run: FAILED if a point failed, else FINISHED."""
-    tags = {"nnexp.runs": str(space.count), "nnexp.failed": str(recorder.failed)}
+    """Record a population's results and end its run: FAILED if a point failed, else FINISHED."""
+    files, tags = _results(place, found, space, failed, failures)
     if not stopped:
         tags["nnexp.outcome"] = "complete"
-    files = {}
-    if summary is not None:
-        files["summary.csv"] = (as_table(summary, style="csv") + "\n").encode()
-        files["summary.md"] = (as_table(summary, style="markdown") + "\n").encode()
-    if recorder.failures:
-        lines = [f"{name}: {reason}" for name, reason in recorder.failures]
-        files["failures.txt"] = ("\n".join(lines) + "\n").encode()
+    sweep_id, curves = found.parent.run_id, [*best_curves(place, found), *found.headline]
     with uninterrupted():
-        if math.isfinite(recorder.best[0]):
-            place.writer.log(sweep_id, [(f"{BEST}loss", 0, recorder.best[0])])
-        place.writer.finish(sweep_id, "FAILED" if recorder.failed else "FINISHED", files, tags)
+        place.writer.log(sweep_id, curves)
+        place.writer.finish(sweep_id, "FAILED" if failed else "FINISHED", files, tags)
+
+
+def _results(
+    place: Place, found: Findings, space: Space, failed: int, failures: Sequence[tuple[str, str]]
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return the files and the tags of a population that has ended, as those of a sweep."""
+    pictures = []
+    if space.figures and not found.done.empty:
+        from nnexp.analysis.report.pictures import sweep_pictures
+
+        pictures = sweep_pictures(place.store, found)
+    files, tags = results(place, found, failures, pictures)
+    return files, {**tags, "nnexp.runs": str(space.count), "nnexp.failed": str(failed)}
 
 
 def _tell_left_out(space: Space) -> None:
@@ -193,12 +221,18 @@ def _busy(what: str) -> RequestError:
     return RequestError(f"another command {what}: when it has ended, this one does what is left")
 
 
-def _count_known(space: Space, before: Standing, known: Known) -> int:
-    """Count the points that are recorded elsewhere, of the parts that need work."""
-    if not len(known):
-        return 0
-    parts = (space.points(number * PART, (number + 1) * PART) for number in before.todo)
-    return sum(int(known.is_known(points).sum()) for points in parts)
+def _look_ahead(space: Space, before: Standing, known: Known) -> tuple[int, dict[int, Points]]:
+    """Count the points that are recorded elsewhere, of the parts that need work.
+
+    Returns also the points of the first MOST_AHEAD of these parts, as computing their keys takes long.
+    """
+    count, ahead = 0, dict[int, Points]()
+    for number in before.todo if len(known) else ():
+        points = space.points(number * PART, (number + 1) * PART)
+        count += int(known.is_known(points).sum())
+        if len(ahead) < MOST_AHEAD:
+            ahead[number] = points
+    return count, ahead
 
 
 def _plan(space: Space, before: Standing, todo: int, attempt: int) -> str:
@@ -220,7 +254,7 @@ def _record(space: Space, request: Request, name: str, key: str, attempt: int, d
         varied[of_key] = list(texts)
     varied = {of_key: varied[of_key] for of_key in key_names() if of_key in varied}
     data = [(cell.dataset, cell.config) for cell in space.cells]
-    record = sweep_record(name, key, varied, space.count, data, request)
+    record = sweep_record(name, key, varied, space.count, data, request, "networks")
     tags = {**record.tags, RECORD: TABLE, DEVICE: device, "nnexp.runs": str(space.count)}
     tags |= {"nnexp.attempt": str(attempt)} if attempt > 1 else {}
     return replace(record, tags=tags, files={**record.files, "config.yaml": _shared(space)})

@@ -89,7 +89,7 @@ def subjects_of(found: Population, subjects: Subjects) -> Iterator[tuple[int, Su
             yield 1, members.damage(found.parent, revisions, is_lost=True)
             continue
         part, content = newest
-        table = members.from_bytes(content)
+        table = members.from_bytes(content, lambda name: not name.startswith((CURVE, WEIGHTS)))
         table = table.filter(pc.equal(table["status"].cast("string"), "FINISHED")).combine_chunks()
         if len(table):
             cells, cell = _cells(found, subjects, part, table, table.schema.metadata)

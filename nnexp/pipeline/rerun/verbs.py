@@ -14,6 +14,7 @@ from pathlib import Path
 from nnexp.config.endings import check_ending
 from nnexp.config.errors import RequestError
 from nnexp.config.recorded import SCHEMA
+from nnexp.dataset.load import Source
 from nnexp.network import engine
 from nnexp.pipeline import bundle as bundles
 from nnexp.pipeline.bundle import Bundle
@@ -36,6 +37,7 @@ from nnexp.tracking.population import (
     population_of,
 )
 from nnexp.tracking.reader import Detail
+from nnexp.tracking.searches import SEARCH_FILE, SEARCH_KEY
 from nnexp.tracking.store import Store, open_store
 from nnexp.tracking.whole import tell
 from nnexp.training.shard import Trained
@@ -47,7 +49,8 @@ log = logging.getLogger("nnexp")
 class Forecast:
     """Whether runs could be trained again, for a dry run."""
 
-    total: int  # how many runs were examined
+    total: int  # how many runs, or members, were examined
+    unit: str  # runs or members
     cannot: list[str]  # why some of them cannot be trained again
     doubts: Counter[str]  # reasons why runs may come out differently, with the number of runs
 
@@ -114,10 +117,11 @@ class PopulationRerun:
 
 @dataclass(frozen=True)
 class Written:
-    """An archive that was written, its number of runs, and its size in bytes."""
+    """An archive that was written, the number of runs, or of a population's networks, and its bytes."""
 
     path: Path
     runs: int
+    unit: str  # run or network
     size: int
 
 
@@ -195,15 +199,11 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
     if not evidence:
         raise RequestError(f"sweep {some_id}: none of its runs has all that a rerun needs")
     found = sweep or evidence[0]
-    subjects, data = Subjects(kept_in(store)), {}
+    subjects, data = Subjects(kept_in(store)), dict[str, Source]()
     evidence = _without_deleted_sweeps(store, evidence)
     ready = [subjects.subject(one) for one in evidence]
     for subject in ready:
-        if subject.data.dataset is None:
-            run_id = subject.evidence.run_id
-            raise RequestError(f"run {run_id}: {subject.data.changed}, and the record keeps no copy")
-        assert subject.data.dataset.source is not None  # it was just read
-        data[subject.data_sha256] = subject.data.dataset.source
+        data |= _source_of(subject)
     altered = sum(any(doubt.startswith("weights:") for doubt in _doubts(subject)) for subject in ready)
     if altered:
         log.info(
@@ -213,7 +213,7 @@ def write_bundle(some_id: str, out: Path | None) -> Written:
     out = out or Path(f"{found.run_id}.zip")
     parents = _parents(store, sweep, evidence)
     size = bundles.write(out, found.name, evidence, data, more, parents)
-    return Written(out, len(evidence), size)
+    return Written(out, len(evidence), "run", size)
 
 
 def _write_population(store: Store, found: Population, out: Path | None) -> Written:
@@ -226,10 +226,23 @@ def _write_population(store: Store, found: Population, out: Path | None) -> Writ
             log.info(f"note: {damage(parent, revisions, is_lost=True)}")
         else:
             files[newest[0].name] = newest[1]
+    data = dict[str, Source]()
+    for _, subject in table.subjects_of(found, Subjects(kept_in(store))):
+        if isinstance(subject, Subject):  # else its part is damaged, as was said
+            data |= _source_of(subject)
     out = out or Path(f"{parent.run_id}.zip")
     one = bundles.Parent(**vars(parent), keys=b"", files=files)
-    size = bundles.write(out, parent.name, [], found.data, _code(store, parent), [one])
-    return Written(out, points_asked(store, parent), size)
+    size = bundles.write(out, parent.name, [], data, _code(store, parent), [one])
+    return Written(out, points_asked(store, parent), "network", size)
+
+
+def _source_of(subject: Subject) -> dict[str, Source]:
+    """Return the bytes of a subject's data set by their hash. Raises RequestError if they have changed."""
+    if subject.data.dataset is None:
+        run_id = subject.evidence.run_id
+        raise RequestError(f"run {run_id}: {subject.data.changed}, and the record keeps no copy")
+    assert subject.data.dataset.source is not None  # it was just read
+    return {subject.data_sha256: subject.data.dataset.source}
 
 
 def _code(store: Store, holder: Detail) -> dict[str, bytes]:
@@ -252,7 +265,8 @@ def _parents(store: Store, sweep: Detail | None, evidence: Sequence[Evidence]) -
     first = [] if sweep is None else [sweep.run_id]
     sweeps = [get_any(store, sweep_id) for sweep_id in dict.fromkeys([*first, *named])]
     keys = {s.run_id: "".join(f"{key}\n" for key in recorded_keys(store, s)).encode() for s in sweeps}
-    return [bundles.Parent(**vars(s), keys=keys[s.run_id]) for s in sweeps]
+    search = {s.run_id: find_artifact(store, s, SEARCH_FILE) for s in sweeps if SEARCH_KEY in s.tags}
+    return [bundles.Parent(**vars(s), keys=keys[s.run_id], search=search.get(s.run_id)) for s in sweeps]
 
 
 def _without_deleted_sweeps(store: Store, evidence: Sequence[Evidence]) -> list[Evidence]:
@@ -321,7 +335,7 @@ def _forecast(groups: Iterable[Sequence[Evidence]], subjects: Subjects) -> Forec
         doubts.update(_doubts(subject))
         if subject.data.dataset is None:
             cannot.append(f"run {one.run_id}: {subject.data.changed}, and the record keeps no copy")
-    return Forecast(total, cannot, doubts)
+    return Forecast(total, "runs", cannot, doubts)
 
 
 def _forecast_of_members(found: Population, subjects: Subjects) -> Forecast:
@@ -335,7 +349,7 @@ def _forecast_of_members(found: Population, subjects: Subjects) -> Forecast:
         doubts.update(dict.fromkeys(_doubts(subject), count))
         if subject.data.dataset is None:
             cannot += [f"{count:,} members: {subject.data.changed}, and the record keeps no copy"]
-    return Forecast(total, cannot, doubts)
+    return Forecast(total, "members", cannot, doubts)
 
 
 def _doubts(subject: Subject) -> Iterator[str]:

@@ -13,7 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nnexp.analysis import plots
-from nnexp.analysis.report.pictures import MAX_ASKED, drawn_metrics, epochs_to_draw
+from nnexp.analysis.report.findings import Findings
+from nnexp.analysis.report.pictures import sweep_figures
 from nnexp.analysis.report.write import check_path, write_page
 from nnexp.analysis.summary import deciding, finished, mixed, overall, summarize, varying
 from nnexp.analysis.summary_table import marked
@@ -174,12 +175,10 @@ class Sweep:
 
         Raises RequestError.
         """
-        done = self._finished()
-        metric = deciding(done) if metric is None else metric
-        history = None
-        if self.store.is_known or len(done) <= MAX_ASKED:
-            history = read_history(self.store, done, drawn_metrics(done, metric), epochs_to_draw(done))
-        return plots.of_sweep(done, history, metric, only)
+        found = Findings.read(self.store, self._record, metric)
+        if found.summary is None:
+            raise self._none()
+        return sweep_figures(self.store, found, only)
 
     def report(self, path: str | PathLike[str] = "report.html") -> Path:
         """Write the sweep's report: one HTML file that loads no other file.
@@ -237,8 +236,11 @@ class Sweep:
     def _finished(self) -> pd.DataFrame:
         done = finished(self.runs)
         if done.empty:
-            raise RequestError(f"sweep {self.sweep_id}: none of its runs finished")
+            raise self._none()
         return done
+
+    def _none(self) -> RequestError:
+        return RequestError(f"sweep {self.sweep_id}: none of its runs finished")
 
     def __len__(self) -> int:
         return len(finished(self.runs))

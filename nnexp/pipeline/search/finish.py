@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nnexp.pipeline.search.plan import Planned
-from nnexp.pipeline.search.study import importances
 from nnexp.pipeline.session import Place
-from nnexp.pipeline.signals import uninterrupted
 from nnexp.pipeline.sweep import finish_parent, finished_sweep, found_of
-from nnexp.tracking.searches import SEARCH_FILE, Searched
+from nnexp.tracking.searches import Searched
 
 
 def finish(
@@ -22,9 +20,6 @@ def finish(
     stopped: bool,
 ) -> None:
     """Record the results of a search, and end its parent run."""
-    searched = replace(searched, importances=importances(searched))
-    with uninterrupted():
-        place.writer.add(parent, {SEARCH_FILE: searched.content()}, {})
     keys = [key for trial in searched.trials for key in (*trial.keys, *trial.confirmed)]
     done = finished_sweep(place, parent, keys, list(failures))
     found = replace(found_of(place, done, len(set(keys))), search=searched)

@@ -32,6 +32,9 @@ from nnexp.training.shard import Trained
 
 log = logging.getLogger("nnexp")
 
+# How many runs are asked for at once if no trial depends on what others gave: many train faster together.
+RUNS_AHEAD = 1024
+
 
 @dataclass(frozen=True)
 class Done:
@@ -53,10 +56,7 @@ def search(asked: Planned) -> Done | None:
         same = [parent for parent in place.parents if parent.tags.get(SEARCH_KEY) == asked.key]
         before = _recorded(place, same, asked)
         left = asked.trials - sum(trial.state != "asked" for trial in before.trials)
-        log.info(
-            f"search of {asked.trials:,} trials of {len(asked.space.over):,} runs over "
-            f"{', '.join(d.name for d in asked.space.dimensions)}: {asked.trials - max(0, left):,} done"
-        )
+        log.info(f"{asked}: {asked.trials - max(0, left):,} done")
         if request.plan:
             return None
         complete = [p for p in same if p.status == "FINISHED" and p.tags.get("nnexp.outcome") == "complete"]
@@ -93,7 +93,7 @@ def _recorded(place: Place, same: Sequence[Found], asked: Planned) -> Searched:
         detail = get_sweep(place.store, parent.run_id)
         found = None if detail is None else find_search(place.store, detail)
         if found is not None and len(found.trials) > len(best.trials):
-            best = replace(best, trials=found.trials, importances=found.importances, optuna=found.optuna)
+            best = replace(best, trials=found.trials, optuna=found.optuna)
     return best
 
 
@@ -121,7 +121,7 @@ class _Search:
         while not self.stopped and len(told) < asked.trials:
             batch = [trial for trial in self.searched.trials[len(told) :] if trial.state == "asked"]
             if not batch:
-                batch = [Trial(params) for params in proposals.after(told)]
+                batch = self._next(proposals, told)
             batch = batch[: asked.trials - len(told)]
             self._write([*told, *batch])
             done = self._train(batch, told)
@@ -132,13 +132,24 @@ class _Search:
         if not self.stopped:
             self._confirm()
 
+    def _next(self, proposals: Proposals, told: Sequence[Trial]) -> list[Trial]:
+        """Ask for the next batch of trials, or for several if neither the sampler nor a pruner learns."""
+        asked = self._asked
+        batch = [Trial(params) for params in proposals.after(told)]
+        if proposals.learns or asked.search.pruner != "none":
+            return batch
+        enough = min(asked.trials - len(told), RUNS_AHEAD // len(asked.space.over))
+        while len(batch) < enough:
+            batch += [Trial(params) for params in proposals.after([*told, *batch])]
+        return batch
+
     def _write(self, trials: Sequence[Trial]) -> None:
         """Record the trials on the parent."""
         self.searched = replace(self.searched, trials=tuple(trials))
         keys = dict.fromkeys(key for trial in trials for key in (*trial.keys, *trial.confirmed))
         files = {
             SEARCH_FILE: self.searched.content(),
-            SWEEP_KEYS: "".join(f"{key}\n" for key in keys).encode(),
+            SWEEP_KEYS: ("\n".join(keys) + "\n").encode(),
         }
         with uninterrupted():
             self._place.writer.add(self._parent, files, {})
@@ -216,7 +227,10 @@ class _Search:
 
         if flat:
             todo = Plan(len(flat), 0, [], flat, 1, 0.0)
-            self._run(todo, lambda some: train_judged(some, trials, metric, is_over))
+            longest = max(point.config.epochs for point in flat)
+            at = judge.at(longest, {point.config.log_every for point in flat})
+            executor, device = asked.request.executor, self._device
+            self._run(todo, lambda some: train_judged(some, trials, metric, is_over, at, executor, device))
         found = {}
         for k, i in enumerate(order):
             own = points[i]

@@ -49,6 +49,12 @@ class Planned:
     composer: Composer
     source: Source | None
 
+    def __str__(self) -> str:
+        """Describe the search: `search of 100 trials of 5 runs over learning_rate, hidden.0`."""
+        names = ", ".join(d.name for d in self.space.dimensions)
+        runs = len(self.space.over)
+        return f"search of {_counted(self.trials, 'trial')} of {_counted(runs, 'run')} over {names}"
+
     @property
     def search(self) -> Search:
         return self.request.search
@@ -69,7 +75,7 @@ class Planned:
             return []
         others = [self.space.overrides(corner) for corner in self.space.corners()]
         with plain_errors():
-            configs, _ = valid_points(self.composer, texts, self.source, others)
+            configs, _ = valid_points(self.composer, texts, self.source, others, is_named=False)
         n = len(self.space.over)
         return [configs[i : i + n] for i in range(0, len(configs), n)]
 
@@ -111,17 +117,32 @@ def planned(
         space = space_of(parsed, list(zipped) if isinstance(zipped, ListConfig) else [], over)
         composer = Composer(loader, config)
         texts = [[*space.overrides(corner), *own] for corner in space.corners() for own in space.over]
-        configs, request = valid_points(composer, texts, source)
+        configs, request = valid_points(composer, texts, source, is_named=False)
+        _check_inner(space, composer, texts, source)
         _check(space, request, configs)
         if request.require_clean:
             refuse_dirty()
         points = points_of(configs, source, [d.name for d in space.dimensions])
+        if request.exclude is not None:
+            left_out(configs, request.exclude)  # raises RequestError if it cannot be read
     metric = request.search.metric or _metric(configs)
     _check_metric(metric, points)
     settings = asdict(request.search)
     begun = Searched(settings, metric, space.dimensions, optuna=VERSION)
     key = _key(begun, points, request)
     return Planned(space, request, configs[0], key, name or "search", begun, points, composer, source)
+
+
+def _check_inner(
+    space: Space, composer: Composer, corners: Sequence[Sequence[str]], source: Source | None
+) -> None:
+    """Raise RequestError for an interval of a key that takes whole numbers only, as its ends may be."""
+    try:
+        valid_points(composer, [space.overrides(space.inner())], source, corners, is_named=False)
+    except RequestError as error:
+        raise RequestError(
+            f"{error}; an interval has every number between its ends, int(interval(…)) the whole ones"
+        ) from error
 
 
 def _check(space: Space, request: Request, configs: Sequence[RunConfig]) -> None:
@@ -133,20 +154,22 @@ def _check(space: Space, request: Request, configs: Sequence[RunConfig]) -> None
             f"retry={request.reruns}: a search goes on from what its trials gave; begin another one with "
             "search.seed, or train single runs again with nnexp train"
         )
-    if search.pruner != "none" and request.executor.name != "inline":
+    if search.pruner != "none" and request.executor.name != "inline" and request.device != "cpu":
         raise RequestError(
-            f"search.pruner={search.pruner} compares trials while they train side by side in one process: it "
-            f"needs executor=inline, not {request.executor.name}"
+            f"search.pruner={search.pruner}: workers send back what they have trained between its verdicts, "
+            f"and so train on CPUs: it needs device=cpu with executor={request.executor.name}, or "
+            "executor=inline"
         )
-    if search.pruner != "none" and request.device != "cpu":
+    several = [key for key in ("epochs", "log_every") if len({getattr(c, key) for c in configs}) > 1]
+    if search.pruner != "none" and several:
         raise RequestError(
-            f"search.pruner={search.pruner} ends trials while they train, which the CPU alone can: it needs "
-            f"device=cpu, not {request.device}"
+            f"search.pruner={search.pruner} compares trials at the same epochs: {several[0]} must have one "
+            "value"
         )
-    if search.pruner != "none" and search.over == "epochs":
+    if search.pruner != "none" and configs[0].log_every >= configs[0].epochs:
         raise RequestError(
-            f"search.pruner={search.pruner} compares trials at the same epochs: it cannot go with "
-            "search.over=epochs"
+            f"search.pruner={search.pruner} ends trials at recorded epochs, and log_every="
+            f"{configs[0].log_every} records none before the last, epochs={configs[0].epochs}"
         )
     if request.is_table:
         raise RequestError("record=table: a search records its trials as runs: leave it out")
@@ -194,11 +217,14 @@ def _key(begun: Searched, corners: Sequence[Point], request: Request) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
+def _counted(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'s' * (n != 1)}"
+
+
 def search_record(asked: Planned, device: str) -> RunRecord:
     """Return the record of a search as it begins."""
     params = {d.name: str(d) for d in asked.space.dimensions}
-    trials = f"{asked.trials} trial{'s' * (asked.trials != 1)}"
-    title = f"{asked.name}: {trials} over {', '.join(params)}"
+    title = f"{asked.name}: {_counted(asked.trials, 'trial')} over {', '.join(params)}"
     tags = {"nnexp.sweep": asked.name, SEARCH_KEY: asked.key, DEVICE: device}
     data = [(point.dataset, point.config) for point in asked.corners[:1]]
     record = parent_record(title, params, tags, data, asked.request)

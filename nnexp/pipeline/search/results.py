@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from nnexp.analysis.plots.search import of_search
 from nnexp.analysis.search import confirmed, trials, verdict
+from nnexp.analysis.study import importances
 from nnexp.config.errors import RequestError
 from nnexp.pipeline.results.sweep import Sweep
 from nnexp.tracking.searches import Searched, find_search
@@ -64,9 +65,9 @@ class Search(Sweep):
     def verdict(self) -> str:
         return verdict(self._found, self.confirmed)
 
-    @property
+    @cached_property
     def importances(self) -> dict[str, float]:
-        return dict(self._found.importances)
+        return importances(self._found)
 
     def figure(
         self, name: str | None = None, *, by: Sequence[str] | None = None, metric: str | None = None

@@ -1,4 +1,4 @@
-"""Ask Optuna: which trials come next, which end early, what mattered. Optuna is imported only here.
+"""Ask Optuna: which trials come next, and which end early.
 
 A study is rebuilt from the trials before each batch, and the sampler's random state follows from search.seed
 and the number of trials, so that an interrupted search asks for the same trials as one that was not.
@@ -7,37 +7,27 @@ and the number of trials, so that an interrupted search asks for the same trials
 from __future__ import annotations
 
 import importlib.util
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Collection, Sequence
+from itertools import count, takewhile
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
+from nnexp.analysis.study import STATES, curve, direction, distributions, frozen, quietly
 from nnexp.config.errors import RequestError
 from nnexp.config.request import Search
 from nnexp.config.space import Dimension, Space, Value
-from nnexp.tracking.searches import Searched, Trial
+from nnexp.tracking.searches import Trial
 
 VERSION = optuna.__version__
 # Samplers that keep more in the study than its trials: all batches are asked for anew, one after another.
 _KEEP = ("cmaes", "qmc")
-_STATES = {
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-    "excluded": TrialState.FAIL,
-}
-# Hyperband and successive halving keep one trial of so many.
-HALVING = 3
-
-
-def direction(metric: str) -> Literal["minimize", "maximize"]:
-    """Return whether Optuna is to minimize or maximize the metric."""
-    return "minimize" if metric.endswith("loss") else "maximize"
+# Samplers whose trials depend only on their number.
+_BLIND = ("grid", "random")
+# At each rung hyperband and successive halving let one trial of KEPT go on. The first rung comes after more
+# than 1/MOST_TIMES of the epochs, so that there are at most four.
+KEPT, MOST_TIMES = 4, 256
 
 
 def worst(metric: str) -> float:
@@ -62,6 +52,11 @@ class Proposals:
         self._kept: optuna.Study | None = None
         self._asked: list[optuna.trial.Trial] = []
 
+    @property
+    def learns(self) -> bool:
+        """Return whether the next trials depend on what those before them gave."""
+        return self._search.name not in _BLIND
+
     def after(self, trials: Sequence[Trial]) -> list[dict[str, Value]]:
         """Return the params of the rest of the batch that these trials have begun, or of the next one.
 
@@ -74,7 +69,7 @@ class Proposals:
         if self._search.name == "grid":
             order = np.random.RandomState(self._search.seed).permutation(len(self._grid))
             return [self._grid[i] for i in order[len(trials) : len(trials) + self._search.batch]]
-        with _quietly():
+        with quietly():
             study = self._replayed(trials) if self._search.name in _KEEP else self._rebuilt(trials)
             self._asked = [study.ask(self._distributions) for _ in range(self._search.batch)]
         return [
@@ -90,7 +85,8 @@ class Proposals:
             sampler=self._sampler(len(trials)),
             pruner=optuna.pruners.NopPruner(),
         )
-        study.add_trials([_frozen(trial, self._distributions) for trial in trials])
+        if self.learns:
+            study.add_trials([frozen(trial, self._distributions) for trial in trials])
         return study
 
     def _replayed(self, trials: Sequence[Trial]) -> optuna.Study:
@@ -110,7 +106,7 @@ class Proposals:
                         f"search={self._search.name}: Optuna {VERSION} asks for other trials than the Optuna "
                         "that began this search: use that one, or begin another search with search.seed"
                     )
-                for epoch, value in _curve(trial).items():
+                for epoch, value in curve(trial).items():
                     asked.report(value, epoch)
                 _tell(study, asked, trial)
             self._asked = []
@@ -149,15 +145,16 @@ class Verdicts:
         before: Sequence[Trial],
         batch: Sequence[Trial],
     ) -> None:
-        known = distributions(dimensions)
-        with _quietly():
+        known, first = distributions(dimensions), first_rung(epochs, log_every)
+        self._first = None if search.pruner == "median" else first
+        with quietly():
             self._study = optuna.create_study(
                 study_name=key,
                 direction=direction(metric),
                 sampler=optuna.samplers.RandomSampler(0),
-                pruner=_pruner(search.pruner, epochs, log_every),
+                pruner=_pruner(search.pruner, first, epochs),
             )
-            self._study.add_trials([_frozen(trial, known) for trial in before])
+            self._study.add_trials([frozen(trial, known) for trial in before])
             for trial in batch:
                 self._study.enqueue_trial(dict(trial.params))
             self._trials = [self._study.ask(known) for _ in batch]
@@ -168,103 +165,36 @@ class Verdicts:
         asked.report(value, epoch)
         return asked.should_prune()
 
+    def at(self, longest: int, steps: Collection[int]) -> list[int]:
+        """Return the epochs at which a trial may be ended, of those that are recorded every so many `steps`.
+
+        Those are the pruner's rungs, or all for one without.
+        """
+        if self._first is None:
+            return sorted({epoch for step in steps for epoch in range(step, longest, step)})
+        rungs = list(takewhile(longest.__gt__, (self._first * KEPT**i for i in count())))
+        return sorted({-(-rung // step) * step for step in steps for rung in rungs})
+
     def noted(self, trial: int) -> tuple[dict[int, float], dict[str, float]]:
         """Return a trial's values by epoch, and what the pruner noted on it."""
         found = self._study.get_trials(deepcopy=False)[self._trials[trial].number]
         notes = {k: float(v) for k, v in found.system_attrs.items() if k.startswith("completed_rung_")}
         return dict(found.intermediate_values), notes
 
-    def tell(self, trial: int, told: Trial) -> None:
-        """Tell what became of a trial, for the verdicts on those that still train."""
-        with _quietly():
-            _tell(self._study, self._trials[trial], told)
+
+def first_rung(epochs: int, log_every: int) -> int:
+    """Return the epochs at the first rung, which are recorded."""
+    return log_every * (epochs // (MOST_TIMES * log_every) + 1)
 
 
-def _pruner(name: str, epochs: int, log_every: int) -> optuna.pruners.BasePruner:
-    """Return the pruner. The first rung is a share of the epochs, at a recorded one."""
+def _pruner(name: str, first: int, epochs: int) -> optuna.pruners.BasePruner:
     if name == "median":
         return optuna.pruners.MedianPruner()
-    rungs = int(np.log(epochs / log_every) / np.log(HALVING)) if epochs > log_every else 0
-    first = max(log_every, epochs // HALVING ** min(rungs, 4))
-    first -= first % log_every
     if name == "successive_halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=HALVING)
-    return optuna.pruners.HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=HALVING)
-
-
-def distributions(dimensions: Sequence[Dimension]) -> dict[str, BaseDistribution]:
-    """Return Optuna's distribution of each dimension."""
-    return {d.name: _distribution(d) for d in dimensions}
-
-
-def _distribution(d: Dimension) -> BaseDistribution:
-    if d.kind == "choice":
-        return CategoricalDistribution(d.choices)
-    if d.kind == "int":
-        return IntDistribution(int(d.low), int(d.high), log=d.log, step=int(d.step or 1))
-    return FloatDistribution(d.low, d.high, log=d.log, step=d.step)
-
-
-def _frozen(trial: Trial, known: Mapping[str, BaseDistribution]) -> FrozenTrial:
-    """Return a trial as Optuna keeps it."""
-    state = _STATES[trial.state]
-    return optuna.create_trial(
-        state=state,
-        value=trial.value if state == TrialState.COMPLETE else None,
-        params=dict(trial.params),
-        distributions=dict(known),
-        intermediate_values=_curve(trial),
-        system_attrs=dict(trial.rungs),
-    )
-
-
-def _curve(trial: Trial) -> dict[int, float]:
-    """Return the values that a pruned trial is ranked by: its curve, or its last value."""
-    return dict(trial.curve) if trial.curve or trial.value is None else {trial.epochs: trial.value}
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=KEPT)
+    return optuna.pruners.HyperbandPruner(min_resource=first, max_resource=epochs, reduction_factor=KEPT)
 
 
 def _tell(study: optuna.Study, asked: optuna.trial.Trial, trial: Trial) -> None:
-    state = _STATES[trial.state]
+    state = STATES[trial.state]
     study.tell(asked, trial.value if state == TrialState.COMPLETE else None, state)
-
-
-def study_of(found: Searched, name: str) -> optuna.Study:
-    """Return a study of a recorded search, for Optuna's own plots; its trials carry their run keys."""
-    known = distributions(found.dimensions)
-    with _quietly():
-        study = optuna.create_study(study_name=name, direction=direction(found.metric))
-        for trial in found.trials:
-            if trial.state in _STATES:
-                frozen = _frozen(trial, known)
-                frozen.user_attrs = {"run_keys": list(trial.keys)}
-                study.add_trial(frozen)
-    return study
-
-
-def importances(found: Searched) -> dict[str, float]:
-    """Return how much each dimension decides whether a trial is among the best, as shares of 1.
-
-    It is PED-ANOVA (Watanabe et al. 2023, Quantifying and visualizing hyperparameter importance).
-
-    It is empty for fewer than ten completed trials, and for a single dimension.
-    """
-    study = study_of(found, "importances")
-    good = [t.value for t in found.trials if t.state == "complete" and np.isfinite(t.value or 0)]
-    if len(good) < 10 or len(found.dimensions) < 2 or len(set(good)) < 2:
-        return {}
-    with _quietly():
-        shares = optuna.importance.get_param_importances(study)
-    return {name: float(share) for name, share in shares.items() if np.isfinite(share)}
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep Optuna from logging, and from warning that a part of it is experimental."""
-    level: Any = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(level)

@@ -1,14 +1,18 @@
 """Use a CUDA device through CuPy: memory, and the kernels, which CuPy compiles and caches on disk."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 OPTIONS = ("--fmad=false", "--std=c++17")
-KERNELS = ("train_narrow", "train_wide", "train_large")
+KERNELS = (
+    *("seed_streams", "draw_weights", "draw_keys", "draw_orders"),
+    *("train_narrow", "train_wide", "train_large"),
+)
 
 
 class DeviceError(Exception):
@@ -32,8 +36,11 @@ class Device(Protocol):
     def get(self, array: Any) -> NDArray[Any]:
         """Copy an array back."""
 
-    def empty(self, count: int) -> Any:
-        """Return an array of `count` floats that are not set."""
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """Return an array whose numbers are not set."""
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """Return an array of floats that are 0."""
 
     def address(self, array: Any) -> int:
         """Return where the array's first number lies."""
@@ -42,6 +49,12 @@ class Device(Protocol):
         self, kernel: str, blocks: int, threads: int, shared_bytes: int, arguments: NDArray[np.void]
     ) -> None:
         """Run a kernel with one struct, and wait until it has ended."""
+
+
+def struct(fields: Sequence[str], values: Mapping[str, int]) -> NDArray[np.void]:
+    """Return a struct of kernels.cu whose fields have eight bytes each, for `launch`."""
+    kinds = [(name, np.int64) for name in fields]
+    return np.array([tuple(values[name] for name in fields)], dtype=kinds)
 
 
 class CudaDevice:
@@ -71,8 +84,11 @@ class CudaDevice:
         got: NDArray[Any] = self._cupy.asnumpy(array)
         return got
 
-    def empty(self, count: int) -> Any:
-        return self._cupy.empty(count)
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        return self._cupy.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        return self._cupy.zeros(shape)
 
     def address(self, array: Any) -> int:
         return int(array.data.ptr)

@@ -1,7 +1,7 @@
-// Train networks on a CUDA device with the bits of the compiled engine.
+// Draw and train networks on a CUDA device with the bits of the compiled engine.
 //
-// The functions are those of elementary.py, passes.py, evaluation.py, epochs.py and kernel.py, by the same names,
-// with the same operations and every sum in the same order. Compile it without fused multiply-adds.
+// The functions are those of elementary.py, draws.py, passes.py, evaluation.py, epochs.py and kernel.py, by the same
+// names, with the same operations and every sum in the same order. Compile it without fused multiply-adds.
 //
 // There are two arrangements, as in the engine. If networks are small, each thread trains one by itself, and the
 // threads of a block keep their numbers side by side. If they are `wide`, the threads of a block train one together.
@@ -20,11 +20,18 @@ FUNCTION bool is_finite(double x) { return (bits(x) & 0x7FF0000000000000ULL) != 
 
 FUNCTION int smaller(long long a, long long b) { return (int)(a < b ? a : b); }
 
+// A thread's number among all threads, and how many they are.
+FUNCTION long long this_thread() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
+
+FUNCTION long long all_threads() { return (long long)gridDim.x * blockDim.x; }
+
 // --- elementary.py
 
 #define LOG2_E 0x1.71547652b82fep+0
 #define LN2_HIGH 0x1.62e42fefa0000p-1
 #define LN2_LOW 0x1.cf79abc9e3b3ap-40
+#define TWO_THIRDS (2.0 / 3.0)
+#define TWO_THIRDS_LOW 3.700743415417188e-17
 #define ROUNDER 6755399441055744.0
 #define BITS_OF_1 0x3FF0000000000000ULL
 #define INFINITE from_bits(0x7FF0000000000000ULL)
@@ -85,6 +92,49 @@ FUNCTION double log_of(double x) {
     return if_greater(INFINITE, x, result, x);
 }
 
+FUNCTION void halves(double x, double &high, double &low) {
+    double scaled = x * (0x1p27 + 1.0);
+    high = scaled - (scaled - x);
+    low = x - high;
+}
+
+FUNCTION double product(double x, double y, double &low) {
+    double x_high, x_low, y_high, y_low;
+    halves(x, x_high, x_low);
+    halves(y, y_high, y_low);
+    double rounded = x * y;
+    low = ((x_high * y_high - rounded) + x_high * y_low + x_low * y_high) + x_low * y_low;
+    return rounded;
+}
+
+FUNCTION double close_log(double x) {
+    double exponent = from_bits((bits(x) >> 52) | 0x4330000000000000ULL) - (0x1p52 + 1023.0);
+    double m = from_bits((bits(x) & 0xFFFFFFFFFFFFFULL) | BITS_OF_1);
+    double is_large = if_greater(m, 1.4142135623730951, 1.0, 0.0);
+    m = m * (1.0 - 0.5 * is_large);
+    double k = exponent + is_large;
+    double f = m - 1.0;
+    double d = f + 2.0;
+    double s = f / d;
+    double sd_low, u_low, scaled_low, cube_low;
+    double sd = product(s, d, sd_low);
+    double s_low = (((f - sd) - sd_low) - s * (f - (d - 2.0))) / d;
+    double u = product(s, s, u_low);
+    double scaled = product(u, TWO_THIRDS, scaled_low);
+    double cube = product(s, scaled, cube_low);
+    cube_low = cube_low + s * (scaled_low + (u * TWO_THIRDS_LOW + u_low * TWO_THIRDS));
+    double u2 = u * u;
+    double r01 = 0.40000000000000024 + u * 0.2857142857133851;
+    double r23 = 0.2222222227110234 + u * 0.18181808247544543;
+    double r45 = 0.15385574796462032 + u * 0.13285957435193352;
+    double rest = (r01 + u2 * r23) + (u2 * u2) * (r45 + u2 * 0.1291361767218225);
+    double small = 2.0 * s_low * (1.0 + u) + s * u2 * rest;
+    double high = k * LN2_HIGH;
+    double result = high + 2.0 * s;
+    double low = (high - result) + 2.0 * s;
+    return result + ((low + k * LN2_LOW) + (cube + (cube_low + small)));
+}
+
 FUNCTION double log1p_of(double x) {
     double u = 1.0 + x;
     return log_of(u) + (x - (u - 1.0)) / u;
@@ -116,6 +166,178 @@ FUNCTION double tanh_of(double x) {
     double t = (0.0 - e) / d;
     t = t - (e_low + t * d_low) * (0.5 + 0.5 * t);
     return from_bits(bits(t) | sign);
+}
+
+// --- draws.py. A thread draws from a run's stream by itself.
+
+typedef unsigned int Word;
+
+enum { WORDS = 624, DISTANCE = 397 };
+#define UPPER 0x80000000u
+#define LOWER 0x7FFFFFFFu
+#define MATRIX 0x9908B0DFu
+#define BEFORE_AN_ARRAY 19650218u
+
+enum { NORMAL, UNIFORM, CONSTANT };
+
+// What the draws.py beside this file hands over: the fields of its DRAWING, eight bytes each.
+struct Drawing {
+    Word *state;
+    long long *position;
+    long long n_streams;
+    const long long *seeds;
+    long long seed_length;  // the words of each stream's seed if it is an array, or else 0
+    // Initial weights: each run's initialisation, and of each initialisation what it says of each part of the weights.
+    const long long *which, *kinds;
+    const double *scales, *firsts;  // the second: of each part's first weight, if it is constant
+    const long long *ends;  // by part: where it ends among the weights
+    long long n_parts;
+    double *weights, *best_weights;  // the second is null if no run has patience
+    long long run_step, weight_step;
+    // Orders of rows: those of one run after another, and room for as many keys and ends of buckets.
+    double *keys;
+    int *bucket_ends, *order;
+    long long epochs, n;
+};
+
+// A run's stream. Its words lie as far apart as there are streams, so that threads read neighbouring ones.
+struct Stream {
+    Word *words;
+    long long step;
+    __device__ Word &operator[](int i) const { return words[i * step]; }
+};
+
+FUNCTION Stream stream(const Drawing &by, long long run) { return {by.state + run, by.n_streams}; }
+
+FUNCTION Word folded(Word word) { return word ^ (word >> 30); }
+
+FUNCTION void seed(Stream words, Word first) {
+    words[0] = first;
+    for (int i = 1; i < WORDS; i++) words[i] = 1812433253u * folded(words[i - 1]) + i;
+}
+
+FUNCTION void mix_in(Stream words, const long long *array, int length) {
+    int i = 1, j = 0;
+    for (int count = length > WORDS ? length : WORDS; count > 0; count--) {
+        words[i] = (words[i] ^ (folded(words[i - 1]) * 1664525u)) + (Word)array[j] + j;
+        i++;
+        j++;
+        if (i == WORDS) {
+            words[0] = words[WORDS - 1];
+            i = 1;
+        }
+        if (j == length) j = 0;
+    }
+    for (int count = WORDS - 1; count > 0; count--) {
+        words[i] = (words[i] ^ (folded(words[i - 1]) * 1566083941u)) - i;
+        i++;
+        if (i == WORDS) {
+            words[0] = words[WORDS - 1];
+            i = 1;
+        }
+    }
+    words[0] = UPPER;
+}
+
+FUNCTION Word word(Stream words, int at) {
+    int after = at + 1 < WORDS ? at + 1 : 0;
+    int distant = at + DISTANCE < WORDS ? at + DISTANCE : at + DISTANCE - WORDS;
+    Word y = (words[at] & UPPER) | (words[after] & LOWER);
+    y = words[distant] ^ (y >> 1) ^ (y & 1 ? MATRIX : 0);
+    words[at] = y;
+    y ^= y >> 11;
+    y ^= (y << 7) & 0x9D2C5680u;
+    y ^= (y << 15) & 0xEFC60000u;
+    return y ^ (y >> 18);
+}
+
+FUNCTION double random(Stream words, int &at) {
+    unsigned long long high = word(words, at) >> 5, low = word(words, at + 1) >> 6;
+    at = at + 2 < WORDS ? at + 2 : 0;
+    return (double)((high << 26) + low) * 0x1p-53;
+}
+
+FUNCTION void normal_pair(Stream words, int &at, double &one, double &other) {
+    double x1, x2, square;
+    do {
+        x1 = 2.0 * random(words, at) - 1.0;
+        x2 = 2.0 * random(words, at) - 1.0;
+        square = x1 * x1 + x2 * x2;
+    } while (!(0.0 < square && square < 1.0));
+    double radius = sqrt(-2.0 * close_log(square) / square);
+    one = x2 * radius;
+    other = x1 * radius;
+}
+
+FUNCTION void sort_rows(const double *keys, int *ends, int *order, int n) {
+    for (int i = 0; i < n; i++) ends[i] = 0;
+    for (int i = 0; i < n; i++) ends[(int)(keys[i] * n)]++;
+    for (int i = 1; i < n; i++) ends[i] += ends[i - 1];
+    for (int i = n - 1; i >= 0; i--) order[--ends[(int)(keys[i] * n)]] = i;
+    for (int i = 1; i < n; i++) {
+        int row = order[i], place = i;
+        for (; place > 0 && keys[order[place - 1]] > keys[row]; place--) order[place] = order[place - 1];
+        order[place] = row;
+    }
+}
+
+extern "C" __global__ void seed_streams(const Drawing by) {
+    for (long long run = this_thread(); run < by.n_streams; run += all_threads()) {
+        Stream words = stream(by, run);
+        seed(words, by.seed_length ? BEFORE_AN_ARRAY : (Word)by.seeds[run]);
+        if (by.seed_length) mix_in(words, by.seeds + run * by.seed_length, by.seed_length);
+        by.position[run] = 0;
+    }
+}
+
+// Draw each run's initial weights, as Initial in initial.py does.
+extern "C" __global__ void draw_weights(const Drawing by) {
+    for (long long run = this_thread(); run < by.n_streams; run += all_threads()) {
+        Stream words = stream(by, run);
+        const long long *kinds = by.kinds + by.which[run] * by.n_parts;
+        const double *scales = by.scales + by.which[run] * by.n_parts;
+        const double *firsts = by.firsts + by.which[run] * by.n_parts;
+        int at = by.position[run], i = 0;
+        double left = 0.0;  // the second number of a pair
+        bool is_left = false;
+        for (int part = 0; part < by.n_parts; part++) {
+            double scale = scales[part];
+            for (bool is_first = true; i < by.ends[part]; i++, is_first = false) {
+                double x = is_first ? firsts[part] : scale;
+                if (kinds[part] == UNIFORM) {
+                    x = -scale + (scale - -scale) * random(words, at);
+                } else if (kinds[part] == NORMAL) {
+                    double number = left;
+                    if (!is_left) normal_pair(words, at, number, left);
+                    is_left = !is_left;
+                    x = scale * number;
+                }
+                long long place = run * by.run_step + i * by.weight_step;
+                by.weights[place] = x;
+                if (by.best_weights) by.best_weights[place] = x;
+            }
+        }
+        by.position[run] = at;
+    }
+}
+
+// Draw a key for each row of each epoch.
+extern "C" __global__ void draw_keys(const Drawing by) {
+    for (long long run = this_thread(); run < by.n_streams; run += all_threads()) {
+        Stream words = stream(by, run);
+        double *keys = by.keys + run * by.epochs * by.n;
+        int at = by.position[run];
+        for (long long i = 0; i < by.epochs * by.n; i++) keys[i] = random(words, at);
+        by.position[run] = at;
+    }
+}
+
+// Sort the rows of each epoch by their keys. Each thread sorts another epoch, so that few runs have many threads.
+extern "C" __global__ void draw_orders(const Drawing by) {
+    for (long long epoch = this_thread(); epoch < by.n_streams * by.epochs; epoch += all_threads()) {
+        long long first = epoch * by.n;
+        sort_rows(by.keys + first, by.bucket_ends + first, by.order + first, by.n);
+    }
 }
 
 // --- layout.py
@@ -727,8 +949,7 @@ extern "C" __global__ void train_narrow(const Arguments net) {
     Block<false> s;
     view_block(net, s, {memory + threadIdx.x});
     s.grad = Numbers<false>{memory + threadIdx.x}.from(net.parts[7]);
-    long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x, threads = (long long)gridDim.x * blockDim.x;
-    for (long long i = first; i < net.n_active; i += threads) train_run(net, s, net.active[i]);
+    for (long long i = this_thread(); i < net.n_active; i += all_threads()) train_run(net, s, net.active[i]);
 }
 
 // The threads of a block train a run together. Only the gradients of large mini-batches are in global memory. Two

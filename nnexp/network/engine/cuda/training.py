@@ -1,14 +1,16 @@
-"""Keep the runs of a batch on a device, and train them there with kernels.cu."""
+"""Keep the runs of a batch on a device: draw and train them there with kernels.cu."""
 
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from nnexp.network.engine.batch import ARTICLES, Lanes, Model, layers_of
-from nnexp.network.engine.cuda.device import Device
+from nnexp.network.engine.cuda.device import Device, struct
+from nnexp.network.engine.cuda.draws import DeviceDraws
+from nnexp.network.engine.initial import Initial
 from nnexp.network.engine.layout import LOSSES, OPTIMIZERS, Array, IntArray, Runs
 
 Kernel = Literal["train_narrow", "train_wide", "train_large"]
@@ -24,7 +26,8 @@ ARGUMENTS = (
     *("records", "scratch", "scratch_step"),
 )
 # The arrays of the runs that have a number for each weight.
-OF_WEIGHTS = ("weights", "first_moment", "second_moment", "best_weights")
+MOMENTS = ("first_moment", "second_moment")
+OF_WEIGHTS = ("weights", "best_weights", *MOMENTS)
 # A network of at most so many weights, with one row a batch, is trained by one thread if there are so many
 # runs for each weight; see `make test-cuda ONLY=choice`. The articles' network is so for any number of runs.
 NARROW_WEIGHTS, NARROW_RUNS = 70, 150
@@ -36,7 +39,10 @@ SCRATCH_BYTES = 256 * 2**20
 
 
 class Resident:
-    """The runs of a batch on a device, from where only results are copied back."""
+    """The runs of a batch on a device, from where only results are copied back.
+
+    initial: the weights to draw there, in place of those in `runs`. shuffle: see Batch.
+    """
 
     def __init__(
         self,
@@ -45,10 +51,12 @@ class Resident:
         runs: Runs,
         samples: tuple[Array, Array, Array, Array],
         lanes: Lanes | None,
+        initial: Initial | None,
+        shuffle: ArrayLike | None,
     ) -> None:
         self._device, self._model = device, model
-        self._n_runs = len(runs.weights)
-        n = max(samples[0].shape[1], samples[2].shape[1])
+        self._n_runs, self._n = len(runs.weights), samples[0].shape[1]
+        n = max(self._n, samples[2].shape[1])
         self._kernel, self._threads, rows = arrangement(model, self._n_runs, n, device.shared_bytes, lanes)
         self._is_narrow = self._kernel == "train_narrow"
         table = np.vstack([layers_of(model, rows), _places(model.sizes, self._is_narrow)])
@@ -56,7 +64,8 @@ class Resident:
         # The device's copies; they must live as long as their addresses are used.
         self._layers, self._parts_there = device.put(table), device.put(self._parts)
         self._samples = [device.put(array) for array in samples]
-        self._runs = Runs(**{name: self._put(name, array) for name, array in runs._asdict().items()})
+        drawn = () if initial is None else ("weights", "best_weights")
+        self._runs = Runs(**{name: self._put(name, array, drawn) for name, array in runs._asdict().items()})
         row = table.itemsize * table.shape[1]
         self._arguments: dict[str, int] = {
             **{name: device.address(self._layers) + i * row for i, name in enumerate(ARGUMENTS[:7])},
@@ -72,7 +81,7 @@ class Resident:
                 name: device.address(array)
                 for name, array in zip(("x", "y", "x_val", "y_val"), self._samples, strict=True)
             },
-            "n": samples[0].shape[1],
+            "n": self._n,
             "is_shared": len(samples[0]) == 1,
             "n_val": samples[2].shape[1],
             "val_is_shared": len(samples[2]) == 1,
@@ -80,6 +89,11 @@ class Resident:
             "run_step": 1 if self._is_narrow else model.n_weights,
             "weight_step": self._n_runs if self._is_narrow else 1,
         }
+        if initial is not None:
+            best_weights = self._runs.best_weights if runs.patience.any() else None
+            steps = self._arguments["run_step"], self._arguments["weight_step"]
+            DeviceDraws(device, initial.seeds).weights(initial, self._runs.weights, best_weights, *steps)
+        self._draws = None if shuffle is None else DeviceDraws(device, shuffle)
 
     def train(
         self,
@@ -87,7 +101,7 @@ class Resident:
         epoch: int,
         until: int,
         log_epochs: IntArray,
-        order: NDArray[np.int32],
+        order: NDArray[np.int32] | None,
         records: Array,
         has_decay: bool,
         is_articles: bool,
@@ -106,16 +120,17 @@ class Resident:
         if own:
             blocks = min(blocks, max(1, SCRATCH_BYTES // (8 * own)))
         there = {
-            "order": device.put(order),
             "active": device.put(active),
             "log_epochs": device.put(log_epochs),
             "records": device.put(records),
-            "scratch": device.empty(blocks * own),
+            "scratch": device.empty((blocks * own,), np.float64),
         }
+        order_there = self._order(order, until - epoch)
         values = {
             **self._arguments,
             **{name: device.address(array) for name, array in there.items()},
-            "order_step": order.shape[1] * order.shape[2],
+            "order": 0 if order_there is None else device.address(order_there),
+            "order_step": (until - epoch) * self._n,
             "n_active": len(active),
             "epoch": epoch,
             "until": until,
@@ -124,13 +139,13 @@ class Resident:
             "has_decay": has_decay,
             "is_articles": is_articles,
         }
-        if order.size == 0:
-            values["order"] = 0
-        arguments = np.array(
-            [tuple(values[name] for name in ARGUMENTS)], dtype=[(name, np.int64) for name in ARGUMENTS]
-        )
-        device.launch(self._kernel, blocks, self._threads, 8 * shared, arguments)
+        device.launch(self._kernel, blocks, self._threads, 8 * shared, struct(ARGUMENTS, values))
         records[:] = device.get(there["records"])
+
+    def shorten(self, epochs: IntArray) -> None:
+        """Let the runs end at these epochs."""
+        self._runs = self._runs._replace(epochs=self._device.put(epochs))
+        self._arguments["epochs"] = self._device.address(self._runs.epochs)
 
     def fetch(self, runs: Runs, names: tuple[str, ...]) -> None:
         """Copy these arrays of the runs back from the device, into `runs`."""
@@ -139,8 +154,20 @@ class Resident:
             got = self._device.get(getattr(self._runs, name))
             own[:] = got.T if self._is_turned(name) else got
 
-    def _put(self, name: str, array: NDArray[Any]) -> Any:
-        return self._device.put(array.T if self._is_turned(name) else array)
+    def _order(self, order: NDArray[np.int32] | None, epochs: int) -> Any:
+        """Return the order of the rows in each epoch on the device; None if it is their own."""
+        if epochs == 0:
+            return None
+        if order is not None:
+            return self._device.put(order)
+        return None if self._draws is None else self._draws.orders(epochs, self._n)
+
+    def _put(self, name: str, array: NDArray[Any], drawn: tuple[str, ...]) -> Any:
+        """Copy one of the runs' arrays to the device, or make room for it if it is made there."""
+        there = array.T if self._is_turned(name) else array
+        if name in MOMENTS:
+            return self._device.zeros(there.shape)
+        return self._device.empty(there.shape, there.dtype) if name in drawn else self._device.put(there)
 
     def _is_turned(self, name: str) -> bool:
         """Return whether the weights are an array's first axis, so that threads read neighbouring numbers."""

@@ -23,7 +23,7 @@ class Wide(NamedTuple):
 
     s: Block
     rows: Pointer  # the output layer's totals, then its dL/dz, row by row, as s.a and s.d of other layers
-    block: Pointer  # the gradients of eight inputs' weights to eight neurons
+    block: Pointer  # the gradients of up to eight inputs' weights to eight neurons; then steps and squares
     turned: Pointer  # part of a layer's W as the reference has it, in panels of eight inputs
 
 
@@ -53,7 +53,7 @@ def wide_parts(sizes: Sequence[int]) -> IntArray:
     n = sum((i + 1) * o for i, o in pairwise(heights))
     outputs, last = ROWS * sum(heights[1:]), ROWS * heights[-1]
     block = [n, n, n, n, 7 * N_LANES, last, outputs, outputs, ROWS * sizes[0], last, 3 * N_LANES]
-    lengths = [*block, last, OCTET * OCTET, 4 * OCTET * max(heights)]
+    lengths = [*block, last, 3 * OCTET * OCTET, 4 * OCTET * max(heights)]
     return np.cumsum([0, *(-(-length // N_LANES) * N_LANES for length in lengths)])
 
 

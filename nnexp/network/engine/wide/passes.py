@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from nnexp.network.engine.compilation import compiled, inlined, placed
-from nnexp.network.engine.epochs import Rates, change_octet, rates_of_octets
+from nnexp.network.engine.epochs import Rates, begin_octet, end_octet, rates_of_octets
 from nnexp.network.engine.lanes import (
     N_LANES,
+    OCTET,
     Octet,
     Pointer,
     load_octet,
     octet,
+    pinned,
     shifted,
     store_octet,
     transpose,
@@ -23,7 +25,7 @@ from nnexp.network.engine.lanes import (
 from nnexp.network.engine.layout import SOFTMAX, Net
 from nnexp.network.engine.passes import activate, deriv_loss, derive, softmax
 from nnexp.network.engine.wide.layout import ROWS, Wide, panels_of
-from nnexp.network.engine.wide.products import Octets, Scalars, add_product, fill
+from nnexp.network.engine.wide.products import SUMS, Octets, Scalars, add_product, fill
 
 
 @compiled
@@ -145,68 +147,104 @@ def backward(
 
 @placed
 def _with_row(sums: Any, inputs: Pointer, slope: Octet) -> Any:
-    """Add a row's part to the gradients of eight inputs' weights to eight neurons."""
+    """Add a row's part to the gradients of four inputs' weights to eight neurons."""
     return (
         sums[0] + inputs[0] * slope, sums[1] + inputs[1] * slope,
         sums[2] + inputs[2] * slope, sums[3] + inputs[3] * slope,
-        sums[4] + inputs[4] * slope, sums[5] + inputs[5] * slope,
-        sums[6] + inputs[6] * slope, sums[7] + inputs[7] * slope,
     )  # fmt: skip
 
 
-@compiled
+@placed
+def _store_four(block: Pointer, sums: Any) -> None:
+    store_octet(block, 0, sums[0])
+    store_octet(block, 1, sums[1])
+    store_octet(block, 2, sums[2])
+    store_octet(block, 3, sums[3])
+
+
+@placed
 def _change(
-    net: Net, wide: Wide, rates: Rates, is_settled: bool | np.bool, first: Any, start: Any, stop: Any
+    net: Net, wide: Wide, rates: Rates, is_settled: bool | np.bool, begun: Any, known: Any, k: Any
 ) -> None:
-    """Change octets `start` to `stop`, counted from `first`, by the gradients in the block."""
-    for i in range(start, stop):
-        change_octet(net, wide.s, rates, is_settled, first + i, wide.block, i)
+    """End the change of octet k of one block, and begin that of the block after, whose gradients are known.
+
+    begun, known: the number of each block's first octet among the weights, or -1 if there is none.
+    """
+    steps, squares = shifted(wide.block, 8 * OCTET), shifted(wide.block, 16 * OCTET)
+    if begun >= 0:
+        end_octet(net, wide.s, rates, begun + k, load_octet(steps, k), load_octet(squares, k))
+    if known >= 0:
+        g = load_octet(wide.block, k)
+        step, square = begin_octet(net, wide.s, rates, is_settled, known + k, g)
+        store_octet(steps, k, step)
+        store_octet(squares, k, square)
+
+
+@compiled
+def _change_several(
+    net: Net,
+    wide: Wide,
+    rates: Rates,
+    is_settled: bool | np.bool,
+    begun: Any,
+    known: Any,
+    first: Any,
+    last: Any,
+) -> None:
+    """Call _change for octets `first` to `last`."""
+    for k in range(first, last):
+        _change(net, wide, rates, is_settled, begun, known, k)
 
 
 @inlined
 def _descend(
     net: Net, wide: Wide, layer: int, inputs: Scalars, slopes: Octets, rows: int, is_settled: bool | np.bool
 ) -> None:
-    """Update a layer's W, the weights of eight inputs to eight neurons at a time.
+    """Update a layer's W, the weights of SUMS inputs to eight neurons at a time.
 
     Adam's square roots and divisions take as long as the products, but in another part of the CPU. So each
-    block's products are mixed with the update of the block before, and most of the latter's time is hidden.
+    block's products are mixed with the update of blocks before. A CPU looks only some hundred operations
+    ahead: so an octet's roots and divisions wait for the next block, until what they need is there.
     """
     n_inputs, n_outputs = panels_of(net, layer)
     rates, zero = rates_of_octets(net, wide.s), octet(0.0)
-    w_at, whole = net.weights_at[layer] // 8, net.sizes[layer] // 8
-    first, count = np.int64(0), np.int64(0)  # of the block before
+    w_at, whole, each = net.weights_at[layer] // 8, net.sizes[layer] // SUMS, ROWS // SUMS
+    none, zeroth, several = np.int64(-1), np.int64(0), np.int64(SUMS)
+    begun, known = none, none
     for panel in range(n_outputs):
         for j in range(whole):
-            x, d = shifted(inputs.first, 8 * j), shifted(slopes.first, 8 * panel)
-            sums, changed = (zero, zero, zero, zero, zero, zero, zero, zero), np.int64(0)
-            for row in range(0, rows - 3, 4):
-                if changed < count:
-                    change_octet(net, wide.s, rates, is_settled, first + changed, wide.block, changed)
-                    changed += 1
-                for r in range(row, row + 4):
-                    sums = _with_row(sums, shifted(x, r * inputs.column), load_octet(d, r * slopes.row))
-            for r in range(rows - rows % 4, rows):
-                sums = _with_row(sums, shifted(x, r * inputs.column), load_octet(d, r * slopes.row))
-            if changed < count:
-                _change(net, wide, rates, is_settled, first, changed, count)
-            store_octet(wide.block, 0, sums[0])
-            store_octet(wide.block, 1, sums[1])
-            store_octet(wide.block, 2, sums[2])
-            store_octet(wide.block, 3, sums[3])
-            store_octet(wide.block, 4, sums[4])
-            store_octet(wide.block, 5, sums[5])
-            store_octet(wide.block, 6, sums[6])
-            store_octet(wide.block, 7, sums[7])
-            first, count = w_at + 8 * (panel * n_inputs + j), np.int64(8)
-    _change(net, wide, rates, is_settled, first, np.int64(0), count)
-    left = net.sizes[layer] - 8 * whole
+            x, d = shifted(inputs.first, SUMS * j), shifted(slopes.first, 8 * panel)
+            low, changed = (zero, zero, zero, zero), zeroth
+            high = low
+            for row in range(0, rows - each + 1, each):
+                _change(net, wide, rates, is_settled, begun, known, changed)
+                changed += 1
+                for r in range(row, row + each):
+                    own, slope = pinned(shifted(x, r * inputs.column)), load_octet(d, r * slopes.row)
+                    low = _with_row(low, own, slope)
+                    if SUMS == 8:
+                        high = _with_row(high, shifted(own, 4), slope)
+            for r in range(rows - rows % each, rows):
+                own, slope = shifted(x, r * inputs.column), load_octet(d, r * slopes.row)
+                low = _with_row(low, own, slope)
+                if SUMS == 8:
+                    high = _with_row(high, shifted(own, 4), slope)
+            if changed < SUMS:
+                _change_several(net, wide, rates, is_settled, begun, known, changed, several)
+            _store_four(wide.block, low)
+            if SUMS == 8:
+                _store_four(shifted(wide.block, 4 * OCTET), high)
+            begun, known = known, w_at + 8 * panel * n_inputs + SUMS * j
+    _change_several(net, wide, rates, is_settled, begun, known, zeroth, several)
+    _change_several(net, wide, rates, is_settled, known, none, zeroth, several)
+    left = net.sizes[layer] - SUMS * whole
     for panel in range(n_outputs if left > 0 else 0):
         block = Octets(wide.block, 1, 8)
         one: Any = np.int64(1)
         fill(block, 0.0, left, one)
-        own = Scalars(shifted(inputs.first, 8 * whole), 1, inputs.column)
+        own = Scalars(shifted(inputs.first, SUMS * whole), 1, inputs.column)
         mine = Octets(shifted(slopes.first, 8 * panel), slopes.row, 1)
         add_product(block, own, mine, left, one, rows)
-        first = w_at + 8 * (panel * n_inputs + whole)
-        _change(net, wide, rates, is_settled, first, np.int64(0), left)
+        known = w_at + 8 * panel * n_inputs + SUMS * whole
+        _change_several(net, wide, rates, is_settled, none, known, zeroth, left)
+        _change_several(net, wide, rates, is_settled, known, none, zeroth, left)

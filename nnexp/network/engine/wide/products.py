@@ -6,8 +6,11 @@ are summed at a time: enough that none waits for another, and few enough for the
 
 from typing import NamedTuple
 
-from nnexp.network.engine.compilation import compiled
-from nnexp.network.engine.lanes import Pointer, load_octet, octet, shifted, store_octet
+from nnexp.network.engine.compilation import HAS_LONG_REGISTERS, compiled, placed
+from nnexp.network.engine.lanes import Pointer, load_octet, octet, pinned, shifted, store_octet
+
+# How many octets are summed at a time: enough that none waits for another, and few enough for the registers.
+SUMS = 8 if HAS_LONG_REGISTERS else 4
 
 
 class Scalars(NamedTuple):
@@ -35,21 +38,51 @@ def _add_one(c: Pointer, a: Scalars, at: int, b: Octets, b_at: int, count: int) 
     store_octet(c, 0, total)
 
 
+@placed
+def _row(a: Scalars, at: int, i: int) -> Pointer:
+    """Point to the element i rows below `at`, in a register of its own."""
+    return pinned(shifted(a.first, at + i * a.row))
+
+
 @compiled
 def _add_four_rows(c: Pointer, c_row: int, a: Scalars, at: int, b: Octets, b_at: int, count: int) -> None:
     """Add four rows of a panel to the octets from c on."""
     s0, s1 = load_octet(c, 0), load_octet(c, c_row)
     s2, s3 = load_octet(c, 2 * c_row), load_octet(c, 3 * c_row)
+    a0, a1, a2, a3 = _row(a, at, 0), _row(a, at, 1), _row(a, at, 2), _row(a, at, 3)
     for i in range(count):
-        x, j = load_octet(b.first, b_at + i * b.row), at + i * a.column
-        s0 = s0 + a.first[j] * x
-        s1 = s1 + a.first[j + a.row] * x
-        s2 = s2 + a.first[j + 2 * a.row] * x
-        s3 = s3 + a.first[j + 3 * a.row] * x
+        x, j = load_octet(b.first, b_at + i * b.row), i * a.column
+        s0, s1 = s0 + a0[j] * x, s1 + a1[j] * x
+        s2, s3 = s2 + a2[j] * x, s3 + a3[j] * x
     store_octet(c, 0, s0)
     store_octet(c, c_row, s1)
     store_octet(c, 2 * c_row, s2)
     store_octet(c, 3 * c_row, s3)
+
+
+@compiled
+def _add_eight_rows(c: Pointer, c_row: int, a: Scalars, at: int, b: Octets, b_at: int, count: int) -> None:
+    """Add eight rows of a panel to the octets from c on."""
+    s0, s1 = load_octet(c, 0), load_octet(c, c_row)
+    s2, s3 = load_octet(c, 2 * c_row), load_octet(c, 3 * c_row)
+    s4, s5 = load_octet(c, 4 * c_row), load_octet(c, 5 * c_row)
+    s6, s7 = load_octet(c, 6 * c_row), load_octet(c, 7 * c_row)
+    a0, a1, a2, a3 = _row(a, at, 0), _row(a, at, 1), _row(a, at, 2), _row(a, at, 3)
+    a4, a5, a6, a7 = _row(a, at, 4), _row(a, at, 5), _row(a, at, 6), _row(a, at, 7)
+    for i in range(count):
+        x, j = load_octet(b.first, b_at + i * b.row), i * a.column
+        s0, s1 = s0 + a0[j] * x, s1 + a1[j] * x
+        s2, s3 = s2 + a2[j] * x, s3 + a3[j] * x
+        s4, s5 = s4 + a4[j] * x, s5 + a5[j] * x
+        s6, s7 = s6 + a6[j] * x, s7 + a7[j] * x
+    store_octet(c, 0, s0)
+    store_octet(c, c_row, s1)
+    store_octet(c, 2 * c_row, s2)
+    store_octet(c, 3 * c_row, s3)
+    store_octet(c, 4 * c_row, s4)
+    store_octet(c, 5 * c_row, s5)
+    store_octet(c, 6 * c_row, s6)
+    store_octet(c, 7 * c_row, s7)
 
 
 @compiled
@@ -72,9 +105,12 @@ def _add_four_panels(c: Pointer, c_panel: int, a: Scalars, at: int, b: Octets, b
 @compiled
 def add_product(c: Octets, a: Scalars, b: Octets, rows: int, panels: int, count: int) -> None:
     """Compute C = C + A B for `rows` rows and `panels` panels of C; A has `count` columns."""
-    fours = rows - rows % 4
+    eights, fours = rows - rows % 8 if SUMS == 8 else 0, rows - rows % 4
     for panel in range(panels):
-        for row in range(0, fours, 4):
+        for row in range(0, eights, 8):
+            at = shifted(c.first, 8 * (row * c.row + panel * c.panel))
+            _add_eight_rows(at, c.row, a, row * a.row, b, panel * b.panel, count)
+        for row in range(eights, fours, 4):
             at = shifted(c.first, 8 * (row * c.row + panel * c.panel))
             _add_four_rows(at, c.row, a, row * a.row, b, panel * b.panel, count)
     for row in range(fours, rows):
