@@ -6,10 +6,11 @@ import pytest
 
 import nnexp
 from experiments import recorded
-from experiments.answers import emily_and_frank, shift, symmetry
+from experiments.answers import emily_and_frank, shift, symmetry, xor_map
 from experiments.ask import quantile, share
 from nnexp.analysis.statistics import wilson
-from nnexp.network.reference import flatten
+from nnexp.network.forward import outputs
+from nnexp.network.reference import Network, flatten, unflatten
 
 
 def test_a_share_and_a_quantile_are_told_with_their_intervals():
@@ -64,3 +65,19 @@ def test_recorded_weights_are_in_the_order_of_the_runs(tmp_path):
     for one, w in zip(sweep.runs["run_id"], recorded.weights(sweep), strict=True):
         network = nnexp.load_network(one, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db").network
         assert np.array_equal(w, flatten(network.layers))
+
+
+def loss(w: np.ndarray) -> float:
+    net = Network(unflatten(w, (2, 2, 1)), "sigmoid", "sigmoid", "mse")
+    return float(np.mean((outputs(net, xor_map.X.astype(float))[:, 0] - xor_map.Y) ** 2))
+
+
+def test_the_least_curvature_is_that_of_finite_differences():
+    w, step = np.random.default_rng(0).normal(size=(5, 9)), 1e-3
+    moves = step * np.eye(9)
+    for one, least in zip(w, xor_map.least_curvature(w), strict=True):
+        H = [
+            [loss(one + a + b) - loss(one + a - b) - loss(one - a + b) + loss(one - a - b) for b in moves]
+            for a in moves
+        ]
+        assert least == pytest.approx(np.linalg.eigvalsh(np.array(H) / (4 * step**2))[0], abs=1e-6)
