@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 REPORTS, QUICK = HERE / "reports", HERE / "reports" / "quick"
 FINDINGS = HERE.parent / "docs" / "findings.md"
 # In the order in which docs/findings.md tells them.
-NAMES = ["emily_and_frank", "xor_map", "shift", "symmetry", "clever_search", "real_tables"]
+NAMES = ["emily_and_frank", "xor_map", "shift", "width_depth", "symmetry", "clever_search", "real_tables"]
 HEAD = """# Findings
 
 What the harness was built to find out. Each answer comes from recorded runs, and every number in it is put
