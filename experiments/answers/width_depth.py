@@ -56,7 +56,8 @@ At equal numbers of weights the deeper network is also the narrower one. With ab
 {xor_few} weights (to within {xor_off} here and below) one to four layers solve XOR in {normal_1_few},
 {normal_2_few}, {normal_3_few} and {normal_4_few}. With about {xor_many} it is {normal_1_many},
 {normal_2_many}, {normal_3_many} and {normal_4_many}: here a second layer does help. The
-initial weights may be why: of so wide a layer, all drawn with the same spread, they add up to a large sum. With xavier, which draws them
+initial weights may be why: of so wide a layer, all drawn with the same spread, they add up to a
+large sum. With xavier, which draws them
 smaller the wider the layer, the single one solves it in {xavier_1_many}.
 
 Xavier makes depth worse. At the same rate and epochs, over all widths from two on, one layer solves XOR in
@@ -64,7 +65,8 @@ Xavier makes depth worse. At the same rate and epochs, over all widths from two 
 {xavier_4_all.n} networks. This is slowness, at least in part: of those with layers of {middle} units
 {long_3} with three layers have solved it after {long:,} epochs, but {long_4} with four. None of
 the learning rates tried mends three or four layers. With the best of {rates} for each shape, chosen on half
-of the seeds and judged on the other half, as the best of several looks too good on its own seeds, the four shares are {xavier_1_best},
+of the seeds and judged on the other half, as the best of several looks too good on
+its own seeds, the four shares are {xavier_1_best},
 {xavier_2_best}, {xavier_3_best} and {xavier_4_best}; with the articles' initial weights {normal_1_best},
 {normal_2_best}, {normal_3_best} and {normal_4_best}.
 
