@@ -25,8 +25,8 @@ install: .venv/installed ## install into .venv from requirements.lock
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: install ## run the default experiment: gender and XOR, learning rates, initialisations, seeds
-	@$(NNEXP) train experiment=learning_rate_init
+run: install ## run the first experiment: activations, optimizers and learning rates on three real tables
+	@$(NNEXP) train experiment=real_tables
 
 sweep: install ## run your own sweep: make sweep ARGS="learning_rate=0.1,0.5 seed=range(5)"
 	@$(NNEXP) train -m $(ARGS)

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 import nnexp
+from nnexp.analysis.statistics import quantile_interval, wilson
 from nnexp.pipeline.results.sweep import Sweep
 
 
@@ -101,6 +104,19 @@ class Answer:
     figures: Mapping[str, Figure]
     networks: int
     table: pd.DataFrame | None = field(default=None, compare=False)
+
+
+def share(which: ArrayLike, style: str = ".1%") -> Fact:
+    """Return the share of networks for which this is true, with Wilson's interval."""
+    is_so = np.asarray(which, dtype=bool)
+    low, high = wilson(is_so.sum(), is_so.size)
+    return Fact(float(is_so.mean()), is_so.size, float(low), float(high), style)
+
+
+def quantile(values: ArrayLike, level: float = 0.5, style: str = ".3g") -> Fact:
+    """Return a quantile of networks' values, with its interval between order statistics."""
+    found, low, high = quantile_interval(values, level)
+    return Fact(float(found), np.size(values), float(low), float(high), style)
 
 
 def told(text: str, facts: Mapping[str, Fact]) -> str:

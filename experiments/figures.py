@@ -18,7 +18,6 @@ def drawn(uri: str) -> dict[str, bytes]:
     )
     store = open_store(uri)
     moving = read_artifact(store, get_run(store, run.run_id), "figures/surface_over_training.gif")
-    sweep = nnexp.sweep(experiment="learning_rate_init", tracking_uri=uri)
     seeds = nnexp.sweep(dataset="xor", learning_rate=0.5, seed=range(10), epochs=3000, tracking_uri=uri)
     stuck = seeds.runs.sort_values("loss")["seed"].iloc[-1]
     failed = nnexp.train(
@@ -28,7 +27,6 @@ def drawn(uri: str) -> dict[str, bytes]:
         "xor_network.png": plots.png(run.figure("network")),
         "xor_surface_over_training.gif": moving,
         "xor_hidden_space.png": plots.png(failed.figure("hidden_space")),
-        "learning_rate_init_loss_heat_map.png": plots.png(sweep.figure("loss_heat_map")),
     }
 
 

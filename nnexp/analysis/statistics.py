@@ -98,6 +98,28 @@ def median_interval(values: ArrayLike) -> tuple[Floats, Floats]:
     return x[..., rank], x[..., n - 1 - rank]
 
 
+def quantile_interval(values: ArrayLike, level: float) -> tuple[Floats, Floats, Floats]:
+    """Return the quantile over the last axis and its 95% interval: (quantile, low, high), without that axis.
+
+    The quantile is the smallest value that at least the share `level` of the values do not exceed. The ends
+    are order statistics between which the quantile of any continuous distribution lies in at least 95% of
+    samples, the binomial distribution says, with half of the rest on each side. An end beyond the smallest
+    or the largest value is NaN.
+    """
+    from scipy.stats import binom
+
+    x = np.sort(np.asarray(values, dtype=float), axis=-1)
+    n = x.shape[-1]
+    # The value of 0-based rank r is above the quantile if at most r values are below it, X ~ Binomial.
+    low, high = (int(binom.ppf(p, n, level)) for p in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    none = np.full(x.shape[:-1], np.nan)
+    return (
+        x[..., max(math.ceil(level * n) - 1, 0)],
+        x[..., low - 1] if low > 0 else none,
+        x[..., high] if high < n else none,
+    )
+
+
 @lru_cache(maxsize=4096)
 def _order_rank(n: int) -> int:
     """Return the 0-based rank r so that the order statistics r and n - 1 - r cover the median in 95%."""

@@ -21,7 +21,7 @@ usage: nnexp train [-m] [--config-dir DIR] [key=value …]
 
 Train a network and record it in MLflow. With -m, train every combination of several values:
 -m seed=1,2,3 init=he,normal (also range(0,10), glob(*), choice(a,b)). An experiment with ranges, such as
-experiment=articles, needs no -m. A conf/ in the working directory, or DIR, adds your own data sets,
+experiment=real_tables, needs no -m. A conf/ in the working directory, or DIR, adds your own data sets,
 experiments and defaults.
 """
 

@@ -98,6 +98,11 @@ class Choice:
 
 _OPTIONS = {
     "init.scale": (number(above=0), "multiplies every initial weight's spread"),
+    "init.value": (number(), "every initial weight"),
+    "init.ulps": (
+        whole(0, 2**52),
+        "how many units in the last place the first weight of each layer is farther from 0",
+    ),
     "optimizer.momentum": (number(at_least=0, below=1), "share of the last step that is kept"),
     "optimizer.beta1": (number(at_least=0, below=1), "decay of the gradient's running mean"),
     "optimizer.beta2": (number(at_least=0, below=1), "decay of its running square"),

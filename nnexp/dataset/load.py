@@ -15,7 +15,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.groups import shipped_files
 from nnexp.config.paths import SHIPPED
 from nnexp.config.run import COLUMN, DatasetConfig
-from nnexp.dataset.table import Table, finite, parse_table, read_bytes, row_names
+from nnexp.dataset.table import Table, finite, listed, parse_table, read_bytes, row_names
 
 Array = NDArray[np.float64]
 
@@ -58,12 +58,9 @@ class Dataset:
 
     def __str__(self) -> str:
         """Describe the data set in one line: its rows, features and target."""
-        kind = (
-            "classes " + ", ".join(f"{label}={i}" for i, label in enumerate(self.classes))
-            if self.classes
-            else "regression"
-        )
-        return f"{self.name}: {len(self.X)} rows, {', '.join(self.features)} -> {self.target} ({kind})"
+        named = (label if label == str(i) else f"{label}={i}" for i, label in enumerate(self.classes))
+        kind = f"classes {', '.join(named)}" if self.classes else "regression"
+        return f"{self.name}: {len(self.X)} rows, {listed(self.features, 8)} -> {self.target} ({kind})"
 
     def light(self) -> Dataset:
         """Return the data set without its source, which training in another process does not need."""

@@ -35,6 +35,14 @@ def zeros(fan_in: int, fan_out: int) -> Spread:
     return Spread("constant", 0.0)
 
 
+def constant(fan_in: int, fan_out: int, *, value: float, ulps: int) -> Spread:
+    """Set every weight to `value`, but the layer's first one `ulps` units in the last place farther from 0.
+
+    With `ulps` 0 the neurons of a layer stay alike for ever, as from `ones` and `zeros`.
+    """
+    return Spread("constant", value, ulps)
+
+
 def xavier(fan_in: int, fan_out: int, *, scale: float) -> Spread:
     """Draw uniformly within `scale` * sqrt(6 / (fan_in + fan_out)): Glorot and Bengio 2010, eq. 16."""
     return Spread("uniform", scale * math.sqrt(6.0 / (fan_in + fan_out)))

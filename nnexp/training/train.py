@@ -85,9 +85,9 @@ def train(dataset: Dataset, configs: Sequence[RunConfig], device: Device | None 
             own = [configs[group[run]] for run in step.runs.tolist()]
             ended = zip(step.runs[step.ended.runs].tolist(), step.shard.trained(step.ended, own), strict=True)
             current = None if step.current is None else next(step.shard.trained(step.current, own))
-            some = [(group[run], result) for run, result in islice(ended, MAX_ENDED)]
-            yield Progress(done + step.epochs_done, some, current)
-            while more := [(group[run], result) for run, result in islice(ended, MAX_ENDED)]:
+            results: Iterator[tuple[int, Trained | Failure]] = ((group[run], result) for run, result in ended)
+            yield Progress(done + step.epochs_done, list(islice(results, MAX_ENDED)), current)
+            while more := list(islice(results, MAX_ENDED)):
                 yield Progress(done + step.epochs_done, more, None)
         done += int(columns.epochs.sum())
 

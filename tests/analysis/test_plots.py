@@ -17,7 +17,7 @@ from nnexp.analysis.plots.curves import curves
 from nnexp.analysis.plots.medians import median_curves
 from nnexp.analysis.plots.style import COLORS, KINDS, fitted, in_order, is_log_like, plain, width
 from nnexp.analysis.plots.surfaces import decision_surface, surface_over_training
-from nnexp.analysis.plots.sweeps import heat_map, over_seeds, predictions, slices, sweep_lines
+from nnexp.analysis.plots.sweeps import heat_map, over_seeds, slices, sweep_lines
 from nnexp.analysis.plots.weights import drawn_network, weights
 from nnexp.analysis.summary import summarize
 from nnexp.dataset.load import load
@@ -498,13 +498,6 @@ def test_the_figure_of_a_summary_suits_the_params_it_is_grouped_by(by, kind):
 def test_the_same_figure_gives_the_same_file_of_every_kind(kind):
     one, two = (plots.saved(curves([0, 1], {"loss": [1.0, 0.1]}, "t"), kind) for _ in range(2))
     assert one == two
-
-
-def test_new_rows_are_dots_by_seed():
-    runs = pd.DataFrame({"seed": [0, 1], "prediction/Emily": [0.9, 0.8], "prediction/Frank": [0.1, 0.2]})
-    figure = predictions(runs, ["Emily", "Frank"])
-    assert figure.axes[0].lines[0].get_ydata().tolist() == [0.9, 0.8]
-    drawn(figure)
 
 
 def test_a_single_run_is_drawn_without_pandas():

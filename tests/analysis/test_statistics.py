@@ -34,6 +34,28 @@ def test_the_interval_of_the_median_covers_what_the_binomial_distribution_says(n
     assert n < 7 or 1 - 2 * stats.binom.cdf(low + 1, n, 0.5) < 0.95
 
 
+@pytest.mark.parametrize("n", [6, 10, 21, 400])
+def test_the_interval_of_a_quantile_is_the_medians_at_one_half(n):
+    values = np.random.default_rng(n).normal(size=(3, n))
+    middle, *ends = statistics.quantile_interval(values, 0.5)
+    assert np.array_equal(ends, statistics.median_interval(values))
+    assert np.array_equal(middle, np.quantile(values, 0.5, axis=1, method="inverted_cdf"))
+
+
+@pytest.mark.parametrize(("n", "level"), [(1000, 0.025), (200, 0.9), (40, 0.7)])
+def test_the_interval_of_a_quantile_covers_what_the_binomial_distribution_says(n, level):
+    found, low, high = (int(end) for end in statistics.quantile_interval(np.arange(n), level))
+    assert found == np.quantile(np.arange(n), level, method="inverted_cdf")
+    # It misses if no more than `low` values are below the quantile, or more than `high`.
+    assert stats.binom.cdf(low, n, level) <= 0.025 < stats.binom.cdf(low + 1, n, level)
+    assert stats.binom.sf(high, n, level) <= 0.025 < stats.binom.sf(high - 1, n, level)
+
+
+def test_a_quantile_near_the_end_of_few_values_has_no_interval_there():
+    found, low, high = statistics.quantile_interval(np.arange(20), 0.99)
+    assert (found, low > 0, math.isnan(high)) == (19, True, True)
+
+
 def test_medians_and_their_intervals_count_diverged_runs_as_the_worst():
     values = [1, 2, 3, math.inf, math.inf, math.inf]
     assert statistics.median([1, 2, math.inf]) == 2

@@ -25,8 +25,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 NNEXP = str(Path(sys.executable).with_name("nnexp"))
-# 2-2-1 on the gender table, 1,000 epochs, two rates.
-TYPED = ["train", "-m", "record=table", "dataset=gender", "learning_rate=0.1,0.5"]
+# 2-2-1 on the gender table, 1,000 epochs, a hundred rates.
+RATES = 100
+TYPED = ["train", "-m", "record=table", "dataset=gender"]
+TYPED += ["learning_rate=" + ",".join(f"{i / RATES:g}" for i in range(1, RATES + 1))]
 ENGINE = """
 import sys, time, resource
 import numpy as np
@@ -48,6 +50,31 @@ for start in range(0, n, size):
     engine.Batch(ARTICLES, data.X, data.y, w, 0.1, 1000).advance(1000, range(0, 1001, 10))
     seconds, cpu = seconds + time.perf_counter() - began, cpu + time.process_time() - used
 print(seconds, cpu)
+"""
+
+SUMMARY = """
+import statistics, sys, time
+from pathlib import Path
+import pandas as pd
+from nnexp.analysis import summary
+from nnexp.tracking.read import load_columns
+by = ["learning_rate"]
+# All that the summary reads; it counts the seeds that have networks of their own.
+columns = ["params.learning_rate", "params.seed", "metrics.loss", "metrics.accuracy"]
+columns += ["status", "outcome", "weights_sha256"]
+(parts,) = Path(sys.argv[1]).parent.rglob("members")
+def ours():
+    runs = load_columns(None, "last", summary.needed(by, None, "seed", None))
+    return len(summary.summarize(summary.finished(runs), by))
+def pandas():
+    loss = pd.read_parquet(parts, columns=columns).groupby(columns[0])["metrics.loss"]
+    return len(loss.agg(["median", "mean", "std", "min", "max"]))
+def seconds(work):
+    began = time.perf_counter()
+    assert work() == int(sys.argv[2])
+    return time.perf_counter() - began
+rounds = [(seconds(ours), seconds(pandas)) for _ in range(6)][1:]
+print(*(statistics.median(column) for column in zip(*rounds)))
 """
 
 
@@ -93,13 +120,19 @@ class Bench:
 
     def record(self, networks: int, store: Path, *more: str) -> Cost:
         """Record so many networks."""
-        return self.run([NNEXP, *TYPED, f"seed=range({networks // 2})", *more], store)[0]
+        return self.run([NNEXP, *TYPED, f"seed=range({networks // RATES})", *more], store)[0]
 
     def engine(self, networks: int) -> tuple[float, float]:
         """Return the seconds, and those of all cores, that the engine alone takes to train so many."""
         _, out = self.run([sys.executable, "-c", ENGINE, str(networks)], self._empty)
         seconds, cpu = map(float, out.split())
         return seconds, cpu
+
+    def summary(self, store: Path) -> tuple[float, float]:
+        """Return the seconds of a summary of all networks, and of pandas reading and grouping its columns."""
+        _, out = self.run([sys.executable, "-c", SUMMARY, str(store), str(RATES)], store)
+        ours, pandas = map(float, out.split())
+        return ours, pandas
 
     def run(self, command: list[str], store: Path) -> tuple[Cost, str]:
         """Run a command; return its cost and its output."""
@@ -137,11 +170,13 @@ def measured(bench: Bench, networks: int, rounds: int) -> list[tuple[str, str, s
         store, small, curves = bench.store(), bench.store(), bench.store()
         whole = bench.record(networks, store)
         again = bench.record(networks, store)
-        start = bench.record(2, bench.store())
+        start = bench.record(RATES, bench.store())
         of_few = bench.record(few, small)
         of_few_curves = bench.record(few, curves, "log_every=50", "curves=true")
         of_few_plain = bench.record(few, bench.store(), "log_every=50")
         plan = bench.record(networks, bench.store(), "plan=true")
+        rerun = bench.run([NNEXP, "rerun", "--sweep", "last"], store)[0]
+        ours, pandas = bench.summary(store)
         note("engine", alone)
         note("engine cpu", alone_cpu)
         note("seconds", whole.seconds)
@@ -151,6 +186,10 @@ def measured(bench: Bench, networks: int, rounds: int) -> list[tuple[str, str, s
         note("again", again.seconds / whole.seconds)
         note("again cpu", again.cpu / whole.cpu)
         note("plan", plan.seconds)
+        note("rerun", rerun.seconds / whole.seconds)
+        note("rerun cpu", rerun.cpu / whole.cpu)
+        note("summary", ours)
+        note("summary ratio", ours / pandas)
         note("growth cpu", (whole.cpu - start.cpu) / networks / ((of_few.cpu - start.cpu) / few))
         note("growth", (whole.seconds - start.seconds) / networks / ((of_few.seconds - start.seconds) / few))
         note("curves", of_few_curves.seconds / of_few_plain.seconds)
@@ -185,6 +224,16 @@ def measured(bench: Bench, networks: int, rounds: int) -> list[tuple[str, str, s
             "the same command again / the first time",
             f"{m['again']:.2f}x, {m['again cpu']:.2f}x of CPU time",
             "at most 0.2x",
+        ),
+        (
+            "all trained again and compared / the first time",
+            f"{m['rerun']:.2f}x, {m['rerun cpu']:.2f}x of CPU time",
+            "at most 2x",
+        ),
+        (
+            f"summary by {RATES} settings / `pandas.read_parquet` of its columns and groupby",
+            f"{m['summary ratio']:.1f}x, {m['summary']:.1f} s",
+            "at most 5x",
         ),
         ("plan=true, shell to prompt", f"{m['plan']:.1f} s", "seconds"),
     ]

@@ -43,7 +43,7 @@ OVERRIDES = st.lists(
             "+note='quoted, text'",
             "++note={a:1}",
             "~shuffle",
-            "experiment=learning_rate_init",
+            "experiment=real_tables",
             "hydra.verbose=true",
             'experiment_name="${init.name} ${dataset.name}"',
         ]

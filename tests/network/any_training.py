@@ -25,7 +25,9 @@ def any_initial(rng: np.random.RandomState, sizes: tuple[int, ...], n: int) -> I
     schemes = []
     for _ in range(rng.randint(1, 4)):
         own = kinds[rng.randint(4)]
-        schemes.append([Spread(rng.choice(own), rng.uniform(0.01, 2)) for _ in range(2 * len(sizes) - 2)])
+        schemes.append(
+            [Spread(rng.choice(own), rng.uniform(0.01, 2), rng.randint(3)) for _ in range(2 * len(sizes) - 2)]
+        )
     return Initial(sizes, seeds, schemes, rng.randint(len(schemes), size=n))
 
 

@@ -50,6 +50,23 @@ def test_ones_are_ones_and_their_biases_zeros():
         assert (b == 0).all()
 
 
+@pytest.mark.parametrize("value", [1.0, -0.3, 0.0])
+def test_a_constant_is_every_weight_but_the_first_of_each_layer(value):
+    first = value
+    for _ in range(3):
+        first = np.nextafter(first, np.copysign(np.inf, value))
+    for W, b in unflatten(drawn(Choice("constant", (("ulps", 3), ("value", value))), SIZES, [0, 1]), SIZES):
+        assert (W[:, 0, 0] == first).all()
+        assert (W.reshape(2, -1)[:, 1:] == value).all()
+        assert (b == 0).all()
+
+
+def test_a_constant_without_ulps_is_ones_or_zeros():
+    for name, value in [("ones", 1.0), ("zeros", 0.0)]:
+        constant = drawn(Choice("constant", (("ulps", 0), ("value", value))), SIZES, [5])
+        assert np.array_equal(constant, drawn(Choice(name, ()), SIZES, [5]))
+
+
 def test_runs_of_many_schemes_and_seeds_start_as_each_alone(configure):
     configs = [
         configure(f"seed={seed}", f"init={name}", f"learning_rate={rate}")

@@ -116,6 +116,9 @@ def drawn_space(rng: random.Random, table: str) -> dict[str, Any]:
     typed["init"] = rng.sample(["normal", "uniform", "ones", "zeros", "xavier", "he"], rng.choice([1, 1, 2]))
     if set(typed["init"]) & {"normal", "uniform", "xavier", "he"}:
         typed["init.scale"] = [rng.random() + 0.1 for _ in range(rng.choice([1, 2]))]
+    if rng.random() < 0.2:
+        typed["init"] = ["constant", "normal"]
+        typed["init.ulps"] = [0, 2 ** rng.randrange(52)]
     typed["hidden"] = rng.sample([[], [1], [2], [3, 2], [5]], rng.choice([1, 2]))
     typed["activation"] = rng.choice(["sigmoid", "tanh", "relu", "identity"])
     typed["learning_rate"] = [10 ** rng.uniform(-3, 2) for _ in range(rng.choice([1, 2]))]

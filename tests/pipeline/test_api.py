@@ -116,10 +116,13 @@ def test_force_runs_recorded_points_again(store):
 
 
 def test_an_experiment_is_a_sweep(store):
-    with pytest.raises(package.RequestError, match=r"experiment=articles is a sweep: nnexp\.sweep runs it"):
-        package.train(experiment="articles", **FAST)
-    sweep = package.sweep(experiment="articles", seed=range(2), name="two seeds", **FAST)
-    assert (len(sweep), sweep.name) == (2, "two seeds")
+    with pytest.raises(
+        package.RequestError, match=r"experiment=real_tables is a sweep: nnexp\.sweep runs it"
+    ):
+        package.train(experiment="real_tables", **FAST)
+    few = {"dataset": "wine", "activation": "relu", "optimizer": ["sgd", "adam"], "learning_rate": 0.1}
+    sweep = package.sweep(experiment="real_tables", seed=0, name="two optimizers", **few, **FAST)
+    assert (len(sweep), sweep.name) == (2, "two optimizers")
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,8 @@ def test_leaving_out_the_features_is_the_same_run_as_naming_all_columns(nnexp, s
 
 
 def test_an_experiment_with_ranges_sweeps_without_m(nnexp, store):
-    ended = nnexp("train", "experiment=articles", "epochs=20", "seed=range(2)")
+    few = ["dataset=wine", "activation=relu", "optimizer=sgd,adam", "learning_rate=0.1", "seed=0"]
+    ended = nnexp("train", "experiment=real_tables", "epochs=5", *few)
     assert "2 runs, recorded as sweep" in ended.out
 
 

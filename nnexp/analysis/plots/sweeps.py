@@ -343,20 +343,3 @@ def slices(runs: pd.DataFrame, params: Sequence[str], metric: str = "loss", loss
         figure, f"{metric} of {len(runs):,} of {n:,} {facets.unit(runs)} by each param; the star is the best"
     )
     return figure
-
-
-@style.styled
-def predictions(runs: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """Draw the output for each new row, a dot for each seed; a line at 0.5 divides the classes."""
-    labels = [style.plain(name, 20) for name in names]
-    room = style.Room(right=style.legend_room(labels, "new row"), top=0.25)
-    figure, (ax,) = style.grid(1, room, 3.0)
-    handles = [
-        ax.plot(runs["seed"], runs[f"prediction/{name}"], marker, color=color)[0]
-        for name, color, marker in zip(names, style.COLORS, style.MARKERS, strict=False)
-    ]
-    ax.axhline(0.5, color="black", linewidth=1, linestyle="--")
-    ax.set(xlabel="seed", ylabel="output", ylim=(-0.02, 1.02))
-    ax.xaxis.set_major_locator(style.ticks(8, whole=True))
-    style.legend(figure, handles, labels, "new row", room)
-    return figure

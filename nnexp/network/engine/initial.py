@@ -15,11 +15,18 @@ from nnexp.network.engine.layout import Array, IntArray
 class Spread(NamedTuple):
     """How each weight of a layer is drawn.
 
-    With the standard deviation `scale` if normal, from -`scale` to `scale` if uniform; a constant is `scale`.
+    With the standard deviation `scale` if normal, from -`scale` to `scale` if uniform; a constant is `scale`,
+    but the first weight is `ulps` units in the last place farther from 0.
     """
 
     kind: Literal["normal", "uniform", "constant"]
     scale: float
+    ulps: int = 0
+
+    @property
+    def first(self) -> float:
+        """The first weight of a constant. Neighbouring numbers of one sign have neighbouring bits."""
+        return float((np.array(self.scale, dtype=np.float64).view(np.int64) + self.ulps).view(np.float64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,4 +71,6 @@ def _drawn(rng: Draws, spread: Spread, length: int) -> Array:
         return spread.scale * rng.normal((length,))
     if spread.kind == "uniform":
         return rng.uniform(-spread.scale, spread.scale, (length,))
-    return np.full((len(rng), length), spread.scale)
+    constant = np.full((len(rng), length), spread.scale)
+    constant[:, 0] = spread.first
+    return constant

@@ -12,7 +12,18 @@ from nnexp.network.engine.initial import Initial
 # The fields of the struct Drawing in kernels.cu, eight bytes each.
 DRAWING = (
     *("state", "position", "n_streams", "seeds", "seed_length"),
-    *("which", "kinds", "scales", "ends", "n_parts", "weights", "best_weights", "run_step", "weight_step"),
+    *(
+        "which",
+        "kinds",
+        "scales",
+        "firsts",
+        "ends",
+        "n_parts",
+        "weights",
+        "best_weights",
+        "run_step",
+        "weight_step",
+    ),
     *("keys", "bucket_ends", "order", "epochs", "n"),
 )
 KINDS = ("normal", "uniform", "constant")  # as numbered in kernels.cu
@@ -43,6 +54,7 @@ class DeviceDraws:
             "which": device.put(initial.which),
             "kinds": device.put(np.array([[KINDS.index(s.kind) for s in own] for own in initial.schemes])),
             "scales": device.put(np.array([[s.scale for s in own] for own in initial.schemes])),
+            "firsts": device.put(np.array([[s.first for s in own] for own in initial.schemes])),
             "ends": device.put(np.cumsum(initial.lengths)),
             "weights": weights,
         }

@@ -189,7 +189,7 @@ struct Drawing {
     long long seed_length;  // the words of each stream's seed if it is an array, or else 0
     // Initial weights: each run's initialisation, and of each initialisation what it says of each part of the weights.
     const long long *which, *kinds;
-    const double *scales;
+    const double *scales, *firsts;  // the second: of each part's first weight, if it is constant
     const long long *ends;  // by part: where it ends among the weights
     long long n_parts;
     double *weights, *best_weights;  // the second is null if no run has patience
@@ -296,13 +296,14 @@ extern "C" __global__ void draw_weights(const Drawing by) {
         Stream words = stream(by, run);
         const long long *kinds = by.kinds + by.which[run] * by.n_parts;
         const double *scales = by.scales + by.which[run] * by.n_parts;
+        const double *firsts = by.firsts + by.which[run] * by.n_parts;
         int at = by.position[run], i = 0;
         double left = 0.0;  // the second number of a pair
         bool is_left = false;
         for (int part = 0; part < by.n_parts; part++) {
             double scale = scales[part];
-            for (; i < by.ends[part]; i++) {
-                double x = scale;
+            for (bool is_first = true; i < by.ends[part]; i++, is_first = false) {
+                double x = is_first ? firsts[part] : scale;
                 if (kinds[part] == UNIFORM) {
                     x = -scale + (scale - -scale) * random(words, at);
                 } else if (kinds[part] == NORMAL) {
