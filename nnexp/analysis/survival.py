@@ -6,14 +6,12 @@ Meier 1958, Nonparametric estimation from incomplete observations).
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from nnexp.analysis.samples import scale
-from nnexp.analysis.statistics import LEVEL
+from nnexp.analysis.statistics import Z
 
 # A network has solved its task when this metric is 1.
 SOLVED = 1.0
@@ -53,25 +51,29 @@ def curve(found: pd.DataFrame) -> pd.DataFrame:
     estimate, and Greenwood's interval on the scale of log(-log). low and high are NaN where that is not
     defined.
     """
-    from scipy.stats import ecdf
-
     if not found["reached"].any():
         last = float(found["epoch"].max())
         return pd.DataFrame({"epoch": [0.0, last], "share": 0.0, "low": np.nan, "high": np.nan})
-    estimate = ecdf(_censored(found)).cdf
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # no interval at shares of 0 and 1
-        band = estimate.confidence_interval(confidence_level=LEVEL, method="log-log")
-    table = pd.DataFrame(
-        {
-            "epoch": estimate.quantiles,
-            "share": estimate.probabilities,
-            "low": band.low.probabilities,
-            "high": band.high.probabilities,
-        }
-    )
+    # Not SciPy's own, because importing scipy.stats takes 45 MB, and every sweep draws this curve.
+    reached = found["reached"].to_numpy(dtype=bool)
+    epoch, of = np.unique(found["epoch"].to_numpy(dtype=float), return_inverse=True)
+    ended, solved = (np.bincount(some, minlength=len(epoch)) for some in (of, of[reached]))
+    left = len(found) - np.cumsum(ended) + ended  # the runs that were still going on before each epoch
+    if reached.all():
+        share = np.cumsum(solved) / len(found)
+        unsolved = 1 - share
+    else:
+        unsolved = np.cumprod((left - solved) / left, dtype=float)
+        share = 1 - unsolved
+    band: dict[str, NDArray[np.float64]] = {}
+    with np.errstate(all="ignore"):  # no interval at shares of 0 and 1
+        spread = Z * np.sqrt(np.cumsum(solved / (left * (left - solved))) / np.log(unsolved) ** 2)
+        middle = np.log(-np.log(unsolved))
+        for name, side in (("low", -1), ("high", 1)):
+            band[name] = 1 - np.exp(-np.exp(middle + side * spread))
+    table = pd.DataFrame({"epoch": epoch, "share": share, **band})
     start = pd.DataFrame({"epoch": [0.0], "share": [0.0], "low": [np.nan], "high": [np.nan]})
-    return table if table["epoch"].iloc[0] == 0 else pd.concat([start, table], ignore_index=True)
+    return table if epoch[0] == 0 else pd.concat([start, table], ignore_index=True)
 
 
 def median_epoch(found: pd.DataFrame) -> float:

@@ -25,6 +25,7 @@ from nnexp.dataset.load import Source
 from nnexp.pipeline.artifacts import check_names, illustrations, new_outputs
 from nnexp.pipeline.git import refuse_dirty
 from nnexp.pipeline.identity import ranges, run_key, run_name, sweep_key
+from nnexp.pipeline.memory import give_back
 from nnexp.pipeline.points import refuse_other_places
 from nnexp.pipeline.progress import Meter
 from nnexp.pipeline.provenance import DEVICE
@@ -140,7 +141,9 @@ def sweep(
                     place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
             stopped = run_points(place, parent, todo, training, request, failures)
             place.writer.settle(parent)
+            give_back()
             done = finished_sweep(place, parent, keys, failures)
+            give_back()
             found = found_of(place, done, len(asked))
             pictures = _draw(place, found, asked) if any(config.figures for config in configs) else []
             finish_parent(place, found, failures, stopped, pictures)

@@ -151,8 +151,8 @@ class Reader(Protocol):
 
     def points(
         self, run_ids: Sequence[str], metrics: Sequence[str], epochs: Sequence[int] | None
-    ) -> list[tuple[Any, ...]]:
-        """Return (run id, metric, epoch, value) of these runs; from a database, only those at `epochs`."""
+    ) -> Iterable[tuple[Any, ...]]:
+        """Yield (run id, metric, epoch, value) of these runs; from a database, only those at `epochs`."""
 
     def heads(
         self, runs: Sequence[Found], tags: Sequence[str]

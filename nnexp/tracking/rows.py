@@ -131,7 +131,7 @@ class DatabaseReader:
 
     def points(
         self, run_ids: Sequence[str], metrics: Sequence[str], epochs: Sequence[int] | None
-    ) -> list[tuple[Any, ...]]:
+    ) -> Iterator[tuple[Any, ...]]:
         t = METRICS.c
         are_asked = t.key.in_(list(metrics)) & (t.is_nan == sa.false())
         query = sa.select(t.run_uuid, t.key, t.step, t.value).where(are_asked)
@@ -142,8 +142,10 @@ class DatabaseReader:
         queries = [query.where(t.run_uuid.in_(some)) for some in chunks(run_ids)] if is_sparse else [query]
         wanted = set(run_ids)
         with self._store.reading() as connection:
-            rows = (tuple(row) for some in queries for row in connection.execute(some))
-            return [row for row in rows if is_sparse or row[0] in wanted]
+            for some in queries:
+                for row in connection.execute(some):
+                    if is_sparse or row[0] in wanted:
+                        yield tuple(row)
 
     def heads(
         self, runs: Sequence[Found], tags: Sequence[str]

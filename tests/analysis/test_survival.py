@@ -1,10 +1,12 @@
 """Time to solve: against the product-limit formula, and what is censored."""
 
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import CensoredData, ecdf
 
 from nnexp.analysis import survival
 from nnexp.analysis.plots.choice import of_sweep
@@ -37,6 +39,21 @@ def test_the_share_that_solved_is_kaplans_and_meiers_estimate():
     half = 1.959964 * math.sqrt(variance) / abs(math.log(left[3]))
     ends = sorted(1 - left[3] ** math.exp(sign * half) for sign in (-1, 1))
     assert curve.loc[3, ["low", "high"]].tolist() == pytest.approx(ends)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8, 1.0])
+def test_the_estimate_and_its_band_are_those_of_scipy(share):
+    rng = np.random.default_rng(0)
+    found = pd.DataFrame({"epoch": rng.integers(1, 9, 60) * 10.0, "reached": rng.random(60) < share})
+    curve = survival.curve(found).iloc[1:]
+    theirs = ecdf(CensoredData.right_censored(found["epoch"], ~found["reached"])).cdf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        band = theirs.confidence_interval(method="log-log")
+    assert curve["epoch"].tolist() == theirs.quantiles.tolist()
+    assert curve["share"].tolist() == theirs.probabilities.tolist()
+    for end, column in ((band.low, "low"), (band.high, "high")):
+        np.testing.assert_allclose(curve[column], end.probabilities, rtol=1e-13)
 
 
 def test_runs_that_never_solve_are_censored_where_they_end():

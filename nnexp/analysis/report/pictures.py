@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FINEST, COARSEST, MAX_POINTS = 60, 12, 200_000
 # More runs than this are not asked of a server, because it returns one run's curve at a time.
 MAX_ASKED = 100
-# Curves of more members of a population than this are not drawn.
+# Curves of more runs than this are not drawn.
 MAX_CURVED = MAX_POINTS // COARSEST
 
 
@@ -60,25 +60,28 @@ def sweep_pictures(store: Store, found: Findings) -> list[Picture]:
 def sweep_figures(store: Store, found: Findings, only: str | None = None) -> dict[str, Figure]:
     """Draw all figures of a sweep, or the one of this name, by the metric of its summary.
 
-    There are no curves if reading them from a server would take too long. Those of a population are of at
-    most MAX_CURVED of its members, as many of each setting. Raises RequestError if there is no figure `only`.
+    There are no curves if reading them from a server would take too long. They are of at most MAX_CURVED of
+    the runs, as many of each setting. Raises RequestError if there is no figure `only`.
     """
     from nnexp.analysis import plots
 
     runs, history = finished(found.runs), None
-    curved = runs if found.population is None else _some(found, runs)
+    curved = _some(found, runs)
     if found.population is not None or store.is_known or len(runs) <= MAX_ASKED:
-        history = read_history(store, curved, drawn_metrics(runs, found.metric), epochs_to_draw(curved))
+        metrics, epochs = drawn_metrics(runs, found.metric), epochs_to_draw(curved)
+        history = read_history(store, curved, metrics, epochs, as_categories=True)
     return plots.of_sweep(runs, history, found.metric, only, found.summary, curved)
 
 
 def _some(found: Findings, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the members whose curves are drawn: the first few of each setting, with their ids."""
+    """Return the runs whose curves are drawn, the first few of each setting; members with their ids."""
     by = varying(runs)
     if by and len(runs) > MAX_CURVED:
         settings = runs.groupby(by, dropna=False, observed=True, sort=False)
         runs = settings.head(max(1, MAX_CURVED // settings.ngroups))
     some = runs.head(MAX_CURVED)
+    if found.population is None:
+        return some
     return some.assign(run_id=[member_id(found.parent.run_id, number) for number in some["number"].tolist()])
 
 
