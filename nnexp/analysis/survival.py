@@ -25,20 +25,28 @@ def times(runs: pd.DataFrame, history: pd.DataFrame, metric: str, threshold: flo
     `run_id`, `epoch` and `reached`, a row for each run that has a curve: of those that did not reach it,
     `epoch` is their last one; for those that diverged, the last one of all runs, since they never would.
     """
+    return times_of(runs, ends(history, metric, threshold))
+
+
+def ends(history: pd.DataFrame, metric: str, threshold: float = SOLVED) -> pd.DataFrame:
+    """Return each run's last epoch, and the first one that reached the threshold, by `run_id`: last, first."""
     points = history[history["metric"] == metric]
     value = points["value"]
     has = value >= threshold if scale(metric).better == "high" else value <= threshold
-    found = points.groupby("run_id")["epoch"].agg(last="max")
-    first = points[has].groupby("run_id")["epoch"].min()
+    found = points.groupby("run_id", observed=True)["epoch"].agg(last="max")
+    return found.assign(first=points[has].groupby("run_id", observed=True)["epoch"].min())
+
+
+def times_of(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Return what `times` does, of some of the runs whose `ends` were found."""
     table = runs[["run_id", "outcome"]].merge(found, left_on="run_id", right_index=True)
-    epoch = table["run_id"].map(first)
     diverged = (table["outcome"] == "diverged").to_numpy()
     last = np.where(diverged, table["last"].max(), table["last"])
-    reached = epoch.notna().to_numpy() & ~diverged
+    reached = table["first"].notna().to_numpy() & ~diverged
     return pd.DataFrame(
         {
             "run_id": table["run_id"].to_numpy(),
-            "epoch": np.where(reached, epoch.to_numpy(dtype=float), last),
+            "epoch": np.where(reached, table["first"].to_numpy(dtype=float), last),
             "reached": reached,
         }
     )

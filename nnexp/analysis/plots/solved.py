@@ -34,9 +34,10 @@ def solved_curves(
     room = style.Room(right=right, top=0.75 if panels else 0.45)
     figure, axes = style.grid(len(lined), room, 3.2 if len(lined) == 1 else 2.1)
     looks = [look | {"marker": ""} for look in facets.styles(levels)]
+    ends = survival.ends(history, metric)
     for ax, (key, rows) in zip(axes, lined, strict=True):
         for look, part in zip(looks, parts_of(rows, levels), strict=True):
-            found = survival.times(part, history, metric)
+            found = survival.times_of(part, ends)
             if found.empty:
                 continue
             curve = survival.curve(found)
