@@ -29,12 +29,13 @@ def times(runs: pd.DataFrame, history: pd.DataFrame, metric: str, threshold: flo
 
 
 def ends(history: pd.DataFrame, metric: str, threshold: float = SOLVED) -> pd.DataFrame:
-    """Return each run's last epoch, and the first one that reached the threshold, by `run_id`: last, first."""
+    """Return the `last` epoch of each run, and the `first` one that reached the threshold, by run_id."""
     points = history[history["metric"] == metric]
     value = points["value"]
     has = value >= threshold if scale(metric).better == "high" else value <= threshold
-    found = points.groupby("run_id", observed=True)["epoch"].agg(last="max")
-    return found.assign(first=points[has].groupby("run_id", observed=True)["epoch"].min())
+    found: pd.DataFrame = points.groupby("run_id", observed=True)["epoch"].agg(last="max")
+    found["first"] = points[has].groupby("run_id", observed=True)["epoch"].min()
+    return found
 
 
 def times_of(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
