@@ -112,6 +112,10 @@ def test_only_the_command_line_prints():
     assert prints == []
 
 
+def test_the_python_api_imports_optuna_only_for_a_search():
+    assert "optuna" not in loaded_by("nnexp.pipeline.api")
+
+
 def test_the_command_line_imports_nothing_slow_before_a_verb_needs_it():
     assert not {"hydra", "mlflow", "pandas", "numba", "numpy"} & loaded_by("nnexp.cli.main")
 

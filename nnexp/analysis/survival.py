@@ -33,9 +33,8 @@ def ends(history: pd.DataFrame, metric: str, threshold: float = SOLVED) -> pd.Da
     points = history[history["metric"] == metric]
     value = points["value"]
     has = value >= threshold if scale(metric).better == "high" else value <= threshold
-    found: pd.DataFrame = points.groupby("run_id", observed=True)["epoch"].agg(last="max")
-    found["first"] = points[has].groupby("run_id", observed=True)["epoch"].min()
-    return found
+    first = points[has].groupby("run_id", observed=True)["epoch"].min()
+    return pd.DataFrame({"last": points.groupby("run_id", observed=True)["epoch"].max(), "first": first})
 
 
 def times_of(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:

@@ -371,6 +371,6 @@ def test_a_report_of_a_run_or_to_a_missing_directory_is_refused(nnexp, store):
 
 
 def test_the_question_is_the_first_comment_of_the_experiments_file():
-    assert question("articles").startswith("The articles train once and find Emily near 0.95")
-    assert question("articles").endswith("are they always told apart?")
+    assert question("emily_and_frank").startswith("The articles train once and print `0.951`")
+    assert question("emily_and_frank").endswith("what would other seeds have printed?")
     assert question("sweep") == ""

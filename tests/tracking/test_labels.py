@@ -84,4 +84,4 @@ def test_an_experiment_file_may_have_a_name_a_question_and_tags(nnexp, store, cl
 
 def test_several_names_for_one_sweep_are_refused(nnexp, store):
     ended = nnexp("train", "-m", *QUICK, "name=a,b")
-    assert (ended.status, "each must have one value for the whole sweep" in ended.err) == (2, True)
+    assert (ended.status, "name: must have one value for the whole sweep" in ended.err) == (2, True)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from nnexp.analysis.plots import style
 from nnexp.analysis.search import trials
-from nnexp.analysis.study import importances
 from nnexp.config.space import Dimension
 from nnexp.tracking.searches import Searched
 
@@ -26,6 +25,8 @@ LOOKS = {"complete": ("o", style.COLORS[0]), "pruned": ("x", style.COLORS[4])}
 
 def of_search(found: Searched, only: str | None = None) -> dict[str, Figure]:
     """Draw the figures of a search; empty if no trial has a finite value."""
+    from nnexp.analysis.study import importances  # imports Optuna
+
     table = trials(found)
     table = table[np.isfinite(style.drawable(table["value"].astype(float)))]
     if table.empty:

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from nnexp.analysis.plots.search import of_search
 from nnexp.analysis.search import confirmed, trials, verdict
-from nnexp.analysis.study import importances
 from nnexp.config.errors import RequestError
 from nnexp.pipeline.results.sweep import Sweep
 from nnexp.tracking.searches import Searched, find_search
@@ -67,6 +66,8 @@ class Search(Sweep):
 
     @cached_property
     def importances(self) -> dict[str, float]:
+        from nnexp.analysis.study import importances  # imports Optuna
+
         return importances(self._found)
 
     def figure(
