@@ -53,10 +53,14 @@ docs: install ## write docs/reference/keys.md and verbs.md from the program
 figures: install ## draw the pictures of the README and docs from real runs
 	@.venv/bin/python -m experiments.figures
 
+SERVICES = $(addprefix tests/,program/test_services.py program/test_browser.py program/test_auth.py training/test_distribute.py)
 # One process more than there are cores, because some tests only wait.
 test: PROCESSES = $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 test: install ## run the whole test suite, but for the targets below
-	@.venv/bin/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -rs --ignore tests/program/test_wheel.py $(ARGS)
+	@.venv/bin/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -rs $(foreach file,tests/program/test_wheel.py $(SERVICES),--ignore $(file)) $(ARGS)
+
+test-services: install ## test with real servers, worker processes, clusters and a browser, which wait a lot
+	@.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -rs $(SERVICES)
 
 test-wheel: install ## build the wheel, install it in a new environment from the package index, and use it there
 	@.venv/bin/python -m pytest tests/program/test_wheel.py
