@@ -82,7 +82,8 @@ class Search:
     )
     pruner: str = keyed(one_of(*PRUNERS), "which trials end early, by their metric at the recorded epochs")
     over: str = keyed(
-        text("a key"), "the key over whose values a trial is judged, by the median; diverged runs are worst"
+        text("a key", r"[a-z_]+(\.[a-z0-9_]+)*"),
+        "the key over whose values a trial is judged, by the median; diverged runs are worst",
     )
     confirm: int = keyed(whole(0, 10_000), "how many of the best trials are run again on as many fresh seeds")
     seed: int = keyed(whole(0, 2**32 - 1), "seed of the sampler")
