@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from experiments.ask import Answer, Ask, Fact
+from experiments.ask import Answer, Ask, Fact, share
 from experiments.recorded import weights
 from nnexp.analysis.plots import style
 from nnexp.analysis.statistics import median, median_interval, wilson
@@ -92,12 +92,6 @@ def apart(w: Array) -> Array:
     return largest
 
 
-def _share(which: Any, style: str = ".1%") -> Fact:
-    """Return the share of true values with its interval."""
-    low, high = wilson(np.sum(which), len(which))
-    return Fact(float(np.mean(which)), len(which), float(low), float(high), style)
-
-
 def _median(values: Any, style: str = ".2g") -> Fact:
     """Return the median of values with its interval."""
     low, high = median_interval(values)
@@ -109,13 +103,13 @@ def _alike_facts(runs: pd.DataFrame, times: int) -> dict[str, Fact]:
     xor, gender = (runs[runs["dataset"] == name] for name in ("xor", "gender"))
     rates = runs["learning_rate"]
     return {
-        "alike": _share(runs["alike"]),
+        "alike": share(runs["alike"]),
         "rates": Fact(rates.nunique(), rates.nunique(), style="d"),
         "rate_low": Fact(rates.min(), style="g"), "rate_high": Fact(rates.max(), style="g"),
         "long": Fact(int(runs["epochs"].max())), "times": Fact(times, style="d"),
-        "xor": _share(xor["solved"]),
+        "xor": share(xor["solved"]),
         "lowest": Fact(xor["loss"].min(), len(xor), style=".6f"),
-        "gender": _share(gender["solved"]),
+        "gender": share(gender["solved"]),
     }  # fmt: skip
 
 
@@ -134,13 +128,13 @@ def _moved_facts(moved: pd.DataFrame) -> dict[str, Fact]:
     facts = {
         "settings": Fact(n, n, style=",d"),
         "epochs": Fact(EPOCHS[-1]), "early": Fact(EPOCHS[3]),
-        "apart_one": _share(~by_ulps[1]["alike"]),
+        "apart_one": share(~by_ulps[1]["alike"]),
         "widest": _median(by_ulps[1]["apart"]),
-        "solved_one": _share(by_ulps[1]["solved"]),
+        "solved_one": share(by_ulps[1]["solved"]),
         "growth": _median(pairs["apart_y"] / pairs["apart_x"]),
         "most_ulps": Fact(ULPS[-1], style=",d"), "most_at": Fact(1 + ULPS[-1] * 2.0**-52, style="g"),
-        "by_1000": _share(most["solved"]),
-        "by_end": _share(by_ulps[ULPS[-1]]["solved"]),
+        "by_1000": share(most["solved"]),
+        "by_end": share(by_ulps[ULPS[-1]]["solved"]),
     }  # fmt: skip
     for name, which in (("any", some), ("half", half)):
         ulps = int(which.min())
@@ -154,8 +148,8 @@ def _zeros_facts(zeros: pd.DataFrame) -> dict[str, Fact]:
     zeros = zeros[zeros["init.ulps"] > 0]
     return {
         "denormal": Fact(5e-324, style=".2g"),
-        "merged": _share(zeros.loc[zeros["epochs"] == 1, "alike"]),
-        "merged_end": _share(zeros.loc[zeros["epochs"] > 1, "alike"]),
+        "merged": share(zeros.loc[zeros["epochs"] == 1, "alike"]),
+        "merged_end": share(zeros.loc[zeros["epochs"] > 1, "alike"]),
     }
 
 

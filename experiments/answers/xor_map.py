@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from experiments.ask import Answer, Ask, Fact
+from experiments.ask import Answer, Ask, Fact, share
 from experiments.recorded import weights
 from nnexp.analysis.plots import style
 from nnexp.analysis.statistics import wilson
@@ -130,12 +128,6 @@ def least_curvature(w: NDArray[np.float64]) -> NDArray[np.float64]:
     return least
 
 
-def _share(which: Any, style: str = ".1%") -> Fact:
-    """Return the share of true values with its interval."""
-    low, high = wilson(np.sum(which), len(which))
-    return Fact(float(np.mean(which)), len(which), float(low), float(high), style)
-
-
 def _map_facts(runs: pd.DataFrame, last: pd.DataFrame, seeds: int) -> dict[str, Fact]:
     """Return what is solved over the map."""
     low, high, large, much = 0.1, 1.0, 10.0, 0.9
@@ -145,16 +137,16 @@ def _map_facts(runs: pd.DataFrame, last: pd.DataFrame, seeds: int) -> dict[str, 
     block = rate.between(low, high, inclusive="left") & scale.between(low, high, inclusive="left")
     count = len(by_setting)
     return {
-        "all": _share(last["solved"]),
-        "early": _share(first["solved"]),
+        "all": share(last["solved"]),
+        "early": share(first["solved"]),
         "epochs": Fact(int(last["epochs"].iloc[0])),
         "early_epochs": Fact(int(first["epochs"].iloc[0])),
         "settings": Fact(count, count, style=",d"),
         "seeds": Fact(seeds, seeds, style="d"),
-        "block": _share(last.loc[block, "solved"]),
+        "block": share(last.loc[block, "solved"]),
         "block_low": Fact(low, style="g"), "block_high": Fact(high, style="g"),
         "large_from": Fact(large, style="g"),
-        "large": _share(last.loc[scale >= large, "solved"], ".2%"),
+        "large": share(last.loc[scale >= large, "solved"], ".2%"),
         "much": Fact(much, style=".0%"),
         "good": Fact(int((by_setting >= much).sum()), count, style=",d"),
         "none": Fact(int((by_setting == 0).sum()), count, style=",d"),
@@ -167,24 +159,24 @@ def _late_facts(late: pd.DataFrame) -> dict[str, Fact]:
     rest = late[~late["solved"]]
     near = {name: np.abs(rest["loss"] - loss) < loss / 100 for name, (loss, _) in STAYS.items()}
     by_scale = {
-        f"late_{name}": _share(late.loc[late["init.scale"].between(*ends, inclusive="left"), "solved"])
+        f"late_{name}": share(late.loc[late["init.scale"].between(*ends, inclusive="left"), "solved"])
         for name, ends in SCALES.items()
     }
     return {
         "late_epochs": Fact(LATE[-1]), "mid_epochs": Fact(LATE[3]), "small_below": Fact(SCALES["small"][1]),
-        "solved_mid": _share(late[LATE[3]]),
-        "solved_late": _share(late["solved"]),
+        "solved_mid": share(late[LATE[3]]),
+        "solved_late": share(late["solved"]),
         **by_scale,
-        "falling": _share(rest["is_falling"]),
-        "fixed": _share(rest["is_fixed"]),
-        **{name: _share(which) for name, which in near.items()},
-        "gradient": _share(rest["grad_norm"] > 0, ".2%"),
+        "falling": share(rest["is_falling"]),
+        "fixed": share(rest["is_fixed"]),
+        **{name: share(which) for name, which in near.items()},
+        "gradient": share(rest["grad_norm"] > 0, ".2%"),
         "zero": Fact(int((rest["grad_norm"] == 0).sum()), len(rest), style="d"),
-        "near": _share(np.any(list(near.values()), axis=0)),
-        "curved": _share(rest["curvature"] < -ROUNDED),
-        "up_eighth": _share(rest.loc[near["eighth"], "curvature"] > ROUNDED),
-        "falling_eighth": _share(rest.loc[near["eighth"], "is_falling"]),
-        "growing_eighth": _share(rest.loc[near["eighth"], "is_growing"]),
+        "near": share(np.any(list(near.values()), axis=0)),
+        "curved": share(rest["curvature"] < -ROUNDED),
+        "up_eighth": share(rest.loc[near["eighth"], "curvature"] > ROUNDED),
+        "falling_eighth": share(rest.loc[near["eighth"], "is_falling"]),
+        "growing_eighth": share(rest.loc[near["eighth"], "is_growing"]),
     }  # fmt: skip
 
 
