@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
 from math import copysign, isfinite, isnan
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from nnexp.config.errors import RequestError
 from nnexp.tracking.durable import flush
 from nnexp.tracking.files import put
+from nnexp.tracking.insert import insert, insert_new
 from nnexp.tracking.labels import NAME
 from nnexp.tracking.owner import Owner
 from nnexp.tracking.places import SQLITE, has_room, is_read_only, local_path
@@ -36,8 +36,6 @@ MetricRow = tuple[str, float, int, str, int, bool]
 
 # Seconds to wait for a locked SQLite file: in one attempt, after which the wait is reported, and in all.
 TRY_SECONDS, LOCK_SECONDS = 5, 600
-# Rows of one INSERT. Every statement is a round through the driver and the database's interpreter.
-ROWS_AT_ONCE = 500
 # SQLite's page cache in KiB, so large that the index pages that a chunk touches stay in memory.
 CACHE_KIB = 8192
 
@@ -122,13 +120,13 @@ class DatabaseWriter:
     def log(self, run_id: str, points: Iterable[Point]) -> None:
         with self.transaction() as connection:
             rows = _metric_rows(run_id, points, now())
-            _insert(connection, METRICS, rows)
+            insert(connection, METRICS, rows)
             latest = _latest(rows)
             old = sa.delete(LATEST_METRICS).where(
                 LATEST_METRICS.c.run_uuid == run_id, LATEST_METRICS.c.key.in_([row[0] for row in latest])
             )
             connection.execute(old)
-            _insert(connection, LATEST_METRICS, latest)
+            insert(connection, LATEST_METRICS, latest)
 
     def add(self, run_id: str, files: Mapping[str, bytes], tags: Mapping[str, str]) -> None:
         self._put(run_id, files)
@@ -258,10 +256,10 @@ class DatabaseWriter:
                 rows[INPUTS].append((input_id, "DATASET", source, "RUN", run_id, 0))
                 rows[INPUT_TAGS].append((input_id, "mlflow.data.context", "training"))
         for table, some in rows.items():
-            _insert(connection, table, some)
+            insert_new(connection, table, some)
         latest: list[MetricRow] = []
-        _insert(connection, METRICS, _all_points(records, latest))
-        _insert(connection, LATEST_METRICS, latest)
+        insert_new(connection, METRICS, _all_points(records, latest))
+        insert_new(connection, LATEST_METRICS, latest)
 
     def _dataset_ids(
         self, connection: sa.Connection, records: Iterable[RunRecord]
@@ -276,7 +274,7 @@ class DatabaseWriter:
             if found is None:
                 found = uuid.uuid4().hex
                 parts = (data.source_type, data.source, data.schema, data.profile)
-                _insert(connection, DATASETS, [(found, experiment, name, digest, *parts)])
+                insert(connection, DATASETS, [(found, experiment, name, digest, *parts)])
             ids[name, digest] = found
         return ids
 
@@ -304,7 +302,7 @@ def _how_ended(connection: sa.Connection, run_id: str) -> tuple[str | None, str 
 def _set_tags(connection: sa.Connection, run_id: str, tags: Mapping[str, str]) -> None:
     old = (TAGS.c.run_uuid == run_id) & TAGS.c.key.in_(list(tags))
     connection.execute(sa.delete(TAGS).where(old))
-    _insert(connection, TAGS, [(key, value, run_id) for key, value in fitted(tags).items()])
+    insert(connection, TAGS, [(key, value, run_id) for key, value in fitted(tags).items()])
     if NAME in tags:  # as in MLflow, this tag is also the run's name
         connection.execute(sa.update(RUNS).where(RUNS.c.run_uuid == run_id).values(name=tags[NAME]))
 
@@ -339,26 +337,6 @@ def _latest(rows: Iterable[MetricRow]) -> list[MetricRow]:
         if old is None or (row[4], row[1]) > (old[4], old[1]):
             last[row[0]] = row
     return list(last.values())
-
-
-def _insert(connection: sa.Connection, table: sa.TableClause, rows: Iterable[tuple[object, ...]]) -> None:
-    """Insert rows whose values are in the order of the table's columns.
-
-    Like MLflow, skip a point of a metric that is there already.
-    """
-    # The drivers take plain tuples, which is several times as fast as SQLAlchemy's own way.
-    is_sqlite = connection.dialect.name == "sqlite"
-    names = ", ".join(f'"{column.name}"' for column in table.columns)
-    marks = f"({', '.join(['?' if is_sqlite else '%s'] * len(table.columns))})"
-    into, behind = f"INTO {table.name} ({names}) VALUES ", ""
-    if table is METRICS and is_sqlite:
-        into = f"OR IGNORE {into}"  # quicker than ON CONFLICT
-    elif table is METRICS:
-        behind = " ON CONFLICT DO NOTHING"
-    left = iter(rows)
-    while some := list(islice(left, ROWS_AT_ONCE)):
-        sql = f"INSERT {into}{', '.join([marks] * len(some))}{behind}"
-        connection.exec_driver_sql(sql, tuple(chain.from_iterable(some)))
 
 
 def _engine(store: Store) -> sa.Engine:

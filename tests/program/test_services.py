@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import nnexp as package
 from nnexp.config.paths import CHECKOUT
 from nnexp.pipeline.provenance import provenance
 from nnexp.tracking import owner, wire
+from nnexp.tracking.database import DatabaseWriter
 from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.find import find_runs, get_run, read_artifact
 from nnexp.tracking.runs import Ids, RunRecord
@@ -29,6 +30,7 @@ from nnexp.tracking.store import open_store
 from nnexp.tracking.write import end_dead, open_writer
 from tests.postgres import find_initdb, postgres_server
 from tests.real import NNEXP, free_port, is_up, kill_group, needs, started, wait_for
+from tests.tracking.test_writers import RECORDS, read_back
 
 pytestmark = pytest.mark.slow
 
@@ -238,6 +240,18 @@ def test_postgresql_records_what_a_file_does(nnexp, database, in_a_file):
     assert "is not run again" in nnexp(*ALONE).err
     assert_same(recorded(database), in_a_file)
     assert_reruns(nnexp, run_id)
+
+
+def test_postgresql_has_the_same_texts_and_points_from_both_writers(database):
+    store, told = open_store(database), []
+    for kind in (DatabaseWriter, ClientWriter):
+        with closing(kind(store, ensure_experiment(store, kind.__name__))) as writer:
+            writer.write(RECORDS)
+        told.append(read_back(store, kind.__name__))
+    ours, theirs = told
+    # As the driver sends it to PostgreSQL, a zero loses its sign.
+    assert repr(ours).replace("'-0.0'", "'0.0'") == repr(theirs)
+    assert set(ours) == {record.name for record in RECORDS}
 
 
 def test_long_texts_are_recorded_in_postgresql_as_in_a_file(nnexp, database, store, monkeypatch):

@@ -47,7 +47,11 @@ RECORDS = [
     RunRecord(
         name="xor lr=0.5 init=normal seed=3",
         params={"learning_rate": "0.5", "long": "x" * 6000, "ünïcode": "日本 🎉", "empty": " "},
-        tags={"nnexp.run_key": "k1", "mlflow.user": "someone", "note": "a\nb 'quoted' \"twice\" \\"},
+        tags={
+            "nnexp.run_key": "k1",
+            "mlflow.user": "someone",
+            "note": "a\nb 'quoted' \"twice\" \\\t\r\n\\N\n\\.\n",
+        },
         points=POINTS,
         files={"config.yaml": b"a: 1\n", "figures/curve.png": bytes(range(256))},
         data=DATA,
@@ -112,10 +116,10 @@ def content(path, root):
         }
 
 
-def read_back(store):
-    """Return all that MLflow's client reads of the runs, by name."""
+def read_back(store, name="one"):
+    """Return all that MLflow's client reads of the experiment's runs, by name."""
     client = MlflowClient(store.uri)
-    (experiment,) = (e for e in client.search_experiments() if e.name == "one")
+    (experiment,) = (e for e in client.search_experiments() if e.name == name)
     told = {}
     for run in client.search_runs([experiment.experiment_id]):
         id_ = run.info.run_id
