@@ -197,13 +197,16 @@ class Siblings:
 
 def siblings(runs: pd.DataFrame, run_id: Any, over: str = "seed") -> Siblings:
     """Find the finished runs with the params of this run, apart from `over`."""
-    done = finished(runs)
-    this = done[done["run_id"] == run_id]
+    this = runs[runs["run_id"] == run_id]
     if this.empty:
         return Siblings(0, 0, None)
-    for name in params_of(done):
+    is_alike = np.ones(len(runs), dtype=bool)
+    for name in params_of(runs):
         if name != over:
             value = this[name].iloc[0]
-            done = done[done[name].isna() if pd.isna(value) else done[name] == value]
+            is_alike &= (runs[name].isna() if pd.isna(value) else runs[name] == value).to_numpy(dtype=bool)
+    done = finished(runs[is_alike])
+    if not (done["run_id"] == run_id).any():
+        return Siblings(0, 0, None)
     solved = done[has_solved(done)].sort_values(over, kind="stable")["run_id"].tolist()
     return Siblings(len(done), len(solved), solved[0] if solved and run_id not in solved else None)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from nnexp.analysis import condition, statistics
 from nnexp.analysis.order import sort_key
@@ -20,6 +21,7 @@ from nnexp.analysis.standing import FEWEST_SEEDS, against_best
 from nnexp.analysis.statistics import Floats
 from nnexp.config.errors import RequestError, unknown
 from nnexp.config.run import key_names
+from nnexp.tracking.collected import order_by
 
 # Params across whose values losses do not compare: data sets and (`params.loss`) loss functions.
 INCOMPARABLE = ("dataset", "params")
@@ -61,13 +63,17 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that finished; of runs with the same key, the one recorded last.
 
     They are sorted by key, so that a sum over them has the same bits for any order of recording. Runs read
-    without their keys are those of one population, in which each key is once, in an order of its own.
+    without their keys are those of one population, in which each key is once, sorted by their numbers.
     """
     is_done = runs["status"] == "FINISHED"
     done = runs if is_done.all() else runs[is_done]
     if "run_key" not in done:
-        return done.reset_index(drop=True)
-    return done.drop_duplicates("run_key", keep="last").sort_values("run_key", ignore_index=True)
+        is_sorted = "number" not in done or done["number"].is_monotonic_increasing
+        return done.reset_index(drop=True) if is_sorted else done.sort_values("number", ignore_index=True)
+    keys = pa.chunked_array(pa.array(done["run_key"].array)).combine_chunks().dictionary_encode()
+    is_repeated = pd.Series(keys.indices.to_numpy(zero_copy_only=False)).duplicated(keep="last").to_numpy()
+    done = done[~is_repeated] if is_repeated.any() else done
+    return done.take(order_by(done["run_key"])).reset_index(drop=True)
 
 
 def varying(runs: pd.DataFrame, over: str = "seed") -> list[str]:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import compress
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -24,7 +25,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.grid import Grid
 from nnexp.config.overrides import parse, plain_errors
 from nnexp.config.paths import CONF, searching
-from nnexp.pipeline.points import alone, split_values, sweep_points, without
+from nnexp.pipeline.points import alone, kept, split_values, sweep_points
 
 
 def train_command(arguments: list[str]) -> None:
@@ -114,21 +115,22 @@ def run_sweep(
         _run_population(loader, config, overrides, name)
         return None
     configs, request = sweep_points(loader, config, overrides)
-    chosen = without(configs, request.exclude)
+    is_kept = kept(configs, request.exclude)
+    first, configs = configs[0], list(compress(configs, is_kept))
     from nnexp.cli import show  # imports pandas and more, which a wrong request need not wait for
     from nnexp.pipeline import sweep as sweeper
 
     try:
-        done = sweeper.sweep(chosen, request, name)
+        done = sweeper.sweep(configs, request, name)
         if done is None:
-            return [None] * len(configs)
-        show.sweep(chosen[0], done)
+            return [None] * len(is_kept)
+        show.sweep(first, done)
     except Exception as error:
         raise _Raised(error) from error
     if done.failures:
         raise SystemExit(1)
-    key_of = dict(zip(chosen, done.keys, strict=True))
-    return [done.losses.get(key_of.get(config, "")) for config in configs]
+    keys, losses = iter(done.keys), done.losses
+    return [losses.get(next(keys)) if is_trained else None for is_trained in is_kept]
 
 
 def run_search(loader: ConfigLoader, config: DictConfig, overrides: Sequence[str]) -> list[JobReturn]:

@@ -7,6 +7,7 @@ not run again.
 from __future__ import annotations
 
 import logging
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from hydra.types import RunMode
@@ -19,7 +20,7 @@ from nnexp.config.text import shortened
 from nnexp.pipeline import run as runner
 from nnexp.pipeline import sweep as sweeper
 from nnexp.pipeline.keywords import typed
-from nnexp.pipeline.points import experiment_of, one_run, sweep_points, typed_grid, without
+from nnexp.pipeline.points import experiment_of, kept, one_run, sweep_points, typed_grid
 from nnexp.pipeline.population.space import space_of
 from nnexp.pipeline.population.sweep import PopulationResult, population
 from nnexp.pipeline.rerun import again
@@ -128,17 +129,19 @@ def sweep(**keys: Any) -> Sweep:
         name = experiment_of(config)
         if is_table := config.record == "table":
             space, request = space_of(loader, config, grid, source)
-            configs = space.configs
+            first = space.configs[0]
         else:
             configs, request = sweep_points(loader, config, grid, source)
+            first = configs[0]
     _refuse_plan(request)
     done: sweeper.Sweep | PopulationResult | None
     if is_table:
         done = population(space, request, name)
     else:
-        done = sweeper.sweep(without(configs, request.exclude), request, name, source)
+        configs = list(compress(configs, kept(configs, request.exclude)))
+        done = sweeper.sweep(configs, request, name, source)
     assert done is not None  # only a plan is none
-    return Sweep(open_store(configs[0].tracking_uri, create=False), done.sweep_id, done.failures)
+    return Sweep(open_store(first.tracking_uri, create=False), done.sweep_id, done.failures)
 
 
 def search(**keys: Any) -> Search:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nnexp.analysis.tables import Columns, apart, as_text
 from nnexp.config.errors import RequestError
-from nnexp.config.recorded import SCHEMA
+from nnexp.config.recorded import SCHEMA, read_config
 from nnexp.config.run import GROUPS, RunConfig
 from nnexp.config.text import masked_value, shortened
 from nnexp.dataset.load import Dataset
@@ -26,7 +26,7 @@ from nnexp.dataset.prepare import Prepared
 from nnexp.network.forward import outputs
 from nnexp.network.reference import Layers, equation, sizes
 from nnexp.network.weights import Model, unpack, unpack_kept, weights_sha256
-from nnexp.pipeline.identity import run_name
+from nnexp.pipeline.identity import run_key, run_name
 from nnexp.tracking import evidence
 from nnexp.tracking.find import get_curve, read_artifact
 from nnexp.tracking.members import split_member
@@ -35,7 +35,6 @@ from nnexp.tracking.runs import DataInput, cut
 from nnexp.tracking.store import Store
 from nnexp.tracking.tables import MAX_DATASET, MAX_METRIC
 from nnexp.training.checks import check
-from nnexp.training.plan import Point
 from nnexp.training.shard import Trained
 from nnexp.training.train import Failure, train
 
@@ -314,33 +313,38 @@ def _features(X: NDArray[np.float64], dataset: Dataset) -> Columns:
     return dict(zip(dataset.features, X.T.tolist(), strict=True))
 
 
-def illustrations(store: Store, found: Findings, points: Sequence[Point]) -> dict[str, dict[str, bytes]]:
-    """Return, by run id, the artifacts of a single run for each of a sweep's best runs and of its worst."""
+def illustrations(
+    store: Store, found: Findings, datasets: Iterable[Dataset]
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the ids of a sweep's best runs and of its worst, each with the artifacts of a single run.
+
+    `datasets`: all that the sweep's runs were trained on.
+    """
     from nnexp.analysis.diagnosis import siblings  # imports pandas, which a run alone does without
 
-    point_of = {point.key: point for point in points}
-    done = found.done.set_index("run_id", drop=False)
-    is_run = found.done["run_id"].map(split_member).isna()  # a member has no files of its own
-    best, worst = (end[is_run.reindex(end.index)] for end in (found.best(1), found.worst(1)))
+    # A member has no files of its own.
+    best, worst = (end[end["run_id"].map(split_member).isna()] for end in (found.best(1), found.worst(1)))
     best = best[best["outcome"] != "diverged"]
 
     def read(run_id: str) -> Whole | None:
         """Read one of the sweep's runs; log and return None if that is not possible."""
         try:
-            point = point_of[done["run_key"][run_id]]
-            config = replace(point.config, figures=True)
-            return read_back(store, run_id, config, point.dataset, done["outcome"][run_id])
+            record = get_network(store, run_id)
+            config = read_config(read_artifact(store, record, "config.yaml"), "its config.yaml").config
+            key, outcome = record.tags["nnexp.run_key"], record.tags["nnexp.outcome"]
+            of = [dataset for dataset in datasets if run_key(config, dataset) == key]
+            if not of:
+                raise RequestError("its config.yaml was edited")
+            return read_back(store, run_id, replace(config, figures=True), of[0], outcome)
         except (FileNotFoundError, ValueError) as error:
-            log.info(f"no figures of the run {run_id}: its weights.npz cannot be read: {error}")
+            log.info(f"no figures of the run {run_id}: it cannot be read: {error}")
             return None
 
-    files = {}
     for run_id in [*best["run_id"].head(MAX_ILLUSTRATED), *worst["run_id"].head(MAX_ILLUSTRATED)]:
         run = read(run_id)
         if run is not None:
             solved = siblings(found.done, run_id).example
-            files[run_id] = single_files(run, None if solved is None else read(solved))
-    return files
+            yield run_id, single_files(run, None if solved is None else read(solved))
 
 
 def _trained_again(member: Member, config: RunConfig, dataset: Dataset) -> Whole:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import ctypes
 import gc
 
+# A parameter of glibc's mallopt, and the size in bytes from which freed memory goes back at once.
+M_MMAP_THRESHOLD, LARGE = -3, 1 << 17
+
 
 def give_back() -> None:
-    """Give freed memory back, so that what comes next does not add to what a large sweep has taken."""
+    """Give freed memory back, so that what comes next does not add to what a large sweep has taken.
+
+    From then on what is large goes back as soon as it is freed.
+    """
     import pyarrow as pa  # takes long to import
 
     gc.collect()
     pa.default_memory_pool().release_unused()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
-    if trim is not None:
-        trim(0)
+    pa.set_memory_pool(pa.system_memory_pool())
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # only glibc has it
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+        libc.malloc_trim(0)

@@ -153,17 +153,19 @@ def valid_points(
     return configs, request
 
 
-def without(configs: Sequence[RunConfig], exclude: str | None) -> list[RunConfig]:
-    """Return the configs for which the condition over the keys does not hold. Raises RequestError."""
+def kept(configs: Sequence[RunConfig], exclude: str | None) -> list[bool]:
+    """Return for each config whether the condition over the keys does not hold.
+
+    Raises RequestError, also if it holds for all.
+    """
     if exclude is None:
-        return list(configs)
+        return [True] * len(configs)
     out = left_out(configs, exclude)
-    kept = [config for i, config in enumerate(configs) if not out[i]]
-    if not kept:
+    if out.all():
         raise RequestError(f"exclude={exclude}: leaves no point of {len(configs)}")
-    if len(kept) < len(configs):
-        log.info(f"{len(configs) - len(kept)} of {len(configs)} points are left out by exclude")
-    return kept
+    if out.any():
+        log.info(f"{out.sum()} of {len(configs)} points are left out by exclude")
+    return [not one for one in out.tolist()]
 
 
 def left_out(configs: Sequence[RunConfig], exclude: str) -> NDArray[np.bool_]:

@@ -101,7 +101,9 @@ def opened(config: RunConfig, keys: Collection[str] | None) -> Iterator[Place]:
                 [replace(run, status="LOST") if run.run_id in lost else run for run in some]
                 for some in (runs, parents)
             )
-            yield Place(store, experiment, writer, runs, parents)
+            place = Place(store, experiment, writer, runs, parents)
+            del keys, wanted, runs, parents, done  # which may take much memory
+            yield place
 
 
 def _in_tables(store: Store, parents: Sequence[Found], keys: Collection[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from nnexp.analysis.report.findings import Findings
+from nnexp.analysis.report.findings import Findings, columns
 from nnexp.analysis.report.note import note
 from nnexp.analysis.report.pictures import Picture
 from nnexp.analysis.summary import finished, overall
@@ -21,7 +21,7 @@ from nnexp.config.errors import RequestError
 from nnexp.config.request import Request
 from nnexp.config.run import RunConfig
 from nnexp.dataset import load as datasets
-from nnexp.dataset.load import Source
+from nnexp.dataset.load import Dataset, Source
 from nnexp.pipeline.artifacts import check_names, illustrations, new_outputs
 from nnexp.pipeline.git import refuse_dirty
 from nnexp.pipeline.identity import ranges, run_key, run_name, sweep_key
@@ -59,11 +59,16 @@ class Sweep:
     """A recorded sweep."""
 
     sweep_id: str  # the parent run's id
-    keys: list[str]  # the run key of each config that was asked for
+    keys: Iterable[str]  # the run key of each config that was asked for
     failures: list[tuple[str, str]]  # (run name, reason) of each point that failed
-    losses: dict[str, float]  # last loss by run key, of the points that finished
-    runs: pd.DataFrame  # all recorded runs of its points, as `load_runs` returns them
+    runs: pd.DataFrame  # the run that counts of each point, with the columns that the findings need
     summary: pd.DataFrame | None  # None if every point failed
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """Return the last loss by run key, of the points that finished."""
+        done = finished(self.runs)
+        return {} if done.empty else dict(zip(done["run_key"], done["loss"], strict=True))
 
 
 def points_of(
@@ -95,24 +100,28 @@ def points_of(
 
 
 def sweep(
-    configs: Sequence[RunConfig], request: Request, name: str | None, source: Source | None = None
+    configs: list[RunConfig], request: Request, name: str | None, source: Source | None = None
 ) -> Sweep | None:
     """Train the points of a sweep that are not recorded yet, and record them under a parent run.
 
-    Returns None if only the plan was asked for. `source`: the data set's bytes; each data set is read from
-    its paths if None. A point that fails does not stop the others. Raises RequestError, naming the point,
-    before anything is recorded.
+    Returns None if only the plan was asked for. `configs` is emptied, since the configurations of a large
+    sweep take much memory. `source`: the data set's bytes; each data set is read from its paths if None. A
+    point that fails does not stop the others. Raises RequestError, naming the point, before anything is
+    recorded.
     """
     if request.is_table:
         raise RequestError("record=table: cannot be one of several values, nor go with another sweeper")
     if request.require_clean:
         refuse_dirty()
     all_points = points_of(configs, source)
-    keys = [point.key for point in all_points]
+    first, figures = configs[0], any(config.figures for config in configs)
+    configs.clear()
+    keys = pd.array([point.key for point in all_points], dtype="str")  # takes half the memory of a list
     asked = list({point.key: point for point in all_points}.values())
+    del all_points
     if len(asked) < len(keys):
         log.info(f"{len(keys) - len(asked)} of {len(keys)} points repeat other points; each runs once")
-    with opened(configs[0], [point.key for point in asked]) as place:
+    with opened(first, [point.key for point in asked]) as place:
         todo = plan(asked, place.recorded([point.key for point in asked]), request.reruns)
         log.info(str(todo))
         if len(todo.todo) > MANY_RUNS:
@@ -127,7 +136,8 @@ def sweep(
         reasons = {run.tags["nnexp.run_key"]: run.tags.get("nnexp.reason", "") for run in place.runs}
         failures = [(point.name, reasons[point.key]) for point in todo.failed]  # and not run again
         if not todo.todo and complete:
-            return _complete(place, complete[-1].run_id, keys, failures, asked, configs, request)
+            return _complete(place, complete[-1].run_id, keys, failures, asked, figures, request)
+        give_back()
         # Both raise RequestError if what they need is unavailable.
         device = open_device(request.device, request.executor) if todo.todo else None
         training = execute(todo.todo, request.executor, device)
@@ -141,13 +151,14 @@ def sweep(
                     place.writer.add(old.run_id, {}, {"nnexp.superseded_by": parent})
             stopped = run_points(place, parent, todo, training, request, failures)
             place.writer.settle(parent)
+            total, datasets = len(asked), _datasets(asked)
+            del asked, todo, training  # none of the points is needed any more
             give_back()
-            done = finished_sweep(place, parent, keys, failures)
+            found = found_of(place, parent, total)
             give_back()
-            found = found_of(place, done, len(asked))
-            pictures = _draw(place, found, asked) if any(config.figures for config in configs) else []
+            pictures = _draw(place, found, datasets) if figures else []
             finish_parent(place, found, failures, stopped, pictures)
-        return done
+        return Sweep(parent, keys, failures, found.runs, found.summary)
 
 
 def _record(name: str, key: str, asked: Sequence[Point], request: Request, device: str) -> RunRecord:
@@ -262,43 +273,41 @@ class _Recorder:
 def _complete(
     place: Place,
     parent: str,
-    keys: list[str],
+    keys: Iterable[str],
     failures: list[tuple[str, str]],
     asked: Sequence[Point],
-    configs: Sequence[RunConfig],
+    figures: bool,
     request: Request,
 ) -> Sweep:
     """Return a sweep that is already complete, after updating its name, question and tags from this command.
 
     Its report and its description, which contain them, are written again.
     """
-    done, labels = finished_sweep(place, parent, keys, failures), tags_of(request)
+    found, labels = found_of(place, parent, len(asked)), tags_of(request)
     if request.name is not None:
         labels[NAME] = name_of(request, "")
     if not labels.items() <= _parent(place, parent).tags.items():
         with uninterrupted():
             place.writer.add(parent, {}, labels)
-        found = found_of(place, done, len(asked))
-        figures = any(config.figures for config in configs)
-        pictures = _draw(place, found, asked) if figures else []
+        found = found_of(place, parent, len(asked))  # with the new labels
+        pictures = _draw(place, found, _datasets(asked)) if figures else []
         files, tags = results(place, found, failures, pictures)
         with uninterrupted():
             place.writer.add(parent, files, tags)
-    return done
+    return Sweep(parent, keys, failures, found.runs, found.summary)
 
 
-def finished_sweep(place: Place, parent: str, keys: list[str], failures: list[tuple[str, str]]) -> Sweep:
-    """Read the sweep back from the store. Raises Ended if its parent was deleted meanwhile."""
-    _parent(place, parent)
-    runs = read_runs(place.store, place.experiment, parent, CHARTS)
-    done = finished(runs)
-    losses = {} if done.empty else dict(zip(done["run_key"], done["loss"], strict=True))
-    return Sweep(parent, keys, failures, losses, runs, overall(runs))
+def found_of(place: Place, sweep_id: str, total: int) -> Findings:
+    """Read the findings of a sweep from the store. Raises Ended if its parent was deleted meanwhile."""
+    parent = _parent(place, sweep_id)
+    runs = read_runs(place.store, place.experiment, sweep_id, columns())
+    give_back()
+    return Findings.of(parent, total, runs, overall(runs))
 
 
-def found_of(place: Place, done: Sweep, total: int) -> Findings:
-    """Collect the sweep's findings. Raises Ended if its parent was deleted meanwhile."""
-    return Findings.of(_parent(place, done.sweep_id), total, done.runs, done.summary)
+def _datasets(points: Sequence[Point]) -> list[Dataset]:
+    """Return the different data sets of the points."""
+    return list(dict.fromkeys(point.dataset for point in points))
 
 
 def _parent(place: Place, sweep_id: str) -> Detail:
@@ -309,15 +318,16 @@ def _parent(place: Place, sweep_id: str) -> Detail:
     return record
 
 
-def _draw(place: Place, found: Findings, points: Sequence[Point]) -> list[Picture]:
+def _draw(place: Place, found: Findings, datasets: Sequence[Dataset]) -> list[Picture]:
     """Write the figures of the sweep's best and worst runs; return the sweep's own figures."""
     if found.done.empty:
         return []
     from nnexp.analysis.report.pictures import sweep_pictures
 
-    for run_id, files in illustrations(place.store, found, points).items():
+    for run_id, files in illustrations(place.store, found, datasets):
         with uninterrupted():
             place.writer.add(run_id, files, {})
+        give_back()
     return sweep_pictures(place.store, found)
 
 

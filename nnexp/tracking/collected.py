@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
 
 from nnexp.config.run import added_params, key_names
 from nnexp.tracking.reader import MAX_TIME, Detail, wrong_value
@@ -57,13 +58,18 @@ class Collected:
         self._times.append(np.array([[run.start_time for run in runs], ended], dtype=float))
         self._n += len(runs)
 
-    def frame(self, as_categories: bool) -> pd.DataFrame:
-        """Return the runs as `load_runs` does, oldest first; texts that repeat as categories if asked."""
+    def frame(self, only: Collection[str] | None) -> pd.DataFrame:
+        """Return the runs as `load_runs` does, oldest first.
+
+        With `only`, there are no other metrics, and texts that repeat and params that do not vary are
+        categories, except for the named ones.
+        """
+        is_slim = only is not None
         started, ended = np.concatenate([np.empty((2, 0)), *self._times], axis=1)
         heads = {name: _texts(pieces) for name, pieces in self._own.items()}
         for name, words in self._heads.items():
             words.pad(self._n)
-            heads[name] = words.texts(as_categories)
+            heads[name] = words.texts(is_slim)
         heads["start_time"] = pd.to_datetime(started.astype(np.int64), unit="ms", utc=True)
         heads["seconds"] = (ended - started) / 1000
         order = ("run_id", "run_name", "status", "start_time", "seconds", *self._tags.values())
@@ -75,14 +81,29 @@ class Collected:
             words = self._params[key]
             words.pad(self._n, added.get(key))
             # The loss is a param (which function) and a metric (its value); the value keeps the short name.
-            columns[f"params.{key}" if key == "loss" or key in columns else key] = words.typed(as_categories)
+            name = f"params.{key}" if key == "loss" or key in columns else key
+            columns[name] = words.typed(is_slim, only is not None and name not in only)
         for key in sorted(map(str, self._metrics)):
+            if only is not None and not {key, f"metrics.{key}"} & set(only):
+                continue
             values = np.full(self._n, np.nan)
             for start, some in self._metrics[key]:
                 values[start : start + len(some)] = some
             columns[f"metrics.{key}" if key in columns else key] = values
         frame = pd.DataFrame(columns, copy=False)
-        return frame.sort_values(["start_time", "run_name", "run_key"], kind="stable", ignore_index=True)
+        oldest_first = order_by(started, heads["run_name"], heads["run_key"])
+        return frame.take(oldest_first).reset_index(drop=True)
+
+
+def order_by(*columns: ArrayLike | pd.Series[Any]) -> NDArray[np.int64]:
+    """Return the positions in which rows are sorted by these columns; equal rows keep their order.
+
+    Unlike pandas, makes no objects of texts.
+    """
+    arrays = [one.array if isinstance(one, pd.Series) and one.dtype == "str" else one for one in columns]
+    table = pa.table({str(i): pa.chunked_array(pa.array(one)) for i, one in enumerate(arrays)})
+    order = pc.sort_indices(table, [(name, "ascending") for name in table.column_names])
+    return np.asarray(order, dtype=np.int64)
 
 
 class _Words:
@@ -117,13 +138,16 @@ class _Words:
 
     def texts(self, as_categories: bool) -> Any:
         """Return the texts."""
-        if not self._place:
+        if not self._place and not as_categories:
             return np.full(self._n, None, dtype=object)
         column = pd.Categorical.from_codes(self._all(), pd.Index(list(self._place), dtype="str"))
         return column if as_categories else pd.Series(column).astype("str")
 
-    def typed(self, as_categories: bool) -> Any:
-        """Return numbers or truth values if all texts are; else the texts."""
+    def typed(self, as_categories: bool, is_short: bool) -> Any:
+        """Return numbers or truth values if all texts are; else the texts.
+
+        If `is_short`, a number or truth value that all runs share is a category.
+        """
         words, codes = list(self._place), self._all()
         values: Any
         if words and set(words) <= {"true", "false"}:
@@ -134,7 +158,7 @@ class _Words:
                 return self.texts(as_categories)
             values = numbers.to_numpy()
         if not (codes < 0).any():
-            return values[codes]
+            return pd.Categorical.from_codes(codes, values) if is_short and len(words) == 1 else values[codes]
         missing: Any = None if values.dtype == object else np.nan
         return np.append(values, missing)[codes]
 

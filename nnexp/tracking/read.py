@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from nnexp.config.errors import RequestError
 from nnexp.config.run import key_names
@@ -110,8 +112,8 @@ def read_runs(
 ) -> pd.DataFrame:
     """Read runs like `load_runs`, from an open store. Raises RequestError if there is no such sweep.
 
-    `only`: the columns that are needed. Then texts that repeat are categories, and of a population no other
-    columns are read; see `frames.read_frame`.
+    `only`: the columns that are needed, for a frame that takes little memory: see `Collected.frame`, and of a
+    population `frames.read_frame`.
     """
     if sweep is None:
         runs = _ordinary(store, experiment, None)
@@ -123,8 +125,12 @@ def read_runs(
         if is_population(parent):
             return read_frame(population_of(store, parent), only)
         keys = set(recorded_keys(store, parent))
-        runs, tables = _ordinary(store, experiment, keys, only is not None), []
-        if keys := keys - set(runs["run_key"]):  # recorded in a population, and not trained again
+        runs, tables = _ordinary(store, experiment, keys, only), []
+        if pc.count_distinct(pa.array(runs["run_key"].array)).as_py() < len(
+            keys
+        ):  # recorded in a population, and not trained again
+            runs = runs if only is None else _ordinary(store, experiment, keys)
+            keys -= set(runs["run_key"])
             tables = [read_frame(one, keys=keys) for one in populations(store, experiment)]
     return _joined([runs, *tables])
 
@@ -151,7 +157,10 @@ def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _ordinary(
-    store: Store, experiment: Experiment, keys: Collection[str] | None, as_categories: bool = False
+    store: Store,
+    experiment: Experiment,
+    keys: Collection[str] | None,
+    only: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Read the experiment's runs, or those of these keys, that MLflow has as such."""
     found, lacking = Collected(TAG_COLUMNS), dict[str, str]()
@@ -160,7 +169,7 @@ def _ordinary(
             runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
         found.add(_that_count([run.checked() for run in runs], lacking))
     tell(lacking, "it is left out")
-    return found.frame(as_categories)
+    return found.frame(only)
 
 
 def _that_count(runs: list[Detail], lacking: dict[str, str]) -> list[Detail]:

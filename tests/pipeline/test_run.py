@@ -50,7 +50,7 @@ def record(asked):
 
 @pytest.fixture
 def sweep(asked):
-    return lambda configs, name=None, **how: sweeper.sweep(configs, asked(**how), name)
+    return lambda configs, name=None, **how: sweeper.sweep(list(configs), asked(**how), name)
 
 
 def trained(config):

@@ -26,6 +26,7 @@ from nnexp.analysis.summary import (
 from nnexp.analysis.summary_table import is_numeric, open_question, readable, setting
 from nnexp.config.groups import find_option
 from nnexp.config.text import masked
+from nnexp.tracking.collected import order_by
 from nnexp.tracking.experiments import get_experiment
 from nnexp.tracking.frames import read_frame, shared_params
 from nnexp.tracking.labels import DATA, QUESTION
@@ -42,6 +43,11 @@ METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_ac
 MAX_EXPERIMENT = 20_000
 # A swept key with more values than this is shown abbreviated.
 MAX_VALUES = 20
+
+
+def columns(metric: str | None = None) -> set[str]:
+    """Return the columns of the runs that the findings by this metric, or by the deciding one, need."""
+    return needed(metric, ("reason", "epochs", "log_every", *METRICS, *CHARTS))
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,10 @@ class Findings:
     """The results of a sweep.
 
     `parent` is the sweep's parent run, `total` its number of points. `runs` has the run that counts of each
-    point that has ended, with the columns of `load_runs`. `summary` is the summary of the runs that finished,
-    None if none did, and `metric` the metric that it is of and by which runs are compared. `search`
-    is the record of a search. Of a `population`, `runs` has only the columns that are needed, with a member's
-    number instead of its name and id: see `named`.
+    point that has ended, first `done` and then those that failed, with the columns of `load_runs` that are
+    needed. `summary` is the summary of the runs that finished, None if none did, and `metric` the metric that
+    it is of and by which runs are compared. `search` is the record of a search. Of a `population`, `runs` has
+    a member's number instead of its name and id: see `named`.
     """
 
     parent: Detail
@@ -89,10 +95,10 @@ class Findings:
         metric = metric or (None if search is None else search.metric)
         if is_population(parent):
             population = population_of(store, parent)
-            also = ("number", "reason", "epochs", "log_every", *METRICS, *CHARTS)
-            runs = read_frame(population, needed(metric, also))
+            runs = read_frame(population, columns(metric) | {"number"})
         else:
-            runs = read_runs(store, get_experiment(store, parent.experiment_id), parent.run_id)
+            place = get_experiment(store, parent.experiment_id)
+            runs = read_runs(store, place, parent.run_id, columns(metric))
         found = cls.of(parent, points_asked(store, parent), runs, overall(runs, metric), metric)
         return replace(found, search=search, population=population)
 
@@ -113,10 +119,19 @@ class Findings:
         if "loss" not in runs:  # no run has got far enough to record a loss
             runs = runs.assign(loss=np.nan)
         done, failed = finished(runs), runs[runs["status"] == "FAILED"]
+        metric = metric or deciding(done)
+        is_diverged, worth = (
+            (done["outcome"] == "diverged").to_numpy(bool),
+            (sign(metric) or 1) * done[metric],
+        )
+        names = [
+            done[name] for name in ("run_name", "run_key") if name in done
+        ]  # else the order is by number
+        done = done.take(order_by(is_diverged, worth.to_numpy(float), *names))
         if "run_key" in runs:
             failed = failed[~failed["run_key"].isin(done["run_key"])].drop_duplicates("run_key", keep="last")
-        counted = done if failed.empty else pd.concat([done, failed], ignore_index=True)
-        return cls(parent, total, counted, summary, metric or deciding(done))
+        counted = pd.concat([done, failed]) if len(failed) else done
+        return cls(parent, total, counted.reset_index(drop=True), summary, metric)
 
     @property
     def question(self) -> str:
@@ -148,16 +163,10 @@ class Findings:
         """Return the runs of the points that failed."""
         return self.runs[self.runs["status"] == "FAILED"]
 
-    @cached_property
+    @property
     def done(self) -> pd.DataFrame:
         """Return the runs that finished, the best by the metric first; diverged runs come last."""
-        done = self.runs[self.runs["status"] == "FINISHED"]
-        worth, diverged = (sign(self.metric) or 1) * done[self.metric], done["outcome"] == "diverged"
-        if "run_key" in done:
-            order = ["_diverged", "_worth", "run_name", "run_key"]
-            done = done.assign(_diverged=diverged, _worth=worth)
-            return done.sort_values(order, ignore_index=True).drop(columns=order[:2])
-        return done.iloc[np.lexsort([worth, diverged])].reset_index(drop=True)  # else by their numbers
+        return self.runs.iloc[: int((self.runs["status"] == "FINISHED").sum())]
 
     def named(self, *tables: pd.DataFrame) -> list[pd.DataFrame]:
         """Return tables of some of the runs, with the names and ids, which are read only now for members."""
@@ -211,7 +220,7 @@ class Findings:
     @property
     def counts(self) -> dict[str, int]:
         """Count the points of each kind; bad kinds (failed, diverged, not run) only if there are some."""
-        done = self.runs[self.runs["status"] == "FINISHED"]
+        done = self.done
         news = {
             "failed": len(self.failed),
             "diverged": int((done["outcome"] == "diverged").sum()),
@@ -294,12 +303,16 @@ class Findings:
 
     def best(self, n: int) -> pd.DataFrame:
         """Return the n best runs that finished, or n for each value of the settings in `apart`."""
-        return self.done.groupby(self.apart or "status", dropna=False, sort=False).head(n)
+        return self.done[self._place() < n]
 
     def worst(self, n: int) -> pd.DataFrame:
         """Return the n worst runs likewise, the worst first, without those among the n best."""
-        rest = self.done.drop(self.best(n).index).iloc[::-1]
-        return rest.groupby(self.apart or "status", dropna=False, sort=False).head(n)
+        return self.done[(self._place() >= n) & (self._place(from_best=False) < n)].iloc[::-1]
+
+    def _place(self, from_best: bool = True) -> pd.Series[int]:
+        """Return for each run of `done` how many are better, or worse, of those that compare with it."""
+        groups = self.done.groupby(self.apart or "status", dropna=False, sort=False, observed=True)
+        return groups.cumcount(ascending=from_best)
 
 
 def shown_ranges(params: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nnexp.pipeline.search.plan import Planned
 from nnexp.pipeline.session import Place
-from nnexp.pipeline.sweep import finish_parent, finished_sweep, found_of
+from nnexp.pipeline.sweep import finish_parent, found_of
 from nnexp.tracking.searches import Searched
 
 
@@ -21,8 +21,7 @@ def finish(
 ) -> None:
     """Record the results of a search, and end its parent run."""
     keys = [key for trial in searched.trials for key in (*trial.keys, *trial.confirmed)]
-    done = finished_sweep(place, parent, keys, list(failures))
-    found = replace(found_of(place, done, len(set(keys))), search=searched)
+    found = replace(found_of(place, parent, len(set(keys))), search=searched)
     pictures = []
     if asked.config.figures:
         from nnexp.analysis.report.pictures import search_pictures
