@@ -7,13 +7,17 @@ import gc
 
 # A parameter of glibc's mallopt, and the size in bytes from which freed memory goes back at once.
 M_MMAP_THRESHOLD, LARGE = -3, 1 << 17
+# What fewer networks than this have taken is not worth the time.
+FEW = 2000
 
 
-def give_back() -> None:
-    """Give freed memory back, so that what comes next does not add to what a large sweep has taken.
+def give_back(networks: int) -> None:
+    """Give freed memory back, so that what comes next does not add to what so many networks have taken.
 
     From then on what is large goes back as soon as it is freed.
     """
+    if networks < FEW:
+        return
     import pyarrow as pa  # takes long to import
 
     gc.collect()

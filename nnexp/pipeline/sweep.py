@@ -137,7 +137,7 @@ def sweep(
         failures = [(point.name, reasons[point.key]) for point in todo.failed]  # and not run again
         if not todo.todo and complete:
             return _complete(place, complete[-1].run_id, keys, failures, asked, figures, request)
-        give_back()
+        give_back(len(asked))
         # Both raise RequestError if what they need is unavailable.
         device = open_device(request.device, request.executor) if todo.todo else None
         training = execute(todo.todo, request.executor, device)
@@ -153,9 +153,9 @@ def sweep(
             place.writer.settle(parent)
             total, datasets = len(asked), _datasets(asked)
             del asked, todo, training  # none of the points is needed any more
-            give_back()
+            give_back(total)
             found = found_of(place, parent, total)
-            give_back()
+            give_back(total)
             pictures = _draw(place, found, datasets) if figures else []
             finish_parent(place, found, failures, stopped, pictures)
         return Sweep(parent, keys, failures, found.runs, found.summary)
@@ -301,7 +301,7 @@ def found_of(place: Place, sweep_id: str, total: int) -> Findings:
     """Read the findings of a sweep from the store. Raises Ended if its parent was deleted meanwhile."""
     parent = _parent(place, sweep_id)
     runs = read_runs(place.store, place.experiment, sweep_id, columns())
-    give_back()
+    give_back(total)
     return Findings.of(parent, total, runs, overall(runs))
 
 
@@ -327,7 +327,7 @@ def _draw(place: Place, found: Findings, datasets: Sequence[Dataset]) -> list[Pi
     for run_id, files in illustrations(place.store, found, datasets):
         with uninterrupted():
             place.writer.add(run_id, files, {})
-        give_back()
+        give_back(found.total)
     return sweep_pictures(place.store, found)
 
 
