@@ -9,6 +9,7 @@ joblib launcher is left out, with a message, if it is not installed.
 import argparse
 import importlib.util
 import os
+import resource
 import shutil
 import sqlite3
 import statistics
@@ -152,9 +153,17 @@ def median_ratio(above: list[float], below: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    count = parser.parse_args().rounds
+    parser.add_argument("--memory", type=int, help="only the memory that a sweep of so many runs takes")
+    asked = parser.parse_args()
+    count = asked.rounds
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(Path(directory))
+        if asked.memory is not None:
+            bench.nnexp(4, bench.store())
+            bench.nnexp(asked.memory, bench.store())
+            most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+            print(f"a sweep of {asked.memory:,} runs, with its figures: at most {most:,.0f} MB of memory")
+            return
         lines = [*recording(bench, count), "", *starting(bench, count)]
     text = "\n".join(lines) + "\n"
     print(text)
