@@ -3,11 +3,12 @@
 Both search the learning rate and the width of one hidden layer; a trial is 5 seeds, each with a split and
 initial weights of its own; relu, Adam, mini-batches of 32 rows, shuffled anew each epoch. Ours is the whole
 command, from shell to prompt, with every run recorded in MLflow; the peer records nothing. Its trials take
-the same time each, so that only some are made, and the time of all is their mean times the number. Prints a
-Markdown table and writes it to search.md.
+the same time each, so that only some are made, and the time of all is their mean times the number. The table
+has the best value after some of the trials, too. Prints it as Markdown and writes it to search.md.
 """
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
@@ -70,13 +71,24 @@ def ours(task: str, extra: list[str], trials: int, epochs: int, place: Path) -> 
     return seconds, found
 
 
-def peer(task: str, trials: int, epochs: int) -> list[float]:
-    """Let Optuna search with MLPClassifier; return the seconds of each trial."""
-    X, y = TASKS[task][0](return_X_y=True)
-    seconds: list[float] = []
+class Peer:
+    """Optuna's search with MLPClassifier; `seconds` and `values` of its trials so far."""
 
-    def objective(trial: optuna.Trial) -> float:
-        start = time.perf_counter()
+    def __init__(self, task: str, epochs: int) -> None:
+        self._data, self._epochs = TASKS[task][0](return_X_y=True), epochs
+        self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+        self.seconds: list[float] = []
+
+    @property
+    def values(self) -> list[float]:
+        return [trial.value for trial in self._study.trials if trial.value is not None]
+
+    def go_on(self, trials: int) -> None:
+        """Make so many more trials."""
+        self._study.optimize(self._objective, trials)
+
+    def _objective(self, trial: optuna.Trial) -> float:
+        start, (X, y) = time.perf_counter(), self._data
         rate = trial.suggest_float("rate", LOW, HIGH, log=True)
         width = trial.suggest_int("width", NARROW, WIDE)
         losses = []
@@ -84,60 +96,63 @@ def peer(task: str, trials: int, epochs: int) -> list[float]:
             X_train, X_val, y_train, y_val = train_test_split(X, y, test_size=0.3, random_state=seed)
             scale = StandardScaler().fit(X_train)
             net = MLPClassifier(
-                (width,), learning_rate_init=rate, batch_size=32, max_iter=epochs, tol=0.0, alpha=0.0,
-                n_iter_no_change=epochs + 1, random_state=seed,
+                (width,), learning_rate_init=rate, batch_size=32, max_iter=self._epochs, tol=0.0, alpha=0.0,
+                n_iter_no_change=self._epochs + 1, random_state=seed,
             )  # fmt: skip
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 net.fit(scale.transform(X_train), y_train)
             losses.append(log_loss(y_val, net.predict_proba(scale.transform(X_val)), labels=np.unique(y)))
-        seconds.append(time.perf_counter() - start)
+        self.seconds.append(time.perf_counter() - start)
         return statistics.median(losses)
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0)).optimize(objective, trials)
-    return seconds
+
+def bests(values: list[float], counts: list[int]) -> list[str]:
+    """Return the least of the first so many values, for each count; empty where there are not as many."""
+    return [f"{min(values[:n]):.4f}" if n <= len(values) else "" for n in counts]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--peers", type=int, default=12, help="trials of the peer that are timed")
+    parser.add_argument("--peers", type=int, default=12, help="trials that the peer makes")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="directory of the table")
-    arguments = parser.parse_args()
-    trials, epochs = arguments.trials, arguments.epochs
+    asked = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    counts = sorted({asked.peers, 50, 100, asked.trials})
     lines = [
-        f"| {trials} trials of {SEEDS} seeds, {epochs} epochs | | s | of the peer's | epochs trained | best |"
+        f"| {asked.trials} trials of {SEEDS} seeds, {asked.epochs} epochs | | s | of the peer's "
+        f"| epochs trained | {' | '.join(f'best of {n}' for n in counts)} |"
     ]
-    lines.append("|---|---|---|---|---|---|")
+    lines.append("|---" * (5 + len(counts)) + "|")
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         open_store(f"sqlite:///{place}/mlflow.db")
-        for task in arguments.tasks:
+        for task in asked.tasks:
             X, y = TASKS[task][0](return_X_y=True)
             frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])]).assign(**{"class": y})
             frame["class"] = frame["class"].map("c{}".format)
             frame.to_csv(place / f"{task.replace(' ', '_')}.csv", index=False)
             # Half of the peer's trials before ours and half after, as a machine's speed changes.
-            half = arguments.peers // 2
-            times, rows = peer(task, half, epochs), []
+            peer, found = Peer(task, asked.epochs), {}
+            peer.go_on(asked.peers // 2)
             for name, extra in OURS.items():
-                seconds, found = ours(task, extra, trials, epochs, place)
-                trained = sum(trial.epochs for trial in found.trials)
-                rows.append(
-                    (name, seconds, trained, min(t.value for t in found.trials if t.state == "complete"))
-                )
-            times += peer(task, arguments.peers - half, epochs)
-            whole = statistics.mean(times) * trials
-            lines.append(f"| {task} | Optuna + MLPClassifier | {whole:,.0f} | 1 | {trials * epochs:,} | |")
-            for name, seconds, trained, best in rows:
-                lines.append(
-                    f"| {task} | {name} | {seconds:,.1f} | {seconds / whole:.3f} | {trained:,} | {best:.4f} |"
-                )
-            print(*lines[-1 - len(rows) :], sep="\n", flush=True)
-    (arguments.out / "search.md").write_text("\n".join(lines) + "\n")
+                found[name] = ours(task, extra, asked.trials, asked.epochs, place)
+            peer.go_on(asked.peers - asked.peers // 2)
+            each = statistics.mean(peer.seconds)
+            whole = each * asked.trials
+            row = ["Optuna + MLPClassifier", f"{whole:,.0f}", "1", f"{asked.trials * asked.epochs:,}"]
+            rows = [[*row, *bests(peer.values, counts)]]
+            for name, (seconds, searched) in found.items():
+                trained = sum(trial.epochs for trial in searched.trials)
+                values = [t.value if t.state == "complete" else math.inf for t in searched.trials]
+                row = [name, f"{seconds:,.1f}", f"{seconds / whole:.3f}", f"{trained:,}"]
+                rows.append([*row, *bests(values, counts)])
+            lines += [f"| {task} | {' | '.join(row)} |" for row in rows]
+            print(*lines[-len(rows) :], sep="\n", flush=True)
+    (asked.out / "search.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
