@@ -58,6 +58,11 @@ class Collected:
         self._times.append(np.array([[run.start_time for run in runs], ended], dtype=float))
         self._n += len(runs)
 
+    @property
+    def number_of_keys(self) -> int:
+        """Return how many different run keys there are."""
+        return int(pc.count_distinct(pa.chunked_array(self._own["run_key"], pa.large_string())).as_py())
+
     def frame(self, only: Collection[str] | None) -> pd.DataFrame:
         """Return the runs as `load_runs` does, oldest first.
 

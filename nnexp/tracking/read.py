@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from nnexp.config.errors import RequestError
 from nnexp.config.run import key_names
@@ -116,7 +114,7 @@ def read_runs(
     population `frames.read_frame`.
     """
     if sweep is None:
-        runs = _ordinary(store, experiment, None)
+        runs = _ordinary(store, experiment, None).frame(None)
         tables = [read_frame(one, own=True) for one in populations(store, experiment)]
     else:
         parent = get_sweep(store, sweep)
@@ -125,11 +123,11 @@ def read_runs(
         if is_population(parent):
             return read_frame(population_of(store, parent), only)
         keys = set(recorded_keys(store, parent))
-        runs, tables = _ordinary(store, experiment, keys, only), []
-        if pc.count_distinct(pa.array(runs["run_key"].array)).as_py() < len(
-            keys
-        ):  # recorded in a population, and not trained again
-            runs = runs if only is None else _ordinary(store, experiment, keys)
+        found, tables = _ordinary(store, experiment, keys), []
+        if found.number_of_keys == len(keys):
+            runs = found.frame(only)
+        else:  # some are recorded in a population, and not trained again
+            runs = found.frame(None)
             keys -= set(runs["run_key"])
             tables = [read_frame(one, keys=keys) for one in populations(store, experiment)]
     return _joined([runs, *tables])
@@ -156,20 +154,15 @@ def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return first.reset_index(drop=True)
 
 
-def _ordinary(
-    store: Store,
-    experiment: Experiment,
-    keys: Collection[str] | None,
-    only: Collection[str] | None = None,
-) -> pd.DataFrame:
-    """Read the experiment's runs, or those of these keys, that MLflow has as such."""
+def _ordinary(store: Store, experiment: Experiment, keys: Collection[str] | None) -> Collected:
+    """Collect the experiment's runs, or those of these keys, that MLflow has as such."""
     found, lacking = Collected(TAG_COLUMNS), dict[str, str]()
     for runs in store.reader.networks(experiment, list(TAG_COLUMNS)):
         if keys is not None:
             runs = [run for run in runs if run.tags["nnexp.run_key"] in keys]
         found.add(_that_count([run.checked() for run in runs], lacking))
     tell(lacking, "it is left out")
-    return found.frame(only)
+    return found
 
 
 def _that_count(runs: list[Detail], lacking: dict[str, str]) -> list[Detail]:
