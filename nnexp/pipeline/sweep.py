@@ -289,7 +289,7 @@ def _complete(
     if not labels.items() <= _parent(place, parent).tags.items():
         with uninterrupted():
             place.writer.add(parent, {}, labels)
-        found = found_of(place, parent, len(asked))  # with the new labels
+        found = replace(found, parent=_parent(place, parent))  # with the new labels
         pictures = _draw(place, found, _datasets(asked)) if figures else []
         files, tags = results(place, found, failures, pictures)
         with uninterrupted():

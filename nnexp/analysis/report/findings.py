@@ -120,14 +120,10 @@ class Findings:
             runs = runs.assign(loss=np.nan)
         done, failed = finished(runs), runs[runs["status"] == "FAILED"]
         metric = metric or deciding(done)
-        is_diverged, worth = (
-            (done["outcome"] == "diverged").to_numpy(bool),
-            (sign(metric) or 1) * done[metric],
-        )
-        names = [
-            done[name] for name in ("run_name", "run_key") if name in done
-        ]  # else the order is by number
-        done = done.take(order_by(is_diverged, worth.to_numpy(float), *names))
+        is_diverged = (done["outcome"] == "diverged").to_numpy(bool)
+        worth = (sign(metric) or 1) * done[metric].to_numpy(float)
+        names = [done[name] for name in ("run_name", "run_key") if name in done]  # members are in their order
+        done = done.take(order_by(is_diverged, worth, *names))
         if "run_key" in runs:
             failed = failed[~failed["run_key"].isin(done["run_key"])].drop_duplicates("run_key", keep="last")
         counted = pd.concat([done, failed]) if len(failed) else done
@@ -220,13 +216,12 @@ class Findings:
     @property
     def counts(self) -> dict[str, int]:
         """Count the points of each kind; bad kinds (failed, diverged, not run) only if there are some."""
-        done = self.done
         news = {
             "failed": len(self.failed),
-            "diverged": int((done["outcome"] == "diverged").sum()),
+            "diverged": int((self.done["outcome"] == "diverged").sum()),
             "not run": self.total - len(self.runs),
         }
-        return {self.unit: self.total, "done": len(done)} | {kind: n for kind, n in news.items() if n}
+        return {self.unit: self.total, "done": len(self.done)} | {kind: n for kind, n in news.items() if n}
 
     @cached_property
     def settings(self) -> list[str]:
