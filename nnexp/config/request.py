@@ -213,6 +213,8 @@ def _search(values: Any) -> Search:
     keys = _keyed(Search)
     refuse_other_keys(values.keys(), ["name", *keys], "search.")
     parsed = {name: checked(f"search.{name}", values[name], rule) for name, (rule, _) in keys.items()}
+    if parsed["over"] not in config.key_names():
+        raise unknown("key in search.over", parsed["over"], config.key_names())
     if parsed["trials"] is None and values["name"] != "grid":
         raise RequestError(f"search.trials=null: search={values['name']} has no end: give a number of trials")
     return Search(values["name"], **parsed)

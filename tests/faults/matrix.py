@@ -204,10 +204,12 @@ def main() -> None:
     print(f"\n{table}\n\n{time.monotonic() - began:.0f} s")
     if asked.write:
         TABLE.write_text(HEAD.format(n=asked.trials, seed=asked.seed) + table + "\n")
-    failed = any(row.fell_short and row.total for row in rows)
+    failed = [row for row in rows if row.fell_short and row.total]
     if not failed:
         shutil.rmtree(base)
-    sys.exit(failed)
+    for row in failed:  # at the very end, where they are found in a long log
+        print(f"NOT AS EXPECTED: {row.fault.name}: {row.good} of {row.total}: {'; '.join(row.otherwise)}")
+    sys.exit(bool(failed))
 
 
 HEAD = """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
@@ -18,6 +19,8 @@ from tests.faults.standing import weights_hash
 
 # Every directory of a run counts as old, so that its age does not protect it.
 OLD = "from nnexp.pipeline import doctor\ndoctor._is_old = lambda path: path.is_dir()"
+# As every age will do, doctor may find a directory whose row is about to be written; repairing sees the row.
+IN_USE = "files of a run that is not in the store; left alone, since it is in use"
 # Few runs, since doctor reads the weights of all of them.
 SWEEP = ("train", "-m", "seed=range(20)", "figures=false")
 SWEEP_RUNS = 20
@@ -76,13 +79,19 @@ def beside_sweeps(trial: Trial, uris: Sequence[str]) -> str:
     finally:
         for process in running.values():
             kill(process)
-    wrong = [(end.status, end.out[-300:], end.err[-300:]) for end in ends if end.status != 0]
+    wrong = [(end.status, end.out[-300:], end.err[-300:]) for end in ends if not is_as_expected(end)]
     expect(not wrong, f"{len(wrong)} of {len(ends)} doctors ended otherwise: {wrong[:1]}")
     expect(not list(trial.place.rglob("*.aside")), "files were moved aside")
     for uri in uris:
         check_files(uri, sweeps[uri])
     check_leftover(trial, uris)
     return f"{len(ends)} doctors, {sum(sweeps.values())} sweeps of {SWEEP_RUNS} runs"
+
+
+def is_as_expected(end: End) -> bool:
+    """Return whether a doctor found nothing, or only files that it saw to be in use and left alone."""
+    found = re.search(r"(\d+) found, 0 of them repaired", end.out)
+    return end.status == 0 or (found is not None and int(found[1]) == end.out.count(IN_USE))
 
 
 def fixed(trial: Trial, uris: Sequence[str], times: int = 1) -> list[End]:

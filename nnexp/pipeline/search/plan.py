@@ -13,11 +13,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig
 
 from nnexp.config.compose import Composer
-from nnexp.config.errors import RequestError, unknown
+from nnexp.config.errors import RequestError
 from nnexp.config.overrides import plain_errors
 from nnexp.config.ranges import space_of
 from nnexp.config.request import Request, Search
-from nnexp.config.run import RunConfig, key_names
+from nnexp.config.run import RunConfig
 from nnexp.config.space import Space, Value
 from nnexp.dataset.load import Source
 from nnexp.pipeline.git import refuse_dirty
@@ -110,11 +110,8 @@ def planned(
     with plain_errors():
         ranges = [f"{key!s}={value}" for key, value in config.hydra.sweeper.params.items()]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides([*ranges, *overrides])
-        over = config.search.over
-        if not isinstance(over, str) or over not in key_names():
-            raise unknown("key in search.over", str(over), key_names())
         zipped = config.get("zip")
-        space = space_of(parsed, list(zipped) if isinstance(zipped, ListConfig) else [], over)
+        space = space_of(parsed, list(zipped) if isinstance(zipped, ListConfig) else [], config.search.over)
         composer = Composer(loader, config)
         texts = [[*space.overrides(corner), *own] for corner in space.corners() for own in space.over]
         configs, request = valid_points(composer, texts, source, is_named=False)
