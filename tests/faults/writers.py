@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -193,6 +194,8 @@ def stop_between_writes(process: subprocess.Popen[bytes], store: Path) -> None:
 
     def is_stopped() -> bool:
         kill(process, signal.SIGSTOP)
+        # Until all its threads have stopped, one may still lock the store.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         with closing(sqlite3.connect(store, timeout=0.5, isolation_level=None)) as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE")
