@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import sqlalchemy as sa
-from filelock import FileLock
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from nnexp.config.errors import Lost, RequestError
@@ -28,7 +27,8 @@ from nnexp.config.paths import default_store
 from nnexp.config.run import RunConfig
 from nnexp.config.text import masked, masked_value
 from nnexp.tracking import tables
-from nnexp.tracking.places import SQLITE, ensure_id, is_read_only, new_id, root_of
+from nnexp.tracking.create import create_sqlite, fill
+from nnexp.tracking.places import SQLITE, is_read_only, root_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -318,7 +318,7 @@ def _sqlite_revisions(path: Path, create: bool) -> list[str]:
     if not os.path.exists(path):
         if not create:
             raise RequestError(f"no store at {path}: record a run first, with nnexp train")
-        _create_sqlite(path)
+        create_sqlite(path)
     try:
         with path.open("rb") as file:
             head = file.read(100)
@@ -371,27 +371,6 @@ def _check_name(path: Path) -> None:
         )
 
 
-def _create_sqlite(path: Path) -> None:
-    """Create the store under our own lock, in a temporary file that is renamed when it is complete.
-
-    MLflow's own first migration must not be raced or killed: it can leave a file that never opens again.
-    Raises RequestError.
-    """
-    if not path.parent.is_dir():
-        raise RequestError(f"tracking_uri={SQLITE}{path}: there is no directory {path.parent}")
-    try:
-        with FileLock(f"{path}.lock"):
-            if path.exists():
-                return
-            half = path.with_name(f"{path.name}.creating")
-            for left in (half, half.with_name(f"{half.name}-journal")):
-                left.unlink(missing_ok=True)
-            _fill(f"{SQLITE}{half}", root_of(f"{SQLITE}{path}"))
-            half.rename(path)
-    except OSError as error:
-        raise RequestError(f"tracking_uri={SQLITE}{path}: cannot be created: {error.strerror}") from error
-
-
 def _server_revisions(uri: str, create: bool) -> list[str]:
     """Return the migrations that a database server's tables are at; one process fills an empty database.
 
@@ -404,18 +383,7 @@ def _server_revisions(uri: str, create: bool) -> list[str]:
                 raise RequestError(f"no store at {masked(uri)}: record a run first, with nnexp train")
             connection.execute(sa.select(sa.func.pg_advisory_lock(CREATION_LOCK)))
             if not sa.inspect(connection).has_table("alembic_version"):
-                _fill(uri, root_of(uri))
+                fill(uri, root_of(uri))
             connection.rollback()
         rows = connection.execute(sa.text("SELECT version_num FROM alembic_version")).all()
     return [row[0] for row in rows]
-
-
-def _fill(uri: str, artifact_root: str) -> None:
-    """Make MLflow's tables in an empty database, and give it its id."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    id = new_id()
-    made = SqlAlchemyStore(uri, f"{artifact_root}/{id}").engine
-    with made.begin() as connection:
-        ensure_id(connection, id)
-    made.dispose()
