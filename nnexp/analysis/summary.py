@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nnexp.analysis import condition, statistics
 from nnexp.analysis.order import sort_key
@@ -70,7 +71,10 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
     if "run_key" not in done:
         is_sorted = "number" not in done or done["number"].is_monotonic_increasing
         return done.reset_index(drop=True) if is_sorted else done.sort_values("number", ignore_index=True)
-    keys = pa.chunked_array(pa.array(done["run_key"].array)).combine_chunks().dictionary_encode()
+    keys = pa.chunked_array(pa.array(done["run_key"].array)).combine_chunks()
+    if len(keys) < 2 or pc.all(pc.greater(keys[1:], keys[:-1])).as_py():  # which saves a copy
+        return done.reset_index(drop=True)
+    keys = keys.dictionary_encode()
     is_repeated = pd.Series(keys.indices.to_numpy(zero_copy_only=False)).duplicated(keep="last").to_numpy()
     done = done[~is_repeated] if is_repeated.any() else done
     return done.take(order_by(done["run_key"])).reset_index(drop=True)

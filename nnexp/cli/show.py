@@ -314,7 +314,8 @@ def _show_sweep(store: Store, parent: Detail) -> None:
     if found.question:
         print(on_one_line(f"question: {found.question}"))
     _section("ranges", found.ranges)
-    ends, failed = found.named(found.done.iloc[[0, -1][: len(found.done)]], found.failed.head(MOST_SHOWN))
+    best_and_worst = found.ranking[:: max(1, len(found.ranking) - 1)]  # the same one if it is alone
+    ends, failed = found.named(found.runs.take(best_and_worst), found.failed.head(MOST_SHOWN))
     if found.search is not None:
         print(f"\nbest trials\n{_told(found.search, found.runs)}")
     elif found.summary is not None:

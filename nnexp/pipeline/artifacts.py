@@ -213,7 +213,7 @@ def run_files(trained: Trained, weights: bytes) -> dict[str, bytes]:
     return {"config.yaml": f"schema: {SCHEMA}\n{text}".encode(), "weights.npz": weights}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _yaml(name: str, value: Any) -> str:
     """Return one key of config.yaml. Cached, as a sweep's runs share most keys and PyYAML is slow."""
     if name in GROUPS:

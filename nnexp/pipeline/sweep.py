@@ -113,6 +113,7 @@ def sweep(
         raise RequestError("record=table: cannot be one of several values, nor go with another sweeper")
     if request.require_clean:
         refuse_dirty()
+    give_back(len(configs))
     all_points = points_of(configs, source)
     first, figures = configs[0], any(config.figures for config in configs)
     configs.clear()
@@ -376,7 +377,7 @@ def best_curves(place: Place, found: Findings) -> list[tuple[str, int, float]]:
 
     Of a population's member without curves, the last values.
     """
-    (best,) = found.named(found.done.head(1))
+    (best,) = found.named(found.ranked(1))
     if best.empty or best["outcome"][0] == "diverged":
         return []
     values = {name: float(best[name][0]) for name in CHARTS if name in best and np.isfinite(best[name][0])}

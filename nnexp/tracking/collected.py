@@ -66,8 +66,8 @@ class Collected:
     def frame(self, only: Collection[str] | None) -> pd.DataFrame:
         """Return the runs as `load_runs` does, oldest first.
 
-        With `only`, there are no other metrics, and texts that repeat and params that do not vary are
-        categories, except for the named ones.
+        With `only`, there are no other metrics, texts that repeat and params that do not vary are categories,
+        except for the named ones, and a number stands for each hash of weights.
         """
         is_slim = only is not None
         started, ended = np.concatenate([np.empty((2, 0)), *self._times], axis=1)
@@ -75,6 +75,8 @@ class Collected:
         for name, words in self._heads.items():
             words.pad(self._n)
             heads[name] = words.texts(is_slim)
+        if is_slim:
+            heads["weights_sha256"] = _numbers(self._own["weights_sha256"])
         heads["start_time"] = pd.to_datetime(started.astype(np.int64), unit="ms", utc=True)
         heads["seconds"] = (ended - started) / 1000
         order = ("run_id", "run_name", "status", "start_time", "seconds", *self._tags.values())
@@ -166,6 +168,13 @@ class _Words:
             return pd.Categorical.from_codes(codes, values) if is_short and len(words) == 1 else values[codes]
         missing: Any = None if values.dtype == object else np.nan
         return np.append(values, missing)[codes]
+
+
+def _numbers(pieces: Sequence[pa.Array]) -> pd.Categorical[int]:
+    """Return a column of texts as numbers, the same one for the same text."""
+    found = pa.chunked_array(pieces, pa.large_string()).combine_chunks().dictionary_encode()
+    codes = found.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return pd.Categorical.from_codes(codes, pd.RangeIndex(len(found.dictionary)))
 
 
 def _texts(pieces: Sequence[pa.Array]) -> Any:

@@ -170,6 +170,7 @@ class DatabaseWriter:
 
     def settle(self, sweep_id: str | None) -> set[str]:
         """Return no ids: transactions leave nothing incomplete and nothing twice."""
+        self._engine.dispose()  # with its page cache
         return set()
 
     def close(self) -> None:
@@ -206,7 +207,6 @@ class DatabaseWriter:
 
         The runs are given by their tags; disregarded runs do not count.
         """
-        keys = [key for key, _ in map(identity, runs) if key]
         attempts = TAGS.alias()
         query = (
             sa.select(RUNS.c.run_uuid, TAGS.c.value, attempts.c.value)
@@ -218,13 +218,14 @@ class DatabaseWriter:
             )
             .where(
                 TAGS.c.key == "nnexp.run_key",
-                TAGS.c.value.in_(keys),
+                TAGS.c.value.in_(sa.bindparam("keys", expanding=True)),
                 RUNS.c.status == "FINISHED",
                 RUNS.c.lifecycle_stage == "active",
                 RUNS.c.experiment_id == int(self._experiment.id),
             )
         )
-        found = connection.execute(query).all()
+        keys = [key for key, _ in map(identity, runs) if key]
+        found = connection.execute(query, {"keys": keys}).all()
         return {
             identity({"nnexp.run_key": key, "nnexp.attempt": attempt or "1"}): run_id
             for run_id, key, attempt in found

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from nnexp.config.errors import RequestError
 from nnexp.config.run import key_names
@@ -251,20 +252,11 @@ def _points(
 
     Raises RequestError if a value is not a number.
     """
-    run_code = {run_id: i for i, run_id in enumerate(run_ids)}
-    metric_code = {metric: i for i, metric in enumerate(metrics)}
-    parts = []
-    rows = iter(store.reader.points(run_ids, metrics, epochs))
-    while some := list(islice(rows, POINTS_AT_ONCE)):  # few of them are objects at a time
-        ids, names, steps, values = zip(*some, strict=True)
-        numbers = np.array(steps), np.array(values)
-        if any(column.dtype.kind not in "iuf" for column in numbers):
-            raise RequestError(f"the curves of {', '.join(metrics)} hold values that are not numbers")
-        codes = [run_code[run_id] for run_id in ids], [metric_code[name] for name in names]
-        parts.append((np.array(codes[0], np.int32), np.array(codes[1], np.int32), *numbers))
+    parts = list(_coded(store.reader.points(run_ids, metrics, epochs), run_ids, metrics))
     if not parts:
         return pd.DataFrame(columns=["run_id", "metric", "epoch", "value"])
     run, metric, epoch, value = (np.concatenate(column) for column in zip(*parts, strict=True))
+    del parts
     order = np.lexsort((epoch, metric, run))
     words = {"run_id": (run_ids, run), "metric": (metrics, metric)}
     columns: dict[str, Any] = {}
@@ -273,3 +265,20 @@ def _points(
         codes_of = codes_of[order]
         columns[name] = pd.Categorical.from_codes(codes_of, index) if as_categories else index.take(codes_of)
     return pd.DataFrame({**columns, "epoch": epoch[order], "value": value[order]})
+
+
+def _coded(
+    points: Iterable[tuple[Any, ...]], run_ids: Sequence[str], metrics: Sequence[str]
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Yield points as arrays, some at a time, so that few of them are objects: the positions of their run and
+    their metric in the lists, the epochs and the values. Raises RequestError if a value is not a number."""
+    run_code = {run_id: i for i, run_id in enumerate(run_ids)}
+    metric_code = {metric: i for i, metric in enumerate(metrics)}
+    rows = iter(points)
+    while some := list(islice(rows, POINTS_AT_ONCE)):
+        ids, names, steps, values = zip(*some, strict=True)
+        numbers = np.array(steps), np.array(values)
+        if any(column.dtype.kind not in "iuf" for column in numbers):
+            raise RequestError(f"the curves of {', '.join(metrics)} hold values that are not numbers")
+        codes = [run_code[run_id] for run_id in ids], [metric_code[name] for name in names]
+        yield np.array(codes[0], np.int32), np.array(codes[1], np.int32), *numbers

@@ -91,7 +91,7 @@ def test_a_report_shows_the_question_the_command_the_ranges_and_the_counts():
 
 def test_the_best_runs_come_first_and_diverged_ones_last():
     found = findings(runs_of())
-    assert found.done["seed"].tolist() == [*range(21, -1, -1), 22]
+    assert found.ranked(len(found.runs))["seed"].tolist() == [*range(21, -1, -1), 22]
     assert found.best(3)["seed"].tolist() == [21, 20, 19]
     assert found.worst(2)["seed"].tolist() == [22, 0]
     few = findings(runs_of(4))
@@ -147,7 +147,7 @@ def test_a_report_names_what_was_held_fixed_the_metric_that_decides_and_what_is_
     found = findings(runs)
     assert found.metric == "val_loss"
     assert found.fixed == {"init": "he", "activation": "tanh", "validation_fraction": "0.2"}
-    assert found.done["seed"].iloc[0] == 0
+    assert found.ranked(len(found.runs))["seed"].iloc[0] == 0
     assert found.headline[0][:2] == ("best_median_val_loss", 0)
     seen = " ".join(" ".join(Page(page(found, [])).texts).split())
     for words in ("lowest median val_loss", "Everything else", "activation tanh", "Not separable with 1"):

@@ -160,9 +160,9 @@ def main() -> None:
         bench = Bench(Path(directory))
         if asked.memory is not None:
             bench.nnexp(4, bench.store())
-            bench.nnexp(asked.memory, bench.store())
+            bench.nnexp(asked.memory, Path(directory, "new.db"))
             most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
-            print(f"a sweep of {asked.memory:,} runs, with its figures: at most {most:,.0f} MB of memory")
+            print(f"a sweep of {asked.memory:,} runs, with its figures, in a new store: {most:,.0f} MB of memory")
             return
         lines = [*recording(bench, count), "", *starting(bench, count)]
     text = "\n".join(lines) + "\n"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from nnexp.analysis.samples import sign
 from nnexp.analysis.search import confirmed, verdict
@@ -72,14 +74,16 @@ class Findings:
 
     `parent` is the sweep's parent run, `total` its number of points. `runs` has the run that counts of each
     point that has ended, first `done` and then those that failed, with the columns of `load_runs` that are
-    needed. `summary` is the summary of the runs that finished, None if none did, and `metric` the metric that
-    it is of and by which runs are compared. `search` is the record of a search. Of a `population`, `runs` has
-    a member's number instead of its name and id: see `named`.
+    needed. `ranking` has the positions of those that finished, the best by the metric first; diverged runs
+    come last. `summary` is the summary of the runs that finished, None if none did, and `metric` the metric
+    that it is of and by which runs are compared. `search` is the record of a search. Of a `population`,
+    `runs` has a member's number instead of its name and id: see `named`.
     """
 
     parent: Detail
     total: int
     runs: pd.DataFrame
+    ranking: NDArray[np.int64]
     summary: pd.DataFrame | None
     metric: str
     search: Searched | None = None
@@ -123,11 +127,11 @@ class Findings:
         is_diverged = (done["outcome"] == "diverged").to_numpy(bool)
         worth = (sign(metric) or 1) * done[metric].to_numpy(float)
         names = [done[name] for name in ("run_name", "run_key") if name in done]  # members are in their order
-        done = done.take(order_by(is_diverged, worth, *names))
-        if "run_key" in runs:
+        ranking = order_by(is_diverged, worth, *names)
+        if "run_key" in runs and len(failed):
             failed = failed[~failed["run_key"].isin(done["run_key"])].drop_duplicates("run_key", keep="last")
-        counted = pd.concat([done, failed]) if len(failed) else done
-        return cls(parent, total, counted.reset_index(drop=True), summary, metric)
+        counted = pd.concat([done, failed], ignore_index=True) if len(failed) else done
+        return cls(parent, total, counted, ranking, summary, metric)
 
     @property
     def question(self) -> str:
@@ -161,8 +165,12 @@ class Findings:
 
     @property
     def done(self) -> pd.DataFrame:
-        """Return the runs that finished, the best by the metric first; diverged runs come last."""
-        return self.runs.iloc[: int((self.runs["status"] == "FINISHED").sum())]
+        """Return the runs that finished, sorted by key."""
+        return self.runs.iloc[: len(self.ranking)]
+
+    def ranked(self, n: int) -> pd.DataFrame:
+        """Return the n best of the runs that finished, the best first."""
+        return self.runs.take(self.ranking[:n]).reset_index(drop=True)
 
     def named(self, *tables: pd.DataFrame) -> list[pd.DataFrame]:
         """Return tables of some of the runs, with the names and ids, which are read only now for members."""
@@ -298,16 +306,18 @@ class Findings:
 
     def best(self, n: int) -> pd.DataFrame:
         """Return the n best runs that finished, or n for each value of the settings in `apart`."""
-        return self.done[self._place() < n]
+        return self.runs.take(self.ranking[self._place() < n])
 
     def worst(self, n: int) -> pd.DataFrame:
         """Return the n worst runs likewise, the worst first, without those among the n best."""
-        return self.done[(self._place() >= n) & (self._place(from_best=False) < n)].iloc[::-1]
+        is_worst = (self._place() >= n) & (self._place(from_best=False) < n)
+        return self.runs.take(self.ranking[is_worst][::-1])
 
-    def _place(self, from_best: bool = True) -> pd.Series[int]:
-        """Return for each run of `done` how many are better, or worse, of those that compare with it."""
-        groups = self.done.groupby(self.apart or "status", dropna=False, sort=False, observed=True)
-        return groups.cumcount(ascending=from_best)
+    def _place(self, from_best: bool = True) -> NDArray[np.integer[Any]]:
+        """Return for each ranked run how many are better, or worse, of those that compare with it."""
+        apart = self.runs[self.apart or ["status"]].take(self.ranking)
+        groups = apart.groupby(list(apart.columns), dropna=False, sort=False, observed=True)
+        return groups.cumcount(ascending=from_best).to_numpy()
 
 
 def shown_ranges(params: Mapping[str, str]) -> dict[str, str]:

@@ -68,7 +68,7 @@ class Table:
 
 def page(found: Findings, pictures: Sequence[Picture], experiment: str = "") -> bytes:
     """Render the report as HTML in UTF-8; `experiment` is the text of the experiment's file, if any."""
-    ends = found.best(FEW), found.worst(FEW), found.done.head(MAX_ROWS), found.failed.head(MAX_ROWS)
+    ends = found.best(FEW), found.worst(FEW), found.ranked(MAX_ROWS), found.failed.head(MAX_ROWS)
     best, worst, every, failed = found.named(*ends)
     text = _template().render(
         found=found,

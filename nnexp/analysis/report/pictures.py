@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.legend import Legend
 
-# Points drawn of each curve for few runs and for many runs, and of all curves together: figures need no more,
-# and reading points takes time.
-FINEST, COARSEST, MAX_POINTS = 60, 12, 200_000
+# Points drawn of each curve for few runs and for many runs, and of the curves of one metric together: figures
+# need no more, and reading points takes time.
+FINEST, COARSEST, MAX_POINTS = 60, 12, 100_000
 # More runs than this are not asked of a server, because it returns one run's curve at a time.
 MAX_ASKED = 100
 # Curves of more runs than this are not drawn.
@@ -65,7 +65,7 @@ def sweep_figures(store: Store, found: Findings, only: str | None = None) -> dic
     """
     from nnexp.analysis import plots
 
-    runs, history = finished(found.runs), None
+    runs, history = finished(found.done), None
     curved = _some(found, runs)
     if found.population is not None or store.is_known or len(runs) <= MAX_ASKED:
         metrics, epochs = drawn_metrics(runs, found.metric), epochs_to_draw(curved)
