@@ -311,6 +311,19 @@ def ordered(table: pd.DataFrame, sort: str | None = None, top: int | None = None
     return table if sort is not None else table.sort_index()
 
 
+def shortlist(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return the best rows of a summary of more than `most` rows, as many of each data set and loss function.
+
+    They stay in their order; a shorter summary is returned whole.
+    """
+    if len(table) <= most:
+        return table
+    parts, rank = comparable(table), table["rank"].to_numpy(dtype=float)
+    each = max(1, most // len(parts))
+    best = [part[np.argsort(rank[part], kind="stable")[:each]] for part in parts]
+    return table.iloc[np.sort(np.concatenate(best))]
+
+
 def overall(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFrame | None:
     """Summarise the runs by all params that vary; None if no run finished."""
     done = finished(runs)

@@ -47,8 +47,8 @@ log = logging.getLogger("nnexp")
 # How the program is called from the working directory.
 PROGRAM = "nnexp" if shutil.which("nnexp") else os.path.relpath(Path(sys.executable).with_name("nnexp"))
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
-# How many failures of a sweep are shown.
-MOST_SHOWN = 20
+# How many failures of a sweep are shown, and how many settings in the table that is printed when it ends.
+MOST_SHOWN, MOST_SETTINGS = 20, 30
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -110,7 +110,7 @@ def sweep(config: RunConfig, done: Sweep) -> None:
     """Print the summary and the failures of a sweep that has just ended."""
 
     if done.summary is not None:
-        print_summary(done.summary)
+        print_summary(done.summary, done.sweep_id)
         print()
     if done.failures:
         names, reasons = map(list, zip(*done.failures, strict=True))
@@ -145,7 +145,7 @@ def _told(search: Searched, runs: pd.DataFrame) -> str:
 def population(config: RunConfig, done: PopulationResult) -> None:
     """Print the summary and the failures of a population that has just ended."""
     if done.summary is not None:
-        print_summary(done.summary)
+        print_summary(done.summary, done.sweep_id)
         print()
     if done.failures:
         names, reasons = map(list, zip(*done.failures[:MOST_SHOWN], strict=True))
@@ -155,10 +155,17 @@ def population(config: RunConfig, done: PopulationResult) -> None:
     _next(config, ["summarize", "--sweep", done.sweep_id], ["report", done.sweep_id])
 
 
-def print_summary(table: pd.DataFrame) -> None:
-    """Print the summary and what it leaves open; on a terminal fit its width, the best rows in bold."""
-    from nnexp.analysis.summary_table import as_table, fitted, open_questions  # imports pandas
+def print_summary(table: pd.DataFrame, sweep_id: str | None = None) -> None:
+    """Print the summary and what it leaves open; on a terminal fit its width, the best rows in bold.
 
+    `sweep_id` is given for the summary of a whole sweep: of more than MOST_SETTINGS, it prints the best ones.
+    """
+    from nnexp.analysis.summary import shortlist  # imports pandas
+    from nnexp.analysis.summary_table import as_table, fitted, open_questions
+
+    whole = table
+    if sweep_id is not None:
+        table = shortlist(whole, MOST_SETTINGS)
     if sys.stdout.isatty():
         lines, left_out = fitted(table, shutil.get_terminal_size().columns)
         if not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
@@ -169,7 +176,10 @@ def print_summary(table: pd.DataFrame) -> None:
             log.info(f"note: no room for {', '.join(left_out)}: widen the terminal, or use --format csv")
     else:
         print(as_table(table))
-    for unsettled in open_questions(table):
+    if len(table) < len(whole):
+        what = f"the best {len(table)} of {len(whole):,} settings"
+        log.info(f"note: {what}; nnexp summarize --sweep {sweep_id} prints all of them")
+    for unsettled in open_questions(whole):
         log.info(f"note: {unsettled}")
 
 
@@ -320,7 +330,7 @@ def _show_sweep(store: Store, parent: Detail) -> None:
         print(f"\nbest trials\n{_told(found.search, found.runs)}")
     elif found.summary is not None:
         print("\nsummary")
-        print_summary(found.summary)
+        print_summary(found.summary, parent.run_id)
         metric, one = found.metric, found.unit.removesuffix("s")
         for which, end in zip(("best", "worst"), ends.to_dict("records"), strict=False):
             value = "diverged" if end["outcome"] == "diverged" else f"{metric} {end[metric]:.4g}"

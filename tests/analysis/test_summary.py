@@ -427,6 +427,14 @@ def test_rows_are_sorted_and_the_best_taken_as_asked():
         summary.ordered(table, "rnk")
 
 
+def test_a_long_summary_is_shortened_to_the_best_of_each_data_set():
+    table = pd.DataFrame({"dataset": ["d", "e"] * 4, "n": 3, "rank": [3, 1, 1, 4, np.nan, 2, 2, 3]})
+    assert summary.shortlist(table, 8) is table
+    shown = summary.shortlist(table, 5)
+    assert list(shown["dataset"] + shown["rank"].map("{:g}".format)) == ["e1", "d1", "e2", "d2"]
+    assert summary.shortlist(table, 1)["rank"].tolist() == [1, 1]
+
+
 def test_rows_that_do_not_compare_are_ranked_apart():
     table = pd.DataFrame({"dataset": ["xor", "and", "xor", "and"], "seed": 0, "n": 3, "rank": [2, 2, 1, 1]})
     ranked = summary.ranked(table)

@@ -162,7 +162,7 @@ def main() -> None:
             bench.nnexp(4, bench.store())
             bench.nnexp(asked.memory, Path(directory, "new.db"))
             most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
-            print(f"a sweep of {asked.memory:,} runs, with its figures, in a new store: {most:,.0f} MB of memory")
+            print(f"a sweep of {asked.memory:,} runs, figures and a new store included: {most:,.0f} MB")
             return
         lines = [*recording(bench, count), "", *starting(bench, count)]
     text = "\n".join(lines) + "\n"

@@ -124,6 +124,16 @@ def test_a_larger_sweep_runs_only_new_points_and_summarises_all(nnexp, store, re
     assert row["n"] == 8
 
 
+def test_of_many_settings_the_best_are_printed_and_the_command_that_prints_all(nnexp):
+    ended = nnexp("train", "-m", "figures=false", "learning_rate=range(1,36)", "seed=1,2", "epochs=20")
+    assert "note: the best 30 of 35 settings; nnexp summarize --sweep" in ended.err
+    table, sweep_id = ended.out.split("\n\n")[0], ended.out.split("recorded as sweep ")[1].split()[0]
+    whole = nnexp("summarize", "--sweep", sweep_id).out
+    assert (len(table.splitlines()), len(whole.splitlines())) == (32, 37)
+    shown = nnexp("show", sweep_id)
+    assert [table in shown.out, "the best 30 of 35" in shown.err] == [True, True]
+
+
 @pytest.mark.parametrize("how", [[], ["retry=failed"]])
 def test_finished_runs_with_empty_or_missing_files_are_named_and_trained_again(
     nnexp, store, recorded, rows, how
