@@ -72,7 +72,7 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
         is_sorted = "number" not in done or done["number"].is_monotonic_increasing
         return done.reset_index(drop=True) if is_sorted else done.sort_values("number", ignore_index=True)
     keys = pa.chunked_array(pa.array(done["run_key"].array)).combine_chunks()
-    if len(keys) < 2 or pc.all(pc.greater(keys[1:], keys[:-1])).as_py():  # which saves a copy
+    if pc.all(pc.greater(keys[1:], keys[:-1]), skip_nulls=False).as_py():  # which saves a copy
         return done.reset_index(drop=True)
     keys = keys.dictionary_encode()
     is_repeated = pd.Series(keys.indices.to_numpy(zero_copy_only=False)).duplicated(keep="last").to_numpy()

@@ -5,6 +5,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tempfile
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -65,6 +66,26 @@ def test_a_store_that_a_killed_process_half_made_is_made_again(tmp_path):
     store = open_store()
     assert ensure_experiment(store, "nnexp") == ensure_experiment(store, "nnexp")
     assert not (tmp_path / "mlflow.db.creating").exists()
+
+
+def test_another_process_makes_a_store_and_imports_nothing_from_the_working_directory(tmp_path):
+    (tmp_path / "mlflow.py").write_text("raise SystemExit('this is not MLflow')")
+    code = "import sys; from nnexp.tracking import store; store.open_store(); print('mlflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_a_store_that_cannot_be_made_is_told_in_a_line(tmp_path, monkeypatch):
+    fails = tmp_path / "python"
+    fails.write_text("#!/bin/sh\necho a warning >&2; echo No space left on device >&2; exit 1\n")
+    fails.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fails))
+    with pytest.raises(RequestError, match=r"mlflow\.db: cannot be created: No space left on device$"):
+        open_store()
+    fails.write_text("#!/bin/sh\nkill -9 $$\n")
+    with pytest.raises(RequestError, match="cannot be created: exit status -9"):
+        open_store()
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.mark.parametrize(("content", "words"), [(b"", "is empty"), (b"not a database", "is not an SQLite")])
