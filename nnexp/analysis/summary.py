@@ -71,13 +71,14 @@ def finished(runs: pd.DataFrame) -> pd.DataFrame:
     if "run_key" not in done:
         is_sorted = "number" not in done or done["number"].is_monotonic_increasing
         return done.reset_index(drop=True) if is_sorted else done.sort_values("number", ignore_index=True)
-    keys = pa.chunked_array(pa.array(done["run_key"].array)).combine_chunks()
+    texts = pa.chunked_array(pa.array(done["run_key"].array))
+    keys = texts.cast(pa.large_string()).combine_chunks()  # of no type if there is none
     if pc.all(pc.greater(keys[1:], keys[:-1]), skip_nulls=False).as_py():  # which saves a copy
         return done.reset_index(drop=True)
     keys = keys.dictionary_encode()
     is_repeated = pd.Series(keys.indices.to_numpy(zero_copy_only=False)).duplicated(keep="last").to_numpy()
     done = done[~is_repeated] if is_repeated.any() else done
-    return done.take(order_by(done["run_key"])).reset_index(drop=True)
+    return done.take(order_by(done["run_key"].astype("str"))).reset_index(drop=True)
 
 
 def varying(runs: pd.DataFrame, over: str = "seed") -> list[str]:
