@@ -61,6 +61,8 @@ class Executor:
     address: str | None = None
 
 
+# The keys that trials can be judged over.
+RUN_KEYS = tuple(config.key_names())
 SAMPLERS = ("random", "tpe", "gp", "cmaes", "qmc", "grid")
 PRUNERS = ("none", "median", "successive_halving", "hyperband")
 # What a search may be judged by: not the test rows, which are no test of what was chosen by them.
@@ -213,8 +215,8 @@ def _search(values: Any) -> Search:
     keys = _keyed(Search)
     refuse_other_keys(values.keys(), ["name", *keys], "search.")
     parsed = {name: checked(f"search.{name}", values[name], rule) for name, (rule, _) in keys.items()}
-    if parsed["over"] not in config.key_names():
-        raise unknown("key in search.over", parsed["over"], config.key_names())
+    if parsed["over"] not in RUN_KEYS:
+        raise unknown("key in search.over", parsed["over"], RUN_KEYS)
     if parsed["trials"] is None and values["name"] != "grid":
         raise RequestError(f"search.trials=null: search={values['name']} has no end: give a number of trials")
     return Search(values["name"], **parsed)
