@@ -1,6 +1,7 @@
 """nnexp doctor finds what is wrong with a store, and repairs what can be repaired without loss."""
 
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import nnexp as package
+from nnexp.tracking import health
 from nnexp.tracking.experiments import ensure_experiment
 from nnexp.tracking.runs import RunRecord
 from nnexp.tracking.store import StoreLost, open_store
@@ -135,6 +137,25 @@ def damage_the_file(place):
 def cut_the_file(place):
     path = place / "mlflow.db"
     path.write_bytes(path.read_bytes()[:-20_000])
+
+
+def test_doctor_finds_every_flipped_bit_that_sqlite_finds(nnexp, store, tmp_path):
+    nnexp("train", "-m", "figures=false", "seed=range(30)", "epochs=300", "log_every=3")
+    content, copy, draw = store.read_bytes(), tmp_path / "copy.db", random.Random(0)
+    assert health.file_faults(store) == []
+    found = []
+    for _ in range(60):
+        flipped = bytearray(content)
+        flipped[draw.randrange(100, len(content))] ^= 1 << draw.randrange(8)
+        copy.write_bytes(flipped)
+        with closing(sqlite3.connect(copy)) as connection:
+            try:
+                is_found = connection.execute("PRAGMA integrity_check").fetchall() != [("ok",)]
+            except sqlite3.DatabaseError:
+                is_found = True
+        found.append((is_found, health.file_faults(copy) != []))
+    assert {is_found for is_found, _ in found} == {True, False}
+    assert [pair for pair in found if pair[0] != pair[1]] == []
 
 
 @pytest.mark.parametrize(
