@@ -319,10 +319,9 @@ def shortlist(table: pd.DataFrame, most: int) -> pd.DataFrame:
     """
     if len(table) <= most:
         return table
-    parts, rank = comparable(table), table["rank"].to_numpy(dtype=float)
+    parts = comparable(table)
     each = max(1, most // len(parts))
-    best = [part[np.argsort(rank[part], kind="stable")[:each]] for part in parts]
-    return table.iloc[np.sort(np.concatenate(best))]
+    return pd.concat([ordered(table.iloc[part], top=each) for part in parts]).sort_index()
 
 
 def overall(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFrame | None:

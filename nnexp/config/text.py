@@ -263,3 +263,8 @@ def _is_random(word: str) -> bool:
         return False
     shares = [count / len(word) for count in Counter(word).values()]
     return -sum(share * math.log2(share) for share in shares) >= _RANDOM_BITS
+
+
+def first_line(error: Exception) -> str:
+    """Return the error's first line, with secrets in its addresses masked; its type if it says nothing."""
+    return masked(str(error).splitlines()[0]) if str(error) else type(error).__name__

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from nnexp.config.errors import RequestError
-from nnexp.config.text import masked
+from nnexp.config.text import first_line
 from nnexp.tracking.places import SQLITE, ensure_id, new_id, root_of
 
 
@@ -64,4 +64,4 @@ if __name__ == "__main__":
     except OSError as error:
         sys.exit(error.strerror)
     except Exception as error:
-        sys.exit(masked(next(iter(str(error).splitlines()), "")) or type(error).__name__)
+        sys.exit(first_line(error))

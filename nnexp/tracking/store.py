@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from nnexp.config.errors import Lost, RequestError
 from nnexp.config.paths import default_store
 from nnexp.config.run import RunConfig
-from nnexp.config.text import masked, masked_value
+from nnexp.config.text import first_line, masked, masked_value
 from nnexp.tracking import tables
 from nnexp.tracking.create import create_sqlite, fill
 from nnexp.tracking.places import SQLITE, is_read_only, root_of
@@ -106,7 +106,7 @@ class Store:
             with self.engine.connect() as connection:
                 yield connection
         except DBAPIError as error:
-            line = f"{masked(self.uri)} cannot be read: {_line(error)}"
+            line = f"{masked(self.uri)} cannot be read: {first_line(error)}"
             if _is_gone(error):
                 raise StoreLost(line) from error
             raise RequestError(f"{line}; nnexp doctor says more") from error
@@ -172,16 +172,11 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
         else:
             revisions = _server_revisions(uri, create)
     except (sqlite3.DatabaseError, SQLAlchemyError, ImportError) as error:
-        raise RequestError(f"tracking_uri={masked(uri)}: cannot be opened: {_line(error)}") from error
+        raise RequestError(f"tracking_uri={masked(uri)}: cannot be opened: {first_line(error)}") from error
     if revisions == [tables.REVISION]:
         return Store(uri, root_of(uri), is_known=True)
     _check_other_schema(uri, revisions)
     return _answering(Store(uri, root_of(uri), is_known=False))
-
-
-def _line(error: Exception) -> str:
-    """Return the error's first line, with secrets in its addresses masked."""
-    return masked(str(error).splitlines()[0]) if str(error) else type(error).__name__
 
 
 class StoreLost(Lost):
@@ -253,7 +248,7 @@ def _reason(store: Store, error: Exception) -> str:
             _reach(store.uri)
         except RequestError as unreachable:
             return str(unreachable.__cause__)
-    return _line(error)
+    return first_line(error)
 
 
 def _answering(store: Store) -> Store:
@@ -265,7 +260,8 @@ def _answering(store: Store) -> Store:
     except (MlflowException, SQLAlchemyError, ImportError) as error:
         if refusal := _refusal(store, error):
             raise refusal from error
-        raise RequestError(f"tracking_uri={masked(store.uri)}: cannot be opened: {_line(error)}") from error
+        where = f"tracking_uri={masked(store.uri)}"
+        raise RequestError(f"{where}: cannot be opened: {first_line(error)}") from error
     return store
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nnexp.analysis.report.findings import Findings
-from nnexp.analysis.summary import finished, varying
+from nnexp.analysis.summary import varying
 from nnexp.tracking.members import member_id
 from nnexp.tracking.read import read_history
 from nnexp.tracking.searches import Searched
@@ -65,7 +65,7 @@ def sweep_figures(store: Store, found: Findings, only: str | None = None) -> dic
     """
     from nnexp.analysis import plots
 
-    runs, history = finished(found.done), None
+    runs, history = found.done, None
     curved = _some(found, runs)
     if found.population is not None or store.is_known or len(runs) <= MAX_ASKED:
         metrics, epochs = drawn_metrics(runs, found.metric), epochs_to_draw(curved)
